@@ -1,0 +1,108 @@
+use crate::Error;
+
+/// Whether somebody is let in (clause AUTH-1).
+///
+/// There is no way to get an `Allow` out of an error: a failure is [`DenyReason::Failed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a decision that is not looked at lets nobody in and keeps nobody out"]
+pub enum Decision {
+    /// Let in.
+    Allow,
+    /// Keep out.
+    Deny(DenyReason),
+}
+
+impl Decision {
+    /// `true` for [`Decision::Allow`] alone.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow)
+    }
+}
+
+/// Why somebody is kept out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DenyReason {
+    /// The store has no such user.
+    #[error("unknown user")]
+    Unknown,
+    /// The user was revoked.
+    #[error("revoked user")]
+    Revoked,
+    /// The user is no admin, and an admin was asked for.
+    #[error("not an admin")]
+    NotAdmin,
+    /// The store could not tell (clause AUTH-2).
+    #[error("no decision could be reached: {0}")]
+    Failed(#[source] Error),
+}
+
+impl From<Error> for Decision {
+    fn from(error: Error) -> Self {
+        Self::Deny(DenyReason::Failed(error))
+    }
+}
+
+/// What a store knows of a user, as far as decisions go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) admin: bool,
+    pub(crate) revoked: bool,
+}
+
+/// The one place where a standing becomes an `is_authorized`.
+pub(crate) fn authorized(found: Result<Option<Standing>, Error>) -> Decision {
+    match found {
+        Err(error) => error.into(),
+        Ok(None) => Decision::Deny(DenyReason::Unknown),
+        Ok(Some(Standing { revoked: true, .. })) => Decision::Deny(DenyReason::Revoked),
+        Ok(Some(Standing { revoked: false, .. })) => Decision::Allow,
+    }
+}
+
+/// The one place where a standing becomes an `is_admin`.
+pub(crate) fn admin(found: Result<Option<Standing>, Error>) -> Decision {
+    let standing = found.as_ref().ok().copied().flatten();
+    match authorized(found) {
+        Decision::Allow if standing.is_some_and(|s| s.admin) => Decision::Allow,
+        Decision::Allow => Decision::Deny(DenyReason::NotAdmin),
+        denied @ Decision::Deny(_) => denied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const fn standing(admin: bool, revoked: bool) -> Option<Standing> {
+        Some(Standing { admin, revoked })
+    }
+
+    #[rstest]
+    #[case::error(
+        Err(Error::Timeout),
+        Err(DenyReason::Failed(Error::Timeout)),
+        Err(DenyReason::Failed(Error::Timeout))
+    )]
+    #[case::absent(Ok(None), Err(DenyReason::Unknown), Err(DenyReason::Unknown))]
+    #[case::user(Ok(standing(false, false)), Ok(()), Err(DenyReason::NotAdmin))]
+    #[case::admin(Ok(standing(true, false)), Ok(()), Ok(()))]
+    #[case::revoked(Ok(standing(false, true)), Err(DenyReason::Revoked), Err(DenyReason::Revoked))]
+    #[case::revoked_admin(
+        Ok(standing(true, true)),
+        Err(DenyReason::Revoked),
+        Err(DenyReason::Revoked)
+    )]
+    fn decisions(
+        #[case] found: Result<Option<Standing>, Error>,
+        #[case] user: Result<(), DenyReason>,
+        #[case] admin_: Result<(), DenyReason>,
+    ) {
+        let expect =
+            |r: Result<(), DenyReason>| r.map_or_else(Decision::Deny, |()| Decision::Allow);
+        assert_eq!(authorized(found.clone()), expect(user));
+        assert_eq!(admin(found), expect(admin_));
+    }
+}

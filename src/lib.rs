@@ -1,0 +1,18 @@
+//! Who is in an encrypted room: one contract, several stores, fail closed.
+//!
+//! [`Store`] is the contract as a trait; `CONTRACT.md` has it clause by clause. [`MemoryStore`]
+//! keeps everything in memory.
+
+mod decision;
+mod error;
+mod memory;
+mod record;
+mod store;
+mod types;
+
+pub use decision::{Decision, DenyReason};
+pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
+pub use memory::MemoryStore;
+pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
+pub use store::Store;
+pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};

@@ -1,0 +1,214 @@
+//! The memory store: for tests and small tools.
+//!
+//! One lock over plain maps. Nothing is awaited while it is held, so each call is atomic, and
+//! the order in which calls take it is the order in which they happened (clause LIN-1).
+
+mod state;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use async_trait::async_trait;
+
+use crate::decision::{self, Standing};
+use crate::{
+    Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
+    RoomId, SealedKey, Store, Timestamp, User, UserKey,
+};
+use state::State;
+
+/// A [`Store`] that keeps everything in memory; nothing outlives the last client.
+///
+/// ```
+/// use membership::{MemoryStore, Store};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), membership::Error> {
+/// let store = MemoryStore::new();
+/// let other = store.client();
+/// store.close().await?;
+/// assert!(store.has_admin().await.is_err());
+/// assert!(!other.has_admin().await?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct MemoryStore {
+    /// A std lock, because no critical section awaits; a read-write one, because decisions are
+    /// many and writes are few. A panic under it poisons it, and a poisoned lock denies (AUTH-2).
+    state: Arc<RwLock<State>>,
+    /// Set under the write lock, so that `close` returns after the calls before it.
+    closed: AtomicBool,
+}
+
+impl MemoryStore {
+    /// An empty store, and its first client.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { state: Arc::default(), closed: AtomicBool::new(false) }
+    }
+
+    /// Another client of the same data, open whether this one is or not.
+    #[must_use]
+    pub fn client(&self) -> Self {
+        Self { state: Arc::clone(&self.state), closed: AtomicBool::new(false) }
+    }
+
+    fn read(&self) -> Result<RwLockReadGuard<'_, State>, Error> {
+        self.open(self.state.read().map_err(poisoned))
+    }
+
+    fn write(&self) -> Result<RwLockWriteGuard<'_, State>, Error> {
+        self.open(self.state.write().map_err(poisoned))
+    }
+
+    /// `Closed` comes before whatever else is wrong (clause ERR-4).
+    fn open<Guard>(&self, guard: Result<Guard, Error>) -> Result<Guard, Error> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { guard }
+    }
+
+    fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
+        Ok(self.read()?.standing(key))
+    }
+}
+
+fn poisoned<Guard>(_: PoisonError<Guard>) -> Error {
+    Error::unavailable("a thread panicked while it changed the memory store")
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = self.closed.load(Ordering::Relaxed);
+        f.debug_struct("MemoryStore").field("closed", &closed).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
+        self.write()?.create_room(new)
+    }
+
+    async fn room(&self, room: &RoomId) -> Result<Room, Error> {
+        self.read()?.room(room)
+    }
+
+    async fn rooms_of(
+        &self,
+        endpoint: &EndpointId,
+        page: Page<RoomId>,
+    ) -> Result<Vec<Room>, Error> {
+        self.read()?.rooms_of(endpoint, &page)
+    }
+
+    async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
+        self.write()?.delete_room(room)
+    }
+
+    async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
+        self.write()?.add_member(room, new)
+    }
+
+    async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
+        self.read()?.member(room, endpoint)
+    }
+
+    async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
+        self.read()?.members(room, &page)
+    }
+
+    async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
+        self.write()?.remove_member(room, endpoint)
+    }
+
+    async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        self.write()?.rekey(room, &rekey)
+    }
+
+    async fn key(
+        &self,
+        room: &RoomId,
+        endpoint: &EndpointId,
+        epoch: Epoch,
+    ) -> Result<SealedKey, Error> {
+        self.read()?.key(room, endpoint, Some(epoch))
+    }
+
+    async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
+        self.read()?.key(room, endpoint, None)
+    }
+
+    async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
+        self.write()?.bootstrap_admin(new)
+    }
+
+    async fn add_user(&self, new: NewUser) -> Result<User, Error> {
+        self.write()?.add_user(&new)
+    }
+
+    async fn user(&self, key: &UserKey) -> Result<User, Error> {
+        self.read()?.user(key)
+    }
+
+    async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
+        Ok(self.read()?.users(&page))
+    }
+
+    async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
+        self.write()?.revoke_user(key, at)
+    }
+
+    async fn is_authorized(&self, key: &UserKey) -> Decision {
+        decision::authorized(self.standing(key))
+    }
+
+    async fn is_admin(&self, key: &UserKey) -> Decision {
+        decision::admin(self.standing(key))
+    }
+
+    async fn has_admin(&self) -> Result<bool, Error> {
+        Ok(self.read()?.has_admin())
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        // Whoever holds the lock finishes first; a poisoned lock closes all the same.
+        let _guard = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Ways into the store that no caller has, for the conformance suite.
+#[cfg(feature = "testing")]
+impl MemoryStore {
+    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    #[doc(hidden)]
+    pub fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
+        self.write()?.plant_epoch(room, epoch)
+    }
+
+    /// Leaves the lock as a panic in the middle of a write would.
+    #[doc(hidden)]
+    pub fn poison(&self) {
+        let state = Arc::clone(&self.state);
+        let panicked = std::thread::Builder::new().spawn(move || {
+            let _guard = state.write();
+            std::panic::resume_unwind(Box::new("poison"));
+        });
+        if let Ok(thread) = panicked {
+            let _ = thread.join();
+        }
+    }
+
+    /// Ends what [`poison`](Self::poison) began.
+    #[doc(hidden)]
+    pub fn heal(&self) {
+        self.state.clear_poison();
+    }
+}
