@@ -76,8 +76,8 @@ mod tests {
 
     use super::*;
 
-    const fn standing(admin: bool, revoked: bool) -> Option<Standing> {
-        Some(Standing { admin, revoked })
+    fn standing(admin: bool, revoked: bool) -> Option<Standing> {
+        Standing { admin, revoked }.into()
     }
 
     #[rstest]
