@@ -11,12 +11,14 @@ pub mod context;
 pub mod contract;
 pub mod harness;
 pub mod make;
+pub mod observe;
 mod report;
 pub mod run;
 mod seed;
 pub mod show;
 mod target;
 pub mod targets;
+pub mod together;
 pub mod transcript;
 pub mod verdict;
 
