@@ -1,11 +1,18 @@
 //! The cases, a file a group.
 
+mod keys;
 mod rooms;
 
 use crate::case::Case;
 
 /// Every group, in the order of the matrix.
-pub(crate) const GROUPS: &[&[Case]] = &[rooms::CASES];
+pub(crate) const GROUPS: &[&[Case]] = &[
+    rooms::CASES,
+    keys::lookup::CASES,
+    keys::rekeys::CASES,
+    keys::members::CASES,
+    keys::refusals::CASES,
+];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
 /// machine does not make it lie. `.config/nextest.toml` says the same to nextest.
