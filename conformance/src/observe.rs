@@ -135,17 +135,17 @@ fn epochs(room: Option<&Room>) -> BTreeSet<Epoch> {
 
 /// All members of a room, page by page.
 pub async fn members(store: &dyn Store, room: &RoomId) -> Result<Vec<Member>, Error> {
-    walk(|member| member.endpoint.clone(), |page| store.members(room, page)).await
+    walk(|member: &Member| member.endpoint.clone(), |page| store.members(room, page)).await
 }
 
 /// All rooms of an endpoint, page by page.
 pub async fn rooms_of(store: &dyn Store, endpoint: &EndpointId) -> Result<Vec<Room>, Error> {
-    walk(|room| room.id.clone(), |page| store.rooms_of(endpoint, page)).await
+    walk(|room: &Room| room.id.clone(), |page| store.rooms_of(endpoint, page)).await
 }
 
 /// All users, page by page.
 pub async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
-    walk(|user| user.key, |page| store.users(page)).await
+    walk(|user: &User| user.key, |page| store.users(page)).await
 }
 
 /// Page after page, until one is not full. A page that does not lead on ends the walk too, or a
