@@ -1,5 +1,6 @@
 //! The cases, a file a group.
 
+mod ids;
 mod keys;
 mod members;
 mod rooms;
@@ -10,12 +11,13 @@ use crate::case::Case;
 /// Every group, in the order of the matrix.
 pub(crate) const GROUPS: &[&[Case]] = &[
     types::CASES,
+    ids::CASES,
     rooms::CASES,
     members::CASES,
     keys::lookup::CASES,
-    keys::rekeys::CASES,
     keys::members::CASES,
     keys::refusals::CASES,
+    keys::rekeys::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
