@@ -1,11 +1,13 @@
 //! The cases, a file a group.
 
+mod members;
 mod rooms;
+mod types;
 
 use crate::case::Case;
 
 /// Every group, in the order of the matrix.
-pub(crate) const GROUPS: &[&[Case]] = &[rooms::CASES];
+pub(crate) const GROUPS: &[&[Case]] = &[types::CASES, rooms::CASES, members::CASES];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
 /// machine does not make it lie. `.config/nextest.toml` says the same to nextest.

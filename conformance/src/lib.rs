@@ -20,6 +20,7 @@ mod seed;
 pub mod show;
 mod target;
 pub mod targets;
+pub mod together;
 pub mod transcript;
 pub mod verdict;
 
