@@ -16,6 +16,7 @@ pub mod model;
 pub mod observe;
 mod report;
 pub mod run;
+pub mod scene;
 mod seed;
 pub mod show;
 mod target;
