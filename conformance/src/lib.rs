@@ -9,6 +9,7 @@ mod cases;
 pub mod cli;
 pub mod context;
 pub mod contract;
+pub mod gallery;
 pub mod harness;
 pub mod make;
 pub mod model;
