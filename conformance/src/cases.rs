@@ -1,11 +1,25 @@
 //! The cases, a file a group.
 
+mod bootstrap;
+mod closing;
+mod decisions;
 mod rooms;
+mod stale_allows;
+mod user_races;
+mod users;
 
 use crate::case::Case;
 
 /// Every group, in the order of the matrix.
-pub(crate) const GROUPS: &[&[Case]] = &[rooms::CASES];
+pub(crate) const GROUPS: &[&[Case]] = &[
+    rooms::CASES,
+    users::CASES,
+    bootstrap::CASES,
+    user_races::CASES,
+    decisions::CASES,
+    stale_allows::CASES,
+    closing::CASES,
+];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
 /// machine does not make it lie. `.config/nextest.toml` says the same to nextest.
