@@ -3,8 +3,10 @@
 mod bootstrap;
 mod closing;
 mod decisions;
+mod members;
 mod rooms;
 mod stale_allows;
+mod types;
 mod user_races;
 mod users;
 
@@ -12,7 +14,9 @@ use crate::case::Case;
 
 /// Every group, in the order of the matrix.
 pub(crate) const GROUPS: &[&[Case]] = &[
+    types::CASES,
     rooms::CASES,
+    members::CASES,
     users::CASES,
     bootstrap::CASES,
     user_races::CASES,

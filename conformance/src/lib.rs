@@ -11,7 +11,6 @@ pub mod context;
 pub mod contract;
 pub mod harness;
 pub mod make;
-pub mod model;
 pub mod observe;
 pub mod race;
 mod report;
@@ -20,6 +19,7 @@ mod seed;
 pub mod show;
 mod target;
 pub mod targets;
+pub mod together;
 pub mod transcript;
 pub mod verdict;
 
