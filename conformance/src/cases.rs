@@ -1,10 +1,16 @@
 //! The cases, a file a group.
 
+mod bootstrap;
+mod closing;
+mod decisions;
 mod ids;
 mod keys;
 mod members;
 mod rooms;
+mod stale_allows;
 mod types;
+mod user_races;
+mod users;
 
 use crate::case::Case;
 
@@ -18,6 +24,12 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::members::CASES,
     keys::refusals::CASES,
     keys::rekeys::CASES,
+    users::CASES,
+    bootstrap::CASES,
+    user_races::CASES,
+    decisions::CASES,
+    stale_allows::CASES,
+    closing::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy

@@ -14,6 +14,7 @@ pub mod harness;
 pub mod make;
 pub mod model;
 pub mod observe;
+pub mod race;
 mod report;
 pub mod run;
 pub mod scene;
