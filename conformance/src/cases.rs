@@ -1,6 +1,8 @@
 //! The cases, a file a group.
 
+mod errors;
 mod ids;
+mod lists;
 mod members;
 mod rooms;
 mod types;
@@ -8,7 +10,8 @@ mod types;
 use crate::case::Case;
 
 /// Every group, in the order of the matrix.
-pub(crate) const GROUPS: &[&[Case]] = &[types::CASES, ids::CASES, rooms::CASES, members::CASES];
+pub(crate) const GROUPS: &[&[Case]] =
+    &[types::CASES, ids::CASES, errors::CASES, rooms::CASES, members::CASES, lists::CASES];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
 /// machine does not make it lie. `.config/nextest.toml` says the same to nextest.

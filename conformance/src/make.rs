@@ -9,7 +9,7 @@
 )]
 
 use membership::{
-    Ciphertext, EndpointId, Epoch, Error, Label, Member, NewMember, NewRoom, NewUser, Page, Record,
+    Ciphertext, Conflict, EndpointId, Epoch, Error, Label, Member, NewMember, NewRoom, NewUser, Page, Record,
     Rekey, Role, Room, RoomId, SealedKey, Timestamp, User, UserKey,
 };
 
@@ -208,4 +208,13 @@ pub fn user_exists(key: UserKey) -> Error {
 #[must_use]
 pub fn stale(current: u64) -> Error {
     Error::StaleEpoch { current: epoch(current) }
+}
+
+/// What a rekey is refused with that leaves `missing` without a key, and has one for `extra`; both
+/// in byte order, and not both empty.
+#[must_use]
+pub fn keys_mismatch(missing: &[&str], extra: &[&str]) -> Error {
+    let [missing, extra] = [missing, extra].map(|ids| ids.iter().map(|id| endpoint(id)));
+    let (missing, extra): (Vec<_>, Vec<_>) = (missing.collect(), extra.collect());
+    Conflict::keys_mismatch(missing.iter(), extra.iter()).expect("a mismatch").into()
 }
