@@ -9,8 +9,8 @@
 )]
 
 use membership::{
-    Ciphertext, Conflict, EndpointId, Epoch, Error, Label, Member, NewMember, NewRoom, NewUser, Page, Record,
-    Rekey, Role, Room, RoomId, SealedKey, Timestamp, User, UserKey,
+    Ciphertext, Conflict, EndpointId, Epoch, Error, Label, Member, NewMember, NewRoom, NewUser,
+    Page, Record, Rekey, Role, Room, RoomId, SealedKey, Timestamp, User, UserKey,
 };
 
 /// A room's id.

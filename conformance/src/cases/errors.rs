@@ -5,8 +5,9 @@ use membership::{Conflict, Epoch, Error, Page, Rekey, Store};
 use crate::case::declare;
 use crate::context::Cx;
 use crate::make::{
-    admin, at, encrypted, endpoint, epoch, joins, joins_at, keys_mismatch, member_exists, no_key, no_member,
-    no_room, no_user, plain, rekey, room, room_exists, sealed, stale, user, user_exists, user_key,
+    admin, at, encrypted, endpoint, epoch, joins, joins_at, keys_mismatch, member_exists, no_key,
+    no_member, no_room, no_user, plain, rekey, room, room_exists, sealed, stale, user, user_exists,
+    user_key,
 };
 use crate::observe::Scope;
 use crate::transcript::Client;

@@ -249,8 +249,30 @@ async fn users_after_a_key_that_need_not_exist(cx: Cx) -> Verdict {
 
 /// In byte order; by locale, folded case, UTF-16 units, length or number they stand otherwise.
 const ORDERED: [&str; 24] = [
-    " a", "!", "-1", "1", "10", "1000", "2", "9", "A", "B", "Z", "Zebra", "a", "a b", "aa", "b",
-    "z", "zebra", "Äpfel", "Ω", "é", "\u{ff5e}", "😀", "\u{10ffff}",
+    " a",
+    "!",
+    "-1",
+    "1",
+    "10",
+    "1000",
+    "2",
+    "9",
+    "A",
+    "B",
+    "Z",
+    "Zebra",
+    "a",
+    "a b",
+    "aa",
+    "b",
+    "z",
+    "zebra",
+    "Äpfel",
+    "Ω",
+    "é",
+    "\u{ff5e}",
+    "😀",
+    "\u{10ffff}",
 ];
 
 /// [`ORDERED`] by its bytes, whatever order it was written in above.
@@ -406,5 +428,8 @@ async fn revoked_users_stay_where_they_were(cx: Cx) -> Verdict {
         *user = revoked(user, at(7));
     }
     same(store.users(Page::first()).await?, expected.clone())?;
-    same(store.users(page(Some(user_key(1)), 2)).await?, expected.get(1..3).unwrap_or_default().to_vec())
+    same(
+        store.users(page(Some(user_key(1)), 2)).await?,
+        expected.get(1..3).unwrap_or_default().to_vec(),
+    )
 }
