@@ -1,7 +1,9 @@
 //! The cases, a file a group.
 
+mod cost;
 mod errors;
 mod ids;
+mod keys;
 mod lists;
 mod members;
 mod rooms;
@@ -10,8 +12,19 @@ mod types;
 use crate::case::Case;
 
 /// Every group, in the order of the matrix.
-pub(crate) const GROUPS: &[&[Case]] =
-    &[types::CASES, ids::CASES, errors::CASES, rooms::CASES, members::CASES, lists::CASES];
+pub(crate) const GROUPS: &[&[Case]] = &[
+    types::CASES,
+    ids::CASES,
+    errors::CASES,
+    rooms::CASES,
+    members::CASES,
+    lists::CASES,
+    keys::lookup::CASES,
+    keys::members::CASES,
+    keys::refusals::CASES,
+    keys::rekeys::CASES,
+    cost::CASES,
+];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
 /// machine does not make it lie. `.config/nextest.toml` says the same to nextest.

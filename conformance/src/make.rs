@@ -123,6 +123,12 @@ pub fn rekey<'a>(
     Rekey::new(epoch(from), remove.into_iter().map(endpoint), keys).expect("a legal rekey")
 }
 
+/// A rekey from epoch `from` of these members, each with [`key_of`] the next epoch.
+#[must_use]
+pub fn rekey_all(from: u64, members: &[EndpointId]) -> Rekey {
+    rekey(from, [], members.iter().map(EndpointId::as_str))
+}
+
 /// The record of a member that [`joins`] or [`joins_at`] made.
 #[must_use]
 pub fn member_of(id: &str, who: &str, joined_epoch: u64) -> Member {
@@ -210,11 +216,14 @@ pub fn stale(current: u64) -> Error {
     Error::StaleEpoch { current: epoch(current) }
 }
 
-/// What a rekey is refused with that leaves `missing` without a key, and has one for `extra`; both
-/// in byte order, and not both empty.
+/// The `Conflict` of a rekey whose keys leave out `missing` and have `extra`, both in byte order.
 #[must_use]
-pub fn keys_mismatch(missing: &[&str], extra: &[&str]) -> Error {
-    let [missing, extra] = [missing, extra].map(|ids| ids.iter().map(|id| endpoint(id)));
-    let (missing, extra): (Vec<_>, Vec<_>) = (missing.collect(), extra.collect());
-    Conflict::keys_mismatch(missing.iter(), extra.iter()).expect("a mismatch").into()
+pub fn mismatch<'a>(
+    missing: impl IntoIterator<Item = &'a str>,
+    extra: impl IntoIterator<Item = &'a str>,
+) -> Error {
+    let missing: Vec<_> = missing.into_iter().map(endpoint).collect();
+    let extra: Vec<_> = extra.into_iter().map(endpoint).collect();
+    let mismatch = Conflict::keys_mismatch(missing.iter(), extra.iter());
+    Error::Conflict(mismatch.expect("an endpoint that is missing or extra"))
 }

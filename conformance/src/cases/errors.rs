@@ -5,7 +5,7 @@ use membership::{Conflict, Epoch, Error, Page, Rekey, Store};
 use crate::case::declare;
 use crate::context::Cx;
 use crate::make::{
-    admin, at, encrypted, endpoint, epoch, joins, joins_at, keys_mismatch, member_exists, no_key,
+    admin, at, encrypted, endpoint, epoch, joins, joins_at, member_exists, mismatch, no_key,
     no_member, no_room, no_user, plain, rekey, room, room_exists, sealed, stale, user, user_exists,
     user_key,
 };
@@ -135,7 +135,7 @@ async fn a_refused_write_may_be_corrected_and_made(cx: Cx) -> Verdict {
     store.add_member(&e, joins_at("carl", 2)).await?;
     fails(store.add_member(&p, joins_at("carl", 1)).await, &UNENCRYPTED)?;
     store.add_member(&p, joins("carl")).await?;
-    let short = keys_mismatch(&["carl"], &[]);
+    let short = mismatch(["carl"], []);
     fails(store.rekey(&e, rekey(2, ["bob"], ["ann"])).await, &short)?;
     store.rekey(&e, rekey(2, ["bob"], ["ann", "carl"])).await?;
     fails(store.create_room(plain("e", "carl")).await, &room_exists("e"))?;
@@ -286,8 +286,8 @@ async fn a_missing_member_comes_before_the_conflicts_of_a_rekey(cx: Cx) -> Verdi
             (2, &["ann", "carl"], &["dora"], missed("carl")),
             // With every member to remove known, what is left is a conflict.
             (2, &["ann"], &["bob"], OWNER_STAYS),
-            (2, &["bob"], &[], keys_mismatch(&["ann"], &[])),
-            (2, &[], &["ann", "carl"], keys_mismatch(&["bob"], &["carl"])),
+            (2, &["bob"], &[], mismatch(["ann"], [])),
+            (2, &[], &["ann", "carl"], mismatch(["bob"], ["carl"])),
         ],
     )
     .await
