@@ -2,9 +2,12 @@
 
 mod bootstrap;
 mod closing;
+mod cost;
 mod decisions;
+mod errors;
 mod ids;
 mod keys;
+mod lists;
 mod members;
 mod rooms;
 mod stale_allows;
@@ -20,6 +23,8 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     ids::CASES,
     rooms::CASES,
     members::CASES,
+    lists::CASES,
+    errors::CASES,
     keys::lookup::CASES,
     keys::members::CASES,
     keys::refusals::CASES,
@@ -30,6 +35,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     decisions::CASES,
     stale_allows::CASES,
     closing::CASES,
+    cost::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
