@@ -1,6 +1,8 @@
 //! The cases, a file a group.
 
+mod concurrency;
 mod keys;
+mod life;
 mod rooms;
 
 use crate::case::Case;
@@ -12,6 +14,11 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::rekeys::CASES,
     keys::members::CASES,
     keys::refusals::CASES,
+    life::CASES,
+    concurrency::orders::CASES,
+    concurrency::rekeys::CASES,
+    concurrency::memberships::CASES,
+    concurrency::rooms::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod context;
 pub mod contract;
 pub mod harness;
+pub mod judge;
 pub mod make;
 pub mod model;
 pub mod observe;
