@@ -19,6 +19,8 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     concurrency::rekeys::CASES,
     concurrency::memberships::CASES,
     concurrency::rooms::CASES,
+    concurrency::readers::CASES,
+    concurrency::dropped::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy

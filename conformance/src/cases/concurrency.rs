@@ -1,8 +1,10 @@
 //! Many callers at once: whatever happens has an order that explains it (LIN-1), and what must
 //! hold in every state holds in each that somebody sees.
 
+pub(super) mod dropped;
 pub(super) mod memberships;
 pub(super) mod orders;
+pub(super) mod readers;
 pub(super) mod rekeys;
 pub(super) mod rooms;
 
