@@ -1,20 +1,38 @@
 //! The cases, a file a group.
 
+mod bootstrap;
+mod closing;
 mod concurrency;
+mod decisions;
+mod ids;
 mod keys;
 mod life;
+mod members;
 mod rooms;
+mod stale_allows;
+mod types;
+mod user_races;
+mod users;
 
 use crate::case::Case;
 
 /// Every group, in the order of the matrix.
 pub(crate) const GROUPS: &[&[Case]] = &[
+    types::CASES,
+    ids::CASES,
     rooms::CASES,
+    members::CASES,
     keys::lookup::CASES,
-    keys::rekeys::CASES,
     keys::members::CASES,
     keys::refusals::CASES,
+    keys::rekeys::CASES,
     life::CASES,
+    users::CASES,
+    bootstrap::CASES,
+    user_races::CASES,
+    decisions::CASES,
+    stale_allows::CASES,
+    closing::CASES,
     concurrency::orders::CASES,
     concurrency::rekeys::CASES,
     concurrency::memberships::CASES,

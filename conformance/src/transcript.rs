@@ -52,7 +52,7 @@ impl Transcript {
 
     /// Wraps a store, so that each of its calls is written here as `client`'s.
     pub fn record(self: &Arc<Self>, client: usize, store: Arc<dyn Store>) -> Client {
-        Client { store, client, transcript: Arc::clone(self) }
+        Client { store, number: client, transcript: Arc::clone(self) }
     }
 
     /// The calls, one a line, aligned.
@@ -149,7 +149,7 @@ impl Default for Transcript {
 #[derive(Clone)]
 pub struct Client {
     store: Arc<dyn Store>,
-    client: usize,
+    number: usize,
     transcript: Arc<Transcript>,
 }
 
@@ -161,7 +161,7 @@ impl Client {
     }
 
     async fn call<T: Show>(&self, call: String, result: impl Future<Output = T>) -> T {
-        let entry = self.transcript.begin(self.client, call);
+        let entry = self.transcript.begin(self.number, call);
         let result = result.await;
         self.transcript.end(entry, result.show());
         result
