@@ -2,11 +2,13 @@
 
 mod bootstrap;
 mod closing;
+mod concurrency;
 mod cost;
 mod decisions;
 mod errors;
 mod ids;
 mod keys;
+mod life;
 mod lists;
 mod members;
 mod rooms;
@@ -29,6 +31,13 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::members::CASES,
     keys::refusals::CASES,
     keys::rekeys::CASES,
+    life::CASES,
+    concurrency::dropped::CASES,
+    concurrency::memberships::CASES,
+    concurrency::orders::CASES,
+    concurrency::readers::CASES,
+    concurrency::rekeys::CASES,
+    concurrency::rooms::CASES,
     users::CASES,
     bootstrap::CASES,
     user_races::CASES,

@@ -11,6 +11,7 @@ pub mod context;
 pub mod contract;
 pub mod gallery;
 pub mod harness;
+pub mod judge;
 pub mod make;
 pub mod model;
 pub mod observe;
