@@ -11,6 +11,7 @@ pub mod context;
 pub mod contract;
 pub mod harness;
 pub mod make;
+pub mod model;
 pub mod observe;
 pub mod race;
 mod report;
