@@ -2,10 +2,13 @@
 
 mod bootstrap;
 mod closing;
+mod corruption;
 mod decisions;
+mod fail_closed;
 mod members;
 mod rooms;
 mod stale_allows;
+mod time;
 mod types;
 mod user_races;
 mod users;
@@ -22,6 +25,9 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     user_races::CASES,
     decisions::CASES,
     stale_allows::CASES,
+    time::CASES,
+    fail_closed::CASES,
+    corruption::CASES,
     closing::CASES,
 ];
 
