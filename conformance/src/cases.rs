@@ -3,9 +3,11 @@
 mod bootstrap;
 mod closing;
 mod concurrency;
+mod corruption;
 mod cost;
 mod decisions;
 mod errors;
+mod fail_closed;
 mod ids;
 mod keys;
 mod life;
@@ -13,6 +15,7 @@ mod lists;
 mod members;
 mod rooms;
 mod stale_allows;
+mod time;
 mod types;
 mod user_races;
 mod users;
@@ -44,7 +47,10 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     decisions::CASES,
     stale_allows::CASES,
     closing::CASES,
+    corruption::CASES,
+    fail_closed::CASES,
     cost::CASES,
+    time::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
