@@ -10,6 +10,7 @@ pub mod cli;
 pub mod context;
 pub mod contract;
 pub mod gallery;
+pub mod golden;
 pub mod harness;
 pub mod judge;
 pub mod make;
