@@ -16,7 +16,7 @@ const PAGES: u32 = 50;
 pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = |name: &str, rooms: u32| {
-        let store = open(runtime, &folder.path().join(name), SqliteOptions::default());
+        let store = open(runtime, &folder.path().join(name), SqliteOptions::new());
         fill_rooms(runtime, &store, 0..rooms);
         // Both have one room of 1,000 members.
         big_room(runtime, &store, "big", 1_000);

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use membership::{Epoch, Rekey, SqliteOptions, SqliteStore, Store};
+use membership::{Epoch, Rekey, SqliteOptions, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -16,7 +16,7 @@ use crate::world::{
 const READS: u32 = 20_000;
 
 pub(crate) fn open(runtime: &Runtime, path: &Path, options: SqliteOptions) -> Arc<dyn Store> {
-    Arc::new(runtime.block_on(SqliteStore::open_with(path, options)).unwrap())
+    Arc::new(runtime.block_on(options.open(path)).unwrap())
 }
 
 /// A plain connection to a database with the same records in plain tables.
@@ -90,7 +90,7 @@ fn reads_by_many(runtime: &Runtime, store: &Arc<dyn Store>) -> Duration {
 
 pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let store = open(runtime, &folder.path().join("store.db"), SqliteOptions::default());
+    let store = open(runtime, &folder.path().join("store.db"), SqliteOptions::new());
     fill_users(runtime, &store, USERS);
     fill_rooms(runtime, &store, 0..crate::world::ROOMS);
     let mut connection = plain(&folder);
@@ -150,8 +150,8 @@ fn beside_a_writer(runtime: &Runtime, store: &Arc<dyn Store>) -> Row {
 }
 
 fn grouped_writes(runtime: &Runtime, folder: &TempDir) -> Row {
-    let grouped = open(runtime, &folder.path().join("grouped.db"), SqliteOptions::default());
-    let single = SqliteOptions { group_commit: false, ..SqliteOptions::default() };
+    let grouped = open(runtime, &folder.path().join("grouped.db"), SqliteOptions::new());
+    let single = SqliteOptions::new().group_commit(false);
     let single = open(runtime, &folder.path().join("single.db"), single);
     let next = AtomicU32::new(0);
     let writes = |store: &Arc<dyn Store>| {
