@@ -25,10 +25,15 @@ use crate::case::Case;
 /// Every group, in the order of the matrix.
 pub(crate) const GROUPS: &[&[Case]] = &[
     types::CASES,
-    ids::CASES,
+    ids::apart::CASES,
+    ids::each::CASES,
     rooms::CASES,
-    members::CASES,
-    lists::CASES,
+    members::joining::CASES,
+    members::leaving::CASES,
+    members::returning::CASES,
+    lists::contents::CASES,
+    lists::order::CASES,
+    lists::paging::CASES,
     errors::CASES,
     keys::lookup::CASES,
     keys::members::CASES,

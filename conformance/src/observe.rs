@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::panic::Location;
 
 use futures::TryFutureExt;
-
 use membership::{EndpointId, Epoch, Error, Member, Page, Room, RoomId, Store, User, UserKey};
 
 use crate::make::{endpoint, room};
