@@ -68,6 +68,8 @@ const REKEYS: u64 = 120;
 
 async fn rekeys(client: Client, id: &'static str, who: &'static [&'static str]) -> Verdict {
     for from in 1..=REKEYS {
+        // A store that never waits would leave its readers no turn in between.
+        tokio::task::yield_now().await;
         client.rekey(&room(id), rekey(from, [], who.iter().copied())).await?;
     }
     Ok(())
@@ -105,6 +107,7 @@ async fn who_was_removed_for_ever_never_has_a_key_again(cx: Cx) -> Verdict {
     let (writer, removed, left) = (client.clone(), Arc::clone(&gone), names.clone());
     let write = async move {
         for (from, name) in (1..).zip(&left) {
+            tokio::task::yield_now().await;
             let stay = left.iter().map(String::as_str).filter(|other| *other > name.as_str());
             let stay = stay.chain(["ann"]);
             if from % 2 == 0 {
@@ -148,6 +151,7 @@ async fn a_page_of_members_shows_a_rekeys_removals_all_or_none(cx: Cx) -> Verdic
     let writer = client.clone();
     let write = async move {
         for from in 1..=60 {
+            tokio::task::yield_now().await;
             // bob comes before cid, and one rekey takes both.
             writer.add_member(&room("r"), joins_at("bob", from)).await?;
             writer.add_member(&room("r"), joins_at("cid", from)).await?;
@@ -179,6 +183,7 @@ async fn a_page_of_rooms_is_one_state(cx: Cx) -> Verdict {
     let writer = client.clone();
     let write = async move {
         for _ in 0..40 {
+            tokio::task::yield_now().await;
             // a, then b, then c: and away in the order that keeps a while there is b or c.
             writer.create_room(plain("a", "bob")).await?;
             writer.create_room(encrypted("b", "ann")).await?;
@@ -214,6 +219,7 @@ async fn a_room_never_shows_its_rekey_half_done(cx: Cx) -> Verdict {
     let writer = client.clone();
     let write = async move {
         for from in 1..=60 {
+            tokio::task::yield_now().await;
             writer.add_member(&room("r"), joins_at("bob", from)).await?;
             if from % 2 == 0 {
                 writer.rekey(&room("r"), rekey(from, ["bob"], ["ann"])).await?;
