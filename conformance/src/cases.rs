@@ -4,8 +4,11 @@ mod bootstrap;
 mod closing;
 mod corruption;
 mod decisions;
+mod durability;
 mod fail_closed;
+mod killed;
 mod members;
+mod processes;
 mod rooms;
 mod stale_allows;
 mod time;
@@ -29,6 +32,9 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     fail_closed::CASES,
     corruption::CASES,
     closing::CASES,
+    durability::CASES,
+    processes::CASES,
+    killed::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
