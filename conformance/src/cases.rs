@@ -6,13 +6,16 @@ mod concurrency;
 mod corruption;
 mod cost;
 mod decisions;
+mod durability;
 mod errors;
 mod fail_closed;
 mod ids;
 mod keys;
+mod killed;
 mod life;
 mod lists;
 mod members;
+mod processes;
 mod rooms;
 mod stale_allows;
 mod time;
@@ -52,10 +55,13 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     decisions::CASES,
     stale_allows::CASES,
     closing::CASES,
+    durability::CASES,
     corruption::CASES,
     fail_closed::CASES,
     cost::CASES,
     time::CASES,
+    killed::CASES,
+    processes::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy

@@ -6,6 +6,7 @@
 
 pub mod case;
 mod cases;
+pub mod child;
 pub mod cli;
 pub mod context;
 pub mod contract;
