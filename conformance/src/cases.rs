@@ -3,6 +3,7 @@
 mod keys;
 mod members;
 mod rooms;
+mod sequences;
 mod types;
 
 use crate::case::Case;
@@ -16,6 +17,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::rekeys::CASES,
     keys::members::CASES,
     keys::refusals::CASES,
+    sequences::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
