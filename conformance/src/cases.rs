@@ -17,6 +17,7 @@ mod lists;
 mod members;
 mod processes;
 mod rooms;
+mod sequences;
 mod stale_allows;
 mod time;
 mod types;
@@ -60,6 +61,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     fail_closed::CASES,
     cost::CASES,
     time::CASES,
+    sequences::CASES,
     killed::CASES,
     processes::CASES,
 ];

@@ -22,6 +22,7 @@ mod report;
 pub mod run;
 pub mod scene;
 mod seed;
+pub mod sequences;
 pub mod show;
 mod target;
 pub mod targets;
