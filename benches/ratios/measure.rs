@@ -130,10 +130,21 @@ pub(crate) fn table(rows: &[Row]) -> String {
             Limit::AtMost(limit) => format!("≤ {limit:.1}"),
             Limit::AtLeast(limit) => format!("≥ {limit:.1}"),
         };
-        let mark = if row.missed() { "missed" } else if row.kept() { "" } else { "near" };
+        let mark = if row.missed() {
+            "missed"
+        } else if row.kept() {
+            ""
+        } else {
+            "near"
+        };
         table.add_row([
-            row.what.as_str(), &human(row.ours), floor, &human(took),
-            &format!("{:.2}", row.ratio), &limit, mark,
+            row.what.as_str(),
+            &human(row.ours),
+            floor,
+            &human(took),
+            &format!("{:.2}", row.ratio),
+            &limit,
+            mark,
         ]);
     }
     table.trim_fmt()

@@ -102,7 +102,12 @@ pub(crate) fn fill_rooms(runtime: &Runtime, store: &Arc<dyn Store>, rooms: std::
 }
 
 /// A room at epoch 1 with `members` members, the owner among them.
-pub(crate) fn big_room(runtime: &Runtime, store: &Arc<dyn Store>, id: &str, members: u32) -> RoomId {
+pub(crate) fn big_room(
+    runtime: &Runtime,
+    store: &Arc<dyn Store>,
+    id: &str,
+    members: u32,
+) -> RoomId {
     let room: RoomId = id.parse().unwrap();
     let new = NewRoom::encrypted(room.clone(), endpoint(0), NOW, sealed(0));
     runtime.block_on(store.create_room(new)).unwrap();
