@@ -145,6 +145,9 @@ impl Instance for SqliteInstance {
                 Record::Key { room, endpoint, epoch: Some(epoch) }
             }
             Stored::User(key) => Record::User(key),
+            Stored::Version => {
+                return Ok(self.connect()?.pragma_update(None, "user_version", i32::MAX)?);
+            }
         };
         Ok(SqliteStore::spoil(&self.path, &record)?)
     }
