@@ -89,6 +89,8 @@ pub enum Stored {
     Key(RoomId, EndpointId, Epoch),
     /// A user's record.
     User(UserKey),
+    /// The mark of the version that wrote the data: it becomes that of one yet to come.
+    Version,
 }
 
 /// A kind of store that the suite can make as many of as it likes.

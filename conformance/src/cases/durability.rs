@@ -11,8 +11,9 @@ use crate::make::{
     user_key,
 };
 use crate::observe::Scope;
+use crate::target::Stored;
 use crate::transcript::Client;
-use crate::verdict::{Verdict, fails, same};
+use crate::verdict::{Verdict, fails, holds, same};
 
 declare! { "durability";
     everything_is_there_after_close_and_reopening: "DUR-1", needs Reopen;
@@ -27,6 +28,7 @@ declare! { "durability";
     a_room_made_again_stays_afresh_after_reopening: "ROOM-5" "DUR-1", needs Reopen;
     a_removed_member_stays_without_keys_after_reopening: "MEM-3" "MEM-5" "DUR-1", needs Reopen;
     a_refused_write_leaves_no_trace_after_reopening: "ERR-2" "DUR-1", needs Reopen;
+    what_a_newer_version_wrote_is_refused: "DUR-3", needs Reopen Corruption;
     calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all: "DUR-2" "CLOSE-3", needs Reopen;
 }
 
@@ -221,6 +223,21 @@ async fn a_refused_write_leaves_no_trace_after_reopening(cx: Cx) -> Verdict {
     same(refusals.iter().filter(|refusal| refusal.is_err()).count(), refusals.len())?;
     let store = reopen(&cx, store).await?;
     scope().observe(&store).await?.unchanged_since(&before)
+}
+
+async fn what_a_newer_version_wrote_is_refused(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    set_up(&store).await?;
+    store.close().await?;
+    drop(store);
+    cx.instance().corrupt(&Stored::Version).await?;
+    // Twice: a refusal must not bring it back to what it knows, either.
+    for _ in 0..2 {
+        let opened = cx.instance().open().await.map(|_| ());
+        let refused = matches!(&opened, Err(Error::Corrupt(_) | Error::Invalid(_)));
+        holds(refused, "Corrupt or Invalid", &opened)?;
+    }
+    Ok(())
 }
 
 async fn calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all(cx: Cx) -> Verdict {

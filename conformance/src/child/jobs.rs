@@ -39,7 +39,7 @@ pub enum Job {
 }
 
 /// How many calls a racer makes before it ends.
-pub const ATTEMPTS: usize = 40;
+const ATTEMPTS: usize = 40;
 
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
