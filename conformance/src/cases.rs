@@ -1,6 +1,10 @@
 //! The cases, a file a group.
 
+mod cost;
+mod errors;
+mod ids;
 mod keys;
+mod lists;
 mod members;
 mod rooms;
 mod sequences;
@@ -11,12 +15,21 @@ use crate::case::Case;
 /// Every group, in the order of the matrix.
 pub(crate) const GROUPS: &[&[Case]] = &[
     types::CASES,
+    ids::each::CASES,
+    ids::apart::CASES,
+    errors::CASES,
     rooms::CASES,
-    members::CASES,
+    members::joining::CASES,
+    members::leaving::CASES,
+    members::returning::CASES,
+    lists::paging::CASES,
+    lists::order::CASES,
+    lists::contents::CASES,
     keys::lookup::CASES,
-    keys::rekeys::CASES,
     keys::members::CASES,
     keys::refusals::CASES,
+    keys::rekeys::CASES,
+    cost::CASES,
     sequences::CASES,
 ];
 

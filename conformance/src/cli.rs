@@ -4,6 +4,8 @@ mod args;
 mod progress;
 mod schedule;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +39,8 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     let targets = chosen_targets(&args.store)?;
+    let json = args.json.as_deref().map(Document::create).transpose()?;
+    let junit = args.junit.as_deref().map(Document::create).transpose()?;
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
@@ -57,11 +61,11 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     }
     anstream::println!("{}", report::verdict(&results));
 
-    if let Some(path) = &args.json {
-        write(path, &report::json(&results).map_err(|error| error.to_string())?)?;
+    if let Some(document) = json {
+        document.write(&report::json(&results).map_err(|error| error.to_string())?)?;
     }
-    if let Some(path) = &args.junit {
-        write(path, &report::junit(&results).map_err(|error| error.to_string())?)?;
+    if let Some(document) = junit {
+        document.write(&report::junit(&results).map_err(|error| error.to_string())?)?;
     }
     Ok(if results.tally().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -87,6 +91,22 @@ fn chosen_targets(names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
     Ok(shipped.into_iter().filter(wanted).collect())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+/// A report's file, opened before the run, so that a wrong path does not cost one.
+struct Document<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Document<'a> {
+    fn create(path: &'a Path) -> Result<Self, String> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(format!("cannot write {}: {error}", path.display())),
+        }
+    }
+
+    fn write(mut self, text: &str) -> Result<(), String> {
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))
+    }
 }

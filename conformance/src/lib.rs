@@ -27,4 +27,5 @@ pub mod together;
 pub mod transcript;
 pub mod verdict;
 
+pub use async_trait::async_trait;
 pub use target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::panic::Location;
 
 use futures::TryFutureExt;
-
 use membership::{EndpointId, Epoch, Error, Member, Page, Room, RoomId, Store, User, UserKey};
 
 use crate::make::{endpoint, room};
@@ -135,41 +134,35 @@ fn epochs(room: Option<&Room>) -> BTreeSet<Epoch> {
 
 /// All members of a room, page by page.
 pub async fn members(store: &dyn Store, room: &RoomId) -> Result<Vec<Member>, Error> {
-    let (mut all, mut page) = (Vec::new(), Page::first());
-    loop {
-        let got = store.members(room, page.clone()).await?;
-        let full = got.len() == page.limit();
-        all.extend(got);
-        match all.last() {
-            Some(last) if full => page = Page::after_id(last.endpoint.clone()),
-            _ => return Ok(all),
-        }
-    }
+    walk(|member: &Member| member.endpoint.clone(), |page| store.members(room, page)).await
 }
 
 /// All rooms of an endpoint, page by page.
 pub async fn rooms_of(store: &dyn Store, endpoint: &EndpointId) -> Result<Vec<Room>, Error> {
-    let (mut all, mut page) = (Vec::new(), Page::first());
-    loop {
-        let got = store.rooms_of(endpoint, page.clone()).await?;
-        let full = got.len() == page.limit();
-        all.extend(got);
-        match all.last() {
-            Some(last) if full => page = Page::after_id(last.id.clone()),
-            _ => return Ok(all),
-        }
-    }
+    walk(|room: &Room| room.id.clone(), |page| store.rooms_of(endpoint, page)).await
 }
 
 /// All users, page by page.
 pub async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
+    walk(|user: &User| user.key, |page| store.users(page)).await
+}
+
+/// Page after page, until one is not full. A page that does not lead on ends the walk too, or a
+/// store that breaks LIST-1 would keep it going for ever.
+async fn walk<T, Id: Ord + Clone, Fetch: Future<Output = Result<Vec<T>, Error>>>(
+    id: impl Fn(&T) -> Id,
+    fetch: impl Fn(Page<Id>) -> Fetch,
+) -> Result<Vec<T>, Error> {
     let (mut all, mut page) = (Vec::new(), Page::first());
     loop {
-        let got = store.users(page.clone()).await?;
+        let got = fetch(page.clone()).await?;
         let full = got.len() == page.limit();
+        let last = got.last().map(&id);
         all.extend(got);
-        match all.last() {
-            Some(last) if full => page = Page::after_id(last.key),
+        match last {
+            Some(last) if full && page.after().is_none_or(|after| last > *after) => {
+                page = Page::after_id(last);
+            }
             _ => return Ok(all),
         }
     }

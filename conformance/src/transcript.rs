@@ -60,7 +60,7 @@ impl Transcript {
 
     /// Wraps a store, so that each of its calls is written here as `client`'s.
     pub fn record(self: &Arc<Self>, client: usize, store: Arc<dyn Store>) -> Client {
-        Client { store, client, transcript: Arc::clone(self) }
+        Client { store, number: client, transcript: Arc::clone(self) }
     }
 
     /// The calls, one a line, aligned.
@@ -164,7 +164,7 @@ impl Default for Transcript {
 #[derive(Clone)]
 pub struct Client {
     store: Arc<dyn Store>,
-    client: usize,
+    number: usize,
     transcript: Arc<Transcript>,
 }
 
@@ -176,7 +176,7 @@ impl Client {
     }
 
     async fn call<T: Show>(&self, call: String, result: impl Future<Output = T>) -> T {
-        let entry = self.transcript.begin(self.client, call);
+        let entry = self.transcript.begin(self.number, call);
         let result = result.await;
         self.transcript.end(entry, result.show());
         result

@@ -37,6 +37,7 @@ impl From<Error> for Failure {
 }
 
 /// `got` must equal `expected`.
+#[allow(clippy::needless_pass_by_value, reason = "calls read better without a row of `&`s")]
 #[track_caller]
 pub fn same<T: PartialEq + Show>(got: T, expected: T) -> Verdict {
     if got == expected { Ok(()) } else { Err(Failure::new(expected.show(), got.show())) }
