@@ -1,12 +1,14 @@
 //! Who is in an encrypted room: one contract, several stores, fail closed.
 //!
 //! [`Store`] is the contract as a trait; `CONTRACT.md` has it clause by clause. [`MemoryStore`]
-//! keeps everything in memory.
+//! keeps everything in memory, `SqliteStore` in one file.
 
 mod decision;
 mod error;
 mod memory;
 mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod store;
 mod types;
 
@@ -14,6 +16,8 @@ pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 pub use memory::MemoryStore;
 pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::Store;
 pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};
 

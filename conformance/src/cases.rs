@@ -1,14 +1,26 @@
 //! The cases, a file a group.
 
+mod bootstrap;
+mod closing;
+mod corruption;
 mod cost;
+mod decisions;
+mod durability;
 mod errors;
+mod fail_closed;
 mod ids;
 mod keys;
+mod killed;
 mod lists;
 mod members;
+mod processes;
 mod rooms;
 mod sequences;
+mod stale_allows;
+mod time;
 mod types;
+mod user_races;
+mod users;
 
 use crate::case::Case;
 
@@ -30,6 +42,18 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::refusals::CASES,
     keys::rekeys::CASES,
     cost::CASES,
+    users::CASES,
+    bootstrap::CASES,
+    user_races::CASES,
+    decisions::CASES,
+    stale_allows::CASES,
+    time::CASES,
+    fail_closed::CASES,
+    corruption::CASES,
+    closing::CASES,
+    durability::CASES,
+    processes::CASES,
+    killed::CASES,
     sequences::CASES,
 ];
 

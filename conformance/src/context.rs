@@ -72,6 +72,14 @@ impl Cx {
         Ok(client)
     }
 
+    /// The context of a fresh store of the same target, with the same seed and transcript: for
+    /// what can happen only once in a store's life. Whoever asks for it closes it.
+    pub async fn another(&self) -> Verdict<Self> {
+        let target = Arc::clone(&self.0.target);
+        let instance = target.create().await?;
+        Ok(Self::new(target, instance, self.0.seed, Arc::clone(&self.0.transcript)))
+    }
+
     /// The data under test.
     #[must_use]
     pub fn instance(&self) -> &dyn Instance {
@@ -119,7 +127,8 @@ impl Cx {
         within(self.0.target.op_timeout() * SLOW + GRACE, call).await
     }
 
-    pub(crate) async fn close_all(&self) {
+    /// Closes every client that was opened and is held here.
+    pub async fn close_all(&self) {
         let opened = self.opened(std::mem::take);
         futures::future::join_all(opened.iter().map(|store| store.close())).await;
     }

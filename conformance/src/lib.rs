@@ -6,6 +6,7 @@
 
 pub mod case;
 mod cases;
+pub mod child;
 pub mod cli;
 pub mod context;
 pub mod contract;
@@ -15,6 +16,7 @@ pub mod harness;
 pub mod make;
 pub mod model;
 pub mod observe;
+pub mod race;
 mod report;
 pub mod run;
 pub mod scene;

@@ -1,0 +1,96 @@
+//! Reads in place: on the thread of whoever asks, over a pool of connections.
+//!
+//! A point read is microseconds; handing it to another thread costs many times that. So a read
+//! never waits inside SQLite (`busy_timeout` 0) and is cut off at its deadline; what must wait
+//! for a lock waits outside, in [`SqliteStore::read`](super::SqliteStore).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::cutoff::Cutoff;
+use super::driver::Result;
+use super::open;
+use crate::Error;
+
+/// The most connections that are kept while nobody uses them: more than any usual runtime has
+/// threads, and a read never waits while it holds one.
+const IDLE: usize = 16;
+
+/// A pool of connections that cannot write.
+pub(super) struct Readers {
+    path: PathBuf,
+    /// `None` once closed. A std lock, because nobody awaits or reads while holding it.
+    idle: Mutex<Option<Vec<Reader>>>,
+}
+
+struct Reader {
+    connection: Connection,
+    cutoff: Arc<Cutoff>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// Runs `work` on a connection, at most until `deadline`. `Timeout` before the deadline means
+    /// that somebody holds a lock: worth another try.
+    pub(super) fn run<T>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T, Error> {
+        let idle = self.lock().as_mut().and_then(Vec::pop);
+        let reader = match idle {
+            Some(reader) => reader,
+            None => self.open()?,
+        };
+        reader.cutoff.set(deadline);
+        let result = work(&reader.connection).map_err(Error::from);
+        // A connection that met damage, or whose transaction did not end, is not used again.
+        let sound = !matches!(result, Err(Error::Unavailable(_) | Error::Corrupt(_)));
+        if sound && reader.connection.is_autocommit() {
+            if let Some(idle) = self.lock().as_mut().filter(|idle| idle.len() < IDLE) {
+                idle.push(reader);
+            }
+        }
+        result
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes what is idle now, and later what is in use now.
+    pub(super) fn close(&self) {
+        drop(self.lock().take());
+    }
+
+    fn open(&self) -> Result<Reader, Error> {
+        let mut connection = open::reader(&self.path)?;
+        let cutoff = Cutoff::install(&mut connection)?;
+        Ok(Reader { connection, cutoff })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Reader>>> {
+        // A vector of connections is sound whatever panicked.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs several statements in one read transaction, so that they see one state (clause LIST-2).
+pub(super) fn one_state<T>(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
+    db.prepare_cached("BEGIN")?.execute([])?;
+    let result = work(db);
+    // Nothing was written: the end of a read cannot fail in a way that matters to it, and a
+    // connection that is still in its transaction is thrown away.
+    let ended = db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+    drop(ended);
+    result
+}
