@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod closing;
+mod concurrency;
 mod corruption;
 mod cost;
 mod decisions;
@@ -11,6 +12,7 @@ mod fail_closed;
 mod ids;
 mod keys;
 mod killed;
+mod life;
 mod lists;
 mod members;
 mod processes;
@@ -41,6 +43,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::members::CASES,
     keys::refusals::CASES,
     keys::rekeys::CASES,
+    life::CASES,
     cost::CASES,
     users::CASES,
     bootstrap::CASES,
@@ -54,6 +57,12 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     durability::CASES,
     processes::CASES,
     killed::CASES,
+    concurrency::orders::CASES,
+    concurrency::rekeys::CASES,
+    concurrency::memberships::CASES,
+    concurrency::rooms::CASES,
+    concurrency::readers::CASES,
+    concurrency::dropped::CASES,
     sequences::CASES,
 ];
 

@@ -13,6 +13,7 @@ pub mod contract;
 pub mod gallery;
 pub mod golden;
 pub mod harness;
+pub mod judge;
 pub mod make;
 pub mod model;
 pub mod observe;

@@ -79,8 +79,21 @@ impl Model {
         }
     }
 
-    /// Whether KEY-1, LIST-4's ground and MEM-4 hold, as they do in every state there can be;
-    /// otherwise what is wrong. For tests of the model itself.
+    /// The current epoch of a room, if there is one; for whoever draws calls that are in order.
+    #[must_use]
+    pub fn epoch_of(&self, id: &RoomId) -> Option<Epoch> {
+        self.rooms.get(id).map(|room| room.epoch)
+    }
+
+    /// The members of a room, in byte order; for whoever draws calls that are in order.
+    #[must_use]
+    pub fn endpoints_in(&self, id: &RoomId) -> Vec<EndpointId> {
+        let here = self.members.keys().filter(|(room, _)| room == id);
+        here.map(|(_, endpoint)| endpoint.clone()).collect()
+    }
+
+    /// Whether KEY-1 and MEM-4 hold, as they do in every state there can be; otherwise what is
+    /// wrong. For tests of the model itself.
     #[must_use]
     pub fn broken_invariant(&self) -> Option<String> {
         for (id, room) in &self.rooms {
