@@ -23,6 +23,7 @@ mod time;
 mod types;
 mod user_races;
 mod users;
+mod whole;
 
 use crate::case::Case;
 
@@ -63,6 +64,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     concurrency::rooms::CASES,
     concurrency::readers::CASES,
     concurrency::dropped::CASES,
+    whole::CASES,
     sequences::CASES,
 ];
 
