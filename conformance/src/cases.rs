@@ -23,6 +23,7 @@ mod time;
 mod types;
 mod user_races;
 mod users;
+mod whole;
 
 use crate::case::Case;
 
@@ -64,6 +65,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     sequences::CASES,
     killed::CASES,
     processes::CASES,
+    whole::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy

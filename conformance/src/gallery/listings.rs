@@ -8,6 +8,7 @@ use membership::{EndpointId, Error, Member, Page, Rekey, Room, RoomId, Store, Us
 
 use super::defect::Defect;
 use super::mutants;
+use super::races::pause;
 
 mutants! {
     forgets_the_index_on_removal: "LIST-4", "rooms_of still lists the room of a removed member" => IndexAfterRemoval;
@@ -242,7 +243,7 @@ impl Defect for TornPage {
     ) -> Result<Vec<Member>, Error> {
         let mut members = inner.members(room, page.clone()).await?;
         members.truncate(members.len().div_ceil(2));
-        tokio::task::yield_now().await;
+        pause().await;
         if let Some(last) = members.last()
             && page.limit() > members.len()
         {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use membership::{
@@ -21,9 +22,10 @@ mutants! {
     remembers_rooms: "LIN-1", "a client remembers rooms until it writes itself" => Remembers;
 }
 
-/// Lets the others go first: what comes before is old by the time of what comes after.
-async fn pause() {
-    for _ in 0..8 {
+/// As long as a fast disk takes, with the others going first: what was read before may be old now.
+pub(super) async fn pause() {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_micros(50) {
         tokio::task::yield_now().await;
     }
 }

@@ -40,7 +40,9 @@ fn two_clients_and_closing() -> Vec<Step> {
     let mut steps = vec![
         by(0, create(encrypted("ops", "ann"))),
         by(1, add("ops", joins_at("bob", 1))),
+        by(1, room("ops")),
         by(0, rekey("ops", make::rekey(1, [], ["ann", "bob"]))),
+        by(1, room("ops")),
         by(1, latest("ops", "bob")),
         by(1, rekey("ops", make::rekey(1, [], ["ann", "bob"]))),
         by(0, bootstrap(admin(user_key(0xa1)))),
