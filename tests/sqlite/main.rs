@@ -1,0 +1,4 @@
+//! What the SQLite store owes beyond the conformance suite: its file, its locks, its limits.
+
+mod same_as_memory;
+mod support;
