@@ -1,4 +1,8 @@
 //! What the SQLite store owes beyond the conformance suite: its file, its locks, its limits.
 
+mod damage;
+mod files;
+mod fixtures;
+mod locks;
 mod same_as_memory;
 mod support;

@@ -100,7 +100,10 @@ async fn choose(known: &MemoryStore, random: &mut Rng) -> Call {
         27 => Call::User(user),
         28 => Call::Users(Page::new(random.bool().then_some(user), limit).unwrap()),
         29 => Call::RevokeUser(user, at),
-        30 => [Call::IsAuthorized(user), Call::IsAdmin(user)].into_iter().nth(random.usize(..2)).unwrap(),
+        30 => [Call::IsAuthorized(user), Call::IsAdmin(user)]
+            .into_iter()
+            .nth(random.usize(..2))
+            .unwrap(),
         _ => Call::HasAdmin,
     }
 }

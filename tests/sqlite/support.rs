@@ -84,13 +84,13 @@ pub(crate) fn child() -> Option<PathBuf> {
     std::env::var_os("MEMBERSHIP_TEST_CHILD").map(PathBuf::from)
 }
 
-/// The command that runs the test `name` as a child, by way of `prepare` (shell commands), with
-/// `argument`.
-pub(crate) fn child_command(name: &str, prepare: &str, argument: &Path) -> Command {
+/// The command that runs the test `name` of `program` as a child, by way of `prepare` (shell
+/// commands), with `argument`.
+pub(crate) fn child_command(program: &Path, name: &str, prepare: &str, argument: &Path) -> Command {
     let mut command = Command::new("sh");
     command
-        .args(["-c", &format!("{prepare}exec \"$0\" \"$@\"")])
-        .arg(std::env::current_exe().unwrap())
+        .args(["-c", &format!("{prepare} exec \"$0\" \"$@\"")])
+        .arg(program)
         .args(["--exact", "--nocapture", "--test-threads=1", name])
         .env("MEMBERSHIP_TEST_CHILD", argument);
     command
