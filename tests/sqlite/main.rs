@@ -3,6 +3,8 @@
 mod damage;
 mod files;
 mod fixtures;
+mod life;
 mod locks;
 mod same_as_memory;
+mod space;
 mod support;
