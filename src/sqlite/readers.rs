@@ -52,10 +52,11 @@ impl Readers {
         let result = work(&reader.connection).map_err(Error::from);
         // A connection that met damage, or whose transaction did not end, is not used again.
         let sound = !matches!(result, Err(Error::Unavailable(_) | Error::Corrupt(_)));
-        if sound && reader.connection.is_autocommit() {
-            if let Some(idle) = self.lock().as_mut().filter(|idle| idle.len() < IDLE) {
-                idle.push(reader);
-            }
+        if sound
+            && reader.connection.is_autocommit()
+            && let Some(idle) = self.lock().as_mut().filter(|idle| idle.len() < IDLE)
+        {
+            idle.push(reader);
         }
         result
     }
@@ -138,7 +139,11 @@ mod tests {
         drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)"));
         let readers = Readers::new(path);
         let deadline = Instant::now() + Duration::from_secs(5);
-        readers.run(deadline, |_| Ok(readers.close())).unwrap();
+        let close = |_: &Connection| {
+            readers.close();
+            Ok(())
+        };
+        readers.run(deadline, close).unwrap();
         assert!(readers.lock().is_none());
     }
 }

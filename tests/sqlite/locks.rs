@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use membership::{Decision, Epoch, Error, Page, SqliteOptions, SqliteStore, Store};
 use rusqlite::Connection;
 
+use crate::fixtures::blocking;
 use crate::support::{
     GRACE, child, child_command, encrypted, endpoint, key, member, new_path, room, succeeded, user,
 };
@@ -109,12 +110,11 @@ fn two_processes_write_one_file() {
         }
         store.close().await.unwrap();
     };
-    use crate::fixtures::blocking as run;
     if let Some(path) = child() {
-        return run(work(path, "child"));
+        return blocking(work(path, "child"));
     }
     let (_dir, path) = new_path();
-    run(async {
+    blocking(async {
         let store = SqliteStore::open(&path).await.unwrap();
         store.create_room(encrypted("ops", "ann")).await.unwrap();
         store.close().await.unwrap();
@@ -125,9 +125,9 @@ fn two_processes_write_one_file() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    run(work(path.clone(), "parent"));
+    blocking(work(path.clone(), "parent"));
     succeeded(&process.wait_with_output().unwrap());
-    run(async {
+    blocking(async {
         let store = SqliteStore::open(&path).await.unwrap();
         let members = store.members(&room("ops"), Page::first()).await.unwrap();
         assert_eq!(members.len(), 2 * EACH + 1);

@@ -1,5 +1,12 @@
 //! What the SQLite store owes beyond the conformance suite: its file, its locks, its limits.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is tests"
+)]
+
 mod damage;
 mod files;
 mod fixtures;
