@@ -45,7 +45,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Looks at what is there through a connection that cannot write.
+/// Looks at what is there, and leaves it as it is.
 fn look(path: &Path, deadline: Instant) -> Result<()> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
@@ -58,9 +58,19 @@ fn look(path: &Path, deadline: Instant) -> Result<()> {
         Ok(found) if found.len() == 0 => return Ok(()),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            return Err(refuse(path, "cannot be a path; give another"));
+        }
         Err(error) => return Err(Error::unavailable(error).into()),
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Where a log or a journal holds more, a connection that could write would bring it into the
+    // file. Where there is none, one that cannot write leaves an empty log behind.
+    let access = if beside(path, "-wal") || beside(path, "-journal") {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let looked = patiently(deadline, || schema::version(&connect(path, flags)?, path));
     match looked.map_err(Error::from) {
         // A creation that was cut off needs its journal rolled back, which a connection that
@@ -68,6 +78,13 @@ fn look(path: &Path, deadline: Instant) -> Result<()> {
         Ok(_) | Err(Error::Unavailable(_)) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the file has one of those that SQLite puts beside it, and not an empty one.
+fn beside(path: &Path, suffix: &str) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    fs::metadata(name).is_ok_and(|found| found.len() > 0)
 }
 
 fn make(path: &Path, options: &SqliteOptions, deadline: Instant) -> Result<Connection> {

@@ -52,10 +52,11 @@ impl Readers {
         let result = work(&reader.connection).map_err(Error::from);
         // A connection that met damage, or whose transaction did not end, is not used again.
         let sound = !matches!(result, Err(Error::Unavailable(_) | Error::Corrupt(_)));
-        if sound && reader.connection.is_autocommit() {
-            if let Some(idle) = self.lock().as_mut().filter(|idle| idle.len() < IDLE) {
-                idle.push(reader);
-            }
+        if sound
+            && reader.connection.is_autocommit()
+            && let Some(idle) = self.lock().as_mut().filter(|idle| idle.len() < IDLE)
+        {
+            idle.push(reader);
         }
         result
     }
@@ -93,4 +94,56 @@ pub(super) fn one_state<T>(
     let ended = db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
     drop(ended);
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A statement without an end.
+    fn endless(db: &Connection) -> Result<i64> {
+        let sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+                   SELECT max(x) FROM n";
+        Ok(db.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    #[test]
+    fn a_slow_read_is_cut_off_at_its_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("members.db");
+        drop(Connection::open(&path).unwrap());
+        let readers = Readers::new(path);
+        for _ in 0..2 {
+            let started = Instant::now();
+            let deadline = started + Duration::from_millis(100);
+            let result = readers.run(deadline, |db| one_state(db, endless));
+            assert_eq!(result, Err(Error::Timeout));
+            let took = started.elapsed();
+            assert!(took >= Duration::from_millis(100), "{took:?}");
+            assert!(took < Duration::from_millis(350), "{took:?}");
+        }
+        // And the connection serves the next one.
+        let one = readers.run(Instant::now() + Duration::from_secs(5), |db| {
+            Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?)
+        });
+        assert_eq!(one, Ok(1));
+        assert_eq!(readers.lock().as_ref().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn a_closed_pool_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("members.db");
+        drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)"));
+        let readers = Readers::new(path);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let close = |_: &Connection| {
+            readers.close();
+            Ok(())
+        };
+        readers.run(deadline, close).unwrap();
+        assert!(readers.lock().is_none());
+    }
 }

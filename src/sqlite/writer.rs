@@ -138,3 +138,104 @@ fn serve(mut connection: Connection, jobs: &mpsc::Receiver<Box<dyn Job>>, mut gr
         grouping.commit(&connection, &cutoff, group);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn start(dir: &tempfile::TempDir) -> Writer {
+        let path = dir.path().join("members.db");
+        let readers = Arc::new(Readers::new(path.clone()));
+        let deadline = Instant::now() + 10 * SECOND;
+        Writer::start(readers, path, SqliteOptions::new(), deadline).await.unwrap()
+    }
+
+    fn count(db: &Connection) -> Result<i64> {
+        Ok(db.query_row("SELECT count(*) FROM revocations", [], |row| row.get(0))?)
+    }
+
+    /// Makes the writer wait until all that follow are queued, so that they share a transaction.
+    async fn together<T>(writer: &Writer, queued: usize, rest: impl Future<Output = T>) -> T {
+        let (go, wait) = mpsc::channel();
+        // It may run twice: the second time nobody is there to send.
+        let first = writer.write(10 * SECOND, move |_| {
+            let _ = wait.recv();
+            Ok(())
+        });
+        let release = async move {
+            while QUEUE - writer.places.available_permits() < queued + 1 {
+                tokio::task::yield_now().await;
+            }
+            go.send(()).unwrap();
+        };
+        let (done, (), answers) = tokio::join!(first, release, rest);
+        done.unwrap();
+        answers
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_callers_own_and_the_thread_lives_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = start(&dir).await;
+        let panics = writer.write(SECOND, |db| -> Result<()> {
+            db.execute("UPDATE bootstrap SET sum = sum + 1", [])?;
+            panic!("on purpose")
+        });
+        let before = writer.write(SECOND, sum).await.unwrap();
+        let (panicked, neighbour) =
+            together(&writer, 2, async { tokio::join!(panics, writer.write(SECOND, sum)) }).await;
+        assert_eq!(panicked, Err(Error::unavailable("a write panicked")));
+        assert_eq!(neighbour, Ok(before));
+        assert_eq!(writer.write(SECOND, sum).await, Ok(before));
+        writer.close().await;
+    }
+
+    /// A job that ends the transaction of its group: the others are run again, once each.
+    #[tokio::test]
+    async fn a_job_that_breaks_the_transaction_breaks_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = start(&dir).await;
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let good = writer.write(SECOND, move |db| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(db.execute("UPDATE bootstrap SET sum = sum + 1", []).map(drop)?)
+        });
+        let breaks = writer.write(SECOND, |db| -> Result<()> {
+            db.execute_batch("ROLLBACK")?;
+            Err(Error::Timeout.into())
+        });
+        let before = writer.write(SECOND, sum).await.unwrap();
+        let (good, broken) = together(&writer, 2, async { tokio::join!(good, breaks) }).await;
+        assert_eq!((good, broken), (Ok(()), Err(Error::Timeout)));
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+        assert_eq!(writer.write(SECOND, sum).await, Ok(before + 1));
+        writer.close().await;
+    }
+
+    fn sum(db: &Connection) -> Result<i64> {
+        Ok(db.query_row("SELECT sum FROM bootstrap", [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn a_slow_write_is_cut_off_and_its_neighbours_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = start(&dir).await;
+        let slow = writer.write(SECOND / 5, |db| {
+            let sql = "INSERT INTO revocations (key)
+                       WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+                       SELECT CAST(x AS BLOB) FROM n WHERE x < 0";
+            Ok(db.execute(sql, []).map(drop)?)
+        });
+        let started = Instant::now();
+        let (slow, fast) =
+            together(&writer, 2, async { tokio::join!(slow, writer.write(SECOND, count)) }).await;
+        assert_eq!((slow, fast), (Err(Error::Timeout), Ok(0)));
+        assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
+        writer.close().await;
+    }
+}

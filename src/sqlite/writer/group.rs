@@ -75,7 +75,9 @@ fn transact(db: &Connection, cutoff: &Cutoff, mut jobs: Vec<Box<dyn Job>>) -> Ve
     if jobs.len() > 1 {
         return jobs;
     }
-    jobs.into_iter().for_each(|job| job.refuse(error.clone()));
+    for job in jobs {
+        job.refuse(error.clone());
+    }
     Vec::new()
 }
 
