@@ -88,7 +88,8 @@ fn interleaved(
     ours: &mut dyn FnMut() -> Duration,
     bare: &mut dyn FnMut() -> Duration,
 ) -> (Duration, Duration) {
-    (ours(), bare());
+    ours();
+    bare();
     let (mut all_ours, mut all_bare) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         if round % 2 == 0 {
@@ -104,7 +105,7 @@ fn interleaved(
 
 fn median(mut all: Vec<Duration>) -> Duration {
     all.sort_unstable();
-    all[all.len() / 2]
+    all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
 /// The time each of `count` calls took, where `calls` makes them all.

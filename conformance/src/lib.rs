@@ -31,4 +31,4 @@ pub mod transcript;
 pub mod verdict;
 
 pub use async_trait::async_trait;
-pub use target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};
+pub use target::{Claim, Fault, Harm, Instance, Need, Replicas, Stored, Target, TargetError};

@@ -40,6 +40,7 @@ impl<D: Defect> Target for Museum<D> {
             Need::Clients | Need::Reopen | Need::Faults | Need::Epochs => Claim::Claimed,
             Need::Processes => Claim::Declined("nothing outlives the process"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
+            Need::Replicas => Claim::Declined("one process"),
         }
     }
 

@@ -37,8 +37,11 @@ impl Target for Sqlite {
         OP_TIMEOUT
     }
 
-    fn claims(&self, _: Need) -> Claim {
-        Claim::Claimed
+    fn claims(&self, need: Need) -> Claim {
+        match need {
+            Need::Replicas => Claim::Declined("one file"),
+            _ => Claim::Claimed,
+        }
     }
 
     fn faults(&self) -> &[Fault] {
