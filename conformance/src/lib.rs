@@ -11,6 +11,8 @@ pub mod context;
 pub mod contract;
 pub mod harness;
 pub mod make;
+#[cfg(all(feature = "jetstream", unix))]
+pub mod nats;
 mod report;
 pub mod run;
 mod seed;
