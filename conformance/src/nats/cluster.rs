@@ -12,6 +12,7 @@ use tokio::net::TcpSocket;
 
 use super::config::Place;
 use super::link::Upstream;
+use super::monitor::{self, Routes};
 use super::node::Links;
 use super::provision::Means;
 use super::workdir::WorkDir;
@@ -367,6 +368,25 @@ impl Cluster {
     /// [`NatsError::NoNode`].
     pub fn blackhole(&self, a: &[usize], b: &[usize]) -> Result<(), NatsError> {
         self.between(a, b, Link::blackhole)
+    }
+
+    /// Whether no server has found a way to another that gets round the links. For the suite's own
+    /// proof that a partition is one.
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] when a running node does not answer.
+    pub async fn routes_keep_to_links(&self) -> Result<bool, NatsError> {
+        let listen = self.nodes.iter().filter_map(|node| node.ports()?.cluster);
+        let listen: Vec<u16> = listen.map(|address| address.port()).collect();
+        for ports in self.nodes.iter().filter_map(Node::ports) {
+            let routes: Routes =
+                monitor::get(ports.monitor, "/routez").await.map_err(refused("list the routes"))?;
+            // Who connected to a server itself sees the port at which that server listens.
+            if routes.routes.iter().any(|route| listen.contains(&route.port)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Sets what happens to what one node sends another. The way back is left as it is.

@@ -30,8 +30,6 @@ pub(super) struct JetStream {
 pub(super) struct MetaCluster {
     #[serde(default)]
     pub(super) leader: String,
-    #[serde(default)]
-    pub(super) cluster_size: usize,
     /// Told by the leader only.
     #[serde(default)]
     pub(super) replicas: Vec<Replica>,
@@ -74,7 +72,7 @@ impl JetStream {
     }
 }
 
-/// `/routez`, as far as it is of use.
+/// `/routez`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Routes {
     #[serde(default)]
@@ -83,10 +81,7 @@ pub(super) struct Routes {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Route {
-    #[serde(default)]
-    pub(super) remote_name: String,
-    #[serde(default)]
-    pub(super) did_solicit: bool,
+    /// The remote end, as this server sees it.
     pub(super) port: u16,
 }
 

@@ -1,5 +1,6 @@
 //! Whether a cluster serves, and who leads what.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -46,9 +47,6 @@ async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
     if 2 * running.len() <= cluster.nodes().len() && !cluster.nodes().is_empty() {
         return Err("most nodes are down".to_owned());
     }
-    for answer in join_all(cluster.nodes().iter().map(health)).await {
-        answer?;
-    }
     if jetstream && cluster.size() > 1 {
         let views = join_all(cluster.nodes().iter().map(streams)).await;
         let mut leaders = Vec::new();
@@ -67,10 +65,15 @@ async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
             return Err(format!("only {followers} nodes follow {leader}"));
         }
     }
-    for node in if cluster.nodes().is_empty() { vec![0] } else { running } {
-        answers(cluster, node, jetstream).await?;
+    // Only now: each time it has to say no, a server logs it.
+    for answer in join_all(cluster.nodes().iter().map(health)).await {
+        answer?;
     }
-    Ok(())
+    let everybody = if cluster.nodes().is_empty() { vec![0] } else { running };
+    for answer in join_all(everybody.iter().map(|node| answers(cluster, *node, jetstream))).await {
+        answer?;
+    }
+    if jetstream && cluster.size() > 1 { places(cluster, &everybody).await } else { Ok(()) }
 }
 
 fn up(cluster: &Cluster, node: usize) -> bool {
@@ -100,9 +103,31 @@ async fn answers(cluster: &Cluster, node: usize, jetstream: bool) -> Result<(), 
     }
 }
 
+/// A stream with a replica on every running node can be made. For a moment after its election the
+/// leader does not know yet what its followers have room for, and refuses.
+async fn places(cluster: &Cluster, running: &[usize]) -> Result<(), String> {
+    static PROBES: AtomicU64 = AtomicU64::new(0);
+    let first = *running.first().ok_or("no node runs")?;
+    let client = cluster.admin(first).await.map_err(|error| error.to_string())?;
+    let probe = PROBES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("READY_{}_{probe}", std::process::id());
+    let config = serde_json::json!({
+        "name": name,
+        "subjects": [name],
+        "storage": "memory",
+        "num_replicas": running.len(),
+    });
+    ask(&client, &format!("$JS.API.STREAM.CREATE.{name}"), config.to_string()).await?;
+    request(&client, &format!("$JS.API.STREAM.DELETE.{name}")).await
+}
+
 /// A request of JetStream that is answered without an error.
 async fn request(client: &async_nats::Client, subject: &str) -> Result<(), String> {
-    let answer = client.request(subject.to_owned(), "".into()).await;
+    ask(client, subject, String::new()).await
+}
+
+async fn ask(client: &async_nats::Client, subject: &str, body: String) -> Result<(), String> {
+    let answer = client.request(subject.to_owned(), body.into()).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let answer: Value =
         serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
