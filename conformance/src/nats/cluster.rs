@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
-use std::{fmt, fs};
+use std::{fmt, fs, io};
 
 use async_nats::ServerAddr;
 use futures::future::{join_all, try_join_all};
@@ -16,24 +16,25 @@ use super::monitor::{self, Routes};
 use super::node::Links;
 use super::provision::Means;
 use super::workdir::WorkDir;
-use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Way, background, ready};
+use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Way, ready};
 
 /// One, three or five servers on loopback, each link through a [`Link`]. Dropping it kills them;
 /// so does the end of this process, whatever ended it.
 ///
-/// Nodes are numbered from 0. A *route* is a link between two servers: there is one from each to
-/// each, and a cluster uses either, so both are broken together.
+/// Nodes are numbered from 0. A *route* is the link between two servers. The one with the lower
+/// number connects: two that connect to each other at once end up with neither, each dropping the
+/// other's as a duplicate, try again a second later, and the cluster misses its first election.
 pub struct Cluster {
     server: NatsServer,
     options: ClusterOptions,
     nodes: Vec<Node>,
-    /// By who connects and who is connected to.
+    /// By who connects and who is connected to, the lower number first.
     routes: BTreeMap<(usize, usize), Link>,
     clients: Vec<Link>,
     /// Where the server is that is not ours.
     elsewhere: Option<ServerAddr>,
-    /// A port that is taken and at which nobody listens.
-    _nowhere: Option<TcpSocket>,
+    /// Ports that are ours and lead nowhere.
+    dead_ends: DeadEnds,
     /// Last, so that the servers are gone when it is removed.
     dir: WorkDir,
 }
@@ -97,7 +98,7 @@ impl Cluster {
                     routes: BTreeMap::new(),
                     clients: vec![Link::to(found)?],
                     elsewhere: Some(address),
-                    _nowhere: None,
+                    dead_ends: DeadEnds::take(0).map_err(NatsError::io("listen on 127.0.0.1"))?,
                     dir,
                 });
             }
@@ -109,39 +110,33 @@ impl Cluster {
         for from in 0..servers {
             clients.push(Link::new(Upstream::Down)?);
             nodes.push(Node::new(from, &binary, dir.path(), &dir.data()));
-            for to in (0..servers).filter(|to| *to != from) {
+            for to in from + 1..servers {
                 routes.insert((from, to), Link::new(Upstream::Down)?);
             }
         }
-        let (nowhere, nowhere_address) = nowhere()?;
-        let cluster = Self {
-            server,
-            options,
-            nodes,
-            routes,
-            clients,
-            elsewhere: None,
-            _nowhere: Some(nowhere),
-            dir,
-        };
-        cluster.configure(nowhere_address)?;
+        let dead_ends = DeadEnds::take(servers).map_err(NatsError::io("listen on 127.0.0.1"))?;
+        let cluster =
+            Self { server, options, nodes, routes, clients, elsewhere: None, dead_ends, dir };
+        cluster.configure()?;
         Ok(cluster)
     }
 
     /// Writes the configuration files, which hold for the cluster's life: the links' addresses
     /// stay, and what is behind them may move.
-    fn configure(&self, nowhere: SocketAddr) -> Result<(), NatsError> {
+    fn configure(&self) -> Result<(), NatsError> {
         let name = format!("c{}", std::process::id());
         for (index, node) in self.nodes.iter().enumerate() {
             let of = self.routes.iter().filter(|((from, _), _)| *from == index);
-            let routes: Vec<SocketAddr> = of.map(|(_, link)| link.address()).collect();
+            let mut routes: Vec<SocketAddr> = of.map(|(_, link)| link.address()).collect();
+            // A server takes the number of its routes for the size of its cluster.
+            routes.extend(self.dead_ends.silent.iter().take(index).map(|(_, address)| *address));
             let file = self.options.file(&Place {
                 name: node.name(),
                 cluster: &name,
                 store: node.store(),
                 ports: node.ports_dir(),
                 routes: &routes,
-                nowhere,
+                nowhere: self.dead_ends.refusing,
             });
             fs::write(node.config(), file).map_err(NatsError::io("write a configuration"))?;
         }
@@ -330,17 +325,13 @@ impl Cluster {
         self.run(node).await
     }
 
-    /// The two links between two nodes, by who connected.
+    /// The link between two nodes. The lower number is at its lower end: [`Way::Up`] is from it.
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
-    pub fn routes(&self, a: usize, b: usize) -> Result<[&Link; 2], NatsError> {
-        Ok([self.route(a, b)?, self.route(b, a)?])
-    }
-
-    fn route(&self, from: usize, to: usize) -> Result<&Link, NatsError> {
-        let none = || NatsError::NoNode { node: from.max(to), servers: self.size() };
-        self.routes.get(&(from, to)).ok_or_else(none)
+    pub fn route(&self, a: usize, b: usize) -> Result<&Link, NatsError> {
+        let none = || NatsError::NoNode { node: a.max(b), servers: self.size() };
+        self.routes.get(&(a.min(b), a.max(b))).ok_or_else(none)
     }
 
     /// Cuts a node off from every other. Its clients stay with it: see
@@ -394,15 +385,15 @@ impl Cluster {
     /// # Errors
     /// [`NatsError::NoNode`].
     pub fn one_way(&self, from: usize, to: usize, flow: Flow) -> Result<(), NatsError> {
-        self.route(from, to)?.set(Way::Up, flow);
-        self.route(to, from)?.set(Way::Down, flow);
+        let way = if from < to { Way::Up } else { Way::Down };
+        self.route(from, to)?.set(way, flow);
         Ok(())
     }
 
     fn between(&self, a: &[usize], b: &[usize], then: fn(&Link)) -> Result<(), NatsError> {
         for &left in a {
             for &right in b {
-                self.routes(left, right)?.into_iter().for_each(then);
+                then(self.route(left, right)?);
             }
         }
         Ok(())
@@ -471,14 +462,25 @@ pub(super) fn refused<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> NatsErro
     move |error| NatsError::Refused { what: what.to_owned(), why: error.to_string() }
 }
 
-/// A port that is ours and at which nobody listens, so that who connects to it is refused.
-fn nowhere() -> Result<(TcpSocket, SocketAddr), NatsError> {
-    let _guard = background::runtime()?.enter();
-    let take = || {
+/// Ports that are taken, so that nobody else answers there, and lead nowhere.
+struct DeadEnds {
+    /// Bound and not listening: who connects is refused.
+    refusing: SocketAddr,
+    _refusing: TcpSocket,
+    /// Listening and never answering: who connects waits, and does not complain.
+    silent: Vec<(TcpListener, SocketAddr)>,
+}
+
+impl DeadEnds {
+    fn take(silent: usize) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        let address = socket.local_addr()?;
-        Ok((socket, address))
-    };
-    take().map_err(NatsError::io("take a port on 127.0.0.1"))
+        let listen = |_| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let silent = (0..silent).map(listen).collect::<io::Result<_>>()?;
+        Ok(Self { refusing: socket.local_addr()?, _refusing: socket, silent })
+    }
 }
