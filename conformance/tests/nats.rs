@@ -2,6 +2,7 @@
 //! leave nothing behind.
 
 #![cfg(all(feature = "jetstream", unix))]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::time::{Duration, Instant};
 

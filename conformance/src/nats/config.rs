@@ -147,10 +147,10 @@ impl ClusterOptions {
         // The kernel picks the ports and the server says which, so that none is ever taken.
         line(format_args!("listen: \"127.0.0.1:-1\""));
         line(format_args!("http: \"127.0.0.1:-1\""));
-        line(format_args!("ports_file_dir: {:?}", place.ports));
+        line(format_args!("ports_file_dir: {:?}", place.ports.to_string_lossy()));
         if self.jetstream {
             line(format_args!("jetstream {{"));
-            line(format_args!("  store_dir: {:?}", place.store));
+            line(format_args!("  store_dir: {:?}", place.store.to_string_lossy()));
             if let Some(bytes) = self.max_file_store {
                 line(format_args!("  max_file_store: {bytes}"));
             }

@@ -121,10 +121,15 @@ impl NatsServer {
 
     fn at_url() -> Result<Option<Self>, NatsError> {
         let Some(url) = set("MEMBERSHIP_NATS_URL") else { return Ok(None) };
-        let address = url.parse::<async_nats::ServerAddr>().map_err(|error| NatsError::Way {
+        let illegal = |why: String| NatsError::Way {
             way: "url",
-            why: format!("MEMBERSHIP_NATS_URL is no address of a server: {error}"),
-        })?;
+            why: format!("MEMBERSHIP_NATS_URL is no address of a server: {why}"),
+        };
+        let address: async_nats::ServerAddr =
+            url.parse().map_err(|error: std::io::Error| illegal(error.to_string()))?;
+        if address.host().is_empty() {
+            return Err(illegal("it names no host".to_owned()));
+        }
         // Not the URL itself: it may hold a password.
         let version = format!("at {}:{}", address.host(), address.port());
         Ok(Some(Self { means: Means::Url(url), version, way: "url".to_owned() }))
@@ -170,7 +175,7 @@ impl NatsServer {
         let done = done.map_err(|error| format!("cannot run {shown}: {error}"))?;
         let said = String::from_utf8_lossy(&done.stdout);
         // `nats-server: v2.15.1`
-        let version = said.trim().rsplit('v').next().unwrap_or_default();
+        let version = said.split_whitespace().last().unwrap_or_default().trim_start_matches('v');
         let mut numbers = version.split(['.', '-']).map(str::parse::<u64>);
         match (numbers.next(), numbers.next()) {
             (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Ok(Self {
@@ -182,7 +187,10 @@ impl NatsServer {
                 let (major, minor) = OLDEST;
                 Err(format!("{shown} is {version}, older than {major}.{minor}"))
             }
-            _ => Err(format!("{shown} --version said {:?}, no version", said.trim())),
+            _ => {
+                let said = said.lines().next().unwrap_or_default();
+                Err(format!("{shown} --version said {said:?}, no version"))
+            }
         }
     }
 
