@@ -21,6 +21,8 @@
 mod background;
 mod cluster;
 mod config;
+#[cfg(feature = "docker")]
+mod docker;
 mod error;
 mod fetch;
 mod link;

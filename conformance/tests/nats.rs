@@ -7,6 +7,8 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+#[cfg(feature = "docker")]
+use membership_conformance::nats::Provision;
 use membership_conformance::nats::{Auth, Cluster, ClusterOptions, Flow, Sync};
 
 async fn start(servers: usize) -> Cluster {
@@ -252,4 +254,32 @@ async fn sizes_and_nodes_there_are_not_are_refused() {
     assert_eq!(refused.to_string(), "cannot start a cluster of 2: say 1, 3 or 5");
     let cluster = start(1).await;
     assert_eq!(cluster.isolate(1).unwrap_err().to_string(), "no node 1 in a cluster of 1");
+}
+
+/// Where an engine answers, the way through it must work; where none does, it must say so.
+#[cfg(feature = "docker")]
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_are_servers_like_any_other() {
+    let engine = std::process::Command::new("docker").arg("version").output();
+    let options = ClusterOptions::servers(3).provision(Provision::Docker);
+    if !engine.is_ok_and(|done| done.status.success()) {
+        let error = Cluster::start(options).await.unwrap_err().to_string();
+        assert!(error.starts_with("no nats-server by way of docker: "), "{error}");
+        return;
+    }
+    let begun = Instant::now();
+    let cluster = Cluster::start(options).await.unwrap();
+    println!("{} x 3 started in {:?}", cluster.server(), begun.elapsed());
+    let context = client(&cluster, 0).await;
+    stream(&context, "box", 3).await;
+    assert!(publish(&context, "box").await);
+    cluster.pause(2).await.unwrap();
+    cluster.kill(1).await.unwrap();
+    assert!(!publish(&context, "box").await, "an acknowledgement without a quorum");
+    cluster.resume(2).await.unwrap();
+    cluster.run(1).await.unwrap();
+    until("from restart to an acknowledgement", async || publish(&context, "box").await).await;
+    cluster.restart(0).await.unwrap();
+    cluster.wait_ready().await.unwrap();
+    assert!(messages(&context, "box").await >= Some(2));
 }

@@ -82,8 +82,7 @@ impl Cluster {
             return Err(NatsError::Options { servers, why: "say 1, 3 or 5".to_owned() });
         }
         let dir = WorkDir::new()?;
-        let binary = match &server.means {
-            Means::Binary(binary) => binary.clone(),
+        match &server.means {
             Means::Url(url) if servers == 1 => {
                 let address = url.parse::<ServerAddr>().map_err(refused("read the URL"))?;
                 let found = tokio::net::lookup_host((address.host(), address.port()))
@@ -103,13 +102,14 @@ impl Cluster {
                 });
             }
             Means::Url(_) => return Err(NatsError::NotOurs { what: "make a cluster of" }),
-        };
+            _ => {}
+        }
         let mut routes = BTreeMap::new();
         let mut clients = Vec::new();
         let mut nodes = Vec::new();
         for from in 0..servers {
             clients.push(Link::new(Upstream::Down)?);
-            nodes.push(Node::new(from, &binary, dir.path(), &dir.data()));
+            nodes.push(Node::new(from, &server.means, dir.path(), &dir.data()));
             for to in from + 1..servers {
                 routes.insert((from, to), Link::new(Upstream::Down)?);
             }

@@ -10,8 +10,11 @@ use rustix::process::Signal;
 use serde::Deserialize;
 use tokio::sync::Mutex as AsyncMutex;
 
+#[cfg(feature = "docker")]
+use super::docker;
 use super::link::Upstream;
 use super::process::Process;
+use super::provision::Means;
 use super::{Link, NatsError};
 
 /// How long a server may take to start, or to stop when asked nicely.
@@ -30,7 +33,7 @@ pub(super) struct Ports {
 pub struct Node {
     index: usize,
     name: String,
-    binary: PathBuf,
+    means: Means,
     config: PathBuf,
     log: PathBuf,
     store: PathBuf,
@@ -50,11 +53,11 @@ struct PortsFile {
 }
 
 impl Node {
-    pub(super) fn new(index: usize, binary: &Path, dir: &Path, data: &Path) -> Self {
+    pub(super) fn new(index: usize, means: &Means, dir: &Path, data: &Path) -> Self {
         let name = format!("n{index}");
         Self {
             index,
-            binary: binary.to_owned(),
+            means: means.clone(),
             config: dir.join(format!("{name}.conf")),
             log: dir.join(format!("{name}.log")),
             store: data.join(&name),
@@ -121,33 +124,62 @@ impl Node {
             _ => fs::create_dir(&self.ports_dir).map_err(self.io("make the files of"))?,
         }
         to_it.lead(Upstream::Starting, Upstream::Starting);
-        let args = [Path::new("-c"), &self.config];
-        let started = Process::start(&self.binary, &args, &self.log);
-        let running = process.insert(started.map_err(self.io("start"))?);
-        let ports = match self.listening(running).await {
-            Ok(ports) => ports,
+        let (running, ports) = match self.launch().await {
+            Ok(launched) => launched,
             Err(error) => {
                 to_it.lead(Upstream::Down, Upstream::Down);
                 return Err(error);
             }
         };
+        *process = Some(running);
         *self.lock_ports() = Some(ports);
         let cluster = ports.cluster.map_or(Upstream::Down, Upstream::At);
         to_it.lead(Upstream::At(ports.client), cluster);
         Ok(())
     }
 
-    /// Waits until it says where it listens.
-    async fn listening(&self, running: &mut Process) -> Result<Ports, NatsError> {
+    async fn launch(&self) -> Result<(Process, Ports), NatsError> {
+        match &self.means {
+            Means::Url(_) => Err(NatsError::NotOurs { what: "start" }),
+            Means::Binary(binary) => {
+                let args = [Path::new("-c"), &self.config];
+                let started = Process::start(binary, &args, &self.log);
+                let mut running = started.map_err(self.io("start"))?;
+                let (ports, _) = self.listening(Some(&mut running)).await?;
+                Ok((running, ports))
+            }
+            #[cfg(feature = "docker")]
+            Means::Docker(image) => {
+                let dir = self.config.parent().unwrap_or(&self.config);
+                let started = docker::Container::start(image, dir, &self.config, &self.log).await;
+                let what = format!("start a container for {}", self.name);
+                let container = started.map_err(|why| NatsError::Refused { what, why })?;
+                let (ports, file) = self.listening(None).await?;
+                let pid = docker::pid_of(&file).ok_or(io::ErrorKind::InvalidData.into());
+                let running = pid.and_then(|pid| Process::inside(container, pid));
+                Ok((running.map_err(self.io("find the process of"))?, ports))
+            }
+        }
+    }
+
+    /// Waits until it says where it listens, and in which file.
+    async fn listening(
+        &self,
+        mut running: Option<&mut Process>,
+    ) -> Result<(Ports, PathBuf), NatsError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(ports) = self.read_ports() {
                 return Ok(ports);
             }
-            if let Some(status) = running.ended().map_err(self.io("ask after"))? {
+            let ended = match &mut running {
+                Some(running) => running.ended().map_err(self.io("ask after"))?,
+                None => None,
+            };
+            if let Some(status) = ended {
                 return Err(NatsError::Ended {
                     node: self.index,
-                    status: status.to_string(),
+                    status: status.to_owned(),
                     log: self.log.clone(),
                     tail: self.log_tail(5).replace('\n', " | "),
                 });
@@ -164,15 +196,16 @@ impl Node {
     }
 
     /// `None` while the file is not there, or not whole.
-    fn read_ports(&self) -> Option<Ports> {
-        let file = fs::read_dir(&self.ports_dir).ok()?.next()?.ok()?.path();
-        let file: PortsFile = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    fn read_ports(&self) -> Option<(Ports, PathBuf)> {
+        let path = fs::read_dir(&self.ports_dir).ok()?.next()?.ok()?.path();
+        let file: PortsFile = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
         let address = |urls: &[String]| urls.first()?.rsplit('/').next()?.parse().ok();
-        Some(Ports {
+        let ports = Ports {
             client: address(&file.nats)?,
             monitor: address(&file.monitoring)?,
             cluster: address(&file.cluster),
-        })
+        };
+        Some((ports, path))
     }
 
     /// Ends it: asked nicely (SIGTERM), or not (SIGKILL).

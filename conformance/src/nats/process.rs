@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,9 +69,17 @@ fn tell(op: char, item: &str) -> io::Result<()> {
 /// A process of ours that runs. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
+    body: Body,
     pid: Pid,
-    ended: Option<ExitStatus>,
+    ended: Option<String>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Child(Child),
+    /// The engine's child rather than ours.
+    #[cfg(feature = "docker")]
+    Container(#[expect(dead_code, reason = "held for its destructor")] super::docker::Container),
 }
 
 impl Process {
@@ -89,9 +97,18 @@ impl Process {
             .spawn()?;
         let go = child.stdin.take();
         let pid = Pid::from_child(&child);
-        let mut process = Self { child, pid, ended: None };
+        let process = Self { body: Body::Child(child), pid, ended: None };
         watch(&process.item())?;
-        go.ok_or(io::ErrorKind::BrokenPipe)?.write_all(b"go\n").inspect_err(|_| process.end())?;
+        go.ok_or(io::ErrorKind::BrokenPipe)?.write_all(b"go\n")?;
+        Ok(process)
+    }
+
+    /// The process `pid` of a container that shares our process numbers.
+    #[cfg(feature = "docker")]
+    pub(super) fn inside(container: super::docker::Container, pid: i32) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let process = Self { body: Body::Container(container), pid, ended: None };
+        watch(&process.item())?;
         Ok(process)
     }
 
@@ -100,16 +117,24 @@ impl Process {
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(super) fn ended(&mut self) -> io::Result<Option<&str>> {
         if self.ended.is_none() {
-            // Off the list before it is reaped: from then on its number may be another's. One that
-            // is taken off too early is still killed by whatever drops it.
-            if let Some(status) = self.child.try_wait()? {
+            let ended = match &mut self.body {
+                Body::Child(child) => child.try_wait()?.map(|status| status.to_string()),
+                #[cfg(feature = "docker")]
+                Body::Container(_) => match rustix::process::test_kill_process(self.pid) {
+                    Err(rustix::io::Errno::SRCH) => Some("its container ended".to_owned()),
+                    Err(error) => return Err(error.into()),
+                    Ok(()) => None,
+                },
+            };
+            if ended.is_some() {
+                // At once: its number may soon be another's.
                 unwatch(&self.item());
-                self.ended = Some(status);
+                self.ended = ended;
             }
         }
-        Ok(self.ended)
+        Ok(self.ended.as_deref())
     }
 
     /// Sends a signal, unless it ended.
@@ -133,12 +158,25 @@ impl Process {
     }
 
     /// Kills it and waits until it is gone.
-    pub(super) fn end(&mut self) {
-        if self.ended.is_none() {
-            let _ = self.child.kill();
-            self.ended = self.child.wait().ok();
-            unwatch(&self.item());
+    fn end(&mut self) {
+        if self.ended.is_some() {
+            return;
         }
+        match &mut self.body {
+            Body::Child(child) => {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            #[cfg(feature = "docker")]
+            Body::Container(_) => {
+                let _ = kill_process(self.pid, Signal::KILL);
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while matches!(self.ended(), Ok(None)) && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+        unwatch(&self.item());
     }
 }
 

@@ -66,6 +66,9 @@ pub struct NatsServer {
 pub(super) enum Means {
     /// The binary at this path.
     Binary(PathBuf),
+    /// The image.
+    #[cfg(feature = "docker")]
+    Docker(super::docker::Image),
     /// Nothing: it runs already.
     Url(String),
 }
@@ -194,6 +197,16 @@ impl NatsServer {
         }
     }
 
+    #[cfg(feature = "docker")]
+    fn docker() -> Result<Self, String> {
+        let image = super::docker::Image::find()?;
+        let way =
+            if image.is_official() { "docker, official image" } else { "docker, built image" };
+        let version = fetch::PINNED.to_owned();
+        Ok(Self { means: Means::Docker(image), version, way: way.to_owned() })
+    }
+
+    #[cfg(not(feature = "docker"))]
     fn docker() -> Result<Self, String> {
         Err("built without the feature docker".to_owned())
     }
