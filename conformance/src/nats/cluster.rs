@@ -102,7 +102,9 @@ impl Cluster {
                 });
             }
             Means::Url(_) => return Err(NatsError::NotOurs { what: "make a cluster of" }),
-            _ => {}
+            #[cfg(feature = "docker")]
+            Means::Docker(_) => {}
+            Means::Binary(_) => {}
         }
         let mut routes = BTreeMap::new();
         let mut clients = Vec::new();

@@ -68,7 +68,7 @@ fn one_line(error: &dyn std::fmt::Display) -> String {
 
 /// A container, removed when it ends or is dropped.
 #[derive(Debug)]
-pub(super) struct Container(Option<ContainerAsync<GenericImage>>);
+pub(super) struct Container(Option<Box<ContainerAsync<GenericImage>>>);
 
 impl Container {
     /// Starts the server with its files, all of which are under `dir`.
@@ -91,7 +91,7 @@ impl Container {
                 host.auto_remove = Some(true);
             });
         let started = runtime.spawn(request.start()).await.map_err(|error| error.to_string())?;
-        Ok(Self(Some(started.map_err(|error| one_line(&error))?)))
+        Ok(Self(Some(Box::new(started.map_err(|error| one_line(&error))?))))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -45,9 +45,21 @@ struct State {
     cut: bool,
     up: Flow,
     down: Flow,
+    /// How often the connections that there were have been reset. A count, because who waits for a
+    /// state sees only the last: a cut that is healed at once has to reset them too.
+    resets: u64,
 }
 
 impl State {
+    /// Sets what happens to each way. A stream that was ended cannot go on.
+    fn flows_are(&mut self, up: Flow, down: Flow) {
+        let reopened = |was, is| was == Flow::HalfClosed && is != Flow::HalfClosed;
+        if reopened(self.up, up) || reopened(self.down, down) {
+            self.resets += 1;
+        }
+        (self.up, self.down) = (up, down);
+    }
+
     fn flow(&self, way: Way) -> Flow {
         match way {
             Way::Up => self.up,
@@ -62,10 +74,6 @@ impl State {
     /// Whether a connection could be made: it takes packets both ways.
     fn connects(&self) -> bool {
         !self.flows().contains(&Flow::Blackhole)
-    }
-
-    fn half_closed(&self) -> bool {
-        self.flows().contains(&Flow::HalfClosed)
     }
 }
 
@@ -123,7 +131,10 @@ impl Link {
 
     /// Resets every connection, and each new one as soon as it is made.
     pub fn cut(&self) {
-        self.state.send_modify(|state| state.cut = true);
+        self.state.send_modify(|state| {
+            state.cut = true;
+            state.resets += 1;
+        });
     }
 
     /// Holds the bytes of both ways: [`Flow::Blackhole`].
@@ -134,19 +145,22 @@ impl Link {
     /// Sets what happens to the bytes of one way.
     pub fn set(&self, way: Way, flow: Flow) {
         self.state.send_modify(|state| match way {
-            Way::Up => state.up = flow,
-            Way::Down => state.down = flow,
+            Way::Up => state.flows_are(flow, state.down),
+            Way::Down => state.flows_are(state.up, flow),
         });
     }
 
     /// Sets what happens to the bytes of both ways.
     pub fn both(&self, flow: Flow) {
-        self.state.send_modify(|state| (state.up, state.down) = (flow, flow));
+        self.state.send_modify(|state| state.flows_are(flow, flow));
     }
 
     /// Makes the link whole again.
     pub fn heal(&self) {
-        self.state.send_modify(|state| *state = State::default());
+        self.state.send_modify(|state| {
+            state.cut = false;
+            state.flows_are(Flow::Pass, Flow::Pass);
+        });
     }
 
     pub(super) fn lead(&self, upstream: Upstream) {
@@ -190,10 +204,9 @@ async fn connection(
     let _ = inbound.set_zero_linger();
     let _ = inbound.set_nodelay(true);
     let mut end = state.clone();
+    let born = end.borrow_and_update().resets;
     let carried = async {
         let mut outbound = dial(&mut state, upstream).await?;
-        let _ = outbound.set_zero_linger();
-        let _ = outbound.set_nodelay(true);
         let (from_client, to_client) = inbound.split();
         let (from_server, to_server) = outbound.split();
         tokio::try_join!(
@@ -202,19 +215,10 @@ async fn connection(
         )
     };
     tokio::select! {
+        // First, so that nothing is begun through a link that is cut.
+        biased;
+        _ = end.wait_for(|state| state.cut || state.resets != born) => {}
         _ = carried => {}
-        () = broken(&mut end) => {}
-    }
-}
-
-/// Returns when the link is cut, or when one that was half-closed is healed.
-async fn broken(state: &mut watch::Receiver<State>) {
-    let Ok(now) = state.wait_for(|state| state.cut || state.half_closed()).await.map(|now| *now)
-    else {
-        return;
-    };
-    if !now.cut {
-        let _ = state.wait_for(|state| state.cut || !state.half_closed()).await;
     }
 }
 
@@ -226,7 +230,13 @@ async fn dial(
     state.wait_for(State::connects).await.map_err(gone)?;
     let led = *upstream.wait_for(|upstream| *upstream != Upstream::Starting).await.map_err(gone)?;
     match led {
-        Upstream::At(address) => TcpStream::connect(address).await,
+        Upstream::At(address) => {
+            let socket = TcpSocket::new_v4()?;
+            // Before it connects: a cut may come while it does.
+            socket.set_zero_linger()?;
+            socket.set_nodelay(true)?;
+            socket.connect(address).await
+        }
         Upstream::Down | Upstream::Starting => Err(io::ErrorKind::ConnectionRefused.into()),
     }
 }
