@@ -18,6 +18,8 @@ pub mod make;
 pub mod model;
 pub mod observe;
 pub mod race;
+#[cfg(all(feature = "jetstream", unix))]
+pub mod nats;
 mod report;
 pub mod run;
 pub mod scene;
