@@ -20,8 +20,12 @@ use tokio::time::Instant;
 
 use crate::Error;
 
-/// Barriers of one bucket under way at once.
-const UNDER_WAY: usize = 4;
+/// Barriers of one bucket under way at once, as long as they are answered.
+const YOUNG: usize = 4;
+/// From this age on a barrier does not keep others from being sent: its answer may be lost.
+const OLD: Duration = Duration::from_millis(20);
+/// Barriers of one bucket under way at once, answered or not.
+const MOST: usize = 64;
 
 type Sent = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
 /// Sends one barrier and waits for it, until then at the latest.
@@ -30,6 +34,7 @@ pub(super) type Sender = Box<dyn Fn(Instant) -> Sent + Send + Sync>;
 /// The barriers of one bucket.
 pub(super) struct Barriers {
     shared: Arc<Shared>,
+    op_timeout: Duration,
     task: tokio::task::AbortHandle,
 }
 
@@ -48,13 +53,18 @@ struct Next {
 }
 
 /// One barrier: how it went, once that is known.
-#[derive(Default)]
 struct Round {
+    /// When those who wait for it must have an answer, sent or not.
+    by: Instant,
     outcome: OnceLock<Result<u64, Error>>,
     known: Notify,
 }
 
 impl Round {
+    fn new(by: Instant) -> Self {
+        Self { by, outcome: OnceLock::new(), known: Notify::new() }
+    }
+
     fn tell(&self, outcome: Result<u64, Error>) {
         // Only the first word counts.
         let _ = self.outcome.set(outcome);
@@ -89,8 +99,8 @@ impl Barriers {
     /// Barriers that are sent by `send`, each with `op_timeout` to succeed.
     pub(super) fn new(send: Sender, op_timeout: Duration) -> Self {
         let shared = Arc::new(Shared { next: Mutex::default(), wanted: Notify::new() });
-        let task = tokio::spawn(Arc::clone(&shared).run(send, op_timeout)).abort_handle();
-        Self { shared, task }
+        let task = tokio::spawn(Arc::clone(&shared).run(send)).abort_handle();
+        Self { shared, op_timeout, task }
     }
 
     /// The sequence of a barrier that was sent after this call began.
@@ -102,7 +112,7 @@ impl Barriers {
             }
             Arc::clone(next.round.get_or_insert_with(|| {
                 self.shared.wanted.notify_one();
-                Arc::default()
+                Arc::new(Round::new(Instant::now() + self.op_timeout))
             }))
         };
         round.outcome().await
@@ -133,19 +143,48 @@ impl Shared {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(self: Arc<Self>, send: Sender, op_timeout: Duration) {
+    async fn run(self: Arc<Self>, send: Sender) {
         let _abandoned = Abandoned(&self);
         let mut under_way = FuturesUnordered::new();
+        // When each of those under way was sent, the oldest first.
+        let mut sent_at: Vec<Instant> = Vec::new();
+        let mut wanted = false;
         loop {
+            let now = Instant::now();
+            let young = sent_at.len().checked_sub(YOUNG).and_then(|n| sent_at.get(n));
+            let free = match young {
+                _ if sent_at.len() >= MOST => None,
+                Some(oldest_young) => Some(*oldest_young + OLD),
+                None => Some(now),
+            };
+            if wanted && free.is_some_and(|free| free <= now) {
+                // Whoever is ready to ask now is served by this one.
+                tokio::task::yield_now().await;
+                wanted = false;
+                let Some(round) = self.next().round.take() else { continue };
+                let (sent, told, at) = (send(round.by), Told(round), Instant::now());
+                sent_at.push(at);
+                under_way.push(async move {
+                    told.0.tell(sent.await);
+                    at
+                });
+                continue;
+            }
+            let late = self.next().round.as_ref().map(|round| round.by);
+            let wake = late.map(|late| free.map_or(late, |free| free.min(late)));
             tokio::select! {
-                Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                () = self.wanted.notified(), if under_way.len() < UNDER_WAY => {
-                    // Whoever is ready to ask now is served by this one.
-                    tokio::task::yield_now().await;
-                    let Some(round) = self.next().round.take() else { continue };
-                    let sent = send(Instant::now() + op_timeout);
-                    let told = Told(round);
-                    under_way.push(async move { told.0.tell(sent.await) });
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    if let Some(n) = sent_at.iter().position(|at| *at == done) {
+                        sent_at.remove(n);
+                    }
+                }
+                () = self.wanted.notified() => wanted = true,
+                () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
+                    if late.is_some_and(|late| late <= Instant::now())
+                        && let Some(round) = self.next().round.take()
+                    {
+                        round.tell(Err(Error::Timeout));
+                    }
                 }
             }
         }
@@ -164,11 +203,14 @@ mod tests {
     fn barriers() -> (Arc<Barriers>, Arc<AtomicU64>, Arc<Semaphore>) {
         let (sent, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
         let (count, gate) = (Arc::clone(&sent), Arc::clone(&permits));
-        let send: Sender = Box::new(move |_| {
+        let send: Sender = Box::new(move |by| {
             let number = count.fetch_add(1, Ordering::SeqCst) + 1;
             let gate = Arc::clone(&gate);
             Box::pin(async move {
-                gate.acquire().await.unwrap().forget();
+                match tokio::time::timeout_at(by, gate.acquire()).await {
+                    Ok(permit) => permit.unwrap().forget(),
+                    Err(_) => return Err(Error::Timeout),
+                }
                 Ok(number)
             })
         });
@@ -207,6 +249,25 @@ mod tests {
         let outcomes: Vec<_> = all.collect().await;
         assert!(outcomes.iter().all(|outcome| *outcome == Ok(1)), "{outcomes:?}");
         assert_eq!(sent.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_the_timeout_though_none_is_answered() {
+        let (barriers, _, _permits) = barriers();
+        let begun = Instant::now();
+        let mut all = FuturesUnordered::new();
+        for n in 0..200 {
+            let barriers = Arc::clone(&barriers);
+            let comes = begun + Duration::from_millis(30) * n;
+            all.push(tokio::spawn(async move {
+                tokio::time::sleep_until(comes).await;
+                let outcome = tokio::time::timeout(Duration::from_millis(5001), barriers.pass());
+                outcome.await.map(|outcome| outcome.is_err())
+            }));
+        }
+        while let Some(ended) = all.next().await {
+            assert_eq!(ended.unwrap(), Ok(true));
+        }
     }
 
     #[tokio::test]
