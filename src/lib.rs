@@ -23,3 +23,8 @@ pub use memory::MemoryStore;
 pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
 pub use store::Store;
 pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};
+
+/// The examples of the README, compiled and run with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

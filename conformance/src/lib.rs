@@ -1,1 +1,26 @@
+//! The conformance suite: holds membership stores to `CONTRACT.md`, ours or a stranger's.
+//!
+//! A store joins by implementing [`Target`] and [`Instance`]; [`harness::main`] then makes a test
+//! of every case, for `cargo test` and `cargo nextest run`. The binary `conformance` runs the
+//! suite on the stores that ship with the project and prints a matrix.
 
+pub mod case;
+mod cases;
+pub mod cli;
+pub mod context;
+pub mod contract;
+pub mod harness;
+pub mod make;
+#[cfg(all(feature = "jetstream", unix))]
+pub mod nats;
+mod report;
+pub mod run;
+mod seed;
+pub mod show;
+mod target;
+pub mod targets;
+pub mod transcript;
+pub mod verdict;
+
+pub use async_trait::async_trait;
+pub use target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};

@@ -2,8 +2,10 @@
 //! later).
 
 mod calls;
+mod cluster;
 mod crash;
 mod differential;
 mod rng;
 mod server;
 mod speed;
+mod together;

@@ -1,0 +1,112 @@
+//! The runner: the suite on the stores that ship here, and what came of it.
+
+mod args;
+mod progress;
+mod schedule;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use crate::case::{Case, registry};
+use crate::report::{self, refuse};
+use crate::target::Target;
+use crate::{contract, seed, targets};
+use args::Args;
+
+/// The binary `conformance`. Exit code 0: all claimed cases passed; 1: a case failed; 2: it could
+/// not run.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(code) => code,
+        Err(why) => refuse(&why),
+    }
+}
+
+fn run(args: &Args) -> Result<ExitCode, String> {
+    if args.clauses {
+        anstream::println!("{}", report::clauses());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cases = chosen_cases(args.filter.as_deref())?;
+    if args.list {
+        anstream::println!("{}", report::cases(cases.iter().copied()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let targets = chosen_targets(&args.store)?;
+    let json = args.json.as_deref().map(Document::create).transpose()?;
+    let junit = args.junit.as_deref().map(Document::create).transpose()?;
+    let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
+
+    anstream::println!(
+        "membership conformance   contract {}   seed {seed:#x}\n",
+        contract::version()
+    );
+    let results = runtime.block_on(schedule::run(&cases, &targets, seed, args.jobs));
+
+    anstream::println!("{}\n", report::matrix(&results));
+    let unclaimed = report::not_claimed(&results);
+    if !unclaimed.is_empty() {
+        anstream::println!("{unclaimed}");
+    }
+    for failure in results.failures() {
+        anstream::println!("{failure}");
+    }
+    anstream::println!("{}", report::verdict(&results));
+
+    if let Some(document) = json {
+        document.write(&report::json(&results).map_err(|error| error.to_string())?)?;
+    }
+    if let Some(document) = junit {
+        document.write(&report::junit(&results).map_err(|error| error.to_string())?)?;
+    }
+    Ok(if results.tally().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn chosen_cases(filter: Option<&str>) -> Result<Vec<&'static Case>, String> {
+    let filter = filter.unwrap_or_default();
+    let cases: Vec<_> = registry().filter(|case| case.name().contains(filter)).collect();
+    if cases.is_empty() {
+        return Err(format!("no case's name contains {filter:?}; --list shows them all"));
+    }
+    Ok(cases)
+}
+
+fn chosen_targets(names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
+    let shipped = targets::shipped();
+    if let Some(unknown) = names.iter().find(|name| shipped.iter().all(|t| t.name() != *name)) {
+        let known: Vec<_> = shipped.iter().map(|target| target.name()).collect();
+        return Err(format!("no store {unknown:?}; there are {}", known.join(", ")));
+    }
+    let wanted = |target: &Arc<dyn Target>| {
+        names.is_empty() || names.iter().any(|name| name == target.name())
+    };
+    Ok(shipped.into_iter().filter(wanted).collect())
+}
+
+/// A report's file, opened before the run, so that a wrong path does not cost one.
+struct Document<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Document<'a> {
+    fn create(path: &'a Path) -> Result<Self, String> {
+        match File::create(path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(format!("cannot write {}: {error}", path.display())),
+        }
+    }
+
+    fn write(mut self, text: &str) -> Result<(), String> {
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))
+    }
+}

@@ -1,0 +1,57 @@
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::seed;
+
+/// Holds every store that ships here to the contract, and prints what held.
+#[derive(Debug, Parser)]
+#[command(
+    name = "conformance",
+    after_help = "\
+Examples:
+  cargo conformance                              every case on every store
+  cargo conformance --store sqlite               one store
+  cargo conformance --filter keys::              one group
+  cargo conformance --filter one_of_many --seed 0x2a
+                                                 one case, as it ran with that seed
+  cargo conformance --clauses                    which cases check which clause
+  cargo conformance --json out.json --junit out.xml
+
+Exit code: 0 all claimed cases passed, 1 a case failed, 2 it could not run.
+Colours: on a terminal only; NO_COLOR=1 turns them off."
+)]
+pub(super) struct Args {
+    /// Run this store only; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(super) store: Vec<String>,
+
+    /// Run only the cases whose name contains this text
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Option<String>,
+
+    /// List the cases and what they need, and run none
+    #[arg(long)]
+    pub(super) list: bool,
+
+    /// List the clauses of the contract with their cases, and run none
+    #[arg(long)]
+    pub(super) clauses: bool,
+
+    /// The seed of all randomness [default: MEMBERSHIP_SEED, or a new one]
+    #[arg(long, value_name = "N", value_parser = seed::parse)]
+    pub(super) seed: Option<u64>,
+
+    /// How many cases run at once [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<NonZeroUsize>,
+
+    /// Write the results to this file as JSON
+    #[arg(long, value_name = "PATH")]
+    pub(super) json: Option<PathBuf>,
+
+    /// Write the results to this file as JUnit XML
+    #[arg(long, value_name = "PATH")]
+    pub(super) junit: Option<PathBuf>,
+}

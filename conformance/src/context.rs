@@ -1,0 +1,151 @@
+//! What a case has to work with: a fresh store, a seed, a transcript.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use membership::Store;
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use crate::show::Show;
+use crate::target::{Instance, Target, TargetError};
+use crate::transcript::{Client, Transcript};
+use crate::verdict::{Failure, Verdict};
+
+/// What every call may take beyond the store's `op_timeout` (clause TIME-1).
+pub const GRACE: Duration = Duration::from_millis(250);
+/// How many times `op_timeout` a rekey or a deletion may take (clause TIME-1).
+pub const SLOW: u32 = 10;
+
+/// The context of one run of one case. Cheap to clone into tasks.
+#[derive(Clone)]
+pub struct Cx(Arc<Inner>);
+
+struct Inner {
+    target: Arc<dyn Target>,
+    instance: Box<dyn Instance>,
+    seed: u64,
+    transcript: Arc<Transcript>,
+    clients: AtomicUsize,
+    /// Closed when the case is over, whatever it did with them.
+    opened: Mutex<Vec<Arc<dyn Store>>>,
+}
+
+impl Cx {
+    pub(crate) fn new(
+        target: Arc<dyn Target>,
+        instance: Box<dyn Instance>,
+        seed: u64,
+        transcript: Arc<Transcript>,
+    ) -> Self {
+        let (clients, opened) = (AtomicUsize::new(0), Mutex::default());
+        Self(Arc::new(Inner { target, instance, seed, transcript, clients, opened }))
+    }
+
+    /// Opens a client; each one after the first needs [`Need::Clients`](crate::Need::Clients), or
+    /// [`Need::Reopen`](crate::Need::Reopen) once the others are closed.
+    #[track_caller]
+    pub fn open(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
+        let at = std::panic::Location::caller();
+        async move {
+            let number = self.0.clients.fetch_add(1, Ordering::Relaxed) + 1;
+            match self.0.instance.open().await {
+                Ok(store) => {
+                    self.opened(|all| all.push(Arc::clone(&store)));
+                    Ok(self.0.transcript.record(number, store))
+                }
+                Err(error) => Err(Failure {
+                    expected: format!("client {number} to open"),
+                    got: error.show(),
+                    at,
+                }),
+            }
+        }
+    }
+
+    /// Opens a client as [`open`](Self::open) does, but for the case to drop: the context keeps
+    /// no handle of it.
+    pub async fn open_unheld(&self) -> Verdict<Client> {
+        let client = self.open().await?;
+        self.opened(Vec::pop);
+        Ok(client)
+    }
+
+    /// The data under test.
+    #[must_use]
+    pub fn instance(&self) -> &dyn Instance {
+        &*self.0.instance
+    }
+
+    /// The kind of store under test.
+    #[must_use]
+    pub fn target(&self) -> &Arc<dyn Target> {
+        &self.0.target
+    }
+
+    /// What all randomness of the case comes from.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.0.seed
+    }
+
+    /// A generator that gives the same numbers in every run with this seed; `stream` tells several
+    /// of them apart.
+    #[must_use]
+    pub fn rng(&self, stream: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(self.0.seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// The calls so far.
+    #[must_use]
+    pub fn transcript(&self) -> &Transcript {
+        &self.0.transcript
+    }
+
+    /// The most an ordinary call may take (clause TIME-1).
+    #[must_use]
+    pub fn bound(&self) -> Duration {
+        self.0.target.op_timeout() + GRACE
+    }
+
+    /// Awaits an ordinary call, and fails if it takes longer than it may (clause TIME-1).
+    pub async fn within_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
+        within(self.bound(), call).await
+    }
+
+    /// Awaits a rekey or a deletion, and fails if it takes longer than it may (clause TIME-1).
+    pub async fn within_slow_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
+        within(self.0.target.op_timeout() * SLOW + GRACE, call).await
+    }
+
+    pub(crate) async fn close_all(&self) {
+        let opened = self.opened(std::mem::take);
+        futures::future::join_all(opened.iter().map(|store| store.close())).await;
+    }
+
+    fn opened<T>(&self, with: impl FnOnce(&mut Vec<Arc<dyn Store>>) -> T) -> T {
+        with(&mut self.0.opened.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A call that hangs is ended here, far past its bound, so that the case can say so.
+async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T> {
+    let began = Instant::now();
+    let answered = tokio::time::timeout(bound * 4, call).await;
+    let took = began.elapsed();
+    let expected = format!("an answer within {bound:?}");
+    match answered {
+        Ok(result) if took <= bound => Ok(result),
+        Ok(_) => Err(Failure::new(expected, format!("one after {took:?}"))),
+        Err(_) => Err(Failure::new(expected, format!("none after {took:?}"))),
+    }
+}
+
+/// A target's own trouble ends the case, and says whose it was.
+impl From<TargetError> for Failure {
+    #[track_caller]
+    fn from(error: TargetError) -> Self {
+        Self::new("the target to do its part", format!("its error: {error}"))
+    }
+}

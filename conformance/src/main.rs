@@ -1,0 +1,5 @@
+//! See [`membership_conformance::cli`].
+
+fn main() -> std::process::ExitCode {
+    membership_conformance::cli::main()
+}

@@ -1,0 +1,39 @@
+//! Real NATS servers for tests: one, or a cluster that can be cut apart.
+//!
+//! [`Provision`] says where the server comes from, [`Cluster`] starts one, three or five of them on
+//! loopback with every link through a [`Link`], a small proxy in this process that can cut,
+//! blackhole, delay, throttle or half-close it.
+//!
+//! ```no_run
+//! use membership_conformance::nats::{Cluster, ClusterOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), membership_conformance::nats::NatsError> {
+//! let cluster = Cluster::start(ClusterOptions::servers(3)).await?;
+//! let url = cluster.client_url(0)?; // give it to the store
+//! cluster.isolate(0)?; // node 0 keeps its clients and loses the quorum
+//! cluster.heal();
+//! cluster.wait_ready().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod background;
+mod cluster;
+mod config;
+mod error;
+mod fetch;
+mod link;
+mod monitor;
+mod node;
+mod process;
+mod provision;
+mod ready;
+mod workdir;
+
+pub use cluster::Cluster;
+pub use config::{Auth, ClusterOptions, Sync};
+pub use error::NatsError;
+pub use link::{Flow, Link, Way};
+pub use node::Node;
+pub use provision::{NatsServer, Provision};

@@ -1,0 +1,17 @@
+//! The runtime the proxies live on.
+
+use std::sync::OnceLock;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::NatsError;
+
+/// A runtime of their own for the proxies, so that a cluster outlives the runtime of the test that
+/// started it, and a test that blocks its runtime does not stall its links.
+pub(super) fn runtime() -> Result<&'static Runtime, NatsError> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let build = || {
+        Builder::new_multi_thread().worker_threads(1).thread_name("links").enable_all().build().ok()
+    };
+    RUNTIME.get_or_init(build).as_ref().ok_or(NatsError::NoRuntime)
+}

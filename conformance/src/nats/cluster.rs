@@ -1,0 +1,486 @@
+//! Servers that know one another, and every link between them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+use std::{fmt, fs, io};
+
+use async_nats::ServerAddr;
+use futures::future::{join_all, try_join_all};
+use tokio::net::TcpSocket;
+
+use super::config::Place;
+use super::link::Upstream;
+use super::monitor::{self, Routes};
+use super::node::Links;
+use super::provision::Means;
+use super::workdir::WorkDir;
+use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Way, ready};
+
+/// One, three or five servers on loopback, each link through a [`Link`]. Dropping it kills them;
+/// so does the end of this process, whatever ended it.
+///
+/// Nodes are numbered from 0. A *route* is the link between two servers. The one with the lower
+/// number connects: two that connect to each other at once end up with neither, each dropping the
+/// other's as a duplicate, try again a second later, and the cluster misses its first election.
+pub struct Cluster {
+    server: NatsServer,
+    options: ClusterOptions,
+    nodes: Vec<Node>,
+    /// By who connects and who is connected to, the lower number first.
+    routes: BTreeMap<(usize, usize), Link>,
+    clients: Vec<Link>,
+    /// Where the server is that is not ours.
+    elsewhere: Option<ServerAddr>,
+    /// Ports that are ours and lead nowhere.
+    dead_ends: DeadEnds,
+    /// Last, so that the servers are gone when it is removed.
+    dir: WorkDir,
+}
+
+impl Cluster {
+    /// Starts the servers and waits until they are ready.
+    ///
+    /// # Errors
+    /// [`NatsError::NoServer`] or [`NatsError::Way`] when there is none to start;
+    /// [`NatsError::NotOurs`] when several are asked of a server at a URL; whatever kept one from
+    /// starting, with the end of its log.
+    pub async fn start(options: ClusterOptions) -> Result<Self, NatsError> {
+        let provision = options.provision;
+        let find = tokio::task::spawn_blocking(move || NatsServer::find(provision)).await;
+        let server = find.map_err(|_| NatsError::NoRuntime)??;
+        Self::start_with(server, options).await
+    }
+
+    /// The same, of a server that was found before.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(
+        server: NatsServer,
+        options: ClusterOptions,
+    ) -> Result<Self, NatsError> {
+        let cluster = Self::new(server, options).await?;
+        let started = try_join_all((0..cluster.nodes.len()).map(|node| cluster.run(node))).await;
+        let ready = match started {
+            Ok(_) => cluster.wait_ready().await,
+            Err(error) => Err(error),
+        };
+        match ready {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                cluster.keep_logs();
+                Err(error)
+            }
+        }
+    }
+
+    async fn new(server: NatsServer, options: ClusterOptions) -> Result<Self, NatsError> {
+        let servers = options.servers;
+        if ![1, 3, 5].contains(&servers) {
+            return Err(NatsError::Options { servers, why: "say 1, 3 or 5".to_owned() });
+        }
+        let dir = WorkDir::new()?;
+        let binary = match &server.means {
+            Means::Binary(binary) => binary.clone(),
+            Means::Url(url) if servers == 1 => {
+                let address = url.parse::<ServerAddr>().map_err(refused("read the URL"))?;
+                let found = tokio::net::lookup_host((address.host(), address.port()))
+                    .await
+                    .map_err(NatsError::io("look up the host of MEMBERSHIP_NATS_URL"))?
+                    .next();
+                let found = found.ok_or(NatsError::NotOurs { what: "find" })?;
+                return Ok(Self {
+                    server,
+                    options,
+                    nodes: Vec::new(),
+                    routes: BTreeMap::new(),
+                    clients: vec![Link::to(found)?],
+                    elsewhere: Some(address),
+                    dead_ends: DeadEnds::take(0).map_err(NatsError::io("listen on 127.0.0.1"))?,
+                    dir,
+                });
+            }
+            Means::Url(_) => return Err(NatsError::NotOurs { what: "make a cluster of" }),
+        };
+        let mut routes = BTreeMap::new();
+        let mut clients = Vec::new();
+        let mut nodes = Vec::new();
+        for from in 0..servers {
+            clients.push(Link::new(Upstream::Down)?);
+            nodes.push(Node::new(from, &binary, dir.path(), &dir.data()));
+            for to in from + 1..servers {
+                routes.insert((from, to), Link::new(Upstream::Down)?);
+            }
+        }
+        let dead_ends = DeadEnds::take(servers).map_err(NatsError::io("listen on 127.0.0.1"))?;
+        let cluster =
+            Self { server, options, nodes, routes, clients, elsewhere: None, dead_ends, dir };
+        cluster.configure()?;
+        Ok(cluster)
+    }
+
+    /// Writes the configuration files, which hold for the cluster's life: the links' addresses
+    /// stay, and what is behind them may move.
+    fn configure(&self) -> Result<(), NatsError> {
+        let name = format!("c{}", std::process::id());
+        for (index, node) in self.nodes.iter().enumerate() {
+            let of = self.routes.iter().filter(|((from, _), _)| *from == index);
+            let mut routes: Vec<SocketAddr> = of.map(|(_, link)| link.address()).collect();
+            // A server takes the number of its routes for the size of its cluster.
+            routes.extend(self.dead_ends.silent.iter().take(index).map(|(_, address)| *address));
+            let file = self.options.file(&Place {
+                name: node.name(),
+                cluster: &name,
+                store: node.store(),
+                ports: node.ports_dir(),
+                routes: &routes,
+                nowhere: self.dead_ends.refusing,
+            });
+            fs::write(node.config(), file).map_err(NatsError::io("write a configuration"))?;
+        }
+        Ok(())
+    }
+
+    /// The server that runs here, for a report.
+    #[must_use]
+    pub fn server(&self) -> &NatsServer {
+        &self.server
+    }
+
+    /// How many servers it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The servers that are ours.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A server.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`]; [`NatsError::NotOurs`] for the one at a URL.
+    pub fn node(&self, node: usize) -> Result<&Node, NatsError> {
+        if self.elsewhere.is_some() {
+            return Err(NatsError::NotOurs { what: "manage" });
+        }
+        self.nodes.get(node).ok_or(NatsError::NoNode { node, servers: self.size() })
+    }
+
+    /// Where a client finds a node, through that node's [`client_link`](Self::client_link).
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn client_url(&self, node: usize) -> Result<String, NatsError> {
+        Ok(self.url_at(self.client_link(node)?.address()))
+    }
+
+    /// The same for every node.
+    #[must_use]
+    pub fn client_urls(&self) -> Vec<String> {
+        self.clients.iter().map(|link| self.url_at(link.address())).collect()
+    }
+
+    /// The link that the clients of a node share.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn client_link(&self, node: usize) -> Result<&Link, NatsError> {
+        self.clients.get(node).ok_or(NatsError::NoNode { node, servers: self.size() })
+    }
+
+    /// A link to a node for one client alone, and its URL. It leads to where the node listens now:
+    /// after a restart of the node, make another.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`]; [`NatsError::Refused`] while the node is down.
+    pub fn own_link(&self, node: usize) -> Result<(Link, String), NatsError> {
+        let link = Link::to(self.address(node)?)?;
+        let url = self.url_at(link.address());
+        Ok((link, url))
+    }
+
+    /// Where a client finds a node with nothing in between: for measurements, and for looking at
+    /// a node that is cut off. It changes when the node is restarted.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`]; [`NatsError::Refused`] while the node is down.
+    pub fn direct_url(&self, node: usize) -> Result<String, NatsError> {
+        match &self.elsewhere {
+            Some(url) => Ok(url.clone().into_inner().to_string()),
+            None => Ok(self.url_at(self.address(node)?)),
+        }
+    }
+
+    fn address(&self, node: usize) -> Result<SocketAddr, NatsError> {
+        let ports = self.node(node)?.ports().ok_or_else(|| NatsError::Refused {
+            what: format!("reach n{node}"),
+            why: "it is down; start it first".to_owned(),
+        })?;
+        Ok(ports.client)
+    }
+
+    /// What came before the host in a URL that was given, stays before it.
+    fn url_at(&self, address: SocketAddr) -> String {
+        let user = self.elsewhere.as_ref().and_then(|url| {
+            let name = url.username()?;
+            Some(url.password().map_or(format!("{name}@"), |pass| format!("{name}:{pass}@")))
+        });
+        format!("nats://{}{address}", user.unwrap_or_default())
+    }
+
+    /// A client with the cluster's credentials, directly at a node: for administration. It does
+    /// not retry, and waits a second for an answer.
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] when the node lets nobody in.
+    pub async fn admin(&self, node: usize) -> Result<async_nats::Client, NatsError> {
+        let options = self.options.auth.options();
+        let options = options
+            .connection_timeout(Duration::from_secs(1))
+            .request_timeout(Some(Duration::from_secs(1)))
+            .max_reconnects(1);
+        let url = self.direct_url(node)?;
+        options.connect(url).await.map_err(refused(&format!("connect to n{node}")))
+    }
+
+    /// Options with the cluster's credentials, for clients of its URLs.
+    #[must_use]
+    pub fn connect_options(&self) -> async_nats::ConnectOptions {
+        self.options.auth.options()
+    }
+
+    /// Waits until the cluster serves: every running node has joined, the same leader is known to
+    /// all, and JetStream answers. Nodes that are down do not count, as long as the rest is a
+    /// majority.
+    ///
+    /// # Errors
+    /// [`NatsError::TooLate`] after 30 s, with what is missing.
+    pub async fn wait_ready(&self) -> Result<(), NatsError> {
+        ready::wait(self, self.options.jetstream).await
+    }
+
+    /// Starts a node that is down. Does not wait until it has joined: see
+    /// [`wait_ready`](Self::wait_ready).
+    ///
+    /// # Errors
+    /// [`NatsError::Ended`] or [`NatsError::TooLate`] with the end of its log.
+    pub async fn run(&self, node: usize) -> Result<(), NatsError> {
+        self.node(node)?.start(&self.links_to(node)?).await
+    }
+
+    /// Stops a node in good order (SIGTERM).
+    ///
+    /// # Errors
+    /// [`NatsError::TooLate`] when it had to be killed.
+    pub async fn stop(&self, node: usize) -> Result<(), NatsError> {
+        self.node(node)?.end(true, &self.links_to(node)?).await
+    }
+
+    /// Kills a node (SIGKILL).
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`], [`NatsError::NotOurs`].
+    pub async fn kill(&self, node: usize) -> Result<(), NatsError> {
+        self.node(node)?.end(false, &self.links_to(node)?).await
+    }
+
+    /// Freezes a node (SIGSTOP): its connections stay and say nothing.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`], [`NatsError::NotOurs`].
+    pub async fn pause(&self, node: usize) -> Result<(), NatsError> {
+        self.node(node)?.freeze(true).await
+    }
+
+    /// Lets a frozen node go on (SIGCONT).
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`], [`NatsError::NotOurs`].
+    pub async fn resume(&self, node: usize) -> Result<(), NatsError> {
+        self.node(node)?.freeze(false).await
+    }
+
+    /// Stops a node in good order and starts it on its data.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop) and [`run`](Self::run).
+    pub async fn restart(&self, node: usize) -> Result<(), NatsError> {
+        self.stop(node).await?;
+        self.run(node).await
+    }
+
+    /// Kills a node, removes its data and starts it.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn restart_empty(&self, node: usize) -> Result<(), NatsError> {
+        self.kill(node).await?;
+        self.node(node)?.empty()?;
+        self.run(node).await
+    }
+
+    /// The link between two nodes. The lower number is at its lower end: [`Way::Up`] is from it.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn route(&self, a: usize, b: usize) -> Result<&Link, NatsError> {
+        let none = || NatsError::NoNode { node: a.max(b), servers: self.size() };
+        self.routes.get(&(a.min(b), a.max(b))).ok_or_else(none)
+    }
+
+    /// Cuts a node off from every other. Its clients stay with it: see
+    /// [`client_link`](Self::client_link) to cut them too.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn isolate(&self, node: usize) -> Result<(), NatsError> {
+        self.node(node)?;
+        let others: Vec<usize> = (0..self.size()).filter(|other| *other != node).collect();
+        self.partition(&[node], &others)
+    }
+
+    /// Cuts every route between two groups of nodes: connections are reset, new ones refused.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn partition(&self, a: &[usize], b: &[usize]) -> Result<(), NatsError> {
+        self.between(a, b, Link::cut)
+    }
+
+    /// The same without telling anybody: what is sent is held until [`heal`](Self::heal).
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn blackhole(&self, a: &[usize], b: &[usize]) -> Result<(), NatsError> {
+        self.between(a, b, Link::blackhole)
+    }
+
+    /// Whether no server has found a way to another that gets round the links. For the suite's own
+    /// proof that a partition is one.
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] when a running node does not answer.
+    pub async fn routes_keep_to_links(&self) -> Result<bool, NatsError> {
+        let listen = self.nodes.iter().filter_map(|node| node.ports()?.cluster);
+        let listen: Vec<u16> = listen.map(|address| address.port()).collect();
+        for ports in self.nodes.iter().filter_map(Node::ports) {
+            let routes: Routes =
+                monitor::get(ports.monitor, "/routez").await.map_err(refused("list the routes"))?;
+            // Who connected to a server itself sees the port at which that server listens.
+            if routes.routes.iter().any(|route| listen.contains(&route.port)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sets what happens to what one node sends another. The way back is left as it is.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`].
+    pub fn one_way(&self, from: usize, to: usize, flow: Flow) -> Result<(), NatsError> {
+        let way = if from < to { Way::Up } else { Way::Down };
+        self.route(from, to)?.set(way, flow);
+        Ok(())
+    }
+
+    fn between(&self, a: &[usize], b: &[usize], then: fn(&Link)) -> Result<(), NatsError> {
+        for &left in a {
+            for &right in b {
+                then(self.route(left, right)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every link whole, those of clients too. Nodes that are down or frozen stay so.
+    pub fn heal(&self) {
+        self.routes.values().chain(&self.clients).for_each(Link::heal);
+    }
+
+    /// The node that leads a stream, as most of its replicas see it; `None` while they do not
+    /// agree, or there is no such stream.
+    pub async fn leader_of(&self, stream: &str) -> Option<usize> {
+        let seen = join_all(self.nodes.iter().map(|node| ready::leader(node, stream))).await;
+        let mut votes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for (leader, replicas) in seen.into_iter().flatten() {
+            let (count, of) = votes.entry(leader).or_default();
+            *count += 1;
+            *of = (*of).max(replicas);
+        }
+        let (leader, _) = votes.into_iter().find(|(_, (count, of))| 2 * count > *of)?;
+        self.nodes.iter().position(|node| node.name() == leader)
+    }
+
+    /// Makes the leader of a stream hand over, and waits until another leads it.
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] when there is no leader or it stays; [`NatsError::TooLate`].
+    pub async fn step_down(&self, stream: &str) -> Result<usize, NatsError> {
+        ready::step_down(self, stream).await
+    }
+
+    /// Leaves the logs where they are when the cluster goes; as a panic does.
+    pub fn keep_logs(&self) {
+        self.dir.keep_logs();
+    }
+
+    /// The last `lines` lines of each server's log, under its path.
+    #[must_use]
+    pub fn logs(&self, lines: usize) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let _ = writeln!(text, "--- {}\n{}", node.log().display(), node.log_tail(lines));
+        }
+        text
+    }
+
+    fn links_to(&self, node: usize) -> Result<Links<'_>, NatsError> {
+        let to_it = self.routes.iter().filter(|((_, to), _)| *to == node);
+        Ok(Links { client: self.client_link(node)?, routes: to_it.map(|(_, link)| link).collect() })
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dir = self.dir.path();
+        f.debug_struct("Cluster")
+            .field("size", &self.size())
+            .field("dir", &dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What could not be done, and what was said; for `map_err`.
+pub(super) fn refused<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> NatsError {
+    move |error| NatsError::Refused { what: what.to_owned(), why: error.to_string() }
+}
+
+/// Ports that are taken, so that nobody else answers there, and lead nowhere.
+struct DeadEnds {
+    /// Bound and not listening: who connects is refused.
+    refusing: SocketAddr,
+    _refusing: TcpSocket,
+    /// Listening and never answering: who connects waits, and does not complain.
+    silent: Vec<(TcpListener, SocketAddr)>,
+}
+
+impl DeadEnds {
+    fn take(silent: usize) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listen = |_| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let address = listener.local_addr()?;
+            Ok((listener, address))
+        };
+        let silent = (0..silent).map(listen).collect::<io::Result<_>>()?;
+        Ok(Self { refusing: socket.local_addr()?, _refusing: socket, silent })
+    }
+}

@@ -1,0 +1,189 @@
+//! What a cluster's servers are told.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::Provision;
+
+/// How many servers, and how they are set up.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    pub(super) servers: usize,
+    pub(super) provision: Provision,
+    pub(super) auth: Auth,
+    pub(super) jetstream: bool,
+    pub(super) sync: Sync,
+    pub(super) max_file_store: Option<u64>,
+}
+
+impl ClusterOptions {
+    /// One, three or five servers with JetStream on files, no authentication, and the server's
+    /// defaults for everything else.
+    #[must_use]
+    pub fn servers(servers: usize) -> Self {
+        Self {
+            servers,
+            provision: Provision::Auto,
+            auth: Auth::None,
+            jetstream: true,
+            sync: Sync::Default,
+            max_file_store: None,
+        }
+    }
+
+    /// Where the server comes from.
+    #[must_use]
+    pub fn provision(self, provision: Provision) -> Self {
+        Self { provision, ..self }
+    }
+
+    /// Whom the servers let in.
+    #[must_use]
+    pub fn auth(self, auth: Auth) -> Self {
+        Self { auth, ..self }
+    }
+
+    /// Servers without JetStream.
+    #[must_use]
+    pub fn without_jetstream(self) -> Self {
+        Self { jetstream: false, ..self }
+    }
+
+    /// When what is written reaches the disk.
+    #[must_use]
+    pub fn sync(self, sync: Sync) -> Self {
+        Self { sync, ..self }
+    }
+
+    /// The most bytes a server stores; past them it refuses writes.
+    #[must_use]
+    pub fn max_file_store(self, bytes: u64) -> Self {
+        Self { max_file_store: Some(bytes), ..self }
+    }
+}
+
+/// When a server makes sure that what it acknowledged is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// Every two minutes: a write acknowledged since may be lost with the machine's power.
+    #[default]
+    Default,
+    /// Before each acknowledgement (`sync_interval: always`).
+    Always,
+}
+
+/// Whom the servers let in.
+#[derive(Clone, Default)]
+pub enum Auth {
+    /// Everybody.
+    #[default]
+    None,
+    /// Who knows the password.
+    User {
+        /// The user's name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// Who knows the token.
+    Token(String),
+    /// Who holds the seed of a user nkey.
+    NKey {
+        /// The public key (`U…`).
+        public: String,
+        /// Its seed (`SU…`).
+        seed: String,
+    },
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::User { .. } => "User",
+            Self::Token(_) => "Token",
+            Self::NKey { .. } => "NKey",
+        })
+    }
+}
+
+impl Auth {
+    /// Options with which a client is let in.
+    pub(super) fn options(&self) -> async_nats::ConnectOptions {
+        let options = async_nats::ConnectOptions::new();
+        match self {
+            Self::None => options,
+            Self::User { user, password } => {
+                options.user_and_password(user.clone(), password.clone())
+            }
+            Self::Token(token) => options.token(token.clone()),
+            Self::NKey { seed, .. } => options.nkey(seed.clone()),
+        }
+    }
+}
+
+/// One server's place in its cluster.
+pub(super) struct Place<'a> {
+    pub(super) name: &'a str,
+    pub(super) cluster: &'a str,
+    pub(super) store: &'a Path,
+    pub(super) ports: &'a Path,
+    /// The links to the other servers.
+    pub(super) routes: &'a [SocketAddr],
+    /// What it tells the others of its own address.
+    pub(super) nowhere: SocketAddr,
+}
+
+impl ClusterOptions {
+    /// The configuration file of one server.
+    pub(super) fn file(&self, place: &Place<'_>) -> String {
+        let mut text = String::new();
+        let mut line = |line: std::fmt::Arguments<'_>| {
+            // Writing into a string cannot fail.
+            let _ = writeln!(text, "{line}");
+        };
+        line(format_args!("server_name: {}", place.name));
+        // The kernel picks the ports and the server says which, so that none is ever taken.
+        line(format_args!("listen: \"127.0.0.1:-1\""));
+        line(format_args!("http: \"127.0.0.1:-1\""));
+        line(format_args!("ports_file_dir: {:?}", place.ports.to_string_lossy()));
+        if self.jetstream {
+            line(format_args!("jetstream {{"));
+            line(format_args!("  store_dir: {:?}", place.store.to_string_lossy()));
+            if let Some(bytes) = self.max_file_store {
+                line(format_args!("  max_file_store: {bytes}"));
+            }
+            if self.sync == Sync::Always {
+                line(format_args!("  sync_interval: always"));
+            }
+            line(format_args!("}}"));
+        }
+        if !place.routes.is_empty() {
+            line(format_args!("cluster {{"));
+            line(format_args!("  name: {}", place.cluster));
+            line(format_args!("  listen: \"127.0.0.1:-1\""));
+            // Servers tell one another, and their clients, where the others are, and would get
+            // round the links: clients are not told, servers are told of a place where nobody is.
+            line(format_args!("  no_advertise: true"));
+            line(format_args!("  cluster_advertise: \"{}\"", place.nowhere));
+            line(format_args!("  routes: ["));
+            for route in place.routes {
+                line(format_args!("    \"nats-route://{route}\""));
+            }
+            line(format_args!("  ]"));
+            line(format_args!("}}"));
+        }
+        match &self.auth {
+            Auth::None => {}
+            Auth::User { user, password } => {
+                line(format_args!("authorization {{ user: {user:?}, password: {password:?} }}"));
+            }
+            Auth::Token(token) => line(format_args!("authorization {{ token: {token:?} }}")),
+            Auth::NKey { public, .. } => {
+                line(format_args!("authorization {{ users: [ {{ nkey: {public:?} }} ] }}"));
+            }
+        }
+        text
+    }
+}

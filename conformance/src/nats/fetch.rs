@@ -1,0 +1,63 @@
+//! The pinned binary, fetched once and kept under the target directory.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+/// The version that is fetched.
+pub(super) const PINNED: &str = "2.15.1";
+
+/// Carried in the library, so that whoever depends on it needs no file of ours.
+const SCRIPT: &str = include_str!("../../nats-server.py");
+
+/// Where the binary is, or would be.
+pub(super) fn place() -> PathBuf {
+    target_dir().join("nats-server").join(PINNED).join("nats-server")
+}
+
+/// Fetches the binary unless it is there. Safe to call from many processes at once.
+pub(super) fn fetch() -> Result<PathBuf, String> {
+    let python = ["python3", "python"]
+        .into_iter()
+        .find(|name| super::provision::on_path(name).is_some())
+        .ok_or("no python3 on PATH")?;
+    let mut child = Command::new(python)
+        .arg("-")
+        .arg(target_dir().join("nats-server"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run {python}: {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A script that died early says why on stderr.
+        let _ = stdin.write_all(SCRIPT.as_bytes());
+    }
+    let done = child.wait_with_output().map_err(|error| format!("cannot run {python}: {error}"))?;
+    let path = PathBuf::from(String::from_utf8_lossy(&done.stdout).trim());
+    if done.status.success() && path.is_file() {
+        return Ok(path);
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(said.lines().last().unwrap_or("the fetching script failed and said nothing").to_owned())
+}
+
+/// The build's target directory: `CARGO_TARGET_DIR`, or the one this program was built into, or
+/// the one of the workspace it runs in; outside of any of them, the system's temporary directory.
+fn target_dir() -> PathBuf {
+    let named = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let built = || {
+        let exe = env::current_exe().ok()?;
+        exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).map(Path::to_owned)
+    };
+    let around = || {
+        let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let here = here.or_else(|| env::current_dir().ok())?;
+        let root = here.ancestors().find(|dir| dir.join("Cargo.lock").is_file())?;
+        Some(root.join("target"))
+    };
+    let dir = named.or_else(built).or_else(around);
+    let dir = dir.unwrap_or_else(|| env::temp_dir().join("membership"));
+    fs::canonicalize(&dir).unwrap_or(dir)
+}

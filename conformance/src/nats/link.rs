@@ -1,0 +1,314 @@
+//! A link that can be broken: a TCP proxy in this process.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::{NatsError, background};
+
+/// What a link does with the bytes that go one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// Passes them on.
+    #[default]
+    Pass,
+    /// Holds them: connections stay, nothing arrives, and nobody is told. After healing they
+    /// arrive, as what TCP sends again would. A new connection waits too.
+    Blackhole,
+    /// Passes them on after this long. A connection's later bytes wait no longer than its first.
+    Delay(Duration),
+    /// Passes on this many bytes a second.
+    Throttle(u32),
+    /// Ends the stream this way and drops what still comes; the other way goes on. Healing resets
+    /// the connections this happened to.
+    HalfClosed,
+}
+
+/// One of the two ways through a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From who connected to who listens.
+    Up,
+    /// From who listens to who connected.
+    Down,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    cut: bool,
+    up: Flow,
+    down: Flow,
+}
+
+impl State {
+    fn flow(&self, way: Way) -> Flow {
+        match way {
+            Way::Up => self.up,
+            Way::Down => self.down,
+        }
+    }
+
+    fn flows(&self) -> [Flow; 2] {
+        [self.up, self.down]
+    }
+
+    /// Whether a connection could be made: it takes packets both ways.
+    fn connects(&self) -> bool {
+        !self.flows().contains(&Flow::Blackhole)
+    }
+
+    fn half_closed(&self) -> bool {
+        self.flows().contains(&Flow::HalfClosed)
+    }
+}
+
+/// Where a link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Upstream {
+    /// To a server that does not run: connections are reset.
+    Down,
+    /// To one that starts: connections wait for it. (A route refused at the start is tried again
+    /// only a second later, when the first election is missed.)
+    Starting,
+    /// To one that listens.
+    At(SocketAddr),
+}
+
+/// A TCP proxy on a loopback port of its own, for one link. Whole until told otherwise; dropping
+/// it resets its connections.
+#[derive(Debug)]
+pub struct Link {
+    address: SocketAddr,
+    state: watch::Sender<State>,
+    upstream: watch::Sender<Upstream>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// A link to whatever listens at `upstream`.
+    ///
+    /// # Errors
+    /// [`NatsError::Io`] when no port can be had.
+    pub fn to(upstream: SocketAddr) -> Result<Self, NatsError> {
+        Self::new(Upstream::At(upstream))
+    }
+
+    pub(super) fn new(upstream: Upstream) -> Result<Self, NatsError> {
+        let runtime = background::runtime()?;
+        let _guard = runtime.enter();
+        let listen = || {
+            let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, TcpListener::from_std(listener)?))
+        };
+        let (address, listener) = listen().map_err(NatsError::io("listen on 127.0.0.1"))?;
+        let state = watch::Sender::default();
+        let upstream = watch::Sender::new(upstream);
+        let task = runtime.spawn(accept(listener, state.subscribe(), upstream.subscribe()));
+        Ok(Self { address, state, upstream, task })
+    }
+
+    /// Where to connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resets every connection, and each new one as soon as it is made.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.cut = true);
+    }
+
+    /// Holds the bytes of both ways: [`Flow::Blackhole`].
+    pub fn blackhole(&self) {
+        self.both(Flow::Blackhole);
+    }
+
+    /// Sets what happens to the bytes of one way.
+    pub fn set(&self, way: Way, flow: Flow) {
+        self.state.send_modify(|state| match way {
+            Way::Up => state.up = flow,
+            Way::Down => state.down = flow,
+        });
+    }
+
+    /// Sets what happens to the bytes of both ways.
+    pub fn both(&self, flow: Flow) {
+        self.state.send_modify(|state| (state.up, state.down) = (flow, flow));
+    }
+
+    /// Makes the link whole again.
+    pub fn heal(&self) {
+        self.state.send_modify(|state| *state = State::default());
+    }
+
+    pub(super) fn lead(&self, upstream: Upstream) {
+        self.upstream.send_replace(upstream);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    state: watch::Receiver<State>,
+    upstream: watch::Receiver<Upstream>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((inbound, _)) => {
+                    connections.spawn(connection(inbound, state.clone(), upstream.clone()));
+                }
+                // Too many open files, or a caller who left: the next one may do better.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Carries one connection to its end. Whatever is not an orderly end of both ways is a reset.
+async fn connection(
+    mut inbound: TcpStream,
+    mut state: watch::Receiver<State>,
+    upstream: watch::Receiver<Upstream>,
+) {
+    // Dropping a socket so set is a reset; after an orderly end nothing is left to reset.
+    let _ = inbound.set_zero_linger();
+    let _ = inbound.set_nodelay(true);
+    let mut end = state.clone();
+    let carried = async {
+        let mut outbound = dial(&mut state, upstream).await?;
+        let _ = outbound.set_zero_linger();
+        let _ = outbound.set_nodelay(true);
+        let (from_client, to_client) = inbound.split();
+        let (from_server, to_server) = outbound.split();
+        tokio::try_join!(
+            carry(from_client, to_server, state.clone(), Way::Up),
+            carry(from_server, to_client, state.clone(), Way::Down),
+        )
+    };
+    tokio::select! {
+        _ = carried => {}
+        () = broken(&mut end) => {}
+    }
+}
+
+/// Returns when the link is cut, or when one that was half-closed is healed.
+async fn broken(state: &mut watch::Receiver<State>) {
+    let Ok(now) = state.wait_for(|state| state.cut || state.half_closed()).await.map(|now| *now)
+    else {
+        return;
+    };
+    if !now.cut {
+        let _ = state.wait_for(|state| state.cut || !state.half_closed()).await;
+    }
+}
+
+async fn dial(
+    state: &mut watch::Receiver<State>,
+    mut upstream: watch::Receiver<Upstream>,
+) -> io::Result<TcpStream> {
+    let gone = |_| io::Error::from(io::ErrorKind::NotConnected);
+    state.wait_for(State::connects).await.map_err(gone)?;
+    let led = *upstream.wait_for(|upstream| *upstream != Upstream::Starting).await.map_err(gone)?;
+    match led {
+        Upstream::At(address) => TcpStream::connect(address).await,
+        Upstream::Down | Upstream::Starting => Err(io::ErrorKind::ConnectionRefused.into()),
+    }
+}
+
+/// Bytes on their way, and when they arrive; or the news that the sender reset its connection,
+/// which travels no faster.
+type Parcel = (Instant, io::Result<Vec<u8>>);
+
+async fn carry(
+    from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    state: watch::Receiver<State>,
+    way: Way,
+) -> io::Result<()> {
+    // What the packets on the wire and a kernel's buffers would hold, a megabyte.
+    let (sender, receiver) = mpsc::channel::<Parcel>(64);
+    let mut closed = state.clone();
+    let send = async {
+        tokio::select! {
+            sent = deliver(receiver, &mut to, state.clone(), way) => sent?,
+            _ = closed.wait_for(|state| state.flow(way) == Flow::HalfClosed) => {}
+        }
+        to.shutdown().await
+    };
+    tokio::try_join!(collect(from, sender, &state, way), send).map(drop)
+}
+
+/// Reads what is sent, until its end. What nobody takes any more is dropped.
+async fn collect(
+    mut from: ReadHalf<'_>,
+    sender: mpsc::Sender<Parcel>,
+    state: &watch::Receiver<State>,
+    way: Way,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await;
+        let delay = match state.borrow().flow(way) {
+            Flow::Delay(delay) => delay,
+            _ => Duration::ZERO,
+        };
+        let parcel = match read {
+            Ok(0) => return Ok(()),
+            Ok(length) => Ok(buffer.iter().take(length).copied().collect()),
+            Err(error) => Err(error),
+        };
+        let last = parcel.is_err();
+        let _ = sender.send((Instant::now() + delay, parcel)).await;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+async fn deliver(
+    mut receiver: mpsc::Receiver<Parcel>,
+    to: &mut WriteHalf<'_>,
+    mut state: watch::Receiver<State>,
+    way: Way,
+) -> io::Result<()> {
+    while let Some((due, parcel)) = receiver.recv().await {
+        tokio::time::sleep_until(due).await;
+        let bytes = parcel?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            // Held while the way is a black hole, also when it became one half-way.
+            let flow = state.wait_for(|state| state.flow(way) != Flow::Blackhole).await;
+            let flow = flow.map_or(Flow::Blackhole, |state| state.flow(way));
+            let Flow::Throttle(rate) = flow else {
+                to.write_all(rest).await?;
+                break;
+            };
+            // Fifty small pieces a second rather than one large one.
+            let length = usize::try_from(rate / 50).unwrap_or(usize::MAX).clamp(1, rest.len());
+            let (piece, later) = rest.split_at(length);
+            to.write_all(piece).await?;
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            tokio::time::sleep(Duration::from_secs(1) * length / rate.max(1)).await;
+            rest = later;
+        }
+    }
+    // The end of the stream is held as its bytes are.
+    let _ = state.wait_for(|state| state.flow(way) != Flow::Blackhole).await;
+    Ok(())
+}

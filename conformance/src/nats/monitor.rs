@@ -1,0 +1,104 @@
+//! What a server says of itself, over its monitoring port. It answers from its own state, without
+//! a quorum and whoever may log in.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How long a server may take to answer. One that is paused does not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// `/healthz`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Health {
+    pub(super) status: String,
+    pub(super) error: Option<String>,
+}
+
+/// `/jsz`.
+#[derive(Debug, Deserialize)]
+pub(super) struct JetStream {
+    pub(super) meta_cluster: Option<MetaCluster>,
+    #[serde(default)]
+    account_details: Vec<Account>,
+}
+
+/// The servers that keep the list of streams.
+#[derive(Debug, Deserialize)]
+pub(super) struct MetaCluster {
+    #[serde(default)]
+    pub(super) leader: String,
+    /// Told by the leader only.
+    #[serde(default)]
+    pub(super) replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Replica {
+    #[serde(default)]
+    pub(super) current: bool,
+    #[serde(default)]
+    pub(super) offline: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Account {
+    #[serde(default)]
+    stream_detail: Vec<Stream>,
+}
+
+/// A stream of which the server has a replica.
+#[derive(Debug, Deserialize)]
+pub(super) struct Stream {
+    name: String,
+    pub(super) cluster: Option<StreamCluster>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamCluster {
+    pub(super) leader: Option<String>,
+    #[serde(default)]
+    pub(super) replicas: Vec<Replica>,
+}
+
+impl JetStream {
+    pub(super) fn stream(&self, name: &str) -> Option<&Stream> {
+        self.account_details
+            .iter()
+            .flat_map(|account| &account.stream_detail)
+            .find(|s| s.name == name)
+    }
+}
+
+/// `/routez`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Routes {
+    #[serde(default)]
+    pub(super) routes: Vec<Route>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Route {
+    /// The remote end, as this server sees it.
+    pub(super) port: u16,
+}
+
+/// Asks for `path`; the server's answer whatever its status, or why there is none.
+pub(super) async fn get<T>(server: SocketAddr, path: &'static str) -> Result<T, String>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let ask = move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let answer = agent.get(format!("http://{server}{path}")).call();
+        let read = answer.and_then(|mut answer| answer.body_mut().read_json());
+        read.map_err(|error| format!("{path}: {error}"))
+    };
+    tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.to_string()))
+}

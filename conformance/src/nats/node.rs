@@ -1,0 +1,243 @@
+//! One server of a cluster.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use rustix::process::Signal;
+use serde::Deserialize;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::link::Upstream;
+use super::process::Process;
+use super::{Link, NatsError};
+
+/// How long a server may take to start, or to stop when asked nicely.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where a running server listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ports {
+    pub(super) client: SocketAddr,
+    pub(super) monitor: SocketAddr,
+    pub(super) cluster: Option<SocketAddr>,
+}
+
+/// One server: its process, its data, its log. Made by [`Cluster`](super::Cluster).
+#[derive(Debug)]
+pub struct Node {
+    index: usize,
+    name: String,
+    binary: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    store: PathBuf,
+    ports_dir: PathBuf,
+    /// Held through a whole start or stop, so that two of them take turns.
+    process: AsyncMutex<Option<Process>>,
+    ports: Mutex<Option<Ports>>,
+}
+
+/// The file in which a server says where it listens.
+#[derive(Deserialize)]
+struct PortsFile {
+    nats: Vec<String>,
+    monitoring: Vec<String>,
+    #[serde(default)]
+    cluster: Vec<String>,
+}
+
+impl Node {
+    pub(super) fn new(index: usize, binary: &Path, dir: &Path, data: &Path) -> Self {
+        let name = format!("n{index}");
+        Self {
+            index,
+            binary: binary.to_owned(),
+            config: dir.join(format!("{name}.conf")),
+            log: dir.join(format!("{name}.log")),
+            store: data.join(&name),
+            ports_dir: dir.join(format!("{name}.ports")),
+            name,
+            process: AsyncMutex::default(),
+            ports: Mutex::default(),
+        }
+    }
+
+    /// The server's name in its cluster.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file its log is in.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last `lines` lines of its log.
+    #[must_use]
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<&str> = text.lines().collect();
+        all.iter().skip(all.len().saturating_sub(lines)).copied().collect::<Vec<_>>().join("\n")
+    }
+
+    pub(super) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    pub(super) fn store(&self) -> &Path {
+        &self.store
+    }
+
+    pub(super) fn ports_dir(&self) -> &Path {
+        &self.ports_dir
+    }
+
+    pub(super) fn ports(&self) -> Option<Ports> {
+        *self.lock_ports()
+    }
+
+    fn lock_ports(&self) -> MutexGuard<'_, Option<Ports>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts it unless it runs, with its links waiting until it listens.
+    pub(super) async fn start(&self, to_it: &Links<'_>) -> Result<(), NatsError> {
+        let mut process = self.process.lock().await;
+        if let Some(running) = process.as_mut()
+            && running.ended().map_err(self.io("ask after"))?.is_none()
+        {
+            return Ok(());
+        }
+        match fs::remove_dir_all(&self.ports_dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.io("clear the files of")(error));
+            }
+            _ => fs::create_dir(&self.ports_dir).map_err(self.io("make the files of"))?,
+        }
+        to_it.lead(Upstream::Starting, Upstream::Starting);
+        let args = [Path::new("-c"), &self.config];
+        let started = Process::start(&self.binary, &args, &self.log);
+        let running = process.insert(started.map_err(self.io("start"))?);
+        let ports = match self.listening(running).await {
+            Ok(ports) => ports,
+            Err(error) => {
+                to_it.lead(Upstream::Down, Upstream::Down);
+                return Err(error);
+            }
+        };
+        *self.lock_ports() = Some(ports);
+        let cluster = ports.cluster.map_or(Upstream::Down, Upstream::At);
+        to_it.lead(Upstream::At(ports.client), cluster);
+        Ok(())
+    }
+
+    /// Waits until it says where it listens.
+    async fn listening(&self, running: &mut Process) -> Result<Ports, NatsError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ports) = self.read_ports() {
+                return Ok(ports);
+            }
+            if let Some(status) = running.ended().map_err(self.io("ask after"))? {
+                return Err(NatsError::Ended {
+                    node: self.index,
+                    status: status.to_string(),
+                    log: self.log.clone(),
+                    tail: self.log_tail(5).replace('\n', " | "),
+                });
+            }
+            if Instant::now() > deadline {
+                return Err(NatsError::TooLate {
+                    what: format!("{} listens", self.name),
+                    seconds: PATIENCE.as_secs(),
+                    state: self.log_tail(5).replace('\n', " | "),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// `None` while the file is not there, or not whole.
+    fn read_ports(&self) -> Option<Ports> {
+        let file = fs::read_dir(&self.ports_dir).ok()?.next()?.ok()?.path();
+        let file: PortsFile = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        let address = |urls: &[String]| urls.first()?.rsplit('/').next()?.parse().ok();
+        Some(Ports {
+            client: address(&file.nats)?,
+            monitor: address(&file.monitoring)?,
+            cluster: address(&file.cluster),
+        })
+    }
+
+    /// Ends it: asked nicely (SIGTERM), or not (SIGKILL).
+    pub(super) async fn end(&self, nicely: bool, to_it: &Links<'_>) -> Result<(), NatsError> {
+        let mut process = self.process.lock().await;
+        *self.lock_ports() = None;
+        let ended = match process.as_mut() {
+            Some(running) if nicely => self.terminate(running).await,
+            _ => Ok(()),
+        };
+        // What did not end by now is killed here.
+        *process = None;
+        to_it.lead(Upstream::Down, Upstream::Down);
+        ended
+    }
+
+    async fn terminate(&self, running: &mut Process) -> Result<(), NatsError> {
+        running.signal(Signal::CONT).map_err(self.io("resume"))?;
+        running.signal(Signal::TERM).map_err(self.io("stop"))?;
+        if running.wait(PATIENCE).await.map_err(self.io("wait for"))? {
+            return Ok(());
+        }
+        Err(NatsError::TooLate {
+            what: format!("{} ended after SIGTERM", self.name),
+            seconds: PATIENCE.as_secs(),
+            state: self.log_tail(5).replace('\n', " | "),
+        })
+    }
+
+    /// Freezes it (SIGSTOP), or lets it go on (SIGCONT).
+    pub(super) async fn freeze(&self, freeze: bool) -> Result<(), NatsError> {
+        let mut process = self.process.lock().await;
+        let signal = if freeze { Signal::STOP } else { Signal::CONT };
+        match process.as_mut() {
+            Some(running) => running.signal(signal).map_err(self.io("signal")),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what it stored.
+    pub(super) fn empty(&self) -> Result<(), NatsError> {
+        match fs::remove_dir_all(&self.store) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.io("remove the data of")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn io(&self, what: &str) -> impl FnOnce(io::Error) -> NatsError + use<> {
+        NatsError::io(format!("{what} {}", self.name))
+    }
+}
+
+/// The links that lead to one server.
+pub(super) struct Links<'a> {
+    pub(super) client: &'a Link,
+    pub(super) routes: Vec<&'a Link>,
+}
+
+impl Links<'_> {
+    fn lead(&self, client: Upstream, cluster: Upstream) {
+        self.client.lead(client);
+        for route in &self.routes {
+            route.lead(cluster);
+        }
+    }
+}

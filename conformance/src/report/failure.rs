@@ -1,0 +1,58 @@
+use std::fmt::Write;
+
+use owo_colors::OwoColorize;
+
+use crate::case::Case;
+use crate::contract;
+use crate::run::Report;
+
+/// A failure in full: the clauses and what they say, what was expected, what came, the calls, and
+/// the one command that runs just this again.
+pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
+    let mut text = String::new();
+    let (name, clauses) = (case.name(), case.clauses.join(" "));
+    let _ = writeln!(text, "{} {}  {name}   {}", "✗".red(), store.bold(), clauses.dimmed());
+    for id in case.clauses {
+        let said = contract::clause(id).map_or("", |clause| clause.text);
+        for (number, line) in wrap(said, 92).iter().enumerate() {
+            let label = if number == 0 { *id } else { "" };
+            let _ = writeln!(text, "  {label:<8}  {line}");
+        }
+    }
+    let found = &report.failure;
+    let _ = writeln!(text, "  expected  {}", found.expected);
+    let _ = writeln!(text, "  got       {}", found.got);
+    let _ = writeln!(text, "  at        {}:{}", found.at.file(), found.at.line());
+    for (number, line) in report.transcript.iter().enumerate() {
+        let label = if number == 0 { "calls" } else { "" };
+        let _ = writeln!(text, "  {label:<8}  {line}");
+    }
+    let _ = writeln!(text, "  again     {}", again(case, store, report.seed));
+    text
+}
+
+/// The command that runs this case on this store with this seed. A store that does not ship here
+/// is somebody's test binary, which reads the seed from its environment.
+fn again(case: &Case, store: &str, seed: u64) -> String {
+    let name = case.name();
+    if crate::targets::shipped().iter().any(|target| target.name() == store) {
+        format!("cargo conformance --store {store} --filter {name} --seed {seed:#x}")
+    } else {
+        format!("MEMBERSHIP_SEED={seed:#x} cargo test -- --exact {store}::{name}")
+    }
+}
+
+/// Breaks a text at spaces into lines of at most `width` characters.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

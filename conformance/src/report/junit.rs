@@ -1,0 +1,40 @@
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::{Results, failure};
+use crate::run::Status;
+
+/// The run as a `JUnit` document: a suite a store, a test a case.
+pub(crate) fn junit(results: &Results) -> Result<String, quick_junit::SerializeError> {
+    let mut document = Report::new("membership conformance");
+    document.set_time(results.took);
+    for name in &results.stores {
+        let mut suite = TestSuite::new(name);
+        for (case, store, outcome) in results.outcomes() {
+            if store != name {
+                continue;
+            }
+            let status = match &outcome.status {
+                Status::Pass => TestCaseStatus::success(),
+                Status::Fail(report) => {
+                    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                    status.set_message(format!("expected {}", report.failure.expected));
+                    let plain =
+                        anstream::adapter::strip_str(&failure(case, store, report)).to_string();
+                    status.set_description(plain);
+                    status
+                }
+                Status::NotClaimed(need, reason) => {
+                    let mut status = TestCaseStatus::skipped();
+                    status.set_message(format!("not claimed: {need}: {reason}"));
+                    status
+                }
+            };
+            let mut test = TestCase::new(case.name(), status);
+            test.set_classname(name.as_str());
+            test.set_time(outcome.took);
+            suite.add_test_case(test);
+        }
+        document.add_test_suite(suite);
+    }
+    document.to_string()
+}

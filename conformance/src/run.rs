@@ -1,0 +1,109 @@
+//! Runs one case on one target.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::case::Case;
+use crate::context::Cx;
+use crate::target::{Claim, Need, Target};
+use crate::transcript::Transcript;
+use crate::verdict::Failure;
+
+/// How a case ended.
+#[derive(Debug)]
+pub enum Status {
+    /// Everything held.
+    Pass,
+    /// Something did not.
+    Fail(Box<Report>),
+    /// The target declines what the case needs, for this reason.
+    NotClaimed(Need, &'static str),
+}
+
+/// How a case ended, and after how long.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// How long it took, with making the store and closing it.
+    pub took: Duration,
+}
+
+/// All there is to say of a failure.
+#[derive(Debug)]
+pub struct Report {
+    /// What did not hold.
+    pub failure: Failure,
+    /// The case's calls, with their results.
+    pub transcript: Vec<String>,
+    /// The run's seed: with it the same case does the same again.
+    pub seed: u64,
+}
+
+/// What the target declines of what the case needs, if anything. No I/O.
+pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)> {
+    case.needs.iter().find_map(|need| match target.claims(*need) {
+        Claim::Claimed => None,
+        Claim::Declined(reason) => Some((*need, reason)),
+    })
+}
+
+/// Runs `case` on a fresh store of `target`. A panic or a hang of the store is a failure of the
+/// case, never of the run.
+pub async fn run_case(case: &'static Case, target: &Arc<dyn Target>, seed: u64) -> Outcome {
+    let began = Instant::now();
+    if let Some((need, reason)) = declined(case, &**target) {
+        return Outcome { status: Status::NotClaimed(need, reason), took: Duration::ZERO };
+    }
+    let transcript = Arc::new(Transcript::new());
+    let status = match attempt(case, target, seed, &transcript).await {
+        Ok(()) => Status::Pass,
+        Err(failure) => {
+            Status::Fail(Box::new(Report { failure, transcript: transcript.lines(), seed }))
+        }
+    };
+    Outcome { status, took: began.elapsed() }
+}
+
+async fn attempt(
+    case: &'static Case,
+    target: &Arc<dyn Target>,
+    seed: u64,
+    transcript: &Arc<Transcript>,
+) -> Result<(), Failure> {
+    let instance = target.create().await?;
+    let cx = Cx::new(Arc::clone(target), instance, case_seed(seed, case), Arc::clone(transcript));
+    // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
+    let mut task = tokio::spawn((case.run)(cx.clone()));
+    let verdict = match tokio::time::timeout(case.deadline(), &mut task).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(panic)) => Err(nowhere("no panic", panic_text(panic))),
+        Err(_) => {
+            task.abort();
+            let expected = format!("the case to end within {:?}", case.deadline());
+            Err(nowhere(expected, "it hangs; the last call without an answer tells where"))
+        }
+    };
+    let closing = tokio::time::timeout(case.deadline(), cx.close_all()).await;
+    verdict.and(closing.map_err(|_| nowhere("close to return", "it hangs")))
+}
+
+#[track_caller]
+fn nowhere(expected: impl Into<String>, got: impl Into<String>) -> Failure {
+    Failure { expected: expected.into(), got: got.into(), at: Location::caller() }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else { return "the case was aborted".to_owned() };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a panic: {}", text.unwrap_or("without a message"))
+}
+
+/// Each case draws from its own numbers, whichever others run beside it.
+fn case_seed(seed: u64, case: &Case) -> u64 {
+    // FNV-1a: fixed for ever, which the standard library's hasher is not.
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    case.name().bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, fnv)
+}

@@ -1,0 +1,164 @@
+//! What a store brings to be run through the suite.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use membership::{EndpointId, Epoch, Error, RoomId, Store, UserKey};
+
+/// Why a target could not do what the suite asked of it: its own trouble, not the store's.
+pub type TargetError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Something a case needs of a target, and a target may decline.
+///
+/// A case whose need is declined is reported as *not claimed*, with the target's reason: never as
+/// passed, and never left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Need {
+    /// Several clients of one store's data: [`Instance::open`] works more than once.
+    Clients,
+    /// The data outlive their last client: [`Instance::open`] after `close` finds them.
+    Reopen,
+    /// Another process can open the data, and be killed: [`Target::attach`].
+    Processes,
+    /// The store can be broken: [`Target::faults`] and [`Instance::inject`].
+    Faults,
+    /// Records can be corrupted: [`Instance::corrupt`].
+    Corruption,
+    /// A room can be put at any epoch: [`Instance::plant_epoch`].
+    Epochs,
+}
+
+impl Need {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Clients,
+        Self::Reopen,
+        Self::Processes,
+        Self::Faults,
+        Self::Corruption,
+        Self::Epochs,
+    ];
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Clients => "several clients",
+            Self::Reopen => "reopening",
+            Self::Processes => "several processes",
+            Self::Faults => "faults",
+            Self::Corruption => "corruption",
+            Self::Epochs => "planted epochs",
+        })
+    }
+}
+
+/// Whether a target can do what a case needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It can.
+    Claimed,
+    /// It cannot, for this reason.
+    Declined(&'static str),
+}
+
+/// A way in which a store's surroundings can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What happens, in words; it names the fault to [`Instance::inject`].
+    pub name: &'static str,
+    /// Whether reads and decisions cannot be answered while it lasts. If they can, they must be
+    /// right.
+    pub stops_reads: bool,
+    /// Whether writes cannot be acknowledged while it lasts.
+    pub stops_writes: bool,
+}
+
+/// A record to be corrupted, named by what a caller would ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stored {
+    /// A room's record.
+    Room(RoomId),
+    /// A membership.
+    Member(RoomId, EndpointId),
+    /// A sealed key.
+    Key(RoomId, EndpointId, Epoch),
+    /// A user's record.
+    User(UserKey),
+}
+
+/// A kind of store that the suite can make as many of as it likes.
+///
+/// The three methods without a default are enough; everything a target leaves out is reported as
+/// not claimed. `README.md` has a whole one in some thirty lines.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// A short lower-case name: a column of the matrix, the first part of every test's name.
+    fn name(&self) -> &str;
+
+    /// The `op_timeout` of the stores it makes (clause TIME-1).
+    fn op_timeout(&self) -> Duration;
+
+    /// Whether it can do what `need` says. Asked when tests are listed, so it does no I/O.
+    fn claims(&self, need: Need) -> Claim {
+        let _ = need;
+        Claim::Declined("the target does not offer it")
+    }
+
+    /// The ways it can break a store; none, unless it claims [`Need::Faults`].
+    fn faults(&self) -> &[Fault] {
+        &[]
+    }
+
+    /// Makes an empty store that no other instance shares.
+    async fn create(&self) -> Result<Box<dyn Instance>, TargetError>;
+
+    /// Finds, from another process, the store whose [`Instance::address`] this is.
+    async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
+        let _ = address;
+        Err(unclaimed(Need::Processes))
+    }
+}
+
+/// One store's data. Dropping it destroys them, except where it came from [`Target::attach`].
+#[async_trait]
+pub trait Instance: Send + Sync {
+    /// Opens a client; a second one of the same data where [`Need::Clients`] is claimed.
+    async fn open(&self) -> Result<Arc<dyn Store>, Error>;
+
+    /// What another process needs to find these data.
+    fn address(&self) -> Result<String, TargetError> {
+        Err(unclaimed(Need::Processes))
+    }
+
+    /// Begins a fault, one of [`Target::faults`]; one at a time.
+    async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
+        let _ = fault;
+        Err(unclaimed(Need::Faults))
+    }
+
+    /// Ends the fault that was injected, if any.
+    async fn heal(&self) -> Result<(), TargetError> {
+        Err(unclaimed(Need::Faults))
+    }
+
+    /// Overwrites a stored record with what no store writes.
+    async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
+        let _ = record;
+        Err(unclaimed(Need::Corruption))
+    }
+
+    /// Puts an encrypted room at `epoch`, as that many rekeys with its current keys would have.
+    async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
+        let _ = (room, epoch);
+        Err(unclaimed(Need::Epochs))
+    }
+}
+
+fn unclaimed(need: Need) -> TargetError {
+    format!("the target claims no {need}, and must not be asked for it").into()
+}

@@ -1,0 +1,307 @@
+//! Every call a case makes, with its result, in the order the calls began.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use membership::{
+    Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
+    RoomId, SealedKey, Store, Timestamp, User, UserKey,
+};
+
+use crate::show::Show;
+
+/// A case that makes more calls than this keeps only so many of the first ones …
+const FIRST: usize = 40;
+/// … and so many of the last ones.
+const LAST: usize = 60;
+
+/// The calls of one case, by all its clients.
+#[derive(Debug)]
+pub struct Transcript {
+    began: Instant,
+    /// A std lock: held for one push or one assignment, never across an await.
+    log: Mutex<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    first: Vec<Entry>,
+    last: VecDeque<Entry>,
+    calls: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: usize,
+    client: usize,
+    call: String,
+    began: Duration,
+    took: Duration,
+    result: Option<String>,
+}
+
+impl Transcript {
+    /// An empty one; its clock starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { began: Instant::now(), log: Mutex::default() }
+    }
+
+    /// Wraps a store, so that each of its calls is written here as `client`'s.
+    pub fn record(self: &Arc<Self>, client: usize, store: Arc<dyn Store>) -> Client {
+        Client { store, number: client, transcript: Arc::clone(self) }
+    }
+
+    /// The calls, one a line, aligned.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let log = self.lock();
+        let entries = log.first.iter().chain(&log.last);
+        let width = entries.clone().map(|e| e.call.chars().count()).max().unwrap_or(0).min(72);
+        let several = entries.clone().any(|entry| entry.client > 1);
+        let mut lines = Vec::new();
+        let mut next = 1;
+        for entry in entries {
+            if entry.number > next {
+                lines.push(format!("… {} calls left out …", entry.number - next));
+            }
+            next = entry.number + 1;
+            let mut line = format!("#{:<4} ", entry.number);
+            if several {
+                let _ = write!(line, "client {:<2} ", entry.client);
+            }
+            let _ = write!(line, "{:<width$} -> ", entry.call);
+            match &entry.result {
+                Some(result) => {
+                    let took = entry.took.as_secs_f64() * 1e3;
+                    let at = entry.began.as_secs_f64() * 1e3;
+                    let _ = write!(line, "{result}   ({at:.1} ms + {took:.1} ms)");
+                }
+                None => line.push_str("no answer"),
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// The calls and results alone, without numbers and times: what a golden transcript holds.
+    #[must_use]
+    pub fn golden(&self) -> String {
+        let log = self.lock();
+        let mut text = String::new();
+        for entry in log.first.iter().chain(&log.last) {
+            let result = entry.result.as_deref().unwrap_or("no answer");
+            let _ = writeln!(text, "{}\n    -> {result}", entry.call);
+        }
+        text
+    }
+
+    /// How many calls there were.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.lock().calls
+    }
+
+    fn begin(&self, client: usize, call: String) -> (usize, Instant) {
+        let now = Instant::now();
+        let mut log = self.lock();
+        log.calls += 1;
+        let number = log.calls;
+        let began = now.duration_since(self.began);
+        let entry = Entry { number, client, call, began, took: Duration::ZERO, result: None };
+        if log.first.len() < FIRST {
+            log.first.push(entry);
+        } else {
+            if log.last.len() == LAST {
+                log.last.pop_front();
+            }
+            log.last.push_back(entry);
+        }
+        (number, now)
+    }
+
+    fn end(&self, (number, began): (usize, Instant), result: String) {
+        let took = began.elapsed();
+        let mut log = self.lock();
+        let Log { first, last, .. } = &mut *log;
+        if let Some(entry) = first.iter_mut().chain(last).find(|entry| entry.number == number) {
+            entry.took = took;
+            entry.result = Some(result);
+        }
+    }
+
+    /// A panic in a case must not hide what it did before.
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Transcript {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A client of the store under test, whose calls are written down.
+#[derive(Clone)]
+pub struct Client {
+    store: Arc<dyn Store>,
+    number: usize,
+    transcript: Arc<Transcript>,
+}
+
+impl Client {
+    /// The store itself, for calls too many to be written down.
+    #[must_use]
+    pub fn unrecorded(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    async fn call<T: Show>(&self, call: String, result: impl Future<Output = T>) -> T {
+        let entry = self.transcript.begin(self.number, call);
+        let result = result.await;
+        self.transcript.end(entry, result.show());
+        result
+    }
+}
+
+#[async_trait]
+impl Store for Client {
+    async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
+        let NewRoom { id, owner, created_at, owner_key } = &new;
+        let key = match owner_key {
+            Some(key) => format!("encrypted, key {}", key.show()),
+            None => "unencrypted".to_owned(),
+        };
+        let call = format!("create_room({id:?}, owner {owner:?}, {key}, at {created_at})");
+        self.call(call, self.store.create_room(new)).await
+    }
+
+    async fn room(&self, room: &RoomId) -> Result<Room, Error> {
+        self.call(format!("room({room:?})"), self.store.room(room)).await
+    }
+
+    async fn rooms_of(
+        &self,
+        endpoint: &EndpointId,
+        page: Page<RoomId>,
+    ) -> Result<Vec<Room>, Error> {
+        let call = format!("rooms_of({endpoint:?}{})", show_page(&page));
+        self.call(call, self.store.rooms_of(endpoint, page)).await
+    }
+
+    async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
+        self.call(format!("delete_room({room:?})"), self.store.delete_room(room)).await
+    }
+
+    async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
+        let NewMember { endpoint, added_at, key } = &new;
+        let key = match key {
+            Some((epoch, key)) => format!("key {} for epoch {epoch}", key.show()),
+            None => "no key".to_owned(),
+        };
+        let call = format!("add_member({room:?}, {endpoint:?}, {key}, at {added_at})");
+        self.call(call, self.store.add_member(room, new)).await
+    }
+
+    async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
+        let call = format!("member({room:?}, {endpoint:?})");
+        self.call(call, self.store.member(room, endpoint)).await
+    }
+
+    async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
+        let call = format!("members({room:?}{})", show_page(&page));
+        self.call(call, self.store.members(room, page)).await
+    }
+
+    async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
+        let call = format!("remove_member({room:?}, {endpoint:?})");
+        self.call(call, self.store.remove_member(room, endpoint)).await
+    }
+
+    async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        let remove: Vec<_> = rekey.remove().iter().collect();
+        let keys: Vec<_> =
+            rekey.keys().iter().map(|(e, key)| format!("{e:?}: {}", key.show())).collect();
+        let keys = match keys.as_slice() {
+            [first, .., last] if keys.len() > 12 => {
+                format!("{first}, … {} more …, {last}", keys.len() - 2)
+            }
+            few => few.join(", "),
+        };
+        let (from, remove) = (rekey.from(), remove.show());
+        let call = format!("rekey({room:?}, from {from}, remove {remove}, keys {{{keys}}})");
+        self.call(call, self.store.rekey(room, rekey)).await
+    }
+
+    async fn key(
+        &self,
+        room: &RoomId,
+        endpoint: &EndpointId,
+        epoch: Epoch,
+    ) -> Result<SealedKey, Error> {
+        let call = format!("key({room:?}, {endpoint:?}, epoch {epoch})");
+        self.call(call, self.store.key(room, endpoint, epoch)).await
+    }
+
+    async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
+        let call = format!("latest_key({room:?}, {endpoint:?})");
+        self.call(call, self.store.latest_key(room, endpoint)).await
+    }
+
+    async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
+        let call = format!("bootstrap_admin({})", show_new_user(&new));
+        self.call(call, self.store.bootstrap_admin(new)).await
+    }
+
+    async fn add_user(&self, new: NewUser) -> Result<User, Error> {
+        let call = format!("add_user({})", show_new_user(&new));
+        self.call(call, self.store.add_user(new)).await
+    }
+
+    async fn user(&self, key: &UserKey) -> Result<User, Error> {
+        self.call(format!("user({key})"), self.store.user(key)).await
+    }
+
+    async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
+        let call = format!("users({})", show_page(&page).trim_start_matches(", "));
+        self.call(call, self.store.users(page)).await
+    }
+
+    async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
+        self.call(format!("revoke_user({key}, at {at})"), self.store.revoke_user(key, at)).await
+    }
+
+    async fn is_authorized(&self, key: &UserKey) -> Decision {
+        self.call(format!("is_authorized({key})"), self.store.is_authorized(key)).await
+    }
+
+    async fn is_admin(&self, key: &UserKey) -> Decision {
+        self.call(format!("is_admin({key})"), self.store.is_admin(key)).await
+    }
+
+    async fn has_admin(&self) -> Result<bool, Error> {
+        self.call("has_admin()".to_owned(), self.store.has_admin()).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.call("close()".to_owned(), self.store.close()).await
+    }
+}
+
+fn show_page<Id: Show>(page: &Page<Id>) -> String {
+    let after = page.after().map(|id| format!(", after {}", id.show())).unwrap_or_default();
+    match page.limit() {
+        limit if limit == usize::from(Page::<Id>::MAX_LIMIT) => after,
+        limit => format!("{after}, limit {limit}"),
+    }
+}
+
+fn show_new_user(new: &NewUser) -> String {
+    let NewUser { key, label, admin, added_at } = new;
+    let admin = if *admin { ", admin" } else { "" };
+    format!("{key} {label:?}{admin}, at {added_at}")
+}

@@ -1,0 +1,73 @@
+//! How a case says that something did not hold.
+
+use std::panic::Location;
+
+use membership::{Decision, DenyReason, Error};
+
+use crate::show::Show;
+
+/// What a case comes to: it held, or the first thing that did not.
+pub type Verdict<T = ()> = Result<T, Failure>;
+
+/// What did not hold.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the contract demands.
+    pub expected: String,
+    /// What the store did instead.
+    pub got: String,
+    /// Where in the suite this was found.
+    pub at: &'static Location<'static>,
+}
+
+impl Failure {
+    /// The contract demands `expected` and the store did `got`.
+    #[track_caller]
+    pub fn new(expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Self { expected: expected.into(), got: got.into(), at: Location::caller() }
+    }
+}
+
+/// With `?`, a call that must succeed reads as such.
+impl From<Error> for Failure {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        Self::new("success", error.show())
+    }
+}
+
+/// `got` must equal `expected`.
+#[allow(clippy::needless_pass_by_value, reason = "calls read better without a row of `&`s")]
+#[track_caller]
+pub fn same<T: PartialEq + Show>(got: T, expected: T) -> Verdict {
+    if got == expected { Ok(()) } else { Err(Failure::new(expected.show(), got.show())) }
+}
+
+/// The call must have failed with exactly `expected`.
+#[track_caller]
+pub fn fails<T: Show>(got: Result<T, Error>, expected: &Error) -> Verdict {
+    match got {
+        Err(error) if error == *expected => Ok(()),
+        other => Err(Failure::new(expected.show(), other.show())),
+    }
+}
+
+/// `held` must be true; `expected` and `got` say it in words.
+#[track_caller]
+pub fn holds(held: bool, expected: &str, got: &impl Show) -> Verdict {
+    if held { Ok(()) } else { Err(Failure::new(expected, got.show())) }
+}
+
+/// The decision must be a denial because the store could not tell (clause AUTH-2).
+#[track_caller]
+pub fn denies_as_failed(decision: &Decision) -> Verdict {
+    let failed = matches!(decision, Decision::Deny(DenyReason::Failed(_)));
+    holds(failed, "Deny, failed", decision)
+}
+
+/// The call must have ended in `Timeout` or `Unavailable`.
+#[track_caller]
+pub fn unknown<T: Show>(got: &Result<T, Error>) -> Verdict {
+    let unknown = got.as_ref().is_err_and(Error::outcome_unknown);
+    holds(unknown, "Timeout or Unavailable", got)
+}

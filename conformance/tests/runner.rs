@@ -1,0 +1,110 @@
+//! The runner as a person or a CI job meets it: what it prints, what it refuses, how it exits.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::process::{Command, Output};
+
+use rstest::rstest;
+
+fn conformance(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_conformance"))
+        .args(arguments)
+        .env_remove("MEMBERSHIP_SEED")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[rstest]
+#[case::unknown_flag(&["--sotre", "memory"], "unexpected argument '--sotre'")]
+#[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite")]
+#[case::filter_matches_nothing(&["--filter", "nonesuch"], "no case's name contains \"nonesuch\"; --list shows them all")]
+#[case::bad_seed(&["--seed", "tomorrow"], "\"tomorrow\" is no seed")]
+#[case::negative_seed(&["--seed=-1"], "\"-1\" is no seed")]
+#[case::no_jobs(&["--jobs", "0"], "invalid value '0' for '--jobs <N>'")]
+#[case::unwritable_report(&["--store", "memory", "--filter", "a_missing_room_is_not_found", "--json", "/nonexistent/out.json"], "cannot write /nonexistent/out.json")]
+fn what_cannot_run_exits_with_2_and_says_why(#[case] arguments: &[&str], #[case] message: &str) {
+    let output = conformance(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(message), "{stderr}");
+    assert!(stderr.lines().any(|line| line.starts_with("error: ")), "{stderr}");
+}
+
+#[test]
+fn a_bad_seed_in_the_environment_is_refused() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));
+    let output = command.env("MEMBERSHIP_SEED", "0xyz").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).starts_with("error: MEMBERSHIP_SEED: \"0xyz\" is no seed"));
+}
+
+#[test]
+fn an_unwritable_report_is_refused_before_anything_runs() {
+    let output = conformance(&["--filter", "a_missing_room", "--junit", "/nonexistent/out.xml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[test]
+fn a_green_run_exits_with_0_and_ends_with_its_verdict() {
+    let output = conformance(&["--store", "memory", "--filter", "rooms::", "--seed", "42"]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(stdout.starts_with("membership conformance   contract 1.0   seed 0x2a\n"), "{stdout}");
+    assert!(stdout.lines().last().unwrap().starts_with("PASSED "), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "colours without a terminal: {stdout}");
+}
+
+#[test]
+fn help_has_examples() {
+    let output = conformance(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("cargo conformance --store sqlite"));
+}
+
+#[test]
+fn every_clause_is_listed_with_its_cases() {
+    let output = conformance(&["--clauses"]);
+    let stdout = text(&output.stdout);
+    for clause in membership_conformance::contract::clauses() {
+        assert!(stdout.contains(clause.id), "{} is not listed", clause.id);
+    }
+}
+
+#[test]
+fn the_reports_for_machines_say_what_the_matrix_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, junit) = (folder.path().join("out.json"), folder.path().join("out.xml"));
+    let output = conformance(&[
+        "--store",
+        "memory",
+        "--filter",
+        "rooms::",
+        "--seed",
+        "7",
+        "--json",
+        json.to_str().unwrap(),
+        "--junit",
+        junit.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0));
+
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!(json["stores"], serde_json::json!(["memory"]));
+    assert_eq!(json["seed"], "0x7");
+    let cases = json["cases"].as_array().unwrap();
+    assert_eq!(json["summary"]["passed"], cases.len());
+    assert_eq!(json["summary"]["failed"], 0);
+    for case in cases {
+        assert_eq!(case["group"], "rooms");
+        assert_eq!(case["results"]["memory"]["status"], "pass");
+        assert!(!case["clauses"].as_array().unwrap().is_empty());
+    }
+
+    let junit = std::fs::read_to_string(junit).unwrap();
+    assert_eq!(junit.matches("<testcase ").count(), cases.len());
+}
