@@ -11,7 +11,9 @@ use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
 use crate::jetstream::gateway::{MAX_BATCH, Put};
 use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
+use crate::jetstream::record::{
+    AttemptRecord, EpochRecord, GoneMember, MemberGone, MemberRecord, Ticket,
+};
 use crate::jetstream::{codec, sweep};
 use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
 
@@ -78,34 +80,58 @@ impl Core {
         by: Instant,
     ) -> Result<Room, Error> {
         let mut written: Option<Written> = None;
+        let outcome = self.rekey_until_settled(room, rekey, &mut written, by).await;
+        // Where nothing was changed, the keys that were written will never be named.
+        if let (Err(error), Some(written)) = (&outcome, written)
+            && !error.outcome_unknown()
+        {
+            self.chore(|core, by| async move {
+                let Written { incarnation, epoch, attempt } = written;
+                sweep::lost_attempt(&core, &incarnation, epoch, &attempt, by).await
+            });
+        }
+        outcome
+    }
+
+    async fn rekey_until_settled(
+        self: &Arc<Self>,
+        room: &RoomId,
+        rekey: &Rekey,
+        written: &mut Option<Written>,
+        by: Instant,
+    ) -> Result<Room, Error> {
         loop {
-            let planned = self.plan_rekey(room, rekey, by).await;
-            let (view, roster, next, keys_up_to) = match planned {
-                Ok(Some(planned)) => planned,
-                Ok(None) => continue,
-                Err(error) => {
-                    if let Some(written) = written {
-                        self.chore(|core, by| async move {
-                            let Written { incarnation, epoch, attempt } = written;
-                            sweep::lost_attempt(&core, &incarnation, epoch, &attempt, by).await
-                        });
-                    }
-                    return Err(error);
+            let wanted = |any: &Incarnation| vec![any.ticket("*")];
+            let (view, keys_up_to) =
+                future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
+                    .await?;
+            if !view.record.encrypted() {
+                return Err(Conflict::RoomUnencrypted.into());
+            }
+            let current = view.head.epoch(room)?;
+            if rekey.from() != current {
+                return Err(Error::StaleEpoch { current });
+            }
+            // The keys go out while the roster comes in: most rekeys are right. One that comes
+            // back after losing to another change has its keys already.
+            let missing = view.head.count.abs_diff(rekey_size(rekey)) > 0;
+            let next = current.next();
+            let fits = |w: &&Written| w.incarnation == view.incarnation && Some(w.epoch) == next;
+            let roster = match (next, written.as_ref().filter(fits)) {
+                (Some(epoch), None) if !missing => {
+                    let (incarnation, attempt) = (view.incarnation.clone(), key::fresh()?);
+                    *written = Some(Written { incarnation, epoch, attempt: attempt.clone() });
+                    let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
+                    future::try_join(self.roster(&view, by), keys).await?.0
                 }
+                _ => self.roster(&view, by).await?,
             };
-            let reusable =
-                written.as_ref().filter(|w| w.incarnation == view.incarnation && w.epoch == next);
-            let attempt = match reusable {
+            let Some(roster) = roster else { continue };
+            let next = check_rekey(&view, &roster, rekey, next)?;
+            let attempt = match written.as_ref().filter(fits) {
                 Some(written) => written.attempt.clone(),
-                None => {
-                    let attempt = self.write_keys(&view.incarnation, next, rekey, by).await?;
-                    written = Some(Written {
-                        incarnation: view.incarnation.clone(),
-                        epoch: next,
-                        attempt: attempt.clone(),
-                    });
-                    attempt
-                }
+                // The sizes differed, so the check has failed.
+                None => continue,
             };
             if let Some(room) =
                 self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
@@ -115,61 +141,24 @@ impl Core {
         }
     }
 
-    /// The checks of a rekey, on one state; `None` when it changed meanwhile.
-    async fn plan_rekey(
-        &self,
-        room: &RoomId,
-        rekey: &Rekey,
-        by: Instant,
-    ) -> Result<Option<(View, Roster, Epoch, u64)>, Error> {
-        let wanted = |any: &Incarnation| vec![any.ticket("*")];
-        let (view, keys_up_to) =
-            future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys)).await?;
-        if !view.record.encrypted() {
-            return Err(Conflict::RoomUnencrypted.into());
-        }
-        let current = view.head.epoch(room)?;
-        if rekey.from() != current {
-            return Err(Error::StaleEpoch { current });
-        }
-        let Some(roster) = self.roster(&view, by).await? else { return Ok(None) };
-        for endpoint in rekey.remove() {
-            if !roster.contains_key(endpoint) {
-                return Err(no_member(room, endpoint));
-            }
-        }
-        if rekey.remove().iter().any(|e| roster.get(e).is_some_and(|record| record.owner())) {
-            return Err(Conflict::OwnerStays.into());
-        }
-        let next = current.next().ok_or(Conflict::LastEpoch)?;
-        let remaining = roster.keys().filter(|e| !rekey.remove().contains(*e));
-        let missing = remaining.filter(|e| !rekey.keys().contains_key(*e));
-        let extra = rekey.keys().keys().filter(|e| !roster.contains_key(*e));
-        if let Some(mismatch) = Conflict::keys_mismatch(missing, extra) {
-            return Err(mismatch.into());
-        }
-        Ok(Some((view, roster, next, keys_up_to)))
-    }
-
     /// Writes the keys of a new attempt, and before them that it began.
     async fn write_keys(
         &self,
         incarnation: &Incarnation,
         epoch: Epoch,
         rekey: &Rekey,
+        attempt: &str,
         by: Instant,
-    ) -> Result<String, Error> {
-        let attempt = key::fresh()?;
+    ) -> Result<(), Error> {
         let record = AttemptRecord { epoch: epoch.get() };
-        let began = put(Bucket::RoomKeys, incarnation.attempt(&attempt), &record)?;
+        let began = put(Bucket::RoomKeys, incarnation.attempt(attempt), &record)?;
         self.gateway.publish_all(Bucket::RoomKeys, vec![began], by).await?;
         let keys = rekey.keys().iter().map(|(endpoint, ciphertext)| {
-            let key = incarnation.sealed(endpoint, epoch, &attempt);
+            let key = incarnation.sealed(endpoint, epoch, attempt);
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
-        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await?;
-        Ok(attempt)
+        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await
     }
 
     /// Names the keys of an attempt, if nothing happened to the incarnation since the view.
@@ -196,8 +185,14 @@ impl Core {
             }
         }
         head.count = u64::try_from(roster.len()).unwrap_or(u64::MAX);
-        let epoch = EpochRecord { attempt: attempt.to_owned() };
-        let mut puts = vec![put(Bucket::Members, incarnation.epoch(next), &epoch)?];
+        // Which attempt made the current epoch is in the head, and needed still when the head
+        // has the next one. It is true by now, whatever becomes of this.
+        if !view.head.attempt.is_empty() {
+            let made = EpochRecord { attempt: view.head.attempt.clone() };
+            let made = put(Bucket::Members, incarnation.epoch(rekey.from()), &made)?;
+            self.gateway.publish_all(Bucket::Members, vec![made], by).await?;
+        }
+        let mut puts = Vec::new();
         if gone.len() > MOST_REMOVALS {
             head.generation = key::fresh()?;
             let members = roster.iter().map(|(endpoint, record)| {
@@ -243,7 +238,37 @@ impl Core {
     }
 }
 
-/// An attempt whose keys are all written.
+/// How many endpoints a rekey speaks of.
+fn rekey_size(rekey: &Rekey) -> u64 {
+    u64::try_from(rekey.keys().len() + rekey.remove().len()).unwrap_or(u64::MAX)
+}
+
+/// The checks that need the roster; the epoch the rekey leads to.
+fn check_rekey(
+    view: &View,
+    roster: &Roster,
+    rekey: &Rekey,
+    next: Option<Epoch>,
+) -> Result<Epoch, Error> {
+    for endpoint in rekey.remove() {
+        if !roster.contains_key(endpoint) {
+            return Err(no_member(&view.id, endpoint));
+        }
+    }
+    if rekey.remove().iter().any(|e| roster.get(e).is_some_and(MemberRecord::owner)) {
+        return Err(Conflict::OwnerStays.into());
+    }
+    let next = next.ok_or(Conflict::LastEpoch)?;
+    let remaining = roster.keys().filter(|e| !rekey.remove().contains(*e));
+    let missing = remaining.filter(|e| !rekey.keys().contains_key(*e));
+    let extra = rekey.keys().keys().filter(|e| !roster.contains_key(*e));
+    match Conflict::keys_mismatch(missing, extra) {
+        Some(mismatch) => Err(mismatch.into()),
+        None => Ok(next),
+    }
+}
+
+/// An attempt whose keys are written, or being written.
 struct Written {
     incarnation: Incarnation,
     epoch: Epoch,

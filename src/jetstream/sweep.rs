@@ -214,7 +214,11 @@ pub(super) async fn attempts(
         if record.epoch > epoch.get() {
             continue;
         }
-        let won = attempt == winner || won(core, incarnation, attempt, record.epoch, by).await?;
+        let won = if record.epoch == epoch.get() {
+            attempt == winner
+        } else {
+            won(core, incarnation, attempt, record.epoch, by).await?
+        };
         if won {
             core.gateway.purge(Bucket::RoomKeys, &entry.key, None, by).await?;
         } else {
@@ -225,7 +229,7 @@ pub(super) async fn attempts(
     Ok(())
 }
 
-/// Whether an attempt made its epoch, which is decided.
+/// Whether an attempt made its epoch, which is over.
 async fn won(
     core: &Core,
     incarnation: &Incarnation,

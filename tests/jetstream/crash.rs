@@ -216,9 +216,11 @@ async fn what_no_answer_depends_on_is_collected() {
         step.run(&store).await;
     }
     // A rekey, an addition and a creation that crash half-way.
-    for (call, messages) in
-        [(rekey(2, &[], &[0, 1, 2], "lost"), 8), (add(4, 2, "lost"), 6), (cut_short()[0].1.clone(), 5)]
-    {
+    for (call, messages) in [
+        (rekey(2, &[], &[0, 1, 2], "lost"), 8),
+        (add(4, 2, "lost"), 6),
+        (cut_short()[0].1.clone(), 5),
+    ] {
         let config = JetStreamConfig {
             prefix: "gc-".to_owned(),
             op_timeout: Duration::from_millis(100),

@@ -59,8 +59,7 @@ async fn measure() {
     let asker = server.raw().await;
     let store = Arc::new(server.open("s-").await);
     let key = UserKey::from_bytes([7; 32]);
-    let user =
-        NewUser { key, label: Label::new("u").unwrap(), admin: true, added_at: at() };
+    let user = NewUser { key, label: Label::new("u").unwrap(), admin: true, added_at: at() };
     store.bootstrap_admin(user).await.unwrap();
 
     for round in 0..3 {

@@ -140,10 +140,8 @@ async fn change(store: &JetStreamStore, room: &RoomId, rng: &mut Rng) {
             else {
                 return;
             };
-            let (remove, keep): (Vec<_>, Vec<_>) = members
-                .into_iter()
-                .map(|member| member.endpoint)
-                .partition(|e| *e == who(n));
+            let (remove, keep): (Vec<_>, Vec<_>) =
+                members.into_iter().map(|member| member.endpoint).partition(|e| *e == who(n));
             let keys = keep.into_iter().map(|e| (e, cipher("rekeyed")));
             let rekey = Rekey::new(now.epoch, remove, keys).unwrap();
             store.rekey(room, rekey).await.map(drop)
@@ -197,19 +195,15 @@ async fn of_two_admins_who_revoke_each_other_one_stays() {
         admin: true,
         added_at: at(),
     };
-    let (a, b) = tokio::join!(
-        stores[0].bootstrap_admin(user(0)),
-        stores[1].bootstrap_admin(user(255))
-    );
+    let (a, b) =
+        tokio::join!(stores[0].bootstrap_admin(user(0)), stores[1].bootstrap_admin(user(255)));
     assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
     let mut last = if a.is_ok() { 0 } else { 255 };
     for n in 1..60 {
         stores[0].add_user(user(n)).await.unwrap();
         let (old, new) = (UserKey::from_bytes([last; 32]), UserKey::from_bytes([n; 32]));
-        let (a, b) = tokio::join!(
-            stores[0].revoke_user(&old, at()),
-            stores[1].revoke_user(&new, at())
-        );
+        let (a, b) =
+            tokio::join!(stores[0].revoke_user(&old, at()), stores[1].revoke_user(&new, at()));
         assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
         assert!(stores[n as usize % 2].has_admin().await.unwrap());
         if a.is_ok() {
