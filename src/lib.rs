@@ -1,10 +1,13 @@
 //! Who is in an encrypted room: one contract, several stores, fail closed.
 //!
 //! [`Store`] is the contract as a trait; `CONTRACT.md` has it clause by clause. [`MemoryStore`]
-//! keeps everything in memory, `SqliteStore` in one file.
+//! keeps everything in memory, `SqliteStore` in one file, `JetStreamStore` on a cluster of NATS
+//! servers.
 
 mod decision;
 mod error;
+#[cfg(feature = "jetstream")]
+mod jetstream;
 mod memory;
 mod record;
 #[cfg(feature = "sqlite")]
@@ -14,6 +17,11 @@ mod types;
 
 pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
+#[cfg(all(feature = "jetstream", feature = "testing"))]
+#[doc(hidden)]
+pub use jetstream::Target;
+#[cfg(feature = "jetstream")]
+pub use jetstream::{BucketProgress, Credentials, JetStreamConfig, JetStreamStore, ReadMode, Tls};
 pub use memory::MemoryStore;
 pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
 #[cfg(feature = "sqlite")]

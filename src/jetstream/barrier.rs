@@ -1,0 +1,280 @@
+//! Proof that a quorum is there, shared by all that wait for it.
+//!
+//! A barrier is a message published to a key of its own. Its acknowledgement is a quorum write,
+//! so its sequence is at or past everything that was acknowledged before it was sent: what is
+//! read from a state that has it is as fresh as a call that began before it may ask for.
+//!
+//! A caller joins the next barrier to be sent, never one that is under way: that one may have
+//! been ordered before a write the caller knows of. The next one is sent at once, beside those
+//! under way, as long as they are few.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::Error;
+
+/// Barriers of one bucket under way at once, as long as they are answered.
+const YOUNG: usize = 4;
+/// From this age on a barrier does not keep others from being sent: its answer may be lost.
+const OLD: Duration = Duration::from_millis(20);
+/// Barriers of one bucket under way at once, answered or not.
+const MOST: usize = 64;
+
+type Sent = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
+/// Sends one barrier and waits for it, until then at the latest.
+pub(super) type Sender = Box<dyn Fn(Instant) -> Sent + Send + Sync>;
+
+/// The barriers of one bucket.
+pub(super) struct Barriers {
+    shared: Arc<Shared>,
+    op_timeout: Duration,
+    task: tokio::task::AbortHandle,
+}
+
+struct Shared {
+    /// A std lock: held for a moment, never across an await.
+    next: Mutex<Next>,
+    wanted: Notify,
+}
+
+#[derive(Default)]
+struct Next {
+    /// The barrier that will be sent next, if somebody waits for one.
+    round: Option<Arc<Round>>,
+    /// None will be sent any more.
+    ended: bool,
+}
+
+/// One barrier: how it went, once that is known.
+struct Round {
+    /// When those who wait for it must have an answer, sent or not.
+    by: Instant,
+    outcome: OnceLock<Result<u64, Error>>,
+    known: Notify,
+}
+
+impl Round {
+    fn new(by: Instant) -> Self {
+        Self { by, outcome: OnceLock::new(), known: Notify::new() }
+    }
+
+    fn tell(&self, outcome: Result<u64, Error>) {
+        // Only the first word counts.
+        let _ = self.outcome.set(outcome);
+        self.known.notify_waiters();
+    }
+
+    async fn outcome(&self) -> Result<u64, Error> {
+        let mut known = pin!(self.known.notified());
+        known.as_mut().enable();
+        if self.outcome.get().is_none() {
+            known.await;
+        }
+        self.outcome.get().cloned().unwrap_or_else(|| Err(gone()))
+    }
+}
+
+/// Tells those who wait that nobody works for them any more, should that be so: a panic must not
+/// leave anybody waiting (clause AUTH-2).
+struct Told(Arc<Round>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.tell(Err(gone()));
+    }
+}
+
+fn gone() -> Error {
+    Error::unavailable("the task that sends barriers has ended")
+}
+
+impl Barriers {
+    /// Barriers that are sent by `send`, each with `op_timeout` to succeed.
+    pub(super) fn new(send: Sender, op_timeout: Duration) -> Self {
+        let shared = Arc::new(Shared { next: Mutex::default(), wanted: Notify::new() });
+        let task = tokio::spawn(Arc::clone(&shared).run(send)).abort_handle();
+        Self { shared, op_timeout, task }
+    }
+
+    /// The sequence of a barrier that was sent after this call began.
+    pub(super) async fn pass(&self) -> Result<u64, Error> {
+        let round = {
+            let mut next = self.shared.next();
+            if next.ended {
+                return Err(gone());
+            }
+            Arc::clone(next.round.get_or_insert_with(|| {
+                self.shared.wanted.notify_one();
+                Arc::new(Round::new(Instant::now() + self.op_timeout))
+            }))
+        };
+        round.outcome().await
+    }
+}
+
+impl Drop for Barriers {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Fails whoever still waits for a round that will never be sent.
+struct Abandoned<'a>(&'a Shared);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        let mut next = self.0.next();
+        next.ended = true;
+        if let Some(round) = next.round.take() {
+            round.tell(Err(gone()));
+        }
+    }
+}
+
+impl Shared {
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn run(self: Arc<Self>, send: Sender) {
+        let _abandoned = Abandoned(&self);
+        let mut under_way = FuturesUnordered::new();
+        // When each of those under way was sent, the oldest first.
+        let mut sent_at: Vec<Instant> = Vec::new();
+        let mut wanted = false;
+        loop {
+            let now = Instant::now();
+            let young = sent_at.len().checked_sub(YOUNG).and_then(|n| sent_at.get(n));
+            let free = match young {
+                _ if sent_at.len() >= MOST => None,
+                Some(oldest_young) => Some(*oldest_young + OLD),
+                None => Some(now),
+            };
+            if wanted && free.is_some_and(|free| free <= now) {
+                // Whoever is ready to ask now is served by this one.
+                tokio::task::yield_now().await;
+                wanted = false;
+                let Some(round) = self.next().round.take() else { continue };
+                let (sent, told, at) = (send(round.by), Told(round), Instant::now());
+                sent_at.push(at);
+                under_way.push(async move {
+                    told.0.tell(sent.await);
+                    at
+                });
+                continue;
+            }
+            let late = self.next().round.as_ref().map(|round| round.by);
+            let wake = late.map(|late| free.map_or(late, |free| free.min(late)));
+            tokio::select! {
+                Some(done) = under_way.next(), if !under_way.is_empty() => {
+                    if let Some(n) = sent_at.iter().position(|at| *at == done) {
+                        sent_at.remove(n);
+                    }
+                }
+                () = self.wanted.notified() => wanted = true,
+                () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
+                    if late.is_some_and(|late| late <= Instant::now())
+                        && let Some(round) = self.next().round.take()
+                    {
+                        round.tell(Err(Error::Timeout));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Barriers numbered in the order they are sent, each of which ends when a permit is added.
+    fn barriers() -> (Arc<Barriers>, Arc<AtomicU64>, Arc<Semaphore>) {
+        let (sent, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+        let (count, gate) = (Arc::clone(&sent), Arc::clone(&permits));
+        let send: Sender = Box::new(move |by| {
+            let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+            let gate = Arc::clone(&gate);
+            Box::pin(async move {
+                match tokio::time::timeout_at(by, gate.acquire()).await {
+                    Ok(permit) => permit.unwrap().forget(),
+                    Err(_) => return Err(Error::Timeout),
+                }
+                Ok(number)
+            })
+        });
+        (Arc::new(Barriers::new(send, Duration::from_secs(5))), sent, permits)
+    }
+
+    async fn until(sent: &AtomicU64, number: u64) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while sent.load(Ordering::SeqCst) < number {
+            assert!(Instant::now() < deadline, "barrier {number} was not sent");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_one_is_under_way_gets_the_next_at_once() {
+        let (barriers, sent, permits) = barriers();
+        let pass = || {
+            let barriers = Arc::clone(&barriers);
+            tokio::spawn(async move { barriers.pass().await })
+        };
+        let first = pass();
+        until(&sent, 1).await;
+        let second = pass();
+        until(&sent, 2).await;
+        permits.add_permits(2);
+        assert_eq!(first.await.unwrap(), Ok(1));
+        assert_eq!(second.await.unwrap(), Ok(2));
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_together_share_one() {
+        let (barriers, sent, permits) = barriers();
+        permits.add_permits(10);
+        let all = (0..64).map(|_| barriers.pass()).collect::<FuturesUnordered<_>>();
+        let outcomes: Vec<_> = all.collect().await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Ok(1)), "{outcomes:?}");
+        assert_eq!(sent.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_the_timeout_though_none_is_answered() {
+        let (barriers, _, _permits) = barriers();
+        let begun = Instant::now();
+        let mut all = FuturesUnordered::new();
+        for n in 0..200 {
+            let barriers = Arc::clone(&barriers);
+            let comes = begun + Duration::from_millis(30) * n;
+            all.push(tokio::spawn(async move {
+                tokio::time::sleep_until(comes).await;
+                let outcome = tokio::time::timeout(Duration::from_millis(5001), barriers.pass());
+                outcome.await.map(|outcome| outcome.is_err())
+            }));
+        }
+        while let Some(ended) = all.next().await {
+            assert_eq!(ended.unwrap(), Ok(true));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_leaves_nobody_waiting() {
+        let send: Sender = Box::new(|_| Box::pin(async { panic!("as the test wants it") }));
+        let barriers = Barriers::new(send, Duration::from_secs(5));
+        assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
+        assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
+    }
+}

@@ -1,0 +1,59 @@
+use std::fmt;
+
+/// One of the five KV buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Bucket {
+    /// Which incarnation a room id stands for: the commit point of creation and deletion.
+    Rooms,
+    /// Each incarnation's head and its members: the commit point of every change to them.
+    Members,
+    /// From endpoint to rooms: a superset of the truth, checked against it.
+    RoomsByMember,
+    /// The sealed keys, written before what names them is committed.
+    RoomKeys,
+    /// The users, and the one record on which every admin change is decided.
+    Users,
+}
+
+impl Bucket {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Rooms, Self::Members, Self::RoomsByMember, Self::RoomKeys, Self::Users];
+
+    /// The name without the configured prefix.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Rooms => "rooms",
+            Self::Members => "members",
+            Self::RoomsByMember => "rooms_by_member",
+            Self::RoomKeys => "room_keys",
+            Self::Users => "users",
+        }
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One value per bucket.
+#[derive(Debug, Default)]
+pub(super) struct PerBucket<T>([T; 5]);
+
+impl<T> PerBucket<T> {
+    pub(super) fn new(mut make: impl FnMut(Bucket) -> T) -> Self {
+        Self(Bucket::ALL.map(&mut make))
+    }
+
+    pub(super) fn get(&self, bucket: Bucket) -> &T {
+        let [rooms, members, rooms_by_member, room_keys, users] = &self.0;
+        match bucket {
+            Bucket::Rooms => rooms,
+            Bucket::Members => members,
+            Bucket::RoomsByMember => rooms_by_member,
+            Bucket::RoomKeys => room_keys,
+            Bucket::Users => users,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Error;
+
+/// Work done after a call was answered: what it made superfluous is collected. Nothing depends
+/// on it, so its errors are nobody's; what is left undone is found and done by somebody else.
+/// Dropped, it ends.
+#[derive(Default)]
+pub(super) struct Chores {
+    /// A std lock: held to add a task or to take them all.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Chores of one client at once; past it they are left to others.
+const MOST: usize = 256;
+
+impl Chores {
+    pub(super) fn spawn(&self, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() < MOST {
+            tasks.spawn(async move {
+                let _ = work.await;
+            });
+        }
+    }
+
+    /// Waits for what is under way, until then at the latest.
+    pub(super) async fn finish(&self, by: Instant) {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let _ = timeout_at(by, all).await;
+    }
+
+    /// Ends what is under way.
+    pub(super) fn abandon(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}

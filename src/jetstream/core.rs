@@ -1,0 +1,340 @@
+//! What every call is made of: barriers, proved reads, fenced commits, chores.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future;
+use tokio::time::Instant;
+
+use crate::error::Record;
+use crate::jetstream::barrier::Barriers;
+use crate::jetstream::bucket::{Bucket, PerBucket};
+use crate::jetstream::chores::Chores;
+use crate::jetstream::gateway::{Entry, Gateway, Pause, Put, ReadError, Snapshot, WriteError};
+use crate::jetstream::key::{Incarnation, Parts};
+use crate::jetstream::record::{Fate, Head, MemberGone, MemberRecord, RoomGone, RoomRecord};
+use crate::jetstream::replica::Replica;
+use crate::jetstream::{codec, key};
+use crate::{EndpointId, Error, Member, RoomId};
+
+/// The parts that the calls share.
+pub(super) struct Core {
+    pub(super) gateway: Arc<dyn Gateway>,
+    pub(super) barriers: PerBucket<Barriers>,
+    pub(super) users: Arc<Replica>,
+    pub(super) chores: Chores,
+    pub(super) op_timeout: Duration,
+}
+
+/// What a room id stands for.
+pub(super) enum Occupant {
+    /// Nothing; the revision of the marker of the former room, 0 if there never was one.
+    Nobody(u64, Option<RoomGone>),
+    /// A room, and the revision of its record.
+    Room(RoomRecord, u64),
+}
+
+impl Occupant {
+    pub(super) fn revision(&self) -> u64 {
+        match self {
+            Self::Nobody(revision, _) | Self::Room(_, revision) => *revision,
+        }
+    }
+}
+
+/// A room and parts of its incarnation, of one moment.
+pub(super) struct View {
+    pub(super) id: RoomId,
+    pub(super) record: RoomRecord,
+    pub(super) incarnation: Incarnation,
+    pub(super) head: Head,
+    /// The revision of the head: a change planned on this view is refused once there is another.
+    pub(super) revision: u64,
+    /// What else was asked for.
+    entries: Vec<Entry>,
+}
+
+/// The members of a view's generation, and where each one's record stands.
+pub(super) type Roster = BTreeMap<EndpointId, MemberRecord>;
+
+impl View {
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// What was asked for and begins so.
+    pub(super) fn entries_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |entry| entry.key.starts_with(prefix))
+    }
+
+    /// The membership of an endpoint that was asked for.
+    pub(super) fn member(&self, endpoint: &EndpointId) -> Result<Option<MemberRecord>, Error> {
+        let key = self.incarnation.member(&self.head.generation, endpoint);
+        self.entry(&key).map_or(Ok(None), member_record)
+    }
+
+    /// The same as the contract's record.
+    pub(super) fn member_or_none(&self, endpoint: &EndpointId) -> Result<Option<Member>, Error> {
+        self.member(endpoint)?.map(|record| record.member(&self.id, endpoint)).transpose()
+    }
+}
+
+pub(super) fn member_record(entry: &Entry) -> Result<Option<MemberRecord>, Error> {
+    if entry.removal {
+        let _: MemberGone = open(Bucket::Members, entry)?;
+        return Ok(None);
+    }
+    open(Bucket::Members, entry).map(Some)
+}
+
+pub(super) fn open<T: serde::de::DeserializeOwned>(
+    bucket: Bucket,
+    entry: &Entry,
+) -> Result<T, Error> {
+    codec::open_record(bucket, &entry.key, &entry.value)
+}
+
+/// A record to be stored.
+pub(super) fn put<T: serde::Serialize>(
+    bucket: Bucket,
+    key: String,
+    record: &T,
+) -> Result<Put, Error> {
+    let value = codec::seal_record(bucket, &key, record)?;
+    Ok(Put::new(key, value))
+}
+
+/// A removal to be stored.
+pub(super) fn removal<T: serde::Serialize>(
+    bucket: Bucket,
+    key: String,
+    record: &T,
+) -> Result<Put, Error> {
+    let value = codec::seal_record(bucket, &key, record)?;
+    Ok(Put::removal(key, value))
+}
+
+pub(super) fn no_room(room: &RoomId) -> Error {
+    Error::NotFound(Record::Room(room.clone()))
+}
+
+pub(super) fn no_member(room: &RoomId, endpoint: &EndpointId) -> Error {
+    Error::NotFound(Record::Member { room: room.clone(), endpoint: endpoint.clone() })
+}
+
+/// A change to an incarnation, planned on a view of it.
+pub(super) struct Change<'a> {
+    pub(super) view: &'a View,
+    /// The id of the change, new for this plan.
+    pub(super) write: &'a str,
+    pub(super) head: Head,
+    /// What is written with the head.
+    pub(super) puts: Vec<Put>,
+}
+
+impl Core {
+    /// The sequence of a barrier that began after this call did.
+    pub(super) async fn barrier(&self, bucket: Bucket) -> Result<u64, Error> {
+        self.barriers.get(bucket).pass().await
+    }
+
+    /// What a bucket holds under the filters, at a moment after this call began.
+    pub(super) async fn read(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        by: Instant,
+    ) -> Result<Snapshot, ReadError> {
+        let sequence = self.barrier(bucket).await.map_err(ReadError::Failed)?;
+        self.gateway.read(bucket, filters, sequence, by).await
+    }
+
+    /// The same, for filters that match few keys.
+    pub(super) async fn read_few(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        by: Instant,
+    ) -> Result<Snapshot, Error> {
+        self.read(bucket, filters, by).await.map_err(|error| few(bucket, error))
+    }
+
+    /// What a room id stands for.
+    pub(super) async fn occupant(&self, room: &RoomId, by: Instant) -> Result<Occupant, Error> {
+        let key = key::room(room);
+        let snapshot = self.read_few(Bucket::Rooms, std::slice::from_ref(&key), by).await?;
+        snapshot.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
+    }
+
+    /// A room and what `wanted` names of its incarnation in `members`; `NotFound` without a room.
+    ///
+    /// The two buckets are read side by side. That is one moment all the same: an incarnation
+    /// that was named once is named from then until the room is deleted, never again after, and
+    /// changes nowhere before; so the later of the two reads, or the moment of creation or
+    /// deletion between them, is the moment. `PROTOCOL.md` has it in full.
+    pub(super) async fn view(
+        &self,
+        room: &RoomId,
+        wanted: impl Fn(&Incarnation) -> Vec<String>,
+        by: Instant,
+    ) -> Result<View, Error> {
+        let any = Incarnation::any(room);
+        let mut filters = wanted(&any);
+        filters.push(any.head());
+        let mut missed: Vec<u64> = Vec::new();
+        loop {
+            let (occupant, members) = future::try_join(
+                self.occupant(room, by),
+                self.read_few(Bucket::Members, &filters, by),
+            )
+            .await?;
+            let (record, room_revision) = match occupant {
+                Occupant::Nobody(..) => return Err(no_room(room)),
+                Occupant::Room(record, revision) => (record, revision),
+            };
+            let incarnation = Incarnation::new(room, &record.incarnation);
+            let head = members.find(&incarnation.head());
+            if let Some(head) = head {
+                let (revision, head) = (head.sequence, head_record(head)?);
+                let ours = |entry: &Entry| {
+                    key::incarnation_of(&entry.key) == Some(record.incarnation.as_str())
+                };
+                let entries = members.entries.into_iter().filter(ours).collect();
+                let id = room.clone();
+                return Ok(View { id, record, incarnation, head, revision, entries });
+            }
+            // Made or deleted between the two reads, unless it stays so: of three rounds, the
+            // members of the second were read after the room of the first, before that of the
+            // third.
+            missed.push(room_revision);
+            if missed.iter().filter(|revision| **revision == room_revision).count() == 3 {
+                let problem = "missing, though the room is there";
+                return Err(Error::corrupt(Bucket::Members.name(), incarnation.head(), problem));
+            }
+        }
+    }
+
+    /// All members of a view's room; `None` when the room has changed since.
+    pub(super) async fn roster(&self, view: &View, by: Instant) -> Result<Option<Roster>, Error> {
+        let prefix = view.incarnation.roster(&view.head.generation);
+        let head = view.incarnation.head();
+        let mut parts = Parts::for_count(view.head.count);
+        let snapshots = loop {
+            let reads = parts.filters(&prefix).into_iter().map(|filter| {
+                let filters = [filter, head.clone()];
+                async move {
+                    // A state that has this head has all that was written with it.
+                    self.gateway.read(Bucket::Members, &filters, view.revision, by).await
+                }
+            });
+            match future::try_join_all(reads).await {
+                Ok(snapshots) => break snapshots,
+                Err(ReadError::TooMany) if let Some(finer) = parts.finer() => parts = finer,
+                Err(error) => return Err(few(Bucket::Members, error)),
+            }
+        };
+        let mut roster = Roster::new();
+        for snapshot in snapshots {
+            if snapshot.find(&head).is_none_or(|head| head.sequence != view.revision) {
+                return Ok(None);
+            }
+            for entry in snapshot.entries.iter().filter(|entry| entry.key != head) {
+                let endpoint = key::parse_member(&entry.key).ok_or_else(|| {
+                    let problem = "a key that this program does not write";
+                    Error::corrupt(Bucket::Members.name(), &*entry.key, problem)
+                })?;
+                if let Some(record) = member_record(entry)? {
+                    roster.insert(endpoint, record);
+                }
+            }
+        }
+        if u64::try_from(roster.len()) != Ok(view.head.count) {
+            let (found, count) = (roster.len(), view.head.count);
+            let problem = format!("says {count} members, but there are {found}");
+            return Err(Error::corrupt(Bucket::Members.name(), head, problem));
+        }
+        Ok(Some(roster))
+    }
+
+    /// Makes a change happen, in one atomic batch, if nothing else happened to the incarnation
+    /// since the view. `false`: it did not and will not happen.
+    pub(super) async fn commit(&self, change: Change<'_>, by: Instant) -> Result<bool, Error> {
+        let Change { view, write, head, mut puts } = change;
+        let version = head.version;
+        let key = view.incarnation.head();
+        // The head comes last: were a batch ever seen in part, what is not yet counted would be
+        // corrupt rather than believed.
+        puts.push(put(Bucket::Members, key.clone(), &head)?.expecting(view.revision));
+        let mut doubt = false;
+        let mut pause = Pause::new(by);
+        loop {
+            let sent = match puts.as_slice() {
+                // On one replica a batch costs the server a directory on disk.
+                [head] => self.gateway.publish(Bucket::Members, head.clone(), by).await,
+                all => self.gateway.batch(Bucket::Members, all.to_vec(), by).await,
+            };
+            let error = match sent {
+                Ok(_) => return Ok(true),
+                Err(WriteError::Refused) if !doubt => return Ok(false),
+                Err(WriteError::Failed(error)) if !doubt => return Err(error),
+                Err(WriteError::Refused) => Error::Timeout,
+                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => error,
+            };
+            doubt = true;
+            let filters = [key.clone()];
+            let now = self.read_few(Bucket::Members, &filters, by).await;
+            match now.map_err(in_doubt)?.find(&key).map(head_record).transpose()? {
+                Some(now) => match now.fate(version, write) {
+                    Fate::Done => return Ok(true),
+                    Fate::Lost => return Ok(false),
+                    Fate::Open => {}
+                    Fate::Unknown => return Err(Error::Timeout),
+                },
+                // The room was deleted meanwhile, after this or without it.
+                None => return Err(Error::Timeout),
+            }
+            pause.after(error).await.map_err(in_doubt)?;
+        }
+    }
+
+    /// Work that is nobody's call, with the time a long call has.
+    pub(super) fn chore<F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>, Instant) -> F)
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let by = Instant::now() + self.op_timeout * 10;
+        self.chores.spawn(work(Arc::clone(self), by));
+    }
+}
+
+/// An error met while a write's outcome is open leaves it so.
+pub(super) fn in_doubt(error: Error) -> Error {
+    if error.outcome_unknown() { error } else { Error::unavailable(error) }
+}
+
+pub(super) fn few(bucket: Bucket, error: ReadError) -> Error {
+    match error {
+        ReadError::Failed(error) => error,
+        ReadError::TooMany => Error::unavailable(format!(
+            "{bucket} holds more under one key than can be read at once"
+        )),
+    }
+}
+
+fn head_record(entry: &Entry) -> Result<Head, Error> {
+    if entry.removal {
+        let problem = "removed by hand: a head goes only with its room";
+        return Err(Error::corrupt(Bucket::Members.name(), &*entry.key, problem));
+    }
+    open(Bucket::Members, entry)
+}
+
+pub(super) fn occupant(entry: &Entry) -> Result<Occupant, Error> {
+    if entry.removal {
+        let gone = open(Bucket::Rooms, entry)?;
+        return Ok(Occupant::Nobody(entry.sequence, Some(gone)));
+    }
+    Ok(Occupant::Room(open(Bucket::Rooms, entry)?, entry.sequence))
+}

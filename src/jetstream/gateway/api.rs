@@ -1,0 +1,189 @@
+//! JetStream's administration interface: requests and answers as JSON, only the fields we use.
+
+use serde::{Deserialize, Serialize};
+
+use crate::jetstream::gateway::wire::ApiError;
+
+/// A stream's settings as the server has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "the server's settings, field by field")]
+pub(in crate::jetstream) struct Settings {
+    pub(in crate::jetstream) name: String,
+    #[serde(default)]
+    pub(in crate::jetstream) subjects: Vec<String>,
+    #[serde(default)]
+    pub(in crate::jetstream) retention: String,
+    #[serde(default)]
+    pub(in crate::jetstream) storage: String,
+    #[serde(default)]
+    pub(in crate::jetstream) discard: String,
+    #[serde(default)]
+    pub(in crate::jetstream) max_msgs_per_subject: i64,
+    #[serde(default)]
+    pub(in crate::jetstream) max_msgs: i64,
+    #[serde(default)]
+    pub(in crate::jetstream) max_bytes: i64,
+    #[serde(default)]
+    pub(in crate::jetstream) max_age: i64,
+    #[serde(default)]
+    pub(in crate::jetstream) max_msg_size: i64,
+    #[serde(default)]
+    pub(in crate::jetstream) num_replicas: u8,
+    #[serde(default)]
+    pub(in crate::jetstream) allow_direct: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) allow_atomic: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) allow_rollup_hdrs: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) deny_delete: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) deny_purge: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) discard_new_per_subject: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) no_ack: bool,
+    #[serde(default)]
+    pub(in crate::jetstream) sealed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::jetstream) persist_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::jetstream) mirror: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::jetstream) sources: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::jetstream) subject_transform: Option<serde_json::Value>,
+    /// What we do not know stays as it is when we change a setting.
+    #[serde(flatten)]
+    pub(in crate::jetstream) others: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Settings {
+    /// The settings of a bucket we make.
+    pub(super) fn new(name: String, subject: String, replicas: u8) -> Self {
+        Self {
+            name,
+            subjects: vec![subject],
+            retention: "limits".to_owned(),
+            storage: "file".to_owned(),
+            discard: "new".to_owned(),
+            max_msgs_per_subject: 1,
+            max_msgs: -1,
+            max_bytes: -1,
+            max_msg_size: -1,
+            num_replicas: replicas,
+            allow_direct: true,
+            allow_atomic: true,
+            allow_rollup_hdrs: true,
+            deny_delete: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// A bucket as it is.
+#[derive(Clone, Debug)]
+pub(in crate::jetstream) struct BucketState {
+    pub(in crate::jetstream) settings: Settings,
+    /// When its stream was made: another stream has another.
+    pub(in crate::jetstream) created: String,
+    pub(in crate::jetstream) status: BucketStatus,
+}
+
+/// How many servers keep a bucket, and how many of them are up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::jetstream) struct BucketStatus {
+    pub(in crate::jetstream) replicas: u8,
+    pub(in crate::jetstream) current: u8,
+}
+
+#[derive(Deserialize)]
+pub(super) struct StreamInfo {
+    config: Option<Settings>,
+    #[serde(default)]
+    created: String,
+    cluster: Option<ClusterInfo>,
+    pub(super) error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ClusterInfo {
+    #[serde(default)]
+    leader: Option<String>,
+    #[serde(default)]
+    replicas: Vec<PeerInfo>,
+}
+
+#[derive(Deserialize)]
+struct PeerInfo {
+    #[serde(default)]
+    current: bool,
+    #[serde(default)]
+    offline: bool,
+    #[serde(default)]
+    lag: u64,
+}
+
+impl StreamInfo {
+    /// The bucket's state, `None` when the answer has none.
+    pub(super) fn state(self) -> Option<BucketState> {
+        let settings = self.config?;
+        let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
+        let status = match self.cluster {
+            // A single server that is no cluster.
+            None => BucketStatus { replicas: 1, current: 1 },
+            Some(cluster) => {
+                let led = usize::from(cluster.leader.is_some_and(|name| !name.is_empty()));
+                let up = |peer: &&PeerInfo| peer.current && !peer.offline && peer.lag == 0;
+                let current = cluster.replicas.iter().filter(up).count();
+                BucketStatus {
+                    replicas: count(cluster.replicas.len() + 1),
+                    current: count(current + led),
+                }
+            }
+        };
+        Some(BucketState { settings, created: self.created, status })
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct MultiLast<'a> {
+    pub(super) multi_last: &'a [&'a str],
+}
+
+#[derive(Serialize)]
+pub(super) struct Purge<'a> {
+    pub(super) filter: &'a str,
+    /// Purge what is before this sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) seq: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct CreateConsumer<'a> {
+    pub(super) stream_name: &'a str,
+    pub(super) config: ConsumerSettings<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ConsumerSettings<'a> {
+    pub(super) name: &'a str,
+    pub(super) deliver_subject: &'a str,
+    pub(super) deliver_policy: &'a str,
+    pub(super) opt_start_seq: u64,
+    pub(super) ack_policy: &'a str,
+    pub(super) replay_policy: &'a str,
+    pub(super) flow_control: bool,
+    /// Nanoseconds.
+    pub(super) idle_heartbeat: u64,
+    /// Nanoseconds.
+    pub(super) inactive_threshold: u64,
+    pub(super) num_replicas: u8,
+    pub(super) mem_storage: bool,
+}
+
+/// An answer of which only the failure matters.
+#[derive(Deserialize)]
+pub(super) struct Plain {
+    pub(super) error: Option<ApiError>,
+}

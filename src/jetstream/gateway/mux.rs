@@ -1,0 +1,102 @@
+//! One subscription for all answers.
+//!
+//! Every request has a reply subject of its own below one inbox; answers are sorted by it. So a
+//! read of many messages costs no subscription of its own, and all that wait are told at once
+//! when the connection is gone.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_nats::Message;
+use tokio::sync::oneshot;
+
+/// Hands every answer to the one who waits for it.
+pub(super) struct Mux {
+    inbox: String,
+    next: AtomicU64,
+    /// A std lock: held only to look one waiter up.
+    waiting: Mutex<HashMap<u64, Waiter>>,
+}
+
+enum Waiter {
+    One(oneshot::Sender<Message>),
+    /// All messages up to the one with a status, which ends them.
+    Many(Vec<Message>, oneshot::Sender<Vec<Message>>),
+}
+
+/// A place in the queue for an answer; given up when dropped.
+pub(super) struct Waiting<T> {
+    mux: Arc<Mux>,
+    id: u64,
+    pub(super) reply: String,
+    answer: oneshot::Receiver<T>,
+}
+
+impl<T> Waiting<T> {
+    /// The answer; `None` when the connection was lost first.
+    pub(super) async fn answer(&mut self) -> Option<T> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        self.mux.waiters().remove(&self.id);
+    }
+}
+
+impl Mux {
+    pub(super) fn new(inbox: String) -> Arc<Self> {
+        Arc::new(Self { inbox, next: AtomicU64::new(0), waiting: Mutex::default() })
+    }
+
+    /// What to subscribe to.
+    pub(super) fn subject(&self) -> String {
+        format!("{}.*", self.inbox)
+    }
+
+    pub(super) fn one(self: &Arc<Self>) -> Waiting<Message> {
+        self.wait(Waiter::One)
+    }
+
+    pub(super) fn many(self: &Arc<Self>) -> Waiting<Vec<Message>> {
+        self.wait(|sender| Waiter::Many(Vec::new(), sender))
+    }
+
+    fn wait<T>(self: &Arc<Self>, waiter: impl FnOnce(oneshot::Sender<T>) -> Waiter) -> Waiting<T> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.waiters().insert(id, waiter(sender));
+        Waiting { mux: Arc::clone(self), id, reply: format!("{}.{id}", self.inbox), answer }
+    }
+
+    /// Nothing panics under this lock; should it, the map is still a map.
+    fn waiters(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn deliver(&self, message: Message) {
+        let id = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
+        let Some(id) = id else { return };
+        let mut waiters = self.waiters();
+        match waiters.get_mut(&id) {
+            Some(Waiter::Many(messages, _)) if message.status.is_none() => messages.push(message),
+            Some(_) => match waiters.remove(&id) {
+                Some(Waiter::One(sender)) => drop(sender.send(message)),
+                Some(Waiter::Many(mut messages, sender)) => {
+                    messages.push(message);
+                    drop(sender.send(messages));
+                }
+                None => {}
+            },
+            // Who waited has given up.
+            None => {}
+        }
+    }
+
+    /// No answer to what was asked so far will come.
+    pub(super) fn lose_all(&self) {
+        self.waiters().clear();
+    }
+}

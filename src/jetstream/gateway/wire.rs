@@ -1,0 +1,161 @@
+//! How the server says things: headers, acknowledgements, error numbers.
+
+use async_nats::{HeaderMap, Message};
+use serde::Deserialize;
+
+use crate::Error;
+use crate::jetstream::gateway::{Put, WriteError};
+
+pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
+pub(super) const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+pub(super) const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+pub(super) const KV_OPERATION: &str = "KV-Operation";
+pub(super) const SUBJECT: &str = "Nats-Subject";
+pub(super) const SEQUENCE: &str = "Nats-Sequence";
+pub(super) const UP_TO: &str = "Nats-UpTo-Sequence";
+pub(super) const PENDING: &str = "Nats-Num-Pending";
+pub(super) const LAST_CONSUMER: &str = "Nats-Last-Consumer";
+pub(super) const STALLED: &str = "Nats-Consumer-Stalled";
+
+/// An error as JetStream's API and acknowledgements give it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct ApiError {
+    #[serde(default)]
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) err_code: u32,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+pub(super) const STREAM_NOT_FOUND: u32 = 10_059;
+pub(super) const STREAM_EXISTS: u32 = 10_058;
+pub(super) const NOT_CLUSTERED: u32 = 10_074;
+pub(super) const NO_PEERS: u32 = 10_005;
+pub(super) const NOT_ENABLED: [u32; 2] = [10_039, 10_076];
+const WRONG_LAST_SEQUENCE: [u32; 2] = [10_071, 10_164];
+const BATCH_INCOMPLETE: u32 = 10_176;
+const TOO_MANY_BATCHES: u32 = 10_210;
+const BATCHES_DISABLED: u32 = 10_174;
+const STORE_FAILED: u32 = 10_077;
+const NO_ROOM: [u32; 3] = [10_002, 10_023, 10_047];
+
+#[derive(Deserialize)]
+struct PubAck {
+    #[serde(default)]
+    seq: u64,
+    error: Option<ApiError>,
+}
+
+/// What an acknowledgement of a publish says.
+#[derive(Debug)]
+pub(super) enum Ack {
+    Stored(u64),
+    /// Nothing of it is stored or ever will be, and it is safe and useful to send it again.
+    Again(Error),
+    Not(WriteError),
+}
+
+/// Reads the answer to a publish to the stream `stream`.
+pub(super) fn ack(stream: &str, message: &Message) -> Ack {
+    if status(message) == Some(503) {
+        return Ack::Again(no_leader(stream));
+    }
+    let Ok(ack) = serde_json::from_slice::<PubAck>(&message.payload) else {
+        let error = format!("the server's answer about {stream} cannot be read");
+        return Ack::Not(WriteError::Unknown(Error::unavailable(error)));
+    };
+    let Some(error) = ack.error else { return Ack::Stored(ack.seq) };
+    let text = format!("stream {stream}: {} ({})", error.description, error.err_code);
+    match error.err_code {
+        code if WRONG_LAST_SEQUENCE.contains(&code) => Ack::Not(WriteError::Refused),
+        BATCH_INCOMPLETE | TOO_MANY_BATCHES => Ack::Again(Error::unavailable(text)),
+        BATCHES_DISABLED => Ack::Not(WriteError::Failed(Error::unavailable(format!(
+            "{text}; switch allow_atomic on for it (nats-server 2.12 or later)"
+        )))),
+        // Both are checked before the message is proposed.
+        code if NO_ROOM.contains(&code)
+            || code == STORE_FAILED && error.description.contains("maximum") =>
+        {
+            Ack::Not(WriteError::Failed(Error::unavailable(format!(
+                "{text}; nothing more can be stored until its limit is raised or space is freed"
+            ))))
+        }
+        _ => Ack::Not(WriteError::Unknown(Error::unavailable(text))),
+    }
+}
+
+pub(super) fn no_leader(stream: &str) -> Error {
+    Error::unavailable(format!("stream {stream} has no leader that answers just now"))
+}
+
+pub(super) fn status(message: &Message) -> Option<u16> {
+    message.status.map(|status| status.as_u16())
+}
+
+pub(super) fn header<'a>(message: &'a Message, name: &'static str) -> Option<&'a str> {
+    Some(message.headers.as_ref()?.get(name)?.as_str())
+}
+
+pub(super) fn number(message: &Message, name: &'static str) -> Option<u64> {
+    header(message, name)?.parse().ok()
+}
+
+/// Whether a stored message marks its key as deleted.
+pub(super) fn is_removal(message: &Message) -> bool {
+    header(message, KV_OPERATION).is_some_and(|operation| operation != "PUT")
+}
+
+/// The headers that say what a put says.
+pub(super) fn headers(put: &Put) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if put.removal {
+        headers.insert(KV_OPERATION, "DEL");
+    }
+    if let Some(sequence) = put.expect {
+        headers.insert(EXPECTED, sequence.to_string());
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn message(payload: &str) -> Message {
+        Message {
+            subject: "a".into(),
+            reply: None,
+            payload: payload.to_owned().into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: payload.len(),
+        }
+    }
+
+    fn error(code: u32, description: &str) -> String {
+        format!(
+            r#"{{"error":{{"code":400,"err_code":{code},"description":"{description}"}},"seq":0}}"#
+        )
+    }
+
+    #[rstest]
+    #[case::stored(r#"{"stream":"KV_a","seq":7}"#, "Stored(7)")]
+    #[case::refused(&error(10_071, "wrong last sequence: 3"), "Not(Refused)")]
+    #[case::refused_too(&error(10_164, "wrong last sequence"), "Not(Refused)")]
+    #[case::incomplete(&error(10_176, "incomplete"), "Again")]
+    #[case::busy(&error(10_210, "too many"), "Again")]
+    #[case::disabled(&error(10_174, "atomic publish is disabled"), "Not(Failed")]
+    #[case::full(&error(10_077, "maximum bytes exceeded"), "Not(Failed")]
+    #[case::disk(&error(10_077, "no space left on device"), "Not(Unknown")]
+    #[case::anything_else(&error(10_008, "temporarily unavailable"), "Not(Unknown")]
+    #[case::garbage("{", "Not(Unknown")]
+    fn acknowledgements(#[case] payload: &str, #[case] expected: &str) {
+        let ack = format!("{:?}", ack("KV_a", &message(payload)));
+        assert!(ack.starts_with(expected), "{ack}");
+    }
+}

@@ -1,0 +1,329 @@
+//! The one place that turns ids into bucket keys and back.
+//!
+//! A KV key is made of tokens joined by dots, of the characters `[-/_=a-zA-Z0-9]`. An id becomes
+//! one token: its letters, digits, `-` and `_` as they are, every other byte as `=` and two
+//! upper-case hex digits. That is injective, reversible, at most 384 characters long (a key, at
+//! most 850, stays far below the 4,000 a server takes) and lets an operator read plain names. Tokens
+//! of our own begin with `=` and a lower-case letter, which no id's token can.
+
+use data_encoding::BASE32HEX_NOPAD;
+
+use crate::{EndpointId, Epoch, Error, RoomId, UserKey};
+
+/// Published to, to learn that a quorum is there; its content means nothing.
+pub(super) const BARRIER: &str = "=barrier";
+/// Says which version of this layout the bucket has.
+pub(super) const FORMAT: &str = "=format";
+/// The record on which every admin change is decided.
+pub(super) const ADMINS: &str = "=admins";
+
+/// An id as one token.
+pub(super) fn token(id: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut token = String::with_capacity(id.len() + 8);
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            token.push(char::from(byte));
+        } else {
+            token.push('=');
+            for digit in [byte >> 4, byte & 15] {
+                token.push(HEX.get(usize::from(digit)).copied().map_or('0', char::from));
+            }
+        }
+    }
+    token
+}
+
+/// The id of a token; `None` for what [`token`] never makes.
+pub(super) fn id(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'=' => {
+                let digit = |b: u8| match b {
+                    b'0'..=b'9' => Some(b - b'0'),
+                    b'A'..=b'F' => Some(b - b'A' + 10),
+                    _ => None,
+                };
+                digit(rest.next()?)? << 4 | digit(rest.next()?)?
+            }
+            plain => plain,
+        });
+    }
+    let id = String::from_utf8(bytes).ok()?;
+    (token(&id) == text).then_some(id)
+}
+
+/// A new id that nobody else has or will have: 80 random bits.
+pub(super) fn fresh() -> Result<String, Error> {
+    let mut bytes = [0_u8; 10];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::unavailable(format!("no random numbers to be had: {error}")))?;
+    Ok(BASE32HEX_NOPAD.encode(&bytes).to_ascii_lowercase())
+}
+
+/// Two hex digits by which a large listing is read in 16 or 256 parts, each small enough for one
+/// request: the two halves of an FNV-1a hash, folded to a byte.
+fn shard(token: &str) -> (char, char) {
+    let mut hash: u32 = 0x811c_9dc5;
+    for byte in token.bytes() {
+        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    }
+    hash ^= hash >> 16;
+    hash ^= hash >> 8;
+    let digit = |n: u32| char::from_digit(n & 15, 16).unwrap_or('0');
+    (digit(hash >> 4), digit(hash))
+}
+
+/// In how many parts a listing is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    One,
+    Sixteen,
+    Many,
+}
+
+impl Parts {
+    /// Enough parts for so many records, with room to spare below the 1,024 of one request.
+    pub(super) fn for_count(count: u64) -> Self {
+        match count {
+            0..=990 => Self::One,
+            991..=12_000 => Self::Sixteen,
+            _ => Self::Many,
+        }
+    }
+
+    /// The next finer division, if there is one.
+    pub(super) fn finer(self) -> Option<Self> {
+        match self {
+            Self::One => Some(Self::Sixteen),
+            Self::Sixteen => Some(Self::Many),
+            Self::Many => None,
+        }
+    }
+
+    /// The filters that together match everything sharded below `prefix`.
+    pub(super) fn filters(self, prefix: &str) -> Vec<String> {
+        const DIGITS: &str = "0123456789abcdef";
+        match self {
+            Self::One => vec![format!("{prefix}.*.*.>")],
+            Self::Sixteen => DIGITS.chars().map(|a| format!("{prefix}.{a}.*.>")).collect(),
+            Self::Many => DIGITS
+                .chars()
+                .flat_map(|a| DIGITS.chars().map(move |b| format!("{prefix}.{a}.{b}.>")))
+                .collect(),
+        }
+    }
+}
+
+/// `rooms`: what a room id stands for.
+pub(super) fn room(room: &RoomId) -> String {
+    token(room.as_str())
+}
+
+/// The common beginning of all that belongs to one incarnation of a room, in `members` and in
+/// `room_keys`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Incarnation {
+    room: String,
+    id: String,
+}
+
+impl Incarnation {
+    pub(super) fn new(room: &RoomId, id: &str) -> Self {
+        Self { room: token(room.as_str()), id: id.to_owned() }
+    }
+
+    /// Every incarnation of a room there is or was: for filters.
+    pub(super) fn any(room: &RoomId) -> Self {
+        Self::new(room, "*")
+    }
+
+    /// All of it.
+    pub(super) fn everything(&self) -> String {
+        format!("{}.{}.>", self.room, self.id)
+    }
+
+    /// `members`: its head.
+    pub(super) fn head(&self) -> String {
+        format!("{}.{}.=h", self.room, self.id)
+    }
+
+    /// `members`: which attempt made an epoch.
+    pub(super) fn epoch(&self, epoch: Epoch) -> String {
+        format!("{}.{}.=e.{epoch}", self.room, self.id)
+    }
+
+    /// `members`: something left to be collected; `*` for all.
+    pub(super) fn ticket(&self, id: &str) -> String {
+        format!("{}.{}.=g.{id}", self.room, self.id)
+    }
+
+    /// `members`: the roster of one generation; `*` for any.
+    pub(super) fn roster(&self, generation: &str) -> String {
+        format!("{}.{}.{generation}", self.room, self.id)
+    }
+
+    /// `members`: a member in the roster of one generation; `*` for any.
+    pub(super) fn member(&self, generation: &str, endpoint: &EndpointId) -> String {
+        let endpoint = token(endpoint.as_str());
+        let (a, b) = shard(&endpoint);
+        format!("{}.{}.{generation}.{a}.{b}.{endpoint}", self.room, self.id)
+    }
+
+    /// `room_keys`: the key an attempt made for one endpoint and epoch.
+    pub(super) fn sealed(&self, endpoint: &EndpointId, epoch: Epoch, attempt: &str) -> String {
+        format!("{}.{}.{}.{epoch}.{attempt}", self.room, self.id, token(endpoint.as_str()))
+    }
+
+    /// `room_keys`: every key of one endpoint.
+    pub(super) fn sealed_to(&self, endpoint: &EndpointId) -> String {
+        format!("{}.{}.{}.*.*", self.room, self.id, token(endpoint.as_str()))
+    }
+
+    /// `room_keys`: every key of one attempt to rekey.
+    pub(super) fn sealed_by(&self, epoch: Epoch, attempt: &str) -> String {
+        format!("{}.{}.*.{epoch}.{attempt}", self.room, self.id)
+    }
+
+    /// `room_keys`: that an attempt to rekey began; `*` for all.
+    pub(super) fn attempt(&self, attempt: &str) -> String {
+        format!("{}.{}.=a.{attempt}", self.room, self.id)
+    }
+
+    /// `rooms_by_member`: the entry of one membership.
+    pub(super) fn index(&self, endpoint: &EndpointId, membership: &str) -> String {
+        let (a, b) = shard(&self.room);
+        let endpoint = token(endpoint.as_str());
+        format!("{endpoint}.{a}.{b}.{}.{}.{membership}", self.room, self.id)
+    }
+
+    /// `rooms_by_member`: the entries of all memberships.
+    pub(super) fn index_of_all(&self) -> String {
+        let (a, b) = shard(&self.room);
+        format!("*.{a}.{b}.{}.{}.*", self.room, self.id)
+    }
+}
+
+/// `rooms_by_member`: the beginning of all of an endpoint's entries.
+pub(super) fn index_prefix(endpoint: &EndpointId) -> String {
+    token(endpoint.as_str())
+}
+
+/// `rooms_by_member`: rewritten whenever an entry was added for the endpoint.
+pub(super) fn index_count(endpoint: &EndpointId) -> String {
+    format!("{}.=n", token(endpoint.as_str()))
+}
+
+/// What the key of an index entry says.
+pub(super) struct IndexKey<'a> {
+    pub(super) room: RoomId,
+    pub(super) incarnation: &'a str,
+    pub(super) membership: &'a str,
+}
+
+/// Reads the key of an index entry; `None` for what is none.
+pub(super) fn parse_index(key: &str) -> Option<IndexKey<'_>> {
+    let mut tokens = key.split('.').skip(3);
+    let (room, incarnation, membership) = (tokens.next()?, tokens.next()?, tokens.next()?);
+    let room = RoomId::new(id(room)?).ok()?;
+    tokens.next().is_none().then_some(IndexKey { room, incarnation, membership })
+}
+
+/// The endpoint of a member's key; `None` for what is none.
+pub(super) fn parse_member(key: &str) -> Option<EndpointId> {
+    let mut tokens = key.split('.').skip(5);
+    let endpoint = EndpointId::new(id(tokens.next()?)?).ok()?;
+    tokens.next().is_none().then_some(endpoint)
+}
+
+/// The incarnation that a key in `members` or `room_keys` belongs to.
+pub(super) fn incarnation_of(key: &str) -> Option<&str> {
+    key.split('.').nth(1)
+}
+
+/// The last token of a key.
+pub(super) fn last_token(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+/// `users`: a user.
+pub(super) fn user(user: &UserKey) -> String {
+    user.to_string()
+}
+
+/// The user of a key in `users`; `None` for what is none.
+pub(super) fn parse_user(key: &str) -> Option<UserKey> {
+    let user: UserKey = key.parse().ok()?;
+    (user.to_string() == key).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("ops", "ops")]
+    #[case("a.b", "a=2Eb")]
+    #[case("*", "=2A")]
+    #[case("=2A", "=3D2A")]
+    #[case("Ops", "Ops")]
+    #[case(" ", "=20")]
+    #[case("é", "=C3=A9")]
+    #[case("e\u{301}", "e=CC=81")]
+    #[case("🦀", "=F0=9F=A6=80")]
+    #[case("=h", "=3Dh")]
+    fn tokens(#[case] plain: &str, #[case] encoded: &str) {
+        assert_eq!(token(plain), encoded);
+        assert_eq!(id(encoded).as_deref(), Some(plain));
+    }
+
+    #[rstest]
+    #[case::own_token("=h")]
+    #[case::lower_case_hex("=2e")]
+    #[case::cut("=2")]
+    #[case::needless("=41")]
+    #[case::raw("a.b")]
+    #[case::not_utf8("=FF")]
+    fn what_is_no_token(#[case] text: &str) {
+        assert_eq!(id(text), None);
+    }
+
+    #[test]
+    fn the_longest_key_is_far_below_the_servers_limit() {
+        let long = "🦀".repeat(32);
+        let (room, endpoint) = (RoomId::new(&long).unwrap(), EndpointId::new(&long).unwrap());
+        let inc = Incarnation::new(&room, &fresh().unwrap());
+        for key in [
+            inc.sealed(&endpoint, Epoch::MAX, &fresh().unwrap()),
+            inc.member(&fresh().unwrap(), &endpoint),
+            inc.index(&endpoint, &fresh().unwrap()),
+        ] {
+            assert!(key.len() <= 850, "{} characters", key.len());
+        }
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        let (room, endpoint) = (RoomId::new("a.b").unwrap(), EndpointId::new("*").unwrap());
+        let inc = Incarnation::new(&room, "i1");
+        let index = inc.index(&endpoint, "m1");
+        let parsed = parse_index(&index).unwrap();
+        assert_eq!((parsed.room, parsed.incarnation, parsed.membership), (room, "i1", "m1"));
+        assert_eq!(parse_member(&inc.member("g1", &endpoint)), Some(endpoint));
+        assert_eq!(incarnation_of(&inc.head()), Some("i1"));
+    }
+
+    #[test]
+    fn shards_are_even() {
+        let mut counts = std::collections::HashMap::new();
+        for n in 0..10_000 {
+            *counts.entry(shard(&format!("endpoint-{n}")).0).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 16);
+        assert!(counts.values().all(|n| (500..760).contains(n)), "{counts:?}");
+    }
+}

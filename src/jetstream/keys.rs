@@ -1,0 +1,306 @@
+//! Sealed keys: written first, under names nobody looks at; named, all at once, by the change
+//! that makes them count.
+
+use std::sync::Arc;
+
+use futures_util::future;
+use tokio::time::Instant;
+
+use crate::error::{Conflict, Record};
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
+use crate::jetstream::gateway::{MAX_BATCH, Put};
+use crate::jetstream::key::{self, Incarnation};
+use crate::jetstream::record::{
+    AttemptRecord, EpochRecord, GoneMember, MemberGone, MemberRecord, Ticket,
+};
+use crate::jetstream::{codec, sweep};
+use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
+
+/// The most removals that are written as such; more are a new generation of the roster. What is
+/// left of a batch is for the head, the epoch and the tickets.
+const MOST_REMOVALS: usize = MAX_BATCH - 50;
+/// Endpoints on one ticket: with ids of any legal length, far below the size of a message.
+const TICKET: usize = 2000;
+
+impl Core {
+    /// The key of an endpoint for an epoch, or for the current one.
+    pub(super) async fn key(
+        &self,
+        room: &RoomId,
+        endpoint: &EndpointId,
+        epoch: Option<Epoch>,
+        by: Instant,
+    ) -> Result<SealedKey, Error> {
+        let missing = || {
+            let (room, endpoint) = (room.clone(), endpoint.clone());
+            Error::NotFound(Record::Key { room, endpoint, epoch })
+        };
+        let wanted = |any: &Incarnation| {
+            let mut wanted = vec![any.member("*", endpoint)];
+            wanted.extend(epoch.map(|epoch| any.epoch(epoch)));
+            wanted
+        };
+        let mut missed: Option<u64> = None;
+        loop {
+            let (view, sequence) =
+                future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
+                    .await?;
+            let Some(key) = name_of_key(&view, endpoint, epoch)? else { return Err(missing()) };
+            let read =
+                self.gateway.read(Bucket::RoomKeys, std::slice::from_ref(&key), sequence, by);
+            let snapshot = read.await.map_err(|error| super::core::few(Bucket::RoomKeys, error))?;
+            if let Some(entry) = snapshot.find(&key).filter(|entry| !entry.removal) {
+                // Written once, before it was named: it is what it was when it was.
+                let bytes = codec::open(Bucket::RoomKeys, &key, &entry.value)?;
+                let ciphertext = Ciphertext::new(bytes).map_err(|error| {
+                    Error::corrupt(Bucket::RoomKeys.name(), &*key, error.to_string())
+                })?;
+                let epoch = epoch.map_or_else(|| view.head.epoch(room), Ok)?;
+                let (room, endpoint) = (room.clone(), endpoint.clone());
+                return Ok(SealedKey { room, epoch, endpoint, ciphertext });
+            }
+            // Named after the barrier of the keys, or collected after the view; but not if the
+            // same incarnation stood before and after a read that has not got it.
+            if missed == Some(view.revision) {
+                let problem = "missing, though the room names it";
+                let still = self.view(room, |_| Vec::new(), by).await?;
+                if still.revision == view.revision {
+                    return Err(Error::corrupt(Bucket::RoomKeys.name(), key, problem));
+                }
+            }
+            missed = Some(view.revision);
+        }
+    }
+
+    pub(super) async fn rekey(
+        self: &Arc<Self>,
+        room: &RoomId,
+        rekey: &Rekey,
+        by: Instant,
+    ) -> Result<Room, Error> {
+        let mut written: Option<Written> = None;
+        let outcome = self.rekey_until_settled(room, rekey, &mut written, by).await;
+        // Where nothing was changed, the keys that were written will never be named.
+        if let (Err(error), Some(written)) = (&outcome, written)
+            && !error.outcome_unknown()
+        {
+            self.chore(|core, by| async move {
+                let Written { incarnation, epoch, attempt } = written;
+                sweep::lost_attempt(&core, &incarnation, epoch, &attempt, by).await
+            });
+        }
+        outcome
+    }
+
+    async fn rekey_until_settled(
+        self: &Arc<Self>,
+        room: &RoomId,
+        rekey: &Rekey,
+        written: &mut Option<Written>,
+        by: Instant,
+    ) -> Result<Room, Error> {
+        loop {
+            let wanted = |any: &Incarnation| vec![any.ticket("*")];
+            let (view, keys_up_to) =
+                future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
+                    .await?;
+            if !view.record.encrypted() {
+                return Err(Conflict::RoomUnencrypted.into());
+            }
+            let current = view.head.epoch(room)?;
+            if rekey.from() != current {
+                return Err(Error::StaleEpoch { current });
+            }
+            // The keys go out while the roster comes in: most rekeys are right. One that comes
+            // back after losing to another change has its keys already.
+            let missing = view.head.count.abs_diff(rekey_size(rekey)) > 0;
+            let next = current.next();
+            let fits = |w: &&Written| w.incarnation == view.incarnation && Some(w.epoch) == next;
+            let roster = match (next, written.as_ref().filter(fits)) {
+                (Some(epoch), None) if !missing => {
+                    let (incarnation, attempt) = (view.incarnation.clone(), key::fresh()?);
+                    *written = Some(Written { incarnation, epoch, attempt: attempt.clone() });
+                    let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
+                    future::try_join(self.roster(&view, by), keys).await?.0
+                }
+                _ => self.roster(&view, by).await?,
+            };
+            let Some(roster) = roster else { continue };
+            let next = check_rekey(&view, &roster, rekey, next)?;
+            let attempt = match written.as_ref().filter(fits) {
+                Some(written) => written.attempt.clone(),
+                // The sizes differed, so the check has failed.
+                None => continue,
+            };
+            if let Some(room) =
+                self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
+            {
+                return Ok(room);
+            }
+        }
+    }
+
+    /// Writes the keys of a new attempt, and before them that it began.
+    async fn write_keys(
+        &self,
+        incarnation: &Incarnation,
+        epoch: Epoch,
+        rekey: &Rekey,
+        attempt: &str,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let record = AttemptRecord { epoch: epoch.get() };
+        let began = put(Bucket::RoomKeys, incarnation.attempt(attempt), &record)?;
+        self.gateway.publish_all(Bucket::RoomKeys, vec![began], by).await?;
+        let keys = rekey.keys().iter().map(|(endpoint, ciphertext)| {
+            let key = incarnation.sealed(endpoint, epoch, attempt);
+            let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
+            Put::new(key, value)
+        });
+        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await
+    }
+
+    /// Names the keys of an attempt, if nothing happened to the incarnation since the view.
+    #[allow(clippy::too_many_arguments, reason = "one plan, made by the caller alone")]
+    async fn commit_rekey(
+        self: &Arc<Self>,
+        view: &View,
+        mut roster: Roster,
+        rekey: &Rekey,
+        next: Epoch,
+        attempt: &str,
+        keys_up_to: u64,
+        by: Instant,
+    ) -> Result<Option<Room>, Error> {
+        let (write, incarnation) = (key::fresh()?, &view.incarnation);
+        let mut head = view.head.next(&write);
+        head.set_epoch(next);
+        attempt.clone_into(&mut head.attempt);
+        head.rekey_due = false;
+        let mut gone = Vec::new();
+        for endpoint in rekey.remove() {
+            if let Some(record) = roster.remove(endpoint) {
+                gone.push(GoneMember { endpoint: endpoint.as_str().to_owned(), id: record.id });
+            }
+        }
+        head.count = u64::try_from(roster.len()).unwrap_or(u64::MAX);
+        // Which attempt made the current epoch is in the head, and needed still when the head
+        // has the next one. It is true by now, whatever becomes of this.
+        if !view.head.attempt.is_empty() {
+            let made = EpochRecord { attempt: view.head.attempt.clone() };
+            let made = put(Bucket::Members, incarnation.epoch(rekey.from()), &made)?;
+            self.gateway.publish_all(Bucket::Members, vec![made], by).await?;
+        }
+        let mut puts = Vec::new();
+        if gone.len() > MOST_REMOVALS {
+            head.generation = key::fresh()?;
+            let members = roster.iter().map(|(endpoint, record)| {
+                put(Bucket::Members, incarnation.member(&head.generation, endpoint), record)
+            });
+            let members = members.collect::<Result<Vec<_>, _>>()?;
+            self.gateway.publish_all(Bucket::Members, members, by).await?;
+        } else {
+            for (endpoint, member) in rekey.remove().iter().zip(&gone) {
+                let key = incarnation.member(&head.generation, endpoint);
+                puts.push(removal(Bucket::Members, key, &MemberGone { id: member.id.clone() })?);
+            }
+        }
+        let mut tickets = Vec::new();
+        for (n, gone) in gone.chunks(TICKET).enumerate() {
+            let generation = view.head.generation.clone();
+            let ticket = Ticket { keys_up_to, generation, gone: gone.to_vec() };
+            let key = incarnation.ticket(&format!("{write}-{n}"));
+            puts.push(put(Bucket::Members, key.clone(), &ticket)?);
+            tickets.push((key, ticket));
+        }
+        let generation = head.generation.clone();
+        let room = view.record.room(&view.id, &head)?;
+        if self.commit(Change { view, write: &write, head, puts }, by).await? {
+            for (key, ticket) in tickets {
+                sweep::ticket(self, incarnation, key, ticket);
+            }
+            sweep::tickets_of(self, view);
+            let incarnation = incarnation.clone();
+            let attempt = attempt.to_owned();
+            self.chore(|core, by| async move {
+                sweep::attempts(&core, &incarnation, next, &attempt, by).await
+            });
+            return Ok(Some(room));
+        }
+        if generation != view.head.generation {
+            let filter = format!("{}.>", incarnation.roster(&generation));
+            self.chore(|core, by| async move {
+                core.gateway.purge(Bucket::Members, &filter, None, by).await
+            });
+        }
+        Ok(None)
+    }
+}
+
+/// How many endpoints a rekey speaks of.
+fn rekey_size(rekey: &Rekey) -> u64 {
+    u64::try_from(rekey.keys().len() + rekey.remove().len()).unwrap_or(u64::MAX)
+}
+
+/// The checks that need the roster; the epoch the rekey leads to.
+fn check_rekey(
+    view: &View,
+    roster: &Roster,
+    rekey: &Rekey,
+    next: Option<Epoch>,
+) -> Result<Epoch, Error> {
+    for endpoint in rekey.remove() {
+        if !roster.contains_key(endpoint) {
+            return Err(no_member(&view.id, endpoint));
+        }
+    }
+    if rekey.remove().iter().any(|e| roster.get(e).is_some_and(MemberRecord::owner)) {
+        return Err(Conflict::OwnerStays.into());
+    }
+    let next = next.ok_or(Conflict::LastEpoch)?;
+    let remaining = roster.keys().filter(|e| !rekey.remove().contains(*e));
+    let missing = remaining.filter(|e| !rekey.keys().contains_key(*e));
+    let extra = rekey.keys().keys().filter(|e| !roster.contains_key(*e));
+    match Conflict::keys_mismatch(missing, extra) {
+        Some(mismatch) => Err(mismatch.into()),
+        None => Ok(next),
+    }
+}
+
+/// An attempt whose keys are written, or being written.
+struct Written {
+    incarnation: Incarnation,
+    epoch: Epoch,
+    attempt: String,
+}
+
+/// Under which key the endpoint's sealed key stands; `None` when it has none for the epoch.
+fn name_of_key(
+    view: &View,
+    endpoint: &EndpointId,
+    epoch: Option<Epoch>,
+) -> Result<Option<String>, Error> {
+    if !view.record.encrypted() {
+        return Ok(None);
+    }
+    let Some(record) = view.member(endpoint)? else { return Ok(None) };
+    let current = view.head.epoch(&view.id)?;
+    let joined = record.member(&view.id, endpoint)?.joined_epoch;
+    let at = epoch.unwrap_or(current);
+    if at < joined || at > current {
+        return Ok(None);
+    }
+    let attempt = if at == joined {
+        // The key it came with.
+        record.id
+    } else if at == current {
+        view.head.attempt.clone()
+    } else {
+        match view.entry(&view.incarnation.epoch(at)) {
+            Some(entry) => open::<EpochRecord>(Bucket::Members, entry)?.attempt,
+            None => return Ok(None),
+        }
+    };
+    Ok(Some(view.incarnation.sealed(endpoint, at, &attempt)))
+}

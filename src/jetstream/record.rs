@@ -1,0 +1,370 @@
+//! What is stored, as it is stored. Ids stand in it as plain text; numbers are checked on the way
+//! back into our types, so that a wrong one is [`Error::Corrupt`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::jetstream::bucket::Bucket;
+use crate::{
+    EndpointId, Epoch, Error, Label, Member, NewRoom, Role, Room, RoomId, Timestamp, User, UserKey,
+};
+
+/// How many of the latest writes a record remembers, so that a writer that lost its answer can
+/// tell whether its write was one of them.
+const REMEMBERED: usize = 32;
+
+/// `rooms`: the incarnation that a room id stands for, and what of it never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoomRecord {
+    pub(super) incarnation: String,
+    /// The revision this replaced: 0, or that of the marker of the former room.
+    pub(super) over: u64,
+    owner: String,
+    encrypted: bool,
+    created_at: i64,
+}
+
+impl RoomRecord {
+    pub(super) fn new(new: &NewRoom, incarnation: String, over: u64) -> Self {
+        Self {
+            incarnation,
+            over,
+            owner: new.owner.as_str().to_owned(),
+            encrypted: new.owner_key.is_some(),
+            created_at: new.created_at.as_millis(),
+        }
+    }
+
+    /// The room, with what its head says of it.
+    pub(super) fn room(&self, id: &RoomId, head: &Head) -> Result<Room, Error> {
+        let corrupt = |problem: String| Error::corrupt(Bucket::Rooms.name(), id.as_str(), problem);
+        Ok(Room {
+            id: id.clone(),
+            owner: EndpointId::new(&self.owner).map_err(|error| corrupt(error.to_string()))?,
+            encrypted: self.encrypted,
+            epoch: head.epoch(id)?,
+            rekey_due: head.rekey_due,
+            created_at: Timestamp::from_millis(self.created_at),
+        })
+    }
+
+    pub(super) fn encrypted(&self) -> bool {
+        self.encrypted
+    }
+}
+
+/// `rooms`: what a deletion leaves, for good: it makes sure that no late writer, who saw the id
+/// unused before the former room was made, can succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RoomGone {
+    pub(super) incarnation: String,
+    /// The revision this replaced.
+    pub(super) over: u64,
+    /// Who deleted it.
+    pub(super) write: String,
+}
+
+/// `members`: the state of one incarnation. Every change to the incarnation is one atomic batch
+/// that replaces this, and is refused when somebody else was faster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    /// Grows by one with every change.
+    pub(super) version: u64,
+    /// The revision of the room's key that its creator saw: unless that is still the newest, an
+    /// incarnation that the room's record does not name will never be named.
+    pub(super) planned: u64,
+    /// Under which generation the members stand.
+    pub(super) generation: String,
+    /// How many members there are: a roster of another size is corrupt.
+    pub(super) count: u64,
+    epoch: u64,
+    /// The rekey that made the current epoch; empty at the first.
+    pub(super) attempt: String,
+    pub(super) rekey_due: bool,
+    /// The ids of the latest changes, the newest last: `recent.last()` made `version`.
+    recent: Vec<String>,
+}
+
+/// What became of a write whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is there.
+    Done,
+    /// It is not there and can never be.
+    Lost,
+    /// It is not there, but nothing keeps it from arriving still.
+    Open,
+    /// Too much happened since to tell.
+    Unknown,
+}
+
+fn remember(recent: &mut Vec<String>, write: &str) {
+    recent.push(write.to_owned());
+    if recent.len() > REMEMBERED {
+        recent.remove(0);
+    }
+}
+
+/// What became of the write that was to make `version`, by a record that is at `now`.
+fn fate(recent: &[String], now: u64, version: u64, write: &str) -> Fate {
+    if now < version {
+        return Fate::Open;
+    }
+    let back = usize::try_from(now - version).unwrap_or(usize::MAX);
+    match recent.iter().rev().nth(back) {
+        Some(made_by) if made_by == write => Fate::Done,
+        Some(_) => Fate::Lost,
+        None => Fate::Unknown,
+    }
+}
+
+impl Head {
+    pub(super) fn first(room: &Room, planned: u64, generation: String, write: &str) -> Self {
+        Self {
+            version: 1,
+            planned,
+            generation,
+            count: 1,
+            epoch: room.epoch.get(),
+            attempt: String::new(),
+            rekey_due: false,
+            recent: vec![write.to_owned()],
+        }
+    }
+
+    pub(super) fn epoch(&self, room: &RoomId) -> Result<Epoch, Error> {
+        Epoch::new(self.epoch).map_err(|error| {
+            Error::corrupt(Bucket::Members.name(), room.as_str(), error.to_string())
+        })
+    }
+
+    pub(super) fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch.get();
+    }
+
+    /// The head that the change `write` makes of this one, before its own fields are set.
+    pub(super) fn next(&self, write: &str) -> Self {
+        let mut next = self.clone();
+        next.version += 1;
+        remember(&mut next.recent, write);
+        next
+    }
+
+    /// What became of the change `write` that was to make `version`.
+    pub(super) fn fate(&self, version: u64, write: &str) -> Fate {
+        fate(&self.recent, self.version, version, write)
+    }
+}
+
+/// `members`: one membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemberRecord {
+    /// The membership's own id: an endpoint that comes back gets another. It is also the attempt
+    /// under which the key it came with stands.
+    pub(super) id: String,
+    owner: bool,
+    joined_epoch: u64,
+    added_at: i64,
+}
+
+impl MemberRecord {
+    pub(super) fn new(id: String, member: &Member) -> Self {
+        Self {
+            id,
+            owner: member.role == Role::Owner,
+            joined_epoch: member.joined_epoch.get(),
+            added_at: member.added_at.as_millis(),
+        }
+    }
+
+    pub(super) fn owner(&self) -> bool {
+        self.owner
+    }
+
+    pub(super) fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
+        let joined_epoch = Epoch::new(self.joined_epoch).map_err(|error| {
+            Error::corrupt(Bucket::Members.name(), endpoint.as_str(), error.to_string())
+        })?;
+        Ok(Member {
+            room: room.clone(),
+            endpoint: endpoint.clone(),
+            role: if self.owner { Role::Owner } else { Role::Member },
+            joined_epoch,
+            added_at: Timestamp::from_millis(self.added_at),
+        })
+    }
+}
+
+/// `members`: what the end of a membership leaves, until it is collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemberGone {
+    pub(super) id: String,
+}
+
+/// `members`: which rekey made an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EpochRecord {
+    pub(super) attempt: String,
+}
+
+/// `members`: written with the change that ended memberships, gone when what they left in the
+/// other buckets is: whoever changes the room next collects it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ticket {
+    /// Their keys stand at or below this sequence of `room_keys`; what stands above it is of a
+    /// later membership.
+    pub(super) keys_up_to: u64,
+    /// The generation the memberships stood in; one that is not the head's any more goes as a
+    /// whole.
+    pub(super) generation: String,
+    pub(super) gone: Vec<GoneMember>,
+}
+
+/// A membership that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GoneMember {
+    pub(super) endpoint: String,
+    pub(super) id: String,
+}
+
+/// `rooms_by_member`: one membership, possible, actual or former.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IndexRecord {
+    pub(super) fence: Fence,
+    /// The epoch of the key that was written with it.
+    pub(super) epoch: u64,
+}
+
+/// The revision that the write behind an index entry was planned against: once that is not the
+/// newest any more, a membership that is not there will never be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Fence {
+    /// Of the room's key, for its creation.
+    Room(u64),
+    /// Of the incarnation's head, for a new member.
+    Head(u64),
+}
+
+/// `room_keys`: written before the keys of a rekey, so that those of one that lost or crashed are
+/// found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AttemptRecord {
+    pub(super) epoch: u64,
+}
+
+/// `users`: a user. There is no deletion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UserRecord {
+    label: String,
+    pub(super) admin: bool,
+    pub(super) revoked: bool,
+    added_at: i64,
+    revoked_at: Option<i64>,
+    /// The write that made this revision.
+    pub(super) write: String,
+}
+
+impl UserRecord {
+    pub(super) fn new(user: &User, write: &str) -> Self {
+        Self {
+            label: user.label.as_str().to_owned(),
+            admin: user.admin,
+            revoked: user.revoked,
+            added_at: user.added_at.as_millis(),
+            revoked_at: user.revoked_at.map(Timestamp::as_millis),
+            write: write.to_owned(),
+        }
+    }
+
+    /// The same user, revoked.
+    pub(super) fn revoke(&self, at: Timestamp, write: &str) -> Self {
+        let (revoked_at, write) = (Some(at.as_millis()), write.to_owned());
+        Self { revoked: true, revoked_at, write, ..self.clone() }
+    }
+
+    pub(super) fn user(&self, key: &UserKey) -> Result<User, Error> {
+        let corrupt =
+            |problem: String| Error::corrupt(Bucket::Users.name(), key.to_string(), problem);
+        if self.revoked != self.revoked_at.is_some() {
+            return Err(corrupt("revoked without a time, or the other way round".to_owned()));
+        }
+        Ok(User {
+            key: *key,
+            label: Label::new(&self.label).map_err(|error| corrupt(error.to_string()))?,
+            admin: self.admin,
+            revoked: self.revoked,
+            added_at: Timestamp::from_millis(self.added_at),
+            revoked_at: self.revoked_at.map(Timestamp::from_millis),
+        })
+    }
+}
+
+/// `users`: the record on which bootstrap and the last admin are decided (clauses USER-1,
+/// USER-4). It exists exactly when an admin was ever made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admins {
+    pub(super) version: u64,
+    pub(super) active: u64,
+    recent: Vec<String>,
+}
+
+impl Admins {
+    /// The record after the change `write`.
+    pub(super) fn next(&self, active: u64, write: &str) -> Self {
+        let mut next = Self { version: self.version + 1, active, recent: self.recent.clone() };
+        remember(&mut next.recent, write);
+        next
+    }
+
+    pub(super) fn fate(&self, version: u64, write: &str) -> Fate {
+        fate(&self.recent, self.version, version, write)
+    }
+}
+
+/// Every bucket: whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FormatRecord {
+    /// [`codec::FORMAT_VERSION`](super::codec::FORMAT_VERSION).
+    pub(super) membership_format: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::not_yet(3, "w3", Fate::Open)]
+    #[case::newest(2, "w2", Fate::Done)]
+    #[case::older(1, "w1", Fate::Done)]
+    #[case::overtaken(2, "other", Fate::Lost)]
+    #[case::overtaken_long_ago(1, "other", Fate::Lost)]
+    fn the_fate_of_a_write(#[case] version: u64, #[case] write: &str, #[case] fate: Fate) {
+        let admins = Admins::default().next(1, "w1").next(2, "w2");
+        assert_eq!(admins.fate(version, write), fate);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_unknown() {
+        let mut admins = Admins::default();
+        for n in 0..REMEMBERED + 1 {
+            admins = admins.next(1, &format!("w{n}"));
+        }
+        assert_eq!(admins.fate(1, "w0"), Fate::Unknown);
+        assert_eq!(admins.fate(2, "w1"), Fate::Done);
+        assert_eq!(admins.recent.len(), REMEMBERED);
+    }
+}

@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use futures_util::future;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::Core;
+use crate::jetstream::gateway::Pause;
+
+/// How far a bucket has come to a new number of replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketProgress {
+    /// The bucket, without its prefix.
+    pub bucket: &'static str,
+    /// How many servers are to keep it.
+    pub wanted: u8,
+    /// How many do.
+    pub replicas: u8,
+    /// How many of them have everything.
+    pub current: u8,
+}
+
+impl BucketProgress {
+    /// Whether as many servers as wanted have everything.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.replicas == self.wanted && self.current == self.wanted
+    }
+}
+
+impl Core {
+    /// Has all buckets kept by `wanted` servers, and waits until all of them have everything.
+    pub(super) async fn set_replicas(
+        &self,
+        wanted: u8,
+        progress: &(dyn Fn(&[BucketProgress]) + Send + Sync),
+        by: Instant,
+    ) -> Result<(), Error> {
+        let change = Bucket::ALL.map(|bucket| self.gateway.set_replicas(bucket, wanted, by));
+        future::try_join_all(change).await?;
+        let mut said = Vec::new();
+        loop {
+            let states = Bucket::ALL.map(|bucket| self.gateway.bucket(bucket, by));
+            let states = future::try_join_all(states).await?;
+            let now: Vec<_> = Bucket::ALL
+                .into_iter()
+                .zip(states)
+                .filter_map(|(bucket, state)| {
+                    let status = state?.status;
+                    let (replicas, current) = (status.replicas, status.current);
+                    Some(BucketProgress { bucket: bucket.name(), wanted, replicas, current })
+                })
+                .collect();
+            if now != said {
+                progress(&now);
+                said.clone_from(&now);
+            }
+            if now.len() == Bucket::ALL.len() && now.iter().all(BucketProgress::is_done) {
+                return Ok(());
+            }
+            let mut pause = Pause::new(by);
+            pause.after(Error::Timeout).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

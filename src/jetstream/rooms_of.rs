@@ -1,0 +1,244 @@
+//! The rooms of an endpoint: the index names candidates, the rooms themselves decide.
+//!
+//! The index is a superset of the truth: an entry is written before the membership it is for,
+//! removed after its end, and never written again. A counter of the endpoint is rewritten with
+//! every new entry. So while the counter stands still, no membership begins that the entries
+//! read before do not name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future;
+use tokio::time::Instant;
+
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::{Core, Occupant, few, member_record, occupant, open};
+use crate::jetstream::gateway::{Entry, ReadError, Snapshot};
+use crate::jetstream::key::{self, Incarnation, Parts};
+use crate::jetstream::record::{Head, IndexRecord};
+use crate::jetstream::sweep;
+use crate::{EndpointId, Error, Page, Room, RoomId};
+
+/// Keys named in one request: with keys of any legal length, far below the size a server takes.
+const CHUNK: usize = 400;
+
+/// What the index says of an endpoint.
+struct Index {
+    /// The revision of the endpoint's counter.
+    count: u64,
+    rooms: BTreeMap<RoomId, Vec<Possible>>,
+}
+
+/// A membership that is, was or may become one.
+#[derive(Clone)]
+pub(super) struct Possible {
+    pub(super) key: String,
+    pub(super) sequence: u64,
+    pub(super) incarnation: Incarnation,
+    pub(super) incarnation_id: String,
+    pub(super) membership: String,
+    pub(super) record: IndexRecord,
+}
+
+/// The rooms among some candidates that the endpoint is in, and the candidates that are none.
+struct Checked {
+    rooms: BTreeMap<RoomId, Room>,
+    stale: Vec<Stale>,
+}
+
+/// A candidate that is no room of the endpoint, by these revisions of its room and head.
+pub(super) struct Stale {
+    pub(super) room: RoomId,
+    pub(super) possible: Possible,
+    revisions: (u64, u64),
+}
+
+impl Core {
+    pub(super) async fn rooms_of(
+        self: &Arc<Self>,
+        endpoint: &EndpointId,
+        page: &Page<RoomId>,
+        by: Instant,
+    ) -> Result<Vec<Room>, Error> {
+        loop {
+            let index = self.index(endpoint, by).await?;
+            let mut candidates = index
+                .rooms
+                .into_iter()
+                .skip_while(|(room, _)| page.after().is_some_and(|after| room <= after));
+            let mut asked = Vec::new();
+            let mut found = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
+            // Most candidates are rooms; the rest is made up for in further rounds.
+            while found.rooms.len() < page.limit() {
+                let missing = page.limit() - found.rooms.len();
+                let next: Vec<_> = candidates.by_ref().take(missing).collect();
+                if next.is_empty() {
+                    break;
+                }
+                let more = self.check(endpoint, &next, by).await?;
+                found.rooms.extend(more.rooms);
+                found.stale.extend(more.stale);
+                asked.extend(next);
+            }
+            // A moment at which all of that held together: no membership began since the index
+            // was read, and what was found is found again. None of it can have changed and come
+            // back: memberships and incarnations are never repeated, epochs only grow, and a
+            // rekey that is due stays due within an epoch. A candidate that is none may have
+            // become one and ended between the two looks, but not with the same revisions.
+            if self.index_count(endpoint, by).await? != index.count {
+                continue;
+            }
+            let again = self.check(endpoint, &asked, by).await?;
+            let revisions = |checked: &Checked| -> Vec<_> {
+                checked.stale.iter().map(|stale| stale.revisions).collect()
+            };
+            if again.rooms != found.rooms || revisions(&again) != revisions(&found) {
+                continue;
+            }
+            if !again.stale.is_empty() {
+                let endpoint = endpoint.clone();
+                self.chore(|core, by| async move {
+                    sweep::stale_entries(&core, &endpoint, again.stale, by).await
+                });
+            }
+            return Ok(found.rooms.into_values().collect());
+        }
+    }
+
+    async fn index_count(&self, endpoint: &EndpointId, by: Instant) -> Result<u64, Error> {
+        let key = key::index_count(endpoint);
+        let snapshot = self.read_few(Bucket::RoomsByMember, std::slice::from_ref(&key), by).await?;
+        Ok(snapshot.find(&key).map_or(0, |entry| entry.sequence))
+    }
+
+    /// Everything the index has of an endpoint.
+    async fn index(&self, endpoint: &EndpointId, by: Instant) -> Result<Index, Error> {
+        let (prefix, count_key) = (key::index_prefix(endpoint), key::index_count(endpoint));
+        let sequence = self.barrier(Bucket::RoomsByMember).await?;
+        let mut parts = Parts::One;
+        let snapshots = loop {
+            let reads = parts.filters(&prefix).into_iter().map(|filter| {
+                let filters = [filter, count_key.clone()];
+                async move { self.gateway.read(Bucket::RoomsByMember, &filters, sequence, by).await }
+            });
+            match future::try_join_all(reads).await {
+                Ok(snapshots) => break snapshots,
+                Err(ReadError::TooMany) if let Some(finer) = parts.finer() => parts = finer,
+                Err(error) => return Err(few(Bucket::RoomsByMember, error)),
+            }
+        };
+        // Parts of different counts are different moments; the caller finds the counter changed.
+        let counts = snapshots.iter().map(|part| part.find(&count_key).map_or(0, |e| e.sequence));
+        let count = counts.min().unwrap_or(0);
+        let mut rooms: BTreeMap<RoomId, Vec<Possible>> = BTreeMap::new();
+        for entry in snapshots.iter().flat_map(|part| &part.entries) {
+            if entry.key != count_key && !entry.removal {
+                let (room, possible) = possible(entry)?;
+                rooms.entry(room).or_default().push(possible);
+            }
+        }
+        Ok(Index { count, rooms })
+    }
+
+    /// Which candidates are rooms of the endpoint.
+    async fn check(
+        &self,
+        endpoint: &EndpointId,
+        candidates: &[(RoomId, Vec<Possible>)],
+        by: Instant,
+    ) -> Result<Checked, Error> {
+        let mut rooms = Vec::new();
+        let mut members = Vec::new();
+        for (room, possible) in candidates {
+            rooms.push(key::room(room));
+            for possible in possible {
+                members.push(possible.incarnation.head());
+                members.push(possible.incarnation.member("*", endpoint));
+            }
+        }
+        let (rooms, members) = future::try_join(
+            self.read_chunks(Bucket::Rooms, rooms, by),
+            self.read_chunks(Bucket::Members, members, by),
+        )
+        .await?;
+        let mut checked = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
+        for (room, possible) in candidates {
+            let occupant = rooms.get(&key::room(room)).map(occupant).transpose()?;
+            for possible in possible {
+                match the_room(room, endpoint, occupant.as_ref(), possible, &members)? {
+                    Some(found) => {
+                        checked.rooms.insert(room.clone(), found);
+                    }
+                    None => {
+                        let head = members.get(&possible.incarnation.head());
+                        let revisions = (
+                            occupant.as_ref().map_or(0, Occupant::revision),
+                            head.map_or(0, |entry| entry.sequence),
+                        );
+                        let (room, possible) = (room.clone(), possible.clone());
+                        checked.stale.push(Stale { room, possible, revisions });
+                    }
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    /// The same as `read_few` for any number of keys; the chunks may be of different moments.
+    async fn read_chunks(
+        &self,
+        bucket: Bucket,
+        keys: Vec<String>,
+        by: Instant,
+    ) -> Result<Found, Error> {
+        if keys.is_empty() {
+            return Ok(Found::default());
+        }
+        let sequence = self.barrier(bucket).await?;
+        let reads = keys.chunks(CHUNK).map(|chunk| self.gateway.read(bucket, chunk, sequence, by));
+        let snapshots: Vec<Snapshot> =
+            future::try_join_all(reads).await.map_err(|error| few(bucket, error))?;
+        let entries = snapshots.into_iter().flat_map(|snapshot| snapshot.entries);
+        Ok(entries.map(|entry| (entry.key.clone(), entry)).collect())
+    }
+}
+
+type Found = BTreeMap<String, Entry>;
+
+fn possible(entry: &Entry) -> Result<(RoomId, Possible), Error> {
+    let place = Bucket::RoomsByMember;
+    let parsed = key::parse_index(&entry.key).ok_or_else(|| {
+        Error::corrupt(place.name(), &*entry.key, "a key that this program does not write")
+    })?;
+    let possible = Possible {
+        key: entry.key.clone(),
+        sequence: entry.sequence,
+        incarnation: Incarnation::new(&parsed.room, parsed.incarnation),
+        incarnation_id: parsed.incarnation.to_owned(),
+        membership: parsed.membership.to_owned(),
+        record: open(place, entry)?,
+    };
+    Ok((parsed.room, possible))
+}
+
+/// The room, if this possible membership is one.
+fn the_room(
+    id: &RoomId,
+    endpoint: &EndpointId,
+    occupant: Option<&Occupant>,
+    possible: &Possible,
+    members: &Found,
+) -> Result<Option<Room>, Error> {
+    let Some(Occupant::Room(record, _)) = occupant else { return Ok(None) };
+    if record.incarnation != possible.incarnation_id {
+        return Ok(None);
+    }
+    let Some(head) = members.get(&possible.incarnation.head()) else { return Ok(None) };
+    let head: Head = open(Bucket::Members, head)?;
+    let member = members.get(&possible.incarnation.member(&head.generation, endpoint));
+    let member = member.map_or(Ok(None), member_record)?;
+    if member.is_none_or(|member| member.id != possible.membership) {
+        return Ok(None);
+    }
+    record.room(id, &head).map(Some)
+}

@@ -1,0 +1,366 @@
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::decision::{self, Standing};
+use crate::jetstream::barrier::{Barriers, Sender};
+use crate::jetstream::bucket::{Bucket, PerBucket};
+use crate::jetstream::chores::Chores;
+use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
+use crate::jetstream::core::Core;
+use crate::jetstream::gateway::{Gateway, NatsGateway, Put, WriteError};
+use crate::jetstream::life::Life;
+use crate::jetstream::replica::Replica;
+use crate::jetstream::replicas::BucketProgress;
+use crate::jetstream::{key, provision};
+use crate::{
+    Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
+    RoomId, SealedKey, Store, Timestamp, User, UserKey,
+};
+
+/// How many times `op_timeout` the long calls may take (clause TIME-1).
+const LONG: u32 = 10;
+
+/// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
+///
+/// It needs nats-server 2.12 or later. What it acknowledged survives the loss of a minority of
+/// the servers that keep it; it survives the power cut of all of them only where they run with
+/// `sync_interval: always` (by default JetStream syncs to disk every two minutes).
+///
+/// Everything runs in background tasks of the tokio runtime that [`open`](Self::open) was called
+/// in. They end with [`close`](Store::close), or when the store is dropped.
+pub struct JetStreamStore {
+    core: Arc<Core>,
+    life: Arc<Life>,
+    op_timeout: Duration,
+    freshness: Freshness,
+    #[cfg(feature = "testing")]
+    nats: Arc<NatsGateway>,
+}
+
+/// How a decision knows that the copy of the users is fresh enough.
+enum Freshness {
+    /// By a barrier of its own.
+    Proved,
+    /// By a barrier that began less than this ago.
+    Recent { bound: Duration, proof: Arc<Proof>, renewal: AbortHandle },
+}
+
+/// When the latest barrier of `users` began that the copy has reached.
+struct Proof {
+    epoch: Instant,
+    /// Nanoseconds since `epoch`; 0: there was none.
+    began: AtomicU64,
+}
+
+impl Proof {
+    fn new() -> Self {
+        Self { epoch: Instant::now(), began: AtomicU64::new(0) }
+    }
+
+    fn set(&self, began: Instant) {
+        let nanos = began.saturating_duration_since(self.epoch).as_nanos();
+        self.began.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
+    fn is_younger_than(&self, bound: Duration) -> bool {
+        let began = self.began.load(Ordering::Acquire);
+        began > 0 && self.epoch.elapsed() < Duration::from_nanos(began).saturating_add(bound)
+    }
+}
+
+impl JetStreamStore {
+    /// Connects, makes the five buckets where they are absent, and checks them where they are
+    /// there; within ten times `op_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12, more
+    /// replicas than servers, and a bucket whose settings would break the contract;
+    /// [`Corrupt`](Error::Corrupt) for buckets of another format or another program;
+    /// [`Unavailable`](Error::Unavailable) where no server answers, refuses the credentials or
+    /// has no JetStream.
+    pub async fn open(config: JetStreamConfig) -> Result<Self, Error> {
+        config.check()?;
+        let by = Instant::now() + config.op_timeout * LONG;
+        let connected = Instant::now() + config.op_timeout;
+        let nats = Arc::new(NatsGateway::connect(&config, connected).await?);
+        provision::check_version(&nats.server_version())?;
+        provision::all(&*nats, &config.prefix, config.replicas, by).await?;
+        let gateway: Arc<dyn Gateway> = Arc::<NatsGateway>::clone(&nats);
+
+        let users = Arc::new(Replica::default());
+        users.set_kick(gateway.feed(Bucket::Users, Arc::<Replica>::clone(&users)));
+        let proof = Arc::new(Proof::new());
+        let barriers = PerBucket::new(|bucket| {
+            let send = match bucket {
+                Bucket::Users => users_barrier(&gateway, &users, &proof),
+                _ => barrier(&gateway, bucket),
+            };
+            Barriers::new(send, config.op_timeout)
+        });
+        let op_timeout = config.op_timeout;
+        let core =
+            Arc::new(Core { gateway, barriers, users, chores: Chores::default(), op_timeout });
+        let freshness = match config.read_mode {
+            ReadMode::Linearizable => Freshness::Proved,
+            ReadMode::BoundedStaleness { bound } => {
+                let renewal = tokio::spawn(renew(Arc::clone(&core), bound)).abort_handle();
+                Freshness::Recent { bound, proof, renewal }
+            }
+        };
+        let store = Self {
+            core,
+            life: Arc::default(),
+            op_timeout,
+            freshness,
+            #[cfg(feature = "testing")]
+            nats,
+        };
+        // The copy of the users is there before the first question is.
+        store.core.barrier(Bucket::Users).await?;
+        Ok(store)
+    }
+
+    /// Has every bucket kept by `replicas` servers, and returns once all of them have everything;
+    /// meanwhile the store goes on working. `progress` is told of every step. Takes at most ten
+    /// times `op_timeout`; after an error it may be called again.
+    ///
+    /// Errors: `Invalid` for a number outside 1 to 5 or above that of the servers.
+    pub async fn set_replicas(
+        &self,
+        replicas: u8,
+        progress: impl Fn(&[BucketProgress]) + Send + Sync,
+    ) -> Result<(), Error> {
+        self.life.check()?;
+        check_replicas(replicas)?;
+        self.long(async |by| self.core.set_replicas(replicas, &progress, by).await).await
+    }
+
+    async fn call<T>(
+        &self,
+        call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.life.call(self.op_timeout, call).await
+    }
+
+    async fn long<T>(
+        &self,
+        call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.life.call(self.op_timeout * LONG, call).await
+    }
+
+    async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
+        match &self.freshness {
+            Freshness::Proved => self.life.quick(self.core.standing(key)).await,
+            Freshness::Recent { bound, proof, .. } => {
+                self.life.check()?;
+                if proof.is_younger_than(*bound) {
+                    self.core.users.standing(key)
+                } else {
+                    Err(Error::Timeout)
+                }
+            }
+        }
+    }
+}
+
+fn barrier(gateway: &Arc<dyn Gateway>, bucket: Bucket) -> Sender {
+    let gateway = Arc::clone(gateway);
+    Box::new(move |by| {
+        let gateway = Arc::clone(&gateway);
+        Box::pin(async move { publish_barrier(&*gateway, bucket, by).await })
+    })
+}
+
+async fn publish_barrier(gateway: &dyn Gateway, bucket: Bucket, by: Instant) -> Result<u64, Error> {
+    let put = Put::new(key::BARRIER.to_owned(), Bytes::new());
+    gateway.publish(bucket, put, by).await.map_err(|error| match error {
+        WriteError::Unknown(error) | WriteError::Failed(error) => error,
+        WriteError::Refused => Error::unavailable(format!("{bucket} refused a barrier")),
+    })
+}
+
+/// A barrier of `users` is passed when the copy in memory has reached it.
+fn users_barrier(gateway: &Arc<dyn Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
+    let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
+    Box::new(move |by| {
+        let (gateway, users, proof) =
+            (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
+        Box::pin(async move {
+            let (began, before) = (Instant::now(), users.position());
+            let sequence = publish_barrier(&*gateway, Bucket::Users, by).await?;
+            if sequence <= before {
+                // Another stream under the same name: the copy is of one that is no more.
+                users.kick();
+                return Err(Error::unavailable("the bucket users was replaced by another"));
+            }
+            users.reach(sequence, by).await?;
+            proof.set(began);
+            Ok(sequence)
+        })
+    })
+}
+
+/// Keeps the proof of freshness young, for as long as the store lives.
+async fn renew(core: Arc<Core>, bound: Duration) {
+    let mut ticks = tokio::time::interval(bound / 4);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // A failure is seen by its proof not being renewed.
+        let _ = tokio::time::timeout(bound, core.barrier(Bucket::Users)).await;
+    }
+}
+
+impl Drop for JetStreamStore {
+    fn drop(&mut self) {
+        if let Freshness::Recent { renewal, .. } = &self.freshness {
+            renewal.abort();
+        }
+        self.core.chores.abandon();
+    }
+}
+
+impl fmt::Debug for JetStreamStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = self.life.check().is_err();
+        f.debug_struct("JetStreamStore").field("closed", &closed).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for JetStreamStore {
+    async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
+        self.call(async |by| self.core.create_room(new, by).await).await
+    }
+
+    async fn room(&self, room: &RoomId) -> Result<Room, Error> {
+        self.call(async |by| self.core.room(room, by).await).await
+    }
+
+    async fn rooms_of(
+        &self,
+        endpoint: &EndpointId,
+        page: Page<RoomId>,
+    ) -> Result<Vec<Room>, Error> {
+        self.call(async |by| self.core.rooms_of(endpoint, &page, by).await).await
+    }
+
+    async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
+        self.long(async |by| self.core.delete_room(room, by).await).await
+    }
+
+    async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
+        self.call(async |by| self.core.add_member(room, new, by).await).await
+    }
+
+    async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
+        self.call(async |by| self.core.member(room, endpoint, by).await).await
+    }
+
+    async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
+        self.call(async |by| self.core.members(room, &page, by).await).await
+    }
+
+    async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
+        self.call(async |by| self.core.remove_member(room, endpoint, by).await).await
+    }
+
+    async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        self.long(async |by| self.core.rekey(room, &rekey, by).await).await
+    }
+
+    async fn key(
+        &self,
+        room: &RoomId,
+        endpoint: &EndpointId,
+        epoch: Epoch,
+    ) -> Result<SealedKey, Error> {
+        self.call(async |by| self.core.key(room, endpoint, Some(epoch), by).await).await
+    }
+
+    async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
+        self.call(async |by| self.core.key(room, endpoint, None, by).await).await
+    }
+
+    async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
+        self.call(async |by| self.core.bootstrap_admin(new, by).await).await
+    }
+
+    async fn add_user(&self, new: NewUser) -> Result<User, Error> {
+        self.call(async |by| self.core.add_user(new, by).await).await
+    }
+
+    async fn user(&self, key: &UserKey) -> Result<User, Error> {
+        self.call(async |_| self.core.user(key).await).await
+    }
+
+    async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
+        self.call(async |_| self.core.users(&page).await).await
+    }
+
+    async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
+        self.call(async |by| self.core.revoke_user(key, at, by).await).await
+    }
+
+    async fn is_authorized(&self, key: &UserKey) -> Decision {
+        decision::authorized(self.standing(key).await)
+    }
+
+    async fn is_admin(&self, key: &UserKey) -> Decision {
+        decision::admin(self.standing(key).await)
+    }
+
+    async fn has_admin(&self) -> Result<bool, Error> {
+        self.call(async |_| self.core.has_admin().await).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        let by = Instant::now() + self.op_timeout;
+        self.life.close(by).await;
+        if let Freshness::Recent { renewal, .. } = &self.freshness {
+            renewal.abort();
+        }
+        self.core.chores.finish(by).await;
+        self.core.gateway.shut(by).await;
+        Ok(())
+    }
+}
+
+/// Ways into the store that no caller has, for the conformance suite.
+#[cfg(feature = "testing")]
+impl JetStreamStore {
+    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    #[doc(hidden)]
+    pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
+        self.long(async |by| self.core.plant_epoch(room, epoch, by).await).await
+    }
+
+    /// Damages stored records, as somebody who edits the buckets by hand would.
+    #[doc(hidden)]
+    pub async fn corrupt(&self, target: &crate::jetstream::Target) -> Result<(), Error> {
+        self.call(async |by| self.core.corrupt(target, by).await).await
+    }
+
+    /// Lets `messages` more messages out to the servers, then none: as if the process had been
+    /// killed there.
+    #[doc(hidden)]
+    pub fn stop_after(&self, messages: u32) {
+        self.nats.fuse().set(i64::from(messages));
+    }
+
+    /// Whether [`stop_after`](Self::stop_after) has stopped the store.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.nats.fuse().left() <= 0
+    }
+}

@@ -1,0 +1,291 @@
+//! Collects what no answer depends on any more: keys and index entries of ended memberships, of
+//! attempts that lost, of writers that crashed, of deleted rooms.
+//!
+//! Each step is safe however late it comes: it names what will never count again (an incarnation,
+//! attempt or membership that is over, or that a fence proves can never begin), or it is bounded
+//! by a sequence below everything that may count. The record that says what is to be collected
+//! goes last.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use tokio::time::Instant;
+
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::{Core, Occupant, View, few, open};
+use crate::jetstream::gateway::ReadError;
+use crate::jetstream::key::{self, Incarnation, Parts};
+use crate::jetstream::record::{AttemptRecord, Fence, Head, Ticket};
+use crate::jetstream::rooms_of::Stale;
+use crate::{EndpointId, Epoch, Error, RoomId};
+
+/// Purges at once.
+const AT_ONCE: usize = 4;
+/// Members up to which their index entries are purged one by one; beyond, all of the room's in
+/// one request that looks at the whole bucket.
+const ONE_BY_ONE: usize = 256;
+
+/// What an attempt to make a room left.
+pub(super) async fn unmade_room(
+    core: &Core,
+    incarnation: &Incarnation,
+    owner: &EndpointId,
+    membership: &str,
+    by: Instant,
+) -> Result<(), Error> {
+    everything(core, incarnation, by).await?;
+    let entry = incarnation.index(owner, membership);
+    core.gateway.purge(Bucket::RoomsByMember, &entry, None, by).await
+}
+
+/// All of an incarnation that is over, but its entries in the index.
+async fn everything(core: &Core, incarnation: &Incarnation, by: Instant) -> Result<(), Error> {
+    let filter = incarnation.everything();
+    core.gateway.purge(Bucket::RoomKeys, &filter, None, by).await?;
+    core.gateway.purge(Bucket::Members, &filter, None, by).await
+}
+
+/// A deleted room.
+pub(super) async fn deleted_room(
+    core: &Core,
+    incarnation: &Incarnation,
+    by: Instant,
+) -> Result<(), Error> {
+    let entries = index_entries(core, incarnation, by).await?;
+    core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, by).await?;
+    let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
+    purge_all(core, Bucket::RoomsByMember, entries, None, by).await?;
+    // The roster is where the entries are known from.
+    core.gateway.purge(Bucket::Members, &incarnation.everything(), None, by).await
+}
+
+/// The index entries of an incarnation's members; `None` where they are many.
+async fn index_entries(
+    core: &Core,
+    incarnation: &Incarnation,
+    by: Instant,
+) -> Result<Option<Vec<String>>, Error> {
+    let filters = Parts::One.filters(&incarnation.roster("*"));
+    let snapshot = match core.read(Bucket::Members, &filters, by).await {
+        Ok(snapshot) if snapshot.entries.len() <= ONE_BY_ONE => snapshot,
+        Ok(_) | Err(ReadError::TooMany) => return Ok(None),
+        Err(error) => return Err(few(Bucket::Members, error)),
+    };
+    let mut entries = Vec::new();
+    for entry in snapshot.entries.iter().filter(|entry| !entry.removal) {
+        if let (Some(endpoint), Ok(Some(record))) =
+            (key::parse_member(&entry.key), super::core::member_record(entry))
+        {
+            entries.push(incarnation.index(&endpoint, &record.id));
+        }
+    }
+    Ok(Some(entries))
+}
+
+async fn purge_all(
+    core: &Core,
+    bucket: Bucket,
+    filters: Vec<String>,
+    up_to: Option<u64>,
+    by: Instant,
+) -> Result<(), Error> {
+    stream::iter(filters)
+        .map(Ok)
+        .try_for_each_concurrent(AT_ONCE, |filter| async move {
+            core.gateway.purge(bucket, &filter, up_to, by).await
+        })
+        .await
+}
+
+/// Former incarnations of a room that a crash left behind.
+pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
+    let heads = core.read_few(Bucket::Members, &[Incarnation::any(room).head()], by).await?;
+    // Asked after the heads were seen: one that is planned on an older revision than this, and
+    // is not named by it, is over or will never be.
+    let occupant = core.occupant(room, by).await?;
+    for entry in &heads.entries {
+        let head: Head = open(Bucket::Members, entry)?;
+        let Some(id) = key::incarnation_of(&entry.key) else { continue };
+        if is_over(&occupant, id, head.planned) {
+            deleted_room(core, &Incarnation::new(room, id), by).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an incarnation that was planned on a revision of the room's key will never again be
+/// what the key names.
+fn is_over(occupant: &Occupant, incarnation: &str, planned: u64) -> bool {
+    let named = matches!(occupant, Occupant::Room(room, _) if room.incarnation == incarnation);
+    !named && occupant.revision() > planned
+}
+
+/// What an attempt to add a member left.
+pub(super) async fn unmade_member(
+    core: &Core,
+    incarnation: &Incarnation,
+    endpoint: &EndpointId,
+    membership: &str,
+    epoch: Epoch,
+    by: Instant,
+) -> Result<(), Error> {
+    let key = incarnation.sealed(endpoint, epoch, membership);
+    core.gateway.purge(Bucket::RoomKeys, &key, None, by).await?;
+    let entry = incarnation.index(endpoint, membership);
+    core.gateway.purge(Bucket::RoomsByMember, &entry, None, by).await
+}
+
+/// Has the tickets of a view collected.
+pub(super) fn tickets_of(core: &Arc<Core>, view: &View) {
+    let below = view.incarnation.ticket("");
+    for entry in view.entries_below(&below) {
+        if let Ok(ticket) = open::<Ticket>(Bucket::Members, entry) {
+            self::ticket(core, &view.incarnation, entry.key.clone(), ticket);
+        }
+    }
+}
+
+/// Has what a ticket names collected, in the background.
+pub(super) fn ticket(core: &Arc<Core>, incarnation: &Incarnation, key: String, ticket: Ticket) {
+    let incarnation = incarnation.clone();
+    core.chore(|core, by| async move { collect(&core, &incarnation, &key, ticket, by).await });
+}
+
+async fn collect(
+    core: &Core,
+    incarnation: &Incarnation,
+    ticket_key: &str,
+    ticket: Ticket,
+    by: Instant,
+) -> Result<(), Error> {
+    // The markers of the members stand at or below the ticket; a later membership, above.
+    let filters = [ticket_key.to_owned(), incarnation.head()];
+    let now = core.read_few(Bucket::Members, &filters, by).await?;
+    let Some(up_to) = now.find(ticket_key).map(|entry| entry.sequence) else { return Ok(()) };
+    let generation = match now.find(&incarnation.head()) {
+        Some(entry) => open::<Head>(Bucket::Members, entry)?.generation,
+        None => return Ok(()),
+    };
+    let mut entries = Vec::new();
+    let mut keys = Vec::new();
+    let mut markers = Vec::new();
+    for member in &ticket.gone {
+        let Ok(endpoint) = EndpointId::new(&member.endpoint) else { continue };
+        entries.push(incarnation.index(&endpoint, &member.id));
+        keys.push(incarnation.sealed_to(&endpoint));
+        markers.push(incarnation.member(&ticket.generation, &endpoint));
+    }
+    if generation != ticket.generation {
+        markers = vec![format!("{}.>", incarnation.roster(&ticket.generation))];
+    }
+    future::try_join3(
+        purge_all(core, Bucket::RoomsByMember, entries, None, by),
+        purge_all(core, Bucket::RoomKeys, keys, Some(ticket.keys_up_to), by),
+        purge_all(core, Bucket::Members, markers, Some(up_to), by),
+    )
+    .await?;
+    core.gateway.purge(Bucket::Members, ticket_key, None, by).await
+}
+
+/// The keys of a rekey that did not come about.
+pub(super) async fn lost_attempt(
+    core: &Core,
+    incarnation: &Incarnation,
+    epoch: Epoch,
+    attempt: &str,
+    by: Instant,
+) -> Result<(), Error> {
+    core.gateway.purge(Bucket::RoomKeys, &incarnation.sealed_by(epoch, attempt), None, by).await?;
+    core.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, by).await
+}
+
+/// After an epoch was made: every other attempt at it or at an earlier one has lost.
+pub(super) async fn attempts(
+    core: &Core,
+    incarnation: &Incarnation,
+    epoch: Epoch,
+    winner: &str,
+    by: Instant,
+) -> Result<(), Error> {
+    let began = core.read_few(Bucket::RoomKeys, &[incarnation.attempt("*")], by).await?;
+    for entry in &began.entries {
+        let attempt = key::last_token(&entry.key);
+        let record: AttemptRecord = open(Bucket::RoomKeys, entry)?;
+        if record.epoch > epoch.get() {
+            continue;
+        }
+        let won = if record.epoch == epoch.get() {
+            attempt == winner
+        } else {
+            won(core, incarnation, attempt, record.epoch, by).await?
+        };
+        if won {
+            core.gateway.purge(Bucket::RoomKeys, &entry.key, None, by).await?;
+        } else {
+            let epoch = Epoch::new(record.epoch)?;
+            lost_attempt(core, incarnation, epoch, attempt, by).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an attempt made its epoch, which is over.
+async fn won(
+    core: &Core,
+    incarnation: &Incarnation,
+    attempt: &str,
+    epoch: u64,
+    by: Instant,
+) -> Result<bool, Error> {
+    let key = incarnation.epoch(Epoch::new(epoch)?);
+    let made = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
+    let Some(entry) = made.find(&key) else {
+        // The incarnation is over; it goes as a whole.
+        return Ok(true);
+    };
+    Ok(open::<super::record::EpochRecord>(Bucket::Members, entry)?.attempt == attempt)
+}
+
+/// Index entries that a listing found to be none: collected, if they will never be one.
+pub(super) async fn stale_entries(
+    core: &Core,
+    endpoint: &EndpointId,
+    stale: Vec<Stale>,
+    by: Instant,
+) -> Result<(), Error> {
+    for Stale { room, possible, .. } in stale {
+        let incarnation = &possible.incarnation;
+        let (head_key, any) = (incarnation.head(), incarnation.member("*", endpoint));
+        let members = core.read_few(Bucket::Members, &[head_key.clone(), any], by).await?;
+        let occupant = core.occupant(&room, by).await?;
+        let named = matches!(&occupant, Occupant::Room(record, _)
+            if record.incarnation == possible.incarnation_id);
+        match (possible.record.fence, members.find(&head_key)) {
+            (Fence::Room(planned), _) if is_over(&occupant, &possible.incarnation_id, planned) => {
+                deleted_room(core, incarnation, by).await?;
+            }
+            // A member of a room that is gone. It was there once, so it is over for good.
+            (Fence::Head(_), _) if !named => deleted_room(core, incarnation, by).await?,
+            // A member that is not there, and was planned on an older head: it is over or lost.
+            (fence, Some(head)) if named && fence != Fence::Head(head.sequence) => {
+                let record: Head = open(Bucket::Members, head)?;
+                let member = members.find(&incarnation.member(&record.generation, endpoint));
+                let member = member.map_or(Ok(None), super::core::member_record)?;
+                if member.is_some_and(|member| member.id == possible.membership) {
+                    continue;
+                }
+                if let Fence::Head(_) = fence {
+                    let epoch = Epoch::new(possible.record.epoch)?;
+                    let key = incarnation.sealed(endpoint, epoch, &possible.membership);
+                    core.gateway.purge(Bucket::RoomKeys, &key, None, by).await?;
+                }
+            }
+            // Its writer may be at work still.
+            _ => continue,
+        }
+        core.gateway
+            .purge(Bucket::RoomsByMember, &possible.key, Some(possible.sequence), by)
+            .await?;
+    }
+    Ok(())
+}

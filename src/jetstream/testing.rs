@@ -1,0 +1,134 @@
+//! Ways into the store that no caller has, for the conformance suite.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::time::Instant;
+
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::{Change, Core, put};
+use crate::jetstream::gateway::Put;
+use crate::jetstream::key;
+use crate::jetstream::record::EpochRecord;
+use crate::jetstream::{codec, core};
+use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
+
+/// Stops a store dead after so many messages to its servers.
+#[derive(Debug)]
+pub(super) struct Fuse(AtomicI64);
+
+impl Default for Fuse {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+}
+
+impl Fuse {
+    pub(super) fn set(&self, messages: i64) {
+        self.0.store(messages, Ordering::SeqCst);
+    }
+
+    /// How many are left.
+    pub(super) fn left(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn burn(&self) -> Result<(), Error> {
+        if self.0.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        self.0.store(0, Ordering::SeqCst);
+        Err(Error::unavailable("stopped dead, as the test wants it"))
+    }
+}
+
+/// A stored record, for tests that damage it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Target {
+    /// A room's record.
+    Room(RoomId),
+    /// The head of a room's members.
+    Head(RoomId),
+    /// A membership.
+    Member(RoomId, EndpointId),
+    /// All sealed keys of an endpoint in a room.
+    Keys(RoomId, EndpointId),
+    /// All entries of an endpoint in the index.
+    Index(EndpointId),
+    /// A user.
+    User(UserKey),
+    /// The record of admins.
+    Admins,
+}
+
+impl Core {
+    /// Every message under the target, with its value changed by hand.
+    pub(super) async fn corrupt(&self, target: &Target, by: Instant) -> Result<(), Error> {
+        let any = key::Incarnation::any;
+        let (bucket, filter) = match target {
+            Target::Room(room) => (Bucket::Rooms, key::room(room)),
+            Target::Head(room) => (Bucket::Members, any(room).head()),
+            Target::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
+            Target::Keys(room, endpoint) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
+            Target::Index(endpoint) => {
+                (Bucket::RoomsByMember, format!("{}.*.*.>", key::index_prefix(endpoint)))
+            }
+            Target::User(user) => (Bucket::Users, key::user(user)),
+            Target::Admins => (Bucket::Users, key::ADMINS.to_owned()),
+        };
+        let snapshot = self.read_few(bucket, &[filter], by).await?;
+        if snapshot.entries.is_empty() {
+            return Err(Error::unavailable(format!("there is nothing to damage for {target:?}")));
+        }
+        let damaged = snapshot.entries.into_iter().map(|entry| {
+            let mut value = entry.value.to_vec();
+            if let Some(last) = value.last_mut() {
+                *last ^= 1;
+            }
+            Put::new(entry.key, value.into())
+        });
+        self.gateway.publish_all(bucket, damaged.collect(), by).await
+    }
+
+    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    pub(super) async fn plant_epoch(
+        self: &Arc<Self>,
+        room: &RoomId,
+        epoch: Epoch,
+        by: Instant,
+    ) -> Result<(), Error> {
+        loop {
+            let view = self.view(room, |_| Vec::new(), by).await?;
+            let Some(roster) = self.roster(&view, by).await? else { continue };
+            let attempt = key::fresh()?;
+            let mut keys = Vec::new();
+            for endpoint in roster.keys() {
+                let sealed = self.key(room, endpoint, None, by).await?;
+                let key = view.incarnation.sealed(endpoint, epoch, &attempt);
+                let bytes: &Ciphertext = &sealed.ciphertext;
+                let value = codec::seal(Bucket::RoomKeys, &key, bytes.as_bytes());
+                keys.push(Put::new(key, value));
+            }
+            self.gateway.publish_all(Bucket::RoomKeys, keys, by).await?;
+            let write = key::fresh()?;
+            let mut head = view.head.next(&write);
+            // The epoch that was current stays readable, as if a rekey had ended it.
+            let current = view.head.epoch(room)?;
+            let mut puts = vec![put(
+                Bucket::Members,
+                view.incarnation.epoch(epoch),
+                &EpochRecord { attempt: attempt.clone() },
+            )?];
+            if !view.head.attempt.is_empty() {
+                let record = EpochRecord { attempt: view.head.attempt.clone() };
+                puts.push(core::put(Bucket::Members, view.incarnation.epoch(current), &record)?);
+            }
+            head.set_epoch(epoch);
+            head.attempt.clone_from(&attempt);
+            if self.commit(Change { view: &view, write: &write, head, puts }, by).await? {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Users: read from the copy in memory behind a barrier; written by compare-and-set, changes of
+//! admins together with the one record they are decided on.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::decision::Standing;
+use crate::error::{Conflict, Record};
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::{Core, in_doubt, put};
+use crate::jetstream::gateway::{Pause, Put, WriteError};
+use crate::jetstream::key;
+use crate::jetstream::record::{Admins, Fate, UserRecord};
+use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
+
+/// A change to one user, planned on the copy.
+struct Plan {
+    write: String,
+    key: UserKey,
+    user: UserRecord,
+    revision: u64,
+    /// The record of admins, where the change concerns them, and the revision it replaces.
+    admins: Option<(Admins, u64)>,
+}
+
+impl Core {
+    /// The copy has everything that was acknowledged before this call.
+    async fn see_users(&self) -> Result<(), Error> {
+        self.barrier(Bucket::Users).await.map(drop)
+    }
+
+    pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
+        self.see_users().await?;
+        self.users.standing(key)
+    }
+
+    pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
+        self.see_users().await?;
+        let (record, _) = self.users.user(key)?;
+        record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
+    }
+
+    pub(super) async fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
+        self.see_users().await?;
+        self.users.users(page)
+    }
+
+    pub(super) async fn has_admin(&self) -> Result<bool, Error> {
+        self.see_users().await?;
+        let (admins, _) = self.users.admins()?;
+        Ok(admins.is_some_and(|admins| admins.active > 0))
+    }
+
+    pub(super) async fn bootstrap_admin(
+        self: &Arc<Self>,
+        new: NewUser,
+        by: Instant,
+    ) -> Result<User, Error> {
+        self.make_user(NewUser { admin: true, ..new }, true, by).await
+    }
+
+    pub(super) async fn add_user(
+        self: &Arc<Self>,
+        new: NewUser,
+        by: Instant,
+    ) -> Result<User, Error> {
+        self.make_user(new, false, by).await
+    }
+
+    async fn make_user(&self, new: NewUser, first: bool, by: Instant) -> Result<User, Error> {
+        loop {
+            self.see_users().await?;
+            let (admins, admins_revision) = self.users.admins()?;
+            if first && admins.is_some() {
+                return Err(Conflict::AdminExists.into());
+            }
+            let (known, revision) = self.users.user(&new.key)?;
+            if known.is_some() {
+                return Err(Error::AlreadyExists(Record::User(new.key)));
+            }
+            let (write, user) = (key::fresh()?, new.user());
+            let record = UserRecord::new(&user, &write);
+            let admins = user.admin.then(|| {
+                let admins = admins.unwrap_or_default();
+                (admins.next(admins.active + 1, &write), admins_revision)
+            });
+            let plan = Plan { write, key: new.key, user: record, revision, admins };
+            if self.settle_user(&plan, by).await? {
+                return Ok(user);
+            }
+        }
+    }
+
+    pub(super) async fn revoke_user(
+        &self,
+        key: &UserKey,
+        at: Timestamp,
+        by: Instant,
+    ) -> Result<(), Error> {
+        loop {
+            self.see_users().await?;
+            let (record, revision) = self.users.user(key)?;
+            let record = record.ok_or(Error::NotFound(Record::User(*key)))?;
+            if record.revoked {
+                return Ok(());
+            }
+            let write = key::fresh()?;
+            let admins = if record.admin {
+                let (admins, admins_revision) = self.users.admins()?;
+                let admins = admins.unwrap_or_default();
+                if admins.active <= 1 {
+                    return Err(Conflict::LastAdmin.into());
+                }
+                Some((admins.next(admins.active - 1, &write), admins_revision))
+            } else {
+                None
+            };
+            let user = record.revoke(at, &write);
+            let plan = Plan { write, key: *key, user, revision, admins };
+            if self.settle_user(&plan, by).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes a change happen if nothing it was planned on has changed. `false`: it did not and
+    /// will not happen.
+    async fn settle_user(&self, plan: &Plan, by: Instant) -> Result<bool, Error> {
+        let user = put(Bucket::Users, key::user(&plan.key), &plan.user)?.expecting(plan.revision);
+        let mut puts: Vec<Put> = vec![user];
+        if let Some((admins, revision)) = &plan.admins {
+            let admins = put(Bucket::Users, key::ADMINS.to_owned(), admins)?;
+            puts.push(admins.expecting(*revision));
+        }
+        let mut doubt = false;
+        let mut pause = Pause::new(by);
+        loop {
+            let sent = match puts.as_slice() {
+                [one] => self.gateway.publish(Bucket::Users, one.clone(), by).await,
+                all => self.gateway.batch(Bucket::Users, all.to_vec(), by).await,
+            };
+            let error = match sent {
+                Ok(_) => return Ok(true),
+                Err(WriteError::Refused) if !doubt => return Ok(false),
+                Err(WriteError::Failed(error)) if !doubt => return Err(error),
+                Err(WriteError::Refused) => Error::Timeout,
+                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => error,
+            };
+            doubt = true;
+            self.see_users().await.map_err(in_doubt)?;
+            match self.fate(plan)? {
+                Fate::Done => return Ok(true),
+                Fate::Lost => return Ok(false),
+                Fate::Open => {}
+                Fate::Unknown => return Err(Error::Timeout),
+            }
+            pause.after(error).await.map_err(in_doubt)?;
+        }
+    }
+
+    /// What became of a change, by the copy.
+    fn fate(&self, plan: &Plan) -> Result<Fate, Error> {
+        if let Some((planned, _)) = &plan.admins {
+            let (admins, _) = self.users.admins()?;
+            let fate =
+                admins.map_or(Fate::Open, |admins| admins.fate(planned.version, &plan.write));
+            if fate != Fate::Open {
+                return Ok(fate);
+            }
+        }
+        let (now, revision) = self.users.user(&plan.key)?;
+        Ok(match now {
+            Some(now) if now.write == plan.write => Fate::Done,
+            _ if revision == plan.revision => Fate::Open,
+            // A user's record is written at most twice: made, then revoked. A revocation that
+            // stands where we made the user leaves open who made it.
+            Some(now) if now.revoked && plan.revision == 0 => Fate::Unknown,
+            _ => Fate::Lost,
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! Three servers, cut apart.
+
+use std::time::Duration;
+
+use membership::{
+    Ciphertext, Decision, DenyReason, Epoch, Error, JetStreamConfig, JetStreamStore, Label,
+    NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp, UserKey,
+};
+use membership_conformance::nats::{Cluster, ClusterOptions};
+use tokio::time::Instant;
+
+use crate::together::make_room;
+
+const TIMEOUT: Duration = Duration::from_millis(1000);
+const SLACK: Duration = Duration::from_millis(250);
+
+fn at() -> Timestamp {
+    Timestamp::from_millis(1)
+}
+
+fn user(n: u8, admin: bool) -> NewUser {
+    let label = Label::new("user").unwrap();
+    NewUser { key: UserKey::from_bytes([n; 32]), label, admin, added_at: at() }
+}
+
+fn cipher(text: &str) -> Ciphertext {
+    Ciphertext::new(text).unwrap()
+}
+
+async fn open(cluster: &Cluster, node: usize, prefix: &str) -> JetStreamStore {
+    let config = JetStreamConfig {
+        prefix: prefix.to_owned(),
+        replicas: 3,
+        op_timeout: TIMEOUT,
+        ..JetStreamConfig::new([cluster.client_url(node).unwrap()])
+    };
+    JetStreamStore::open(config).await.unwrap()
+}
+
+/// Tries until it works: a leader may have to be elected.
+async fn in_the_end<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match call().await {
+            Ok(value) => return value,
+            Err(error) if error.outcome_unknown() => {
+                assert!(Instant::now() < deadline, "{what}: {error}");
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
+
+/// Whoever is on a node that is cut off gets no answer that the majority has overtaken; whether
+/// the node led the buckets or followed.
+async fn cut_off(leads: bool) {
+    let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
+    let first = open(&cluster, 0, "c-").await;
+    first.bootstrap_admin(user(1, true)).await.unwrap();
+    first.add_user(user(2, false)).await.unwrap();
+    let room: RoomId = "ops".parse().unwrap();
+    make_room(&first, &room, 3).await;
+    let gone: RoomId = "gone".parse().unwrap();
+    make_room(&first, &gone, 1).await;
+
+    // The node that leads the users, or one that leads nothing.
+    let leader = cluster.leader_of("KV_c-users").await.unwrap();
+    let node = if leads {
+        leader
+    } else {
+        let mut led = Vec::new();
+        for bucket in ["rooms", "members", "rooms_by_member", "room_keys", "users"] {
+            led.push(cluster.leader_of(&format!("KV_c-{bucket}")).await.unwrap());
+        }
+        (0..3).find(|node| !led.contains(node)).unwrap_or((leader + 1) % 3)
+    };
+    let lonely = open(&cluster, node, "c-").await;
+    let among = open(&cluster, (node + 1) % 3, "c-").await;
+    let revoked = user(2, false).key;
+    assert!(lonely.is_authorized(&revoked).await.is_allowed());
+    assert!(lonely.member(&room, &"endpoint 2".parse().unwrap()).await.is_ok());
+
+    cluster.isolate(node).unwrap();
+    in_the_end("revoke", async || among.revoke_user(&revoked, at()).await).await;
+    // From here on nobody is to be let in.
+    let until = Instant::now() + Duration::from_secs(15);
+    let two = "endpoint 2".parse().unwrap();
+    in_the_end("remove", async || match among.remove_member(&room, &two).await {
+        Err(Error::NotFound(_)) => Ok(()),
+        other => other,
+    })
+    .await;
+    let keys = || (0..2).map(|n| (format!("endpoint {n}").parse().unwrap(), cipher("at 2")));
+    in_the_end("rekey", async || {
+        match among.rekey(&room, Rekey::new(Epoch::FIRST, [], keys()).unwrap()).await {
+            Err(Error::StaleEpoch { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    })
+    .await;
+    in_the_end("delete", async || match among.delete_room(&gone).await {
+        Err(Error::NotFound(_)) => Ok(()),
+        other => other,
+    })
+    .await;
+
+    let mut asked = 0;
+    while Instant::now() < until {
+        let begun = Instant::now();
+        let (decision, room_, key, create, members, stale) = tokio::join!(
+            lonely.is_authorized(&revoked),
+            lonely.room(&gone),
+            lonely.latest_key(&room, &two),
+            lonely.create_room(NewRoom::unencrypted(gone.clone(), two.clone(), at())),
+            lonely.members(&room, Page::first()),
+            lonely.rekey(&room, Rekey::new(Epoch::MAX, [], keys()).unwrap()),
+        );
+        assert!(!decision.is_allowed(), "a revoked user is let in");
+        assert!(room_.as_ref().is_err_and(Error::outcome_unknown), "{room_:?}");
+        assert!(key.as_ref().is_err_and(Error::outcome_unknown), "{key:?}");
+        assert!(create.as_ref().is_err_and(Error::outcome_unknown), "{create:?}");
+        assert!(members.as_ref().is_err_and(Error::outcome_unknown), "{members:?}");
+        assert!(stale.as_ref().is_err_and(Error::outcome_unknown), "{stale:?}");
+        // Decisions and reads; a rekey may take ten times as long.
+        assert!(begun.elapsed() <= 10 * TIMEOUT + SLACK, "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        assert!(!lonely.is_authorized(&revoked).await.is_allowed());
+        assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+        asked += 1;
+    }
+    println!("asked {asked} times");
+
+    cluster.heal();
+    let healed = Instant::now();
+    let back = in_the_end("room", async || lonely.room(&room).await).await;
+    println!("works again after {:?}", healed.elapsed());
+    assert_eq!(back.epoch.get(), 2);
+    let decision = in_the_end("decide", async || match lonely.is_authorized(&revoked).await {
+        Decision::Deny(DenyReason::Failed(error)) => Err(error),
+        decision => Ok(decision),
+    })
+    .await;
+    println!("decides again after {:?}", healed.elapsed());
+    assert_eq!(decision, Decision::Deny(DenyReason::Revoked), "after healing");
+    in_the_end("key", async || match lonely.latest_key(&room, &two).await {
+        Err(Error::NotFound(_)) => Ok(()),
+        other => other.map(|key| panic!("a removed member has {key:?}")),
+    })
+    .await;
+    // Whoever was asked to make the room while cut off may still make it, once.
+    match lonely.room(&gone).await {
+        Err(Error::NotFound(_)) => {}
+        Ok(made) => assert!(!made.encrypted && made.owner == two),
+        Err(error) => panic!("{error}"),
+    }
+    among.close().await.unwrap();
+    lonely.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_overtaken_is_answered_on_a_follower_that_is_cut_off() {
+    cut_off(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_overtaken_is_answered_on_a_leader_that_is_cut_off() {
+    cut_off(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_three_lost_and_two_of_three_lost() {
+    let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
+    let store = open(&cluster, 0, "k-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    let room: RoomId = "ops".parse().unwrap();
+    make_room(&store, &room, 1).await;
+    let key = user(1, true).key;
+
+    cluster.kill(2).await.unwrap();
+    let lost = Instant::now();
+    for n in 1..20 {
+        let who = format!("endpoint {n}").parse().unwrap();
+        let new = NewMember::sealed(who, at(), Epoch::FIRST, cipher("x"));
+        in_the_end("add", async || match store.add_member(&room, new.clone()).await {
+            Err(Error::AlreadyExists(_)) => Ok(()),
+            other => other.map(drop),
+        })
+        .await;
+    }
+    println!("one lost: {:?} for 19 writes", lost.elapsed());
+    in_the_end("authorize", async || match store.is_authorized(&key).await {
+        Decision::Allow => Ok(()),
+        Decision::Deny(_) => Err(Error::Timeout),
+    })
+    .await;
+
+    cluster.kill(1).await.unwrap();
+    let begun = Instant::now();
+    assert!(!store.is_authorized(&key).await.is_allowed());
+    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    assert!(store.room(&room).await.is_err_and(|error| error.outcome_unknown()));
+    assert!(begun.elapsed() <= TIMEOUT + SLACK, "{:?}", begun.elapsed());
+
+    cluster.restart(1).await.unwrap();
+    cluster.restart(2).await.unwrap();
+    let members = in_the_end("members", async || store.members(&room, Page::first()).await).await;
+    assert_eq!(members.len(), 20);
+    in_the_end("authorize", async || match store.is_authorized(&key).await {
+        Decision::Allow => Ok(()),
+        Decision::Deny(_) => Err(Error::Timeout),
+    })
+    .await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_change_under_load() {
+    let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
+    let config = JetStreamConfig {
+        op_timeout: Duration::from_secs(3),
+        ..JetStreamConfig::new([cluster.client_url(0).unwrap()])
+    };
+    let store = JetStreamStore::open(config).await.unwrap();
+    let room: RoomId = "ops".parse().unwrap();
+    make_room(&store, &room, 1).await;
+    let mut added = 0;
+    for replicas in [3, 1, 3] {
+        let change = store.set_replicas(replicas, |progress| println!("{progress:?}"));
+        let mut change = std::pin::pin!(change);
+        loop {
+            let who = format!("endpoint {}", added + 1).parse().unwrap();
+            let new = NewMember::sealed(who, at(), Epoch::FIRST, cipher("x"));
+            let add =
+                in_the_end("add", async || match store.add_member(&room, new.clone()).await {
+                    Err(Error::AlreadyExists(_)) => Ok(()),
+                    other => other.map(drop),
+                });
+            tokio::select! {
+                biased;
+                changed = &mut change => { changed.unwrap(); break; }
+                () = add => added += 1,
+            }
+        }
+        println!("{replicas} replicas after {added} additions");
+    }
+    let members = in_the_end("members", async || store.members(&room, Page::first()).await).await;
+    assert!(members.len() > added, "{} of {added}", members.len());
+    let problem = store.set_replicas(5, |_| {}).await;
+    assert!(matches!(problem, Err(Error::Invalid(_))), "{problem:?}");
+    store.close().await.unwrap();
+}

@@ -1,0 +1,257 @@
+//! A client stopped dead after each message it sends; what it leaves, another takes up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use membership::{
+    Ciphertext, EndpointId, Epoch, JetStreamConfig, JetStreamStore, Label, MemoryStore, NewMember,
+    NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
+};
+
+use crate::calls::{self, Call};
+use crate::rng::Rng;
+use crate::server::Server;
+
+fn room() -> RoomId {
+    calls::room(0)
+}
+
+fn who(n: usize) -> EndpointId {
+    calls::endpoint(n)
+}
+
+fn cipher(text: &str) -> Ciphertext {
+    Ciphertext::new(text).unwrap()
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(7)
+}
+
+fn admin(n: usize) -> NewUser {
+    let label = Label::new("admin").unwrap();
+    NewUser { key: calls::user(n), label, admin: true, added_at: now() }
+}
+
+fn add(n: usize, epoch: u64, text: &str) -> Call {
+    let epoch = Epoch::new(epoch).unwrap();
+    Call::AddMember(room(), NewMember::sealed(who(n), now(), epoch, cipher(text)))
+}
+
+fn rekey(from: u64, remove: &[usize], keys: &[usize], text: &str) -> Call {
+    let from = Epoch::new(from).unwrap();
+    let keys = keys.iter().map(|n| (who(*n), cipher(&format!("{text} {n}"))));
+    Call::Rekey(room(), Rekey::new(from, remove.iter().map(|n| who(*n)), keys).unwrap())
+}
+
+/// Before each of the calls that are cut short: a room at epoch 2 with three members and a former
+/// one, another room, two admins.
+fn setup() -> Vec<Call> {
+    vec![
+        Call::CreateRoom(NewRoom::encrypted(room(), who(0), now(), cipher("0 at 1"))),
+        add(1, 1, "1 at 1"),
+        add(2, 1, "2 at 1"),
+        add(3, 1, "3 at 1"),
+        rekey(1, &[3], &[0, 1, 2], "at 2"),
+        Call::CreateRoom(NewRoom::unencrypted(calls::room(1), who(1), now())),
+        Call::Bootstrap(admin(0)),
+        Call::AddUser(admin(1)),
+    ]
+}
+
+fn cut_short() -> Vec<(&'static str, Call)> {
+    let room2 = calls::room(2);
+    vec![
+        ("create", Call::CreateRoom(NewRoom::encrypted(room2, who(1), now(), cipher("new")))),
+        ("delete", Call::DeleteRoom(room())),
+        ("add", add(4, 2, "4 at 2")),
+        ("come-back", add(3, 2, "3 again")),
+        ("remove", Call::RemoveMember(room(), who(1))),
+        ("rekey", rekey(2, &[], &[0, 1, 2], "at 3")),
+        ("rekey-remove", rekey(2, &[1], &[0, 2], "at 3")),
+        ("add-admin", Call::AddUser(admin(2))),
+        ("add-user", Call::AddUser(NewUser { admin: false, ..admin(2) })),
+        ("revoke", Call::Revoke(calls::user(0), now())),
+    ]
+}
+
+/// All that a caller can see.
+async fn dump(store: &dyn Store) -> String {
+    let mut all = Vec::new();
+    for r in 0..3 {
+        all.push(Call::Room(calls::room(r)));
+        all.push(Call::Members(calls::room(r), Page::first()));
+        for e in 0..5 {
+            for epoch in 1..4 {
+                let epoch = Epoch::new(epoch).unwrap();
+                all.push(Call::Key(calls::room(r), who(e), epoch));
+            }
+            all.push(Call::LatestKey(calls::room(r), who(e)));
+        }
+    }
+    all.extend((0..5).map(|e| Call::RoomsOf(who(e), Page::first())));
+    all.push(Call::Users(Page::first()));
+    all.push(Call::HasAdmin);
+    let mut seen = String::new();
+    for call in all {
+        seen += &format!("{call:?} -> {}\n", call.run(store).await);
+    }
+    seen
+}
+
+async fn model(calls: &[Call]) -> MemoryStore {
+    let model = MemoryStore::new();
+    for call in calls {
+        call.run(&model).await;
+    }
+    model
+}
+
+/// Cuts one call short after each message in turn.
+async fn cut(server: &Server, name: &str, call: Call, mut rng: Rng) {
+    let before = model(&setup()).await;
+    let after = model(&setup()).await;
+    let success = call.run(&after).await;
+    assert!(success.starts_with("Ok"), "{name}: {success}");
+    let (seen_before, seen_after) = (dump(&before).await, dump(&after).await);
+    for messages in 0.. {
+        let what = format!("{name} stopped after {messages} messages");
+        let prefix = format!("{name}-{messages}-");
+        let first = server.open(&prefix).await;
+        for step in setup() {
+            let said = step.run(&first).await;
+            assert!(said.starts_with("Ok"), "{what}: {step:?} -> {said}");
+        }
+        first.close().await.unwrap();
+
+        let config = JetStreamConfig {
+            prefix: prefix.clone(),
+            op_timeout: Duration::from_millis(100),
+            ..server.config()
+        };
+        let stopped = JetStreamStore::open(config).await.unwrap();
+        stopped.stop_after(messages);
+        let said = call.run(&stopped).await;
+        let finished = !stopped.is_stopped();
+        drop(stopped);
+
+        let other = server.open(&prefix).await;
+        let seen = dump(&other).await;
+        let model = match (seen == seen_before, seen == seen_after) {
+            (true, false) => &before,
+            (false, true) => &after,
+            _ => panic!("{what}: neither before nor after\n{seen}"),
+        };
+        let done = std::ptr::eq(model, &after);
+        assert!(!said.starts_with("Ok") || done, "{what}: {said}, and it is not there");
+        assert!(
+            said.starts_with("Ok") || said.contains("Timeout") || said.contains("Unavailable"),
+            "{what}: {said}"
+        );
+        // Whatever was left does not get into the way of what comes next.
+        let (played, base) = (MemoryStore::new(), setup());
+        for step in base.iter().chain(done.then_some(&call)) {
+            step.run(&played).await;
+        }
+        for _ in 0..40 {
+            let next = calls::random(&mut rng, &played).await;
+            let (expected, got) = (next.run(&played).await, next.run(&other).await);
+            assert_eq!(got, expected, "{what}, then {next:?}");
+        }
+        assert_eq!(dump(&other).await, dump(&played).await, "{what}, at the end");
+        other.close().await.unwrap();
+        if finished {
+            assert!(said.starts_with("Ok"), "{what}: {said}");
+            println!("{name}: {messages} messages at most");
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
+    let server = Arc::new(Server::start());
+    let mut rng = Rng::new("cut short");
+    let mut cuts = tokio::task::JoinSet::new();
+    for (name, call) in cut_short() {
+        let (server, rng) = (Arc::clone(&server), rng.fork());
+        cuts.spawn(async move { cut(&server, name, call, rng).await });
+    }
+    while let Some(cut) = cuts.join_next().await {
+        cut.unwrap();
+    }
+}
+
+/// What stands in a bucket under a filter, without what marks a removal.
+async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
+    let request = format!(r#"{{"subjects_filter":"$KV.{bucket}.>"}}"#);
+    let subject = format!("$JS.API.STREAM.INFO.KV_{bucket}");
+    let answer = client.request(subject, request.into()).await.unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+    let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
+    let prefix = format!("$KV.{bucket}.");
+    subjects.keys().map(|subject| subject.strip_prefix(&prefix).unwrap().to_owned()).collect()
+}
+
+/// Waits until nothing but the bucket's own records and what `keep` names is left.
+async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str) -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut keys = raw_keys(client, bucket).await;
+        keys.retain(|key| key != "=barrier" && key != "=format" && !keep(key));
+        if keys.is_empty() {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{bucket} still holds {keys:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_answer_depends_on_is_collected() {
+    let server = Server::start();
+    let store = server.open("gc-").await;
+    let raw = server.raw().await;
+    for step in setup() {
+        step.run(&store).await;
+    }
+    // A rekey, an addition and a creation that crash half-way.
+    for (call, messages) in [
+        (rekey(2, &[], &[0, 1, 2], "lost"), 8),
+        (add(4, 2, "lost"), 6),
+        (cut_short()[0].1.clone(), 5),
+    ] {
+        let config = JetStreamConfig {
+            prefix: "gc-".to_owned(),
+            op_timeout: Duration::from_millis(100),
+            ..server.config()
+        };
+        let crashed = JetStreamStore::open(config).await.unwrap();
+        crashed.stop_after(messages);
+        assert!(!call.run(&crashed).await.starts_with("Ok"));
+        assert!(crashed.is_stopped());
+    }
+    // The next rekey finds the keys of the one that crashed, removals take keys with them.
+    rekey(2, &[1], &[0, 2], "at 3").run(&store).await;
+    collected(&raw, "gc-room_keys", |key| key.starts_with("=2A.") || live(key)).await;
+    // A listing finds the entry of the addition that crashed.
+    Call::RoomsOf(who(4), Page::first()).run(&store).await;
+    collected(&raw, "gc-rooms_by_member", |key| !key.starts_with("=3Dh.") || key.ends_with(".=n"))
+        .await;
+    // The creation of the room finds what the one that crashed left.
+    cut_short()[0].1.run(&store).await;
+    for room in [room(), calls::room(1), calls::room(2)] {
+        assert!(Call::DeleteRoom(room).run(&store).await.starts_with("Ok"));
+    }
+    Call::RoomsOf(who(1), Page::first()).run(&store).await;
+    collected(&raw, "gc-room_keys", |_| false).await;
+    collected(&raw, "gc-members", |_| false).await;
+    collected(&raw, "gc-rooms_by_member", |key| key.ends_with(".=n")).await;
+    store.close().await.unwrap();
+}
+
+/// The keys that the two who are left have in the room, one for each epoch.
+fn live(key: &str) -> bool {
+    let tokens: Vec<&str> = key.split('.').collect();
+    matches!(tokens[..], ["ops", _, "ann" | "b=2E=3E", "1" | "2" | "3", _])
+}
