@@ -52,7 +52,7 @@ impl SqliteStore {
                     (room.as_str(), endpoint.as_str()),
                 )?,
                 Record::Key { room, endpoint, epoch } => db.execute(
-                    "UPDATE room_keys SET ciphertext = ciphertext || x'00'
+                    "UPDATE room_keys SET ciphertext = CAST(ciphertext || x'00' AS BLOB)
                      WHERE room = ?1 AND endpoint = ?2 AND (?3 IS NULL OR epoch = ?3)",
                     (room.as_str(), endpoint.as_str(), epoch.map(epoch_column)),
                 )?,
