@@ -45,6 +45,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::refusals::CASES,
     keys::rekeys::CASES,
     life::CASES,
+    whole::CASES,
     concurrency::dropped::CASES,
     concurrency::memberships::CASES,
     concurrency::orders::CASES,
@@ -65,7 +66,6 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     sequences::CASES,
     killed::CASES,
     processes::CASES,
-    whole::CASES,
 ];
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy

@@ -16,7 +16,7 @@ use crate::case::{Case, registry};
 use crate::child;
 use crate::report::{self, refuse};
 use crate::target::Target;
-use crate::{contract, seed, targets};
+use crate::{contract, gallery, seed, targets};
 use args::Args;
 
 /// The binary `conformance`. Exit code 0: all claimed cases passed; 1: a case failed; 2: it could
@@ -35,6 +35,10 @@ pub fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode, String> {
     if args.clauses {
         anstream::println!("{}", report::clauses());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.broken {
+        anstream::println!("{}", report::broken(&gallery::all()));
         return Ok(ExitCode::SUCCESS);
     }
     let cases = chosen_cases(args.filter.as_deref())?;
@@ -83,16 +87,35 @@ fn chosen_cases(filter: Option<&str>) -> Result<Vec<&'static Case>, String> {
     Ok(cases)
 }
 
+/// The stores that ship here, or those that are named: a broken one of the gallery is run when
+/// somebody asks for it.
 fn chosen_targets(names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
-    let shipped = targets::shipped();
-    if let Some(unknown) = names.iter().find(|name| shipped.iter().all(|t| t.name() != *name)) {
-        let known: Vec<_> = shipped.iter().map(|target| target.name()).collect();
-        return Err(format!("no store {unknown:?}; there are {}", known.join(", ")));
+    if names.is_empty() {
+        return Ok(targets::shipped());
     }
-    let wanted = |target: &Arc<dyn Target>| {
-        names.is_empty() || names.iter().any(|name| name == target.name())
+    let known = known_targets();
+    let find = |name: &String| {
+        known.iter().find(|target| target.name() == name).cloned().ok_or_else(|| {
+            let shipped = targets::shipped();
+            let shipped: Vec<_> = shipped.iter().map(|target| target.name()).collect();
+            let shipped = shipped.join(", ");
+            format!(
+                "no store {name:?}; there are {shipped}, and the broken ones that --broken lists"
+            )
+        })
     };
-    Ok(shipped.into_iter().filter(wanted).collect())
+    names.iter().map(find).collect()
+}
+
+/// Every store that `--store` takes.
+fn known_targets() -> Vec<Arc<dyn Target>> {
+    let broken = gallery::all().into_iter().map(|mutant| mutant.target);
+    targets::shipped().into_iter().chain(broken).collect()
+}
+
+/// Whether `--store` takes this name.
+pub(crate) fn knows(store: &str) -> bool {
+    known_targets().iter().any(|target| target.name() == store)
 }
 
 /// A report's file, opened before the run, so that a wrong path does not cost one.

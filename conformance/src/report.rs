@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) use failure::failure;
 pub(crate) use json::json;
 pub(crate) use junit::junit;
-pub(crate) use lists::{cases, clauses};
+pub(crate) use lists::{broken, cases, clauses};
 pub(crate) use matrix::{matrix, not_claimed, verdict};
 
 use crate::case::Case;

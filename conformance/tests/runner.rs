@@ -20,7 +20,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[rstest]
 #[case::unknown_flag(&["--sotre", "memory"], "unexpected argument '--sotre'")]
-#[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite")]
+#[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite, and the broken ones")]
 #[case::filter_matches_nothing(&["--filter", "nonesuch"], "no case's name contains \"nonesuch\"; --list shows them all")]
 #[case::bad_seed(&["--seed", "tomorrow"], "\"tomorrow\" is no seed")]
 #[case::negative_seed(&["--seed=-1"], "\"-1\" is no seed")]
@@ -57,6 +57,20 @@ fn a_green_run_exits_with_0_and_ends_with_its_verdict() {
     assert!(stdout.starts_with("membership conformance   contract 1.0   seed 0x2a\n"), "{stdout}");
     assert!(stdout.lines().last().unwrap().starts_with("PASSED "), "{stdout}");
     assert!(!stdout.contains('\u{1b}'), "colours without a terminal: {stdout}");
+}
+
+#[test]
+fn a_broken_store_exits_with_1_and_is_told_of_in_full() {
+    let store = "folds_case_in_room_ids";
+    let output =
+        conformance(&["--store", store, "--filter", "differ_only_in_case", "--seed", "42"]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    let failure = stdout.split("✗ ").find(|part| part.starts_with(store)).unwrap_or_default();
+    for part in ["TYPE-1 ", "expected  ", "got       ", "calls     #1 ", "--seed 0x2a"] {
+        assert!(failure.contains(part), "no {part:?} in {failure}");
+    }
+    assert!(stdout.lines().last().unwrap().starts_with("FAILED "), "{stdout}");
 }
 
 #[test]

@@ -65,3 +65,36 @@ impl SqliteStore {
         if change()? == 0 { Err(Error::NotFound(record.clone())) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Ciphertext, NewRoom, Rekey, Store, Timestamp};
+
+    #[tokio::test]
+    async fn a_planted_epoch_is_as_if_rekeyed_and_a_spoilt_record_is_corrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("members.db");
+        let store = SqliteStore::open(&path).await.unwrap();
+        let (id, ann): (RoomId, EndpointId) = ("r".parse().unwrap(), "ann".parse().unwrap());
+        let key = Ciphertext::new([1]).unwrap();
+        let now = Timestamp::from_millis(0);
+        let new = NewRoom::encrypted(id.clone(), ann.clone(), now, key.clone());
+        store.create_room(new).await.unwrap();
+        store.plant_epoch(&id, Epoch::MAX).await.unwrap();
+        let latest = store.latest_key(&id, &ann).await.unwrap();
+        assert_eq!((latest.epoch, &latest.ciphertext), (Epoch::MAX, &key));
+        let rekey = Rekey::new(Epoch::MAX, [], [(ann.clone(), key)]).unwrap();
+        assert_eq!(store.rekey(&id, rekey).await, Err(Conflict::LastEpoch.into()));
+
+        let (room, endpoint) = (id.clone(), ann.clone());
+        SqliteStore::spoil(&path, &Record::Key { room, endpoint, epoch: None }).unwrap();
+        assert!(matches!(store.latest_key(&id, &ann).await, Err(Error::Corrupt(_))));
+        let (room, endpoint) = (id.clone(), ann.clone());
+        SqliteStore::spoil(&path, &Record::Member { room, endpoint }).unwrap();
+        assert!(matches!(store.member(&id, &ann).await, Err(Error::Corrupt(_))));
+        SqliteStore::spoil(&path, &Record::Room(id.clone())).unwrap();
+        assert!(matches!(store.room(&id).await, Err(Error::Corrupt(_))));
+        store.close().await.unwrap();
+    }
+}

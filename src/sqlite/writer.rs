@@ -194,6 +194,23 @@ mod tests {
         writer.close().await;
     }
 
+    #[tokio::test]
+    async fn what_a_job_that_fails_has_done_is_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = start(&dir).await;
+        let before = writer.write(SECOND, sum).await.unwrap();
+        let fails = writer.write(SECOND, |db| -> Result<()> {
+            db.execute("UPDATE bootstrap SET sum = sum + 1", [])?;
+            Err(crate::Conflict::LastAdmin.into())
+        });
+        let (failed, neighbour) =
+            together(&writer, 2, async { tokio::join!(fails, writer.write(SECOND, sum)) }).await;
+        assert_eq!(failed, Err(crate::Conflict::LastAdmin.into()));
+        assert_eq!(neighbour, Ok(before));
+        assert_eq!(writer.write(SECOND, sum).await, Ok(before));
+        writer.close().await;
+    }
+
     /// A job that ends the transaction of its group: the others are run again, once each.
     #[tokio::test]
     async fn a_job_that_breaks_the_transaction_breaks_its_own() {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use membership::{Decision, Epoch, Error, Page, SqliteOptions, SqliteStore, Store, Timestamp};
 use rstest::rstest;
@@ -257,4 +259,34 @@ async fn many_at_once_make_one_store() {
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(store.users(Page::first()).await.unwrap().len(), 8);
     store.close().await.unwrap();
+}
+
+/// Whatever a creation leaves that is killed half-way, the next one makes a store of it.
+#[test]
+fn a_creation_that_was_killed_is_taken_up_again() {
+    if let Some(path) = child() {
+        println!("begun");
+        return blocking(async { SqliteStore::open(&path).await.unwrap().close().await.unwrap() });
+    }
+    let mut random = fastrand::Rng::with_seed(crate::support::seed());
+    let program = std::env::current_exe().unwrap();
+    let name = "files::a_creation_that_was_killed_is_taken_up_again";
+    for _ in 0..40 {
+        let (_dir, path) = new_path();
+        let mut process = child_command(&program, name, "", &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("begun")));
+        // A creation takes some milliseconds: every moment of it is met.
+        std::thread::sleep(Duration::from_micros(random.u64(..8000)));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        blocking(async {
+            let store = SqliteStore::open(&path).await.unwrap();
+            store.bootstrap_admin(user(1, true)).await.unwrap();
+            store.close().await.unwrap();
+        });
+    }
 }

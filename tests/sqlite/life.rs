@@ -21,6 +21,7 @@ fn open_files(dir: &Path) -> usize {
 async fn close_waits_for_what_is_in_flight_and_releases_all() {
     let (dir, path) = new_path();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
+    assert_eq!(store.has_admin().await, Ok(false));
     let calls: Vec<_> = (0..64)
         .map(|n| {
             let store = Arc::clone(&store);

@@ -10,7 +10,7 @@ use crate::context::Cx;
 use crate::make::{encrypted, joins, joins_at, no_room, plain, rekey, room};
 use crate::verdict::{Failure, Verdict, fails, holds};
 
-declare! { "whole";
+declare! { "concurrency";
     a_room_being_deleted_has_all_its_members_or_none: "ROOM-4" "LIST-2";
     a_page_read_while_members_change_is_of_one_moment: "LIST-2" "KEY-5";
 }

@@ -17,6 +17,8 @@ Examples:
   cargo conformance --filter one_of_many --seed 0x2a
                                                  one case, as it ran with that seed
   cargo conformance --clauses                    which cases check which clause
+  cargo conformance --store folds_case_in_room_ids
+                                                 a store broken on purpose: see it caught
   cargo conformance --json out.json --junit out.xml
 
 Exit code: 0 all claimed cases passed, 1 a case failed, 2 it could not run.
@@ -38,6 +40,10 @@ pub(super) struct Args {
     /// List the clauses of the contract with their cases, and run none
     #[arg(long)]
     pub(super) clauses: bool,
+
+    /// List the deliberately broken stores, which --store runs too, and run none
+    #[arg(long)]
+    pub(super) broken: bool,
 
     /// The seed of all randomness [default: MEMBERSHIP_SEED, or a new one]
     #[arg(long, value_name = "N", value_parser = seed::parse)]

@@ -96,6 +96,8 @@ async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    // Some of these stores panic on purpose. A case that ends so reports it; nobody else need.
+    std::panic::set_hook(Box::new(|_| {}));
     let seed = match crate::seed::from_environment() {
         Ok(seed) => seed,
         Err(error) => return report::refuse(&error),

@@ -31,11 +31,11 @@ pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
     text
 }
 
-/// The command that runs this case on this store with this seed. A store that does not ship here
-/// is somebody's test binary, which reads the seed from its environment.
+/// The command that runs this case on this store with this seed. A store that the runner does not
+/// know is some test binary's, which reads the seed from its environment.
 fn again(case: &Case, store: &str, seed: u64) -> String {
     let name = case.name();
-    if crate::targets::shipped().iter().any(|target| target.name() == store) {
+    if crate::cli::knows(store) {
         format!("cargo conformance --store {store} --filter {name} --seed {seed:#x}")
     } else {
         format!("MEMBERSHIP_SEED={seed:#x} cargo test -- --exact {store}::{name}")

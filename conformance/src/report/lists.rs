@@ -1,6 +1,7 @@
 use comfy_table::{Table, presets};
 
 use crate::case::{self, Case};
+use crate::gallery::Mutant;
 
 /// The cases by name, with their clauses and what they need of a store.
 pub(crate) fn cases<'a>(cases: impl Iterator<Item = &'a Case>) -> String {
@@ -25,6 +26,16 @@ pub(crate) fn clauses() -> String {
         for name in cases {
             table.add_row([String::new(), name]);
         }
+    }
+    table.trim_fmt()
+}
+
+/// The broken stores by name, with the clause each breaks and how.
+pub(crate) fn broken(mutants: &[Mutant]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for mutant in mutants {
+        table.add_row([mutant.name, mutant.clause, mutant.what]);
     }
     table.trim_fmt()
 }
