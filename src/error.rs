@@ -261,6 +261,12 @@ impl Corrupt {
     pub fn key(&self) -> &str {
         &self.key
     }
+
+    /// Why it cannot be decoded.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
 }
 
 /// What a backend said when it failed. Shared, so that an [`Error`] can be cloned; equal when the

@@ -1,7 +1,8 @@
 //! Who is in an encrypted room: one contract, several stores, fail closed.
 //!
 //! [`Store`] is the contract as a trait; `CONTRACT.md` has it clause by clause. [`MemoryStore`]
-//! keeps everything in memory, [`JetStreamStore`] on a cluster of NATS servers.
+//! keeps everything in memory, `SqliteStore` in one file, `JetStreamStore` on one to five NATS
+//! servers.
 
 mod decision;
 mod error;
@@ -9,6 +10,8 @@ mod error;
 mod jetstream;
 mod memory;
 mod record;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod store;
 mod types;
 
@@ -16,11 +19,13 @@ pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 #[cfg(all(feature = "jetstream", feature = "testing"))]
 #[doc(hidden)]
-pub use jetstream::Target;
+pub use jetstream::Damage;
 #[cfg(feature = "jetstream")]
 pub use jetstream::{BucketProgress, Credentials, JetStreamConfig, JetStreamStore, ReadMode, Tls};
 pub use memory::MemoryStore;
 pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::Store;
 pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use clap::Parser;
 
 use crate::case::{Case, registry};
+use crate::child;
 use crate::report::{self, refuse};
 use crate::target::Target;
 use crate::{contract, seed, targets};
@@ -22,6 +23,9 @@ use args::Args;
 /// not run.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(code) = child::run_if_asked(&targets::shipped()) {
+        return code;
+    }
     match run(&Args::parse()) {
         Ok(code) => code,
         Err(why) => refuse(&why),

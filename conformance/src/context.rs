@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use crate::show::Show;
-use crate::target::{Instance, Target, TargetError};
+use crate::target::{Instance, Need, Target, TargetError};
 use crate::transcript::{Client, Transcript};
 use crate::verdict::{Failure, Verdict};
 
@@ -25,6 +25,8 @@ pub struct Cx(Arc<Inner>);
 struct Inner {
     target: Arc<dyn Target>,
     instance: Box<dyn Instance>,
+    /// What the case needs of every store it makes.
+    needs: &'static [Need],
     seed: u64,
     transcript: Arc<Transcript>,
     clients: AtomicUsize,
@@ -33,14 +35,16 @@ struct Inner {
 }
 
 impl Cx {
-    pub(crate) fn new(
-        target: Arc<dyn Target>,
-        instance: Box<dyn Instance>,
+    /// Has `target` make a store for a case with these needs.
+    pub(crate) async fn make(
+        target: &Arc<dyn Target>,
+        needs: &'static [Need],
         seed: u64,
         transcript: Arc<Transcript>,
-    ) -> Self {
-        let (clients, opened) = (AtomicUsize::new(0), Mutex::default());
-        Self(Arc::new(Inner { target, instance, seed, transcript, clients, opened }))
+    ) -> Result<Self, TargetError> {
+        let instance = target.create_for(needs).await?;
+        let (target, clients, opened) = (Arc::clone(target), AtomicUsize::new(0), Mutex::default());
+        Ok(Self(Arc::new(Inner { target, instance, needs, seed, transcript, clients, opened })))
     }
 
     /// Opens a client; each one after the first needs [`Need::Clients`](crate::Need::Clients), or
@@ -70,6 +74,13 @@ impl Cx {
         let client = self.open().await?;
         self.opened(Vec::pop);
         Ok(client)
+    }
+
+    /// The context of a fresh store of the same target, with the same seed and transcript: for
+    /// what can happen only once in a store's life. Whoever asks for it closes it.
+    pub async fn another(&self) -> Verdict<Self> {
+        let Inner { target, needs, seed, transcript, .. } = &*self.0;
+        Ok(Self::make(target, needs, *seed, Arc::clone(transcript)).await?)
     }
 
     /// The data under test.
@@ -119,7 +130,8 @@ impl Cx {
         within(self.0.target.op_timeout() * SLOW + GRACE, call).await
     }
 
-    pub(crate) async fn close_all(&self) {
+    /// Closes every client that was opened and is held here.
+    pub async fn close_all(&self) {
         let opened = self.opened(std::mem::take);
         futures::future::join_all(opened.iter().map(|store| store.close())).await;
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::case::{Case, registry};
+use crate::child;
 use crate::report;
 use crate::run::{self, Status, run_case};
 use crate::target::Target;
@@ -18,6 +19,9 @@ use crate::target::Target;
 /// system; a failure prints it.
 #[must_use]
 pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
+    if let Some(code) = child::run_if_asked(targets) {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let seed = match crate::seed::from_environment() {
         Ok(seed) => seed,

@@ -6,21 +6,31 @@
 
 pub mod case;
 mod cases;
+pub mod child;
 pub mod cli;
 pub mod context;
 pub mod contract;
+pub mod gallery;
+pub mod golden;
 pub mod harness;
+pub mod judge;
 pub mod make;
+pub mod model;
 #[cfg(all(feature = "jetstream", unix))]
 pub mod nats;
+pub mod observe;
+pub mod race;
 mod report;
 pub mod run;
+pub mod scene;
 mod seed;
+pub mod sequences;
 pub mod show;
 mod target;
 pub mod targets;
+pub mod together;
 pub mod transcript;
 pub mod verdict;
 
 pub use async_trait::async_trait;
-pub use target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};
+pub use target::{Claim, Fault, Harm, Instance, Need, Replicas, Stored, Target, TargetError};

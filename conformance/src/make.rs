@@ -9,8 +9,8 @@
 )]
 
 use membership::{
-    Ciphertext, EndpointId, Epoch, Error, Label, Member, NewMember, NewRoom, NewUser, Page, Record,
-    Rekey, Role, Room, RoomId, SealedKey, Timestamp, User, UserKey,
+    Ciphertext, Conflict, EndpointId, Epoch, Error, Label, Member, NewMember, NewRoom, NewUser,
+    Page, Record, Rekey, Role, Room, RoomId, SealedKey, Timestamp, User, UserKey,
 };
 
 /// A room's id.
@@ -123,6 +123,12 @@ pub fn rekey<'a>(
     Rekey::new(epoch(from), remove.into_iter().map(endpoint), keys).expect("a legal rekey")
 }
 
+/// A rekey from epoch `from` of these members, each with [`key_of`] the next epoch.
+#[must_use]
+pub fn rekey_all(from: u64, members: &[EndpointId]) -> Rekey {
+    rekey(from, [], members.iter().map(EndpointId::as_str))
+}
+
 /// The record of a member that [`joins`] or [`joins_at`] made.
 #[must_use]
 pub fn member_of(id: &str, who: &str, joined_epoch: u64) -> Member {
@@ -208,4 +214,16 @@ pub fn user_exists(key: UserKey) -> Error {
 #[must_use]
 pub fn stale(current: u64) -> Error {
     Error::StaleEpoch { current: epoch(current) }
+}
+
+/// The `Conflict` of a rekey whose keys leave out `missing` and have `extra`, both in byte order.
+#[must_use]
+pub fn mismatch<'a>(
+    missing: impl IntoIterator<Item = &'a str>,
+    extra: impl IntoIterator<Item = &'a str>,
+) -> Error {
+    let missing: Vec<_> = missing.into_iter().map(endpoint).collect();
+    let extra: Vec<_> = extra.into_iter().map(endpoint).collect();
+    let mismatch = Conflict::keys_mismatch(missing.iter(), extra.iter());
+    Error::Conflict(mismatch.expect("an endpoint that is missing or extra"))
 }

@@ -72,8 +72,8 @@ async fn attempt(
     seed: u64,
     transcript: &Arc<Transcript>,
 ) -> Result<(), Failure> {
-    let instance = target.create().await?;
-    let cx = Cx::new(Arc::clone(target), instance, case_seed(seed, case), Arc::clone(transcript));
+    let seed = case_seed(seed, case);
+    let cx = Cx::make(target, case.needs, seed, Arc::clone(transcript)).await?;
     // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
     let mut task = tokio::spawn((case.run)(cx.clone()));
     let verdict = match tokio::time::timeout(case.deadline(), &mut task).await {

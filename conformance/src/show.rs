@@ -125,7 +125,9 @@ impl Show for Ciphertext {
                 format!("\"{}\"", short.escape_ascii())
             }
             bytes => {
-                let sum = bytes.iter().fold(0u32, |s, b| s.rotate_left(5) ^ u32::from(*b));
+                // FNV-1a: sees each byte and its place.
+                let fnv = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+                let sum = bytes.iter().fold(0x811c_9dc5, fnv);
                 format!("<{} bytes, sum {sum:08x}>", bytes.len())
             }
         }

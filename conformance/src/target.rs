@@ -29,17 +29,20 @@ pub enum Need {
     Corruption,
     /// A room can be put at any epoch: [`Instance::plant_epoch`].
     Epochs,
+    /// Several servers hold the data, and can be cut apart: [`Instance::replicas`].
+    Replicas,
 }
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Clients,
         Self::Reopen,
         Self::Processes,
         Self::Faults,
         Self::Corruption,
         Self::Epochs,
+        Self::Replicas,
     ];
 }
 
@@ -52,6 +55,7 @@ impl fmt::Display for Need {
             Self::Faults => "faults",
             Self::Corruption => "corruption",
             Self::Epochs => "planted epochs",
+            Self::Replicas => "replicas",
         })
     }
 }
@@ -89,6 +93,8 @@ pub enum Stored {
     Key(RoomId, EndpointId, Epoch),
     /// A user's record.
     User(UserKey),
+    /// The mark of the version that wrote the data: it becomes that of one yet to come.
+    Version,
 }
 
 /// A kind of store that the suite can make as many of as it likes.
@@ -116,6 +122,13 @@ pub trait Target: Send + Sync {
 
     /// Makes an empty store that no other instance shares.
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError>;
+
+    /// Makes an empty store for a case with these needs. A target whose stores share servers
+    /// gives one that will be broken servers of its own.
+    async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
+        let _ = needs;
+        self.create().await
+    }
 
     /// Finds, from another process, the store whose [`Instance::address`] this is.
     async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
@@ -152,11 +165,55 @@ pub trait Instance: Send + Sync {
         Err(unclaimed(Need::Corruption))
     }
 
+    /// The servers, where [`Need::Replicas`] is claimed.
+    fn replicas(&self) -> Result<&dyn Replicas, TargetError> {
+        Err(unclaimed(Need::Replicas))
+    }
+
     /// Puts an encrypted room at `epoch`, as that many rekeys with its current keys would have.
     async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
         let _ = (room, epoch);
         Err(unclaimed(Need::Epochs))
     }
+}
+
+/// What can happen to one server of a replicated store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Harm {
+    /// No other server reaches it, nor it them; its clients still reach it.
+    Isolate,
+    /// The links to the other servers and to its clients stay open and carry nothing.
+    Blackhole,
+    /// The process is killed (`SIGKILL`); [`Replicas::heal`] starts it again on its data.
+    Kill,
+    /// The process is paused (`SIGSTOP`); [`Replicas::heal`] lets it go on.
+    Pause,
+    /// The process is asked to end (`SIGTERM`); [`Replicas::heal`] starts it again on its data.
+    Stop,
+}
+
+/// The servers of a replicated store ([`Need::Replicas`]).
+#[async_trait]
+pub trait Replicas: Send + Sync {
+    /// How many servers hold the data: an odd number, at least three.
+    fn count(&self) -> usize;
+
+    /// The parts of the data that each elect a leader of their own, such as buckets.
+    fn parts(&self) -> &[&'static str];
+
+    /// Opens a client that reaches this server and no other.
+    async fn open_at(&self, server: usize) -> Result<Arc<dyn Store>, Error>;
+
+    /// The server that leads `part`, as most servers see it.
+    async fn leader(&self, part: &str) -> Result<usize, TargetError>;
+
+    /// Does this to one server; adds to what was done before. Returns when it is done, not when
+    /// the others have noticed.
+    async fn harm(&self, server: usize, harm: Harm) -> Result<(), TargetError>;
+
+    /// Ends all harm, and returns when every server serves again.
+    async fn heal(&self) -> Result<(), TargetError>;
 }
 
 fn unclaimed(need: Need) -> TargetError {

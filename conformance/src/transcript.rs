@@ -22,6 +22,8 @@ const LAST: usize = 60;
 #[derive(Debug)]
 pub struct Transcript {
     began: Instant,
+    /// Whether every call is kept, however many there are.
+    whole: bool,
     /// A std lock: held for one push or one assignment, never across an await.
     log: Mutex<Log>,
 }
@@ -47,7 +49,13 @@ impl Transcript {
     /// An empty one; its clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { began: Instant::now(), log: Mutex::default() }
+        Self { began: Instant::now(), whole: false, log: Mutex::default() }
+    }
+
+    /// An empty one that keeps every call, for a [`golden`](Self::golden) transcript.
+    #[must_use]
+    pub fn whole() -> Self {
+        Self { whole: true, ..Self::new() }
     }
 
     /// Wraps a store, so that each of its calls is written here as `client`'s.
@@ -88,12 +96,19 @@ impl Transcript {
     }
 
     /// The calls and results alone, without numbers and times: what a golden transcript holds.
+    ///
+    /// Only one that was made by [`whole`](Self::whole) has every call.
     #[must_use]
     pub fn golden(&self) -> String {
         let log = self.lock();
+        let entries = log.first.iter().chain(&log.last);
+        let several = entries.clone().any(|entry| entry.client > 1);
         let mut text = String::new();
-        for entry in log.first.iter().chain(&log.last) {
+        for entry in entries {
             let result = entry.result.as_deref().unwrap_or("no answer");
+            if several {
+                let _ = write!(text, "client {}: ", entry.client);
+            }
             let _ = writeln!(text, "{}\n    -> {result}", entry.call);
         }
         text
@@ -112,7 +127,7 @@ impl Transcript {
         let number = log.calls;
         let began = now.duration_since(self.began);
         let entry = Entry { number, client, call, began, took: Duration::ZERO, result: None };
-        if log.first.len() < FIRST {
+        if self.whole || log.first.len() < FIRST {
             log.first.push(entry);
         } else {
             if log.last.len() == LAST {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::stream;
 use membership::{
     Ciphertext, Credentials, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamConfig,
-    JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, RoomId, Store, Target, Timestamp,
+    JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, RoomId, Store, Damage, Timestamp,
     UserKey,
 };
 
@@ -133,22 +133,22 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
         assert!(made.is_ok() || matches!(made, Err(Error::AlreadyExists(_))), "{made:?}");
     };
     fresh().await;
-    store.corrupt(&Target::Keys(room.clone(), ann.clone())).await.unwrap();
+    store.corrupt(&Damage::Keys(room.clone(), ann.clone())).await.unwrap();
     corrupt(store.latest_key(&room, &ann).await.unwrap_err(), "room_keys");
-    store.corrupt(&Target::Member(room.clone(), ann.clone())).await.unwrap();
+    store.corrupt(&Damage::Member(room.clone(), ann.clone())).await.unwrap();
     corrupt(store.member(&room, &ann).await.unwrap_err(), "members");
     corrupt(store.members(&room, Page::first()).await.unwrap_err(), "members");
     corrupt(store.latest_key(&room, &ann).await.unwrap_err(), "members");
     corrupt(store.rooms_of(&ann, Page::first()).await.unwrap_err(), "members");
-    store.corrupt(&Target::Head(room.clone())).await.unwrap();
+    store.corrupt(&Damage::Head(room.clone())).await.unwrap();
     corrupt(store.room(&room).await.unwrap_err(), "members");
-    store.corrupt(&Target::Index(ann.clone())).await.unwrap();
+    store.corrupt(&Damage::Index(ann.clone())).await.unwrap();
     corrupt(store.rooms_of(&ann, Page::first()).await.unwrap_err(), "rooms_by_member");
-    store.corrupt(&Target::Room(room.clone())).await.unwrap();
+    store.corrupt(&Damage::Room(room.clone())).await.unwrap();
     corrupt(store.room(&room).await.unwrap_err(), "rooms");
     corrupt(store.delete_room(&room).await.unwrap_err(), "rooms");
 
-    store.corrupt(&Target::User(user)).await.unwrap();
+    store.corrupt(&Damage::User(user)).await.unwrap();
     corrupt(store.user(&user).await.unwrap_err(), "users");
     corrupt(store.users(Page::first()).await.unwrap_err(), "users");
     let decision = store.is_authorized(&user).await;
@@ -156,7 +156,7 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
         matches!(&decision, Decision::Deny(DenyReason::Failed(Error::Corrupt(_)))),
         "{decision:?}"
     );
-    store.corrupt(&Target::Admins).await.unwrap();
+    store.corrupt(&Damage::Admins).await.unwrap();
     corrupt(store.has_admin().await.unwrap_err(), "users");
 }
 

@@ -29,6 +29,7 @@ impl Target for Memory {
             Need::Clients | Need::Faults | Need::Epochs => Claim::Claimed,
             Need::Reopen | Need::Processes => Claim::Declined("nothing outlives the process"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
+            Need::Replicas => Claim::Declined("one process"),
         }
     }
 

@@ -1,0 +1,161 @@
+//! Ratios to floors: each is measured in turn, round by round, so that whatever else the machine
+//! does hits both; what counts is the ratio of the medians.
+
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// A ratio misses its limit by more than this factor before the bench fails: machines are noisy.
+const TOLERANCE: f64 = 4.0 / 3.0;
+
+/// What a ratio must keep to.
+#[derive(Clone, Copy)]
+pub(crate) enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// One line of the table.
+pub(crate) struct Row {
+    what: String,
+    ours: Duration,
+    floor: Option<(String, Duration)>,
+    ratio: f64,
+    limit: Limit,
+}
+
+impl Row {
+    /// Time against time: how many times the floor it costs.
+    pub(crate) fn cost(
+        what: &str,
+        floor: &str,
+        limit: Limit,
+        rounds: usize,
+        mut ours: impl FnMut() -> Duration,
+        mut bare: impl FnMut() -> Duration,
+    ) -> Self {
+        let (ours, bare) = interleaved(rounds, &mut ours, &mut bare);
+        let ratio = ours.as_secs_f64() / bare.as_secs_f64();
+        Self { what: what.to_owned(), ours, floor: Some((floor.to_owned(), bare)), ratio, limit }
+    }
+
+    /// Rate against rate: how many times the floor's throughput it reaches.
+    pub(crate) fn rate(
+        what: &str,
+        floor: &str,
+        limit: Limit,
+        rounds: usize,
+        ours: impl FnMut() -> Duration,
+        bare: impl FnMut() -> Duration,
+    ) -> Self {
+        let row = Self::cost(what, floor, limit, rounds, ours, bare);
+        Self { ratio: row.ratio.recip(), ..row }
+    }
+
+    /// Time against a fixed bound.
+    pub(crate) fn absolute(
+        what: &str,
+        bound: Duration,
+        rounds: usize,
+        mut ours: impl FnMut() -> Duration,
+    ) -> Self {
+        let (ours, _) = interleaved(rounds, &mut ours, &mut || bound);
+        let ratio = ours.as_secs_f64() / bound.as_secs_f64();
+        let floor = Some((format!("{} itself", human(bound)), bound));
+        Self { what: what.to_owned(), ours, floor, ratio, limit: Limit::AtMost(1.0) }
+    }
+
+    fn kept(&self) -> bool {
+        match self.limit {
+            Limit::AtMost(limit) => self.ratio <= limit,
+            Limit::AtLeast(limit) => self.ratio >= limit,
+        }
+    }
+
+    /// Whether the limit is missed beyond what noise explains.
+    pub(crate) fn missed(&self) -> bool {
+        match self.limit {
+            Limit::AtMost(limit) => self.ratio > limit * TOLERANCE,
+            Limit::AtLeast(limit) => self.ratio < limit / TOLERANCE,
+        }
+    }
+}
+
+/// The median of each, over `rounds` rounds in which both are measured, first one and then the
+/// other first; one round before them warms up.
+fn interleaved(
+    rounds: usize,
+    ours: &mut dyn FnMut() -> Duration,
+    bare: &mut dyn FnMut() -> Duration,
+) -> (Duration, Duration) {
+    ours();
+    bare();
+    let (mut all_ours, mut all_bare) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        if round % 2 == 0 {
+            all_ours.push(ours());
+            all_bare.push(bare());
+        } else {
+            all_bare.push(bare());
+            all_ours.push(ours());
+        }
+    }
+    (median(all_ours), median(all_bare))
+}
+
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or_default()
+}
+
+/// The time each of `count` calls took, where `calls` makes them all.
+pub(crate) fn each(count: u32, calls: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    calls();
+    began.elapsed() / count
+}
+
+/// The table, as it stands in the README.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["what", "took", "floor", "took", "ratio", "limit", ""]);
+    for column in [1, 3, 4, 5] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for row in rows {
+        let (floor, took) = row.floor.as_ref().map_or(("", Duration::ZERO), |(f, t)| (f, *t));
+        let limit = match row.limit {
+            Limit::AtMost(limit) => format!("≤ {limit:.1}"),
+            Limit::AtLeast(limit) => format!("≥ {limit:.1}"),
+        };
+        let mark = if row.missed() {
+            "missed"
+        } else if row.kept() {
+            ""
+        } else {
+            "near"
+        };
+        table.add_row([
+            row.what.as_str(),
+            &human(row.ours),
+            floor,
+            &human(took),
+            &format!("{:.2}", row.ratio),
+            &limit,
+            mark,
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn human(time: Duration) -> String {
+    let nanos = time.as_secs_f64() * 1e9;
+    match nanos {
+        ..1e3 => format!("{nanos:.0} ns"),
+        ..1e6 => format!("{:.1} µs", nanos / 1e3),
+        _ => format!("{:.1} ms", nanos / 1e6),
+    }
+}

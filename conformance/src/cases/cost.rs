@@ -1,0 +1,91 @@
+//! What a page costs, in a small store and in a large one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use membership::{Page, Store};
+
+use crate::case::declare;
+use crate::context::Cx;
+use crate::make::{endpoint, joins, page, plain, room, user, user_number};
+use crate::together::together;
+use crate::verdict::{Failure, Verdict, same};
+
+declare! { "time";
+    a_page_costs_the_same_in_a_larger_store: "LIST-5";
+}
+
+/// How many records a page has, and how many times as many the store has in the end.
+const PAGE: u64 = 20;
+const TIMES: u64 = 100;
+/// How much dearer a page may get: a store so much larger is a step or two deeper, and
+/// no more than that. A call of a few microseconds is measured no better than to this.
+const RATIO: u32 = 4;
+const BLUR: Duration = Duration::from_micros(30);
+
+/// Adds the rooms, with their owners, and the users with these numbers, none of which is on ann's pages or on
+/// those of the room r.
+async fn fill(store: &Arc<dyn Store>, numbers: std::ops::Range<u64>) -> Verdict {
+    let filling = numbers.map(|number| {
+        let store = Arc::clone(store);
+        async move {
+            let id = format!("room {number:06}");
+            store.create_room(plain(&id, &format!("owner {number:06}"))).await?;
+            store.add_user(user(user_number(number))).await?;
+            Ok(())
+        }
+    });
+    together(filling).await.map(drop)
+}
+
+/// The three listings' pages: how long one takes, at the best of three medians.
+async fn measure(store: &dyn Store) -> Verdict<[(&'static str, Duration); 3]> {
+    let mut best =
+        [("members", Duration::MAX), ("rooms_of", Duration::MAX), ("users", Duration::MAX)];
+    let (r, ann) = (room("r"), endpoint("ann"));
+    let size = usize::try_from(PAGE).unwrap_or_default();
+    for _ in 0..3 {
+        let mut took = [(); 3].map(|()| Vec::new());
+        for _ in 0..31 {
+            let began = Instant::now();
+            let members = store.members(&r, Page::first()).await?.len();
+            let members_took = began.elapsed();
+            let began = Instant::now();
+            let rooms = store.rooms_of(&ann, Page::first()).await?.len();
+            let rooms_took = began.elapsed();
+            let began = Instant::now();
+            let users = store.users(page(Some(user_number(3)), size)).await?.len();
+            let users_took = began.elapsed();
+            same(vec![members, rooms, users], vec![size + 1, size + 1, size])?;
+            for (all, one) in took.iter_mut().zip([members_took, rooms_took, users_took]) {
+                all.push(one);
+            }
+        }
+        for ((_, best), mut all) in best.iter_mut().zip(took) {
+            all.sort_unstable();
+            *best = all.get(all.len() / 2).copied().unwrap_or_default().min(*best);
+        }
+    }
+    Ok(best)
+}
+
+async fn a_page_costs_the_same_in_a_larger_store(cx: Cx) -> Verdict {
+    let store = cx.open().await?.unrecorded();
+    store.create_room(plain("r", "ann")).await?;
+    for number in 0..PAGE {
+        store.add_member(&room("r"), joins(&format!("e{number}"))).await?;
+        store.create_room(plain(&format!("of ann {number}"), "ann")).await?;
+    }
+    fill(&store, 0..2 * PAGE).await?;
+    let small = measure(&*store).await?;
+    fill(&store, 2 * PAGE..2 * PAGE * TIMES).await?;
+    let large = measure(&*store).await?;
+    for ((listing, before), (_, after)) in small.into_iter().zip(large) {
+        if after > before * RATIO + BLUR {
+            let expected = format!("a page of {listing} to cost what it did: {before:?}");
+            let got = format!("{after:?} in a store {TIMES} times the size");
+            return Err(Failure::new(expected, got));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,477 @@
+//! A broken store denies, in time, and is whole again when it is healed.
+
+use std::time::{Duration, Instant};
+
+use membership::{Decision, DenyReason, Error, NewUser, Page, Store, UserKey};
+
+use crate::case::declare;
+use crate::context::Cx;
+use crate::make::{
+    admin, at, encrypted, endpoint, joins_at, plain, rekey, room, user, user_key, user_number,
+};
+use crate::model::{Answer, Op};
+use crate::observe::Scope;
+use crate::race::joined;
+use crate::show::Show;
+use crate::target::Fault;
+use crate::transcript::Client;
+use crate::verdict::{Failure, Verdict, denies_as_failed, fails, holds, same};
+
+declare! { "fail_closed";
+    decisions_deny_or_are_right: "AUTH-2" "TIME-1", needs Faults;
+    whether_there_is_an_admin_is_an_error_or_right: "AUTH-5" "TIME-1", needs Faults;
+    nobody_new_gets_in: "AUTH-2" "AUTH-3", needs Faults;
+    reads_fail_or_are_right: "ERR-1" "TIME-1", needs Faults;
+    writes_are_not_acknowledged_or_take_effect: "ERR-2" "TIME-1", needs Faults;
+    rekeys_and_deletions_end_within_their_bound: "TIME-1" "ERR-2", needs Faults;
+    everything_works_once_the_store_is_healed: "AUTH-2" "LIN-1", needs Faults;
+    a_write_of_unknown_outcome_took_effect_once_or_not_at_all: "ERR-2" "LIN-1", needs Faults;
+    a_fault_in_the_middle_of_calls_leaves_none_hanging: "TIME-1" "ERR-2", needs Faults;
+    decisions_made_while_a_fault_begins_are_right_or_denials: "AUTH-2" "TIME-1", needs Faults;
+    closing_a_broken_store_ends_within_its_bound: "CLOSE-1" "TIME-1", needs Faults;
+    a_closed_client_of_a_broken_store_is_closed: "ERR-4" "CLOSE-2", needs Faults;
+}
+
+const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
+const USER: UserKey = UserKey::from_bytes([0x05; 32]);
+const REVOKED: UserKey = UserKey::from_bytes([0xee; 32]);
+const UNKNOWN: UserKey = UserKey::from_bytes([0x99; 32]);
+
+async fn set_up(store: &Client) -> Verdict {
+    store.bootstrap_admin(admin(ADMIN)).await?;
+    store.add_user(user(USER)).await?;
+    store.add_user(admin(REVOKED)).await?;
+    store.revoke_user(&REVOKED, at(3)).await?;
+    store.create_room(encrypted("e", "ann")).await?;
+    store.add_member(&room("e"), joins_at("bob", 1)).await?;
+    store.create_room(plain("p", "ann")).await?;
+    Ok(())
+}
+
+fn scope() -> Scope {
+    Scope::new(&["e", "p"], &["ann", "bob"]).with_users(&[ADMIN, USER, REVOKED, UNKNOWN])
+}
+
+/// What is decided of each of the four, as a user and as an admin, in a store that works.
+fn decisions() -> Vec<(Op, Decision)> {
+    use Decision::{Allow, Deny};
+    vec![
+        (Op::IsAuthorized(ADMIN), Allow),
+        (Op::IsAdmin(ADMIN), Allow),
+        (Op::IsAuthorized(USER), Allow),
+        (Op::IsAdmin(USER), Deny(DenyReason::NotAdmin)),
+        (Op::IsAuthorized(REVOKED), Deny(DenyReason::Revoked)),
+        (Op::IsAdmin(REVOKED), Deny(DenyReason::Revoked)),
+        (Op::IsAuthorized(UNKNOWN), Deny(DenyReason::Unknown)),
+        (Op::IsAdmin(UNKNOWN), Deny(DenyReason::Unknown)),
+    ]
+}
+
+/// Names the fault in whatever `verdict` says did not hold.
+fn under<T>(fault: &Fault, verdict: Verdict<T>) -> Verdict<T> {
+    verdict.map_err(|failure| {
+        let expected = format!("{} (fault: {})", failure.expected, fault.name);
+        Failure { expected, ..failure }
+    })
+}
+
+/// Runs `case` once for each fault of the target, on a store and a client of its own that were
+/// [`set_up`]; it injects the fault when it likes, and it ends here.
+async fn each_fault<Ran>(cx: &Cx, case: impl Fn(Cx, Client, Fault) -> Ran) -> Verdict
+where
+    Ran: Future<Output = Verdict>,
+{
+    let target = cx.target().clone();
+    let faults = target.faults();
+    holds(!faults.is_empty(), "a target that claims faults to have one", &faults.len())?;
+    for fault in faults {
+        let cx = cx.another().await?;
+        let store = cx.open().await?;
+        set_up(&store).await?;
+        let verdict = case(cx.clone(), store, *fault).await;
+        cx.instance().heal().await?;
+        cx.close_all().await;
+        under(fault, verdict)?;
+    }
+    Ok(())
+}
+
+/// Awaits calls that run at the same time; each must end within its bound.
+async fn at_once(cx: &Cx, store: &Client, calls: Vec<Op>) -> Verdict<Vec<(Op, Answer)>> {
+    let answers = calls.into_iter().map(|call| async move {
+        let slow = matches!(call, Op::Rekey(..) | Op::DeleteRoom(_));
+        let answer = if slow {
+            cx.within_slow_bound(call.apply(store)).await
+        } else {
+            cx.within_bound(call.apply(store)).await
+        };
+        Ok((call, answer?))
+    });
+    futures::future::join_all(answers).await.into_iter().collect()
+}
+
+/// A failure of the store: that it timed out, cannot serve, or found what it cannot decode.
+fn failed(error: &Error) -> bool {
+    error.outcome_unknown() || matches!(error, Error::Corrupt(_))
+}
+
+async fn decisions_deny_or_are_right(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        let (calls, right): (Vec<_>, Vec<_>) = decisions().into_iter().unzip();
+        for ((_, answer), right) in at_once(&cx, &store, calls).await?.into_iter().zip(right) {
+            let Answer::Decision(decision) = answer else { continue };
+            if fault.stops_reads {
+                denies_as_failed(&decision)?;
+            } else {
+                same(decision, right)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn whether_there_is_an_admin_is_an_error_or_right(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        match cx.within_bound(store.has_admin()).await? {
+            Err(error) if fault.stops_reads => holds(failed(&error), "a failure", &error),
+            other if fault.stops_reads => Err(Failure::new("an error", other.show())),
+            other => same(other, Ok(true)),
+        }
+    })
+    .await
+}
+
+async fn nobody_new_gets_in(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        // The ways in, each refused or of no effect for who is revoked, known or not asked about.
+        let tries = vec![
+            Op::AddUser(admin(REVOKED)),
+            Op::BootstrapAdmin(admin(REVOKED)),
+            Op::BootstrapAdmin(admin(UNKNOWN)),
+            Op::AddUser(admin(USER)),
+        ];
+        for (_, answer) in at_once(&cx, &store, tries).await? {
+            holds(answer.error().is_some(), "an error", &answer)?;
+        }
+        let asked = decisions().into_iter().filter(|(_, right)| *right != Decision::Allow);
+        let asked = asked.map(|(call, _)| call).collect();
+        for (_, answer) in at_once(&cx, &store, asked).await? {
+            let let_in = answer == Answer::Decision(Decision::Allow);
+            holds(!let_in, "a denial, whatever the store can do", &answer)?;
+        }
+        cx.instance().heal().await?;
+        for (call, right) in decisions() {
+            same(call.apply(&store).await, Answer::Decision(right))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn reads_fail_or_are_right(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        let (e, ann) = (room("e"), endpoint("ann"));
+        let calls = vec![
+            Op::Room(e.clone()),
+            Op::Room(room("none")),
+            Op::RoomsOf(ann.clone(), Page::first()),
+            Op::Member(e.clone(), ann.clone()),
+            Op::Member(e.clone(), endpoint("eve")),
+            Op::Members(e.clone(), Page::first()),
+            Op::Key(e.clone(), ann.clone(), membership::Epoch::FIRST),
+            Op::LatestKey(e, ann),
+            Op::User(USER),
+            Op::User(UNKNOWN),
+            Op::Users(Page::first()),
+        ];
+        let right = at_once(&cx, &store, calls.clone()).await?;
+        cx.instance().inject(&fault).await?;
+        for ((call, answer), (_, right)) in
+            at_once(&cx, &store, calls).await?.into_iter().zip(right)
+        {
+            if fault.stops_reads {
+                let error = answer.error().is_some_and(failed);
+                holds(error, &format!("{call:?} to fail"), &answer)?;
+            } else {
+                same(answer, right)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Writes of every quick kind, which a store of [`set_up`] takes, all of them at once.
+fn writes() -> Vec<Op> {
+    vec![
+        Op::CreateRoom(plain("new", "eve")),
+        Op::AddMember(room("e"), joins_at("eve", 1)),
+        Op::RemoveMember(room("e"), endpoint("bob")),
+        Op::AddUser(user(UNKNOWN)),
+        Op::RevokeUser(USER, at(9)),
+    ]
+}
+
+async fn writes_are_not_acknowledged_or_take_effect(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        let answers = at_once(&cx, &store, writes()).await?;
+        for (call, answer) in &answers {
+            match answer.error() {
+                Some(error) => holds(failed(error), "success, Timeout or Unavailable", error)?,
+                None if fault.stops_writes => {
+                    let expected = format!("{call:?} not to be acknowledged");
+                    return Err(Failure::new(expected, answer.show()));
+                }
+                None => {}
+            }
+        }
+        cx.instance().heal().await?;
+        for (call, answer) in answers {
+            let outcome = took_effect(&store, &call).await?;
+            if answer.error().is_none() {
+                holds(outcome, &format!("the acknowledged {call:?} to be there"), &outcome)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Whether one of [`writes`] is to be seen, entirely; that it is partly fails the case.
+async fn took_effect(store: &Client, call: &Op) -> Verdict<bool> {
+    let (e, eve, bob) = (room("e"), endpoint("eve"), endpoint("bob"));
+    let all = |seen: &[bool]| -> Verdict<bool> {
+        let first = seen.first().copied().unwrap_or_default();
+        let whole = seen.iter().all(|one| *one == first);
+        holds(whole, &format!("{call:?} entirely, or not at all"), &seen.to_vec())?;
+        Ok(first)
+    };
+    match call {
+        Op::CreateRoom(new) => {
+            let found = store.room(&new.id).await;
+            let rooms = store.rooms_of(&new.owner, Page::first()).await?;
+            let member = store.member(&new.id, &new.owner).await;
+            let listed = rooms.iter().any(|room| room.id == new.id);
+            if let Ok(found) = &found {
+                same(found, &new.room())?;
+            }
+            all(&[found.is_ok(), listed, member.is_ok()])
+        }
+        Op::AddMember(..) => {
+            let rooms = store.rooms_of(&eve, Page::first()).await?;
+            let listed = rooms.iter().any(|room| room.id == e);
+            let member = store.member(&e, &eve).await.is_ok();
+            all(&[listed, member, store.latest_key(&e, &eve).await.is_ok()])
+        }
+        Op::RemoveMember(..) => {
+            let rooms = store.rooms_of(&bob, Page::first()).await?;
+            let listed = rooms.iter().any(|room| room.id == e);
+            let member = store.member(&e, &bob).await.is_ok();
+            let key = store.latest_key(&e, &bob).await.is_ok();
+            all(&[!listed, !member, !key, store.room(&e).await?.rekey_due])
+        }
+        Op::AddUser(new) => match store.user(&new.key).await {
+            Ok(found) => same(found, new.user()).map(|()| true),
+            missed => {
+                fails(missed, &crate::make::no_user(new.key))?;
+                Ok(false)
+            }
+        },
+        Op::RevokeUser(key, when) => {
+            let found = store.user(key).await?;
+            holds(found.revoked_at.is_none_or(|at| at == *when), "revoked then", &found)?;
+            let denied = !store.is_authorized(key).await.is_allowed();
+            all(&[found.revoked, found.revoked_at.is_some(), denied])
+        }
+        _ => Ok(false),
+    }
+}
+
+async fn rekeys_and_deletions_end_within_their_bound(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        let rekey = Op::Rekey(room("e"), rekey(1, [], ["ann", "bob"]));
+        let calls = vec![rekey, Op::DeleteRoom(room("p"))];
+        for (call, answer) in at_once(&cx, &store, calls).await? {
+            match answer.error() {
+                Some(error) => holds(failed(error), "success, Timeout or Unavailable", error)?,
+                None => {
+                    let expected = format!("{call:?} not to be acknowledged");
+                    holds(!fault.stops_writes, &expected, &answer)?;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn everything_works_once_the_store_is_healed(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        let before = scope().observe(&store).await?;
+        for round in 0..2 {
+            cx.instance().inject(&fault).await?;
+            let _while_broken = cx.within_bound(store.is_authorized(&USER)).await?;
+            cx.instance().heal().await?;
+            // The same client, not opened again.
+            scope().observe(&store).await?.unchanged_since(&before)?;
+            let new = plain(&format!("after {round}"), "eve");
+            same(cx.within_bound(store.create_room(new.clone())).await??, new.room())?;
+            same(store.room(&new.id).await?, new.room())?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn a_write_of_unknown_outcome_took_effect_once_or_not_at_all(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        let new = |number| NewUser { added_at: at(7), ..user(user_number(number)) };
+        let calls = (0..16).map(|number| Op::AddUser(new(number))).collect();
+        let answers = at_once(&cx, &store, calls).await?;
+        cx.instance().heal().await?;
+        for (number, (_, answer)) in (0..).zip(answers) {
+            let key = user_number(number);
+            // Done again, it is there once, as it was asked for; which of the two did it, the
+            // outcome was unknown, nobody can tell.
+            match store.add_user(new(number)).await {
+                Ok(_) => {
+                    let failed = answer.error().is_some();
+                    holds(failed, "AlreadyExists, for what was acknowledged", &answer)?;
+                }
+                again => fails(again, &crate::make::user_exists(key))?,
+            }
+            same(store.user(&key).await?, new(number).user())?;
+        }
+        let listed = store.users(Page::first()).await?;
+        same(listed.len(), 16 + 3)
+    })
+    .await
+}
+
+/// Asks and writes until told to stop; each call must end within its bound.
+async fn busy(cx: Cx, store: Client, caller: u64, until: Instant) -> Verdict<Vec<(Op, Answer)>> {
+    let mut made = Vec::new();
+    for number in 0.. {
+        if Instant::now() > until && number > 1 {
+            break;
+        }
+        if number % 2 == 0 {
+            let call = Op::AddUser(user(user_number(caller * 1_000_000 + number)));
+            let answer = cx.within_bound(call.apply(&*store.unrecorded())).await?;
+            if let Some(error) = answer.error() {
+                holds(failed(error), "success, Timeout or Unavailable", error)?;
+            }
+            made.push((call, answer));
+        } else {
+            let decision = cx.within_bound(store.unrecorded().is_authorized(&USER)).await?;
+            if decision != Decision::Allow {
+                denies_as_failed(&decision)?;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(made)
+}
+
+async fn a_fault_in_the_middle_of_calls_leaves_none_hanging(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        let until = Instant::now() + Duration::from_millis(200);
+        let callers: Vec<_> = (1..=64)
+            .map(|caller| tokio::spawn(busy(cx.clone(), store.clone(), caller, until)))
+            .collect();
+        // In the middle: once the last caller's first write is there.
+        while store.unrecorded().user(&user_number(64_000_000)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        cx.instance().inject(&fault).await?;
+        let mut made = Vec::new();
+        for caller in callers {
+            made.extend(joined(caller).await?);
+        }
+        cx.instance().heal().await?;
+        for (call, answer) in made {
+            if answer.error().is_none() {
+                let there = took_effect(&store, &call).await?;
+                holds(there, &format!("the acknowledged {call:?} to be there"), &there)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn decisions_made_while_a_fault_begins_are_right_or_denials(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        for _ in 0..5 {
+            let askers: Vec<_> = (0..64)
+                .map(|number| {
+                    let (cx, store) = (cx.clone(), store.unrecorded());
+                    tokio::spawn(async move {
+                        let all = decisions();
+                        let Some((call, right)) = all.get(number % all.len()) else {
+                            return Verdict::Ok(());
+                        };
+                        for _ in 0..20 {
+                            let answer = cx.within_bound(call.apply(&*store)).await?;
+                            let Answer::Decision(decision) = answer else { continue };
+                            if decision != *right {
+                                denies_as_failed(&decision)?;
+                                break;
+                            }
+                            tokio::task::yield_now().await;
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            cx.instance().inject(&fault).await?;
+            for asker in askers {
+                joined(asker).await?;
+            }
+            cx.instance().heal().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn closing_a_broken_store_ends_within_its_bound(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        cx.instance().inject(&fault).await?;
+        let in_flight: Vec<_> = (0..16)
+            .map(|number| {
+                let store = store.unrecorded();
+                tokio::spawn(async move { store.add_user(user(user_number(number))).await })
+            })
+            .collect();
+        // It may say that it could not close all as it should; it may not hang.
+        let _closed = cx.within_bound(store.close()).await?;
+        for call in in_flight {
+            let Err(error) = cx.within_bound(joined(call)).await? else { continue };
+            let known = failed(&error) || error == Error::Closed;
+            holds(known, "success, Timeout, Unavailable or Closed", &error)?;
+        }
+        fails(store.room(&room("e")).await, &Error::Closed)
+    })
+    .await
+}
+
+async fn a_closed_client_of_a_broken_store_is_closed(cx: Cx) -> Verdict {
+    each_fault(&cx, |cx, store, fault| async move {
+        store.close().await?;
+        cx.instance().inject(&fault).await?;
+        fails(cx.within_bound(store.room(&room("e"))).await?, &Error::Closed)?;
+        fails(cx.within_bound(store.add_user(user(user_key(7)))).await?, &Error::Closed)?;
+        fails(cx.within_bound(store.has_admin()).await?, &Error::Closed)?;
+        let decision = cx.within_bound(store.is_authorized(&USER)).await?;
+        same(decision, Decision::from(Error::Closed))
+    })
+    .await
+}

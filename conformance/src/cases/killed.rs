@@ -1,0 +1,218 @@
+//! Processes killed (SIGKILL) at any moment.
+
+use std::time::Duration;
+
+use membership::Store;
+use rand::RngExt;
+
+use crate::case::declare;
+use crate::child::script::Script;
+use crate::child::{Job, Process};
+use crate::context::Cx;
+use crate::make::{encrypted, endpoint, epoch, joins_at, key_of, room};
+use crate::race::joined;
+use crate::together::together;
+use crate::transcript::Client;
+use crate::verdict::{Failure, Verdict, holds, same};
+
+declare! { "killed";
+    a_killed_process_loses_nothing_acknowledged: "DUR-1" "DUR-2", needs Reopen Processes;
+    a_process_killed_beside_an_open_client_loses_nothing_acknowledged: "DUR-1" "DUR-2",
+        needs Processes;
+    a_process_killed_while_others_write_disturbs_none_of_them: "DUR-1" "DUR-2" "LIN-1",
+        needs Processes;
+    two_processes_killed_at_once_lose_nothing_acknowledged: "DUR-1" "DUR-2",
+        needs Reopen Processes;
+    a_process_killed_while_it_opens_leaves_a_store_that_opens: "DUR-2", needs Reopen Processes;
+    a_rekey_that_was_killed_is_there_entirely_or_not_at_all: "KEY-1" "KEY-5" "DUR-2",
+        needs Reopen Processes;
+}
+
+/// How many calls a task has to make: more than it will live to.
+const LEN: usize = 400;
+/// The most lines a parent waits for before it kills.
+const LINES: usize = 150;
+
+/// What each task of a child had acknowledged when it was killed.
+type Acknowledged = Vec<usize>;
+
+/// Starts a child, lets it work for a number of acknowledgements drawn from the seed, kills it.
+async fn killed_at_work(cx: &Cx, seed: u64) -> Verdict<Acknowledged> {
+    let wait_for = cx.rng(seed).random_range(0..LINES);
+    let mut child = Process::start(cx, Job::Work { seed, len: LEN })?;
+    child.ready().await?;
+    let mut lines = Vec::new();
+    while lines.len() < wait_for {
+        // It may have come to an end: then that is its end.
+        let Some(line) = child.line().await? else { break };
+        lines.push(line);
+    }
+    lines.extend(child.kill().await?);
+    counted(&lines)
+}
+
+/// How far each task came, from the lines `task number`.
+fn counted(lines: &[String]) -> Verdict<Acknowledged> {
+    let tasks = usize::try_from(Script::TASKS).unwrap_or_default();
+    let mut counts = vec![0; tasks];
+    for line in lines {
+        let parsed = line.split_once(' ').and_then(|(task, number)| {
+            Some((task.parse::<usize>().ok()?, number.parse::<usize>().ok()?))
+        });
+        let slot = parsed.and_then(|(task, number)| Some((counts.get_mut(task)?, number)));
+        let Some((count, number)) = slot else {
+            return Err(Failure::new("a task and a number", format!("{line:?}")));
+        };
+        *count = number;
+    }
+    Ok(counts)
+}
+
+/// Everything acknowledged is there, and no more than the one call in flight of each task; what
+/// was found is what must be found ever after.
+async fn verified(store: &Client, seed: u64, counts: &Acknowledged) -> Verdict<Acknowledged> {
+    let mut found = Vec::new();
+    for (task, count) in (0..).zip(counts) {
+        let script = Script::new(seed, task, LEN);
+        found.push(script.verify(&*store.unrecorded(), *count).await?);
+    }
+    Ok(found)
+}
+
+/// What earlier rounds left is as it was found then.
+async fn still(store: &Client, rounds: &[(u64, Acknowledged)]) -> Verdict {
+    for (seed, found) in rounds {
+        same(&verified(store, *seed, found).await?, found)?;
+    }
+    Ok(())
+}
+
+async fn begin(cx: &Cx) -> Verdict<Client> {
+    let store = cx.open().await?;
+    Script::first_call().apply(&store).await;
+    Ok(store)
+}
+
+async fn a_killed_process_loses_nothing_acknowledged(cx: Cx) -> Verdict {
+    begin(&cx).await?.close().await?;
+    let mut rounds = Vec::new();
+    for round in 0..25 {
+        let seed = cx.seed().wrapping_add(round);
+        let counts = killed_at_work(&cx, seed).await?;
+        // Nobody else has it open: whoever opens it now repairs it, by opening it.
+        let store = cx.open().await?;
+        rounds.push((seed, verified(&store, seed, &counts).await?));
+        store.close().await?;
+    }
+    still(&cx.open().await?, &rounds).await
+}
+
+async fn a_process_killed_beside_an_open_client_loses_nothing_acknowledged(cx: Cx) -> Verdict {
+    let store = begin(&cx).await?;
+    let mut rounds = Vec::new();
+    for round in 0..25 {
+        let seed = cx.seed().wrapping_add(round);
+        let counts = killed_at_work(&cx, seed).await?;
+        rounds.push((seed, verified(&store, seed, &counts).await?));
+    }
+    still(&store, &rounds).await
+}
+
+async fn a_process_killed_while_others_write_disturbs_none_of_them(cx: Cx) -> Verdict {
+    let store = begin(&cx).await?;
+    let mut rounds = Vec::new();
+    for round in 0..15 {
+        let (theirs, ours) = (cx.seed().wrapping_add(round), !cx.seed().wrapping_add(round));
+        let here = store.unrecorded();
+        let work = tokio::spawn(async move {
+            let mut model = Script::beginning();
+            for call in Script::new(ours, 0, 60).calls() {
+                same(call.apply(&*here).await, model.apply(call))?;
+                tokio::task::yield_now().await;
+            }
+            Verdict::Ok(())
+        });
+        let counts = killed_at_work(&cx, theirs).await?;
+        joined(work).await?;
+        rounds.push((theirs, verified(&store, theirs, &counts).await?));
+        let script = Script::new(ours, 0, 60);
+        same(script.verify(&*store.unrecorded(), 60).await?, 60)?;
+    }
+    still(&store, &rounds).await
+}
+
+async fn two_processes_killed_at_once_lose_nothing_acknowledged(cx: Cx) -> Verdict {
+    begin(&cx).await?.close().await?;
+    let mut rounds = Vec::new();
+    for round in 0..10 {
+        let seeds = [cx.seed().wrapping_add(2 * round), cx.seed().wrapping_add(2 * round + 1)];
+        let [one, two] = seeds.map(|seed| killed_at_work(&cx, seed));
+        let (one, two) = futures::future::try_join(one, two).await?;
+        let store = cx.open().await?;
+        for (seed, counts) in seeds.into_iter().zip([one, two]) {
+            rounds.push((seed, verified(&store, seed, &counts).await?));
+        }
+        store.close().await?;
+    }
+    still(&cx.open().await?, &rounds).await
+}
+
+async fn a_process_killed_while_it_opens_leaves_a_store_that_opens(cx: Cx) -> Verdict {
+    for round in 0..20 {
+        // Every other store is one that the child is the first to open.
+        let cx = cx.another().await?;
+        let made = round % 2 == 0;
+        if made {
+            begin(&cx).await?.close().await?;
+        }
+        let child = Process::start(&cx, Job::Ask)?;
+        // Any moment from before it runs until after it has opened; there is none to wait for.
+        tokio::time::sleep(Duration::from_micros(cx.rng(round).random_range(0..15_000))).await;
+        child.kill().await?;
+        let store = cx.open().await?;
+        same(store.has_admin().await?, made)?;
+        let new = encrypted("after", "ann");
+        same(store.create_room(new.clone()).await?, new.room())?;
+        cx.close_all().await;
+    }
+    Ok(())
+}
+
+async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verdict {
+    const MEMBERS: usize = 200;
+    let store = begin(&cx).await?;
+    store.create_room(encrypted("large", "ann")).await?;
+    let ids: Vec<_> = (0..MEMBERS).map(|number| format!("m{number}")).collect();
+    let adds = ids.iter().map(|id| {
+        let store = store.unrecorded();
+        async move { Ok(store.add_member(&room("large"), joins_at(id, 1)).await?) }
+    });
+    together(adds).await?;
+    store.close().await?;
+    let mut last = 1;
+    for round in 0..15 {
+        let mut child = Process::start(&cx, Job::Rekey { members: MEMBERS })?;
+        child.ready().await?;
+        let mut told = Vec::new();
+        for _ in 0..cx.rng(round).random_range(0..5) {
+            told.extend(child.line().await?);
+        }
+        told.extend(child.kill().await?);
+        if let Some(line) = told.last() {
+            last = line.parse().map_err(|_| Failure::new("an epoch", line.clone()))?;
+        }
+        let store = cx.open().await?;
+        let found = store.room(&room("large")).await?.epoch.get();
+        let expected = format!("epoch {last} or {}", last + 1);
+        holds(found == last || found == last + 1, &expected, &found)?;
+        last = found;
+        for id in ids.iter().map(String::as_str).chain(["ann"]) {
+            let who = endpoint(id);
+            let key = store.unrecorded().latest_key(&room("large"), &who).await?;
+            same(key.epoch, epoch(last))?;
+            same(key.ciphertext, key_of(&who, epoch(last)))?;
+        }
+        store.close().await?;
+    }
+    Ok(())
+}

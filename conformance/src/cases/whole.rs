@@ -1,0 +1,86 @@
+//! What happens at one moment is seen at one moment, by readers who never stop looking.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use membership::{Error, Page};
+
+use crate::case::declare;
+use crate::context::Cx;
+use crate::make::{encrypted, joins, joins_at, no_room, plain, rekey, room};
+use crate::verdict::{Failure, Verdict, fails, holds};
+
+declare! { "whole";
+    a_room_being_deleted_has_all_its_members_or_none: "ROOM-4" "LIST-2";
+    a_page_read_while_members_change_is_of_one_moment: "LIST-2" "KEY-5";
+}
+
+const GUESTS: [&str; 6] = ["bob", "cat", "dan", "eve", "fay", "gus"];
+
+async fn a_room_being_deleted_has_all_its_members_or_none(cx: Cx) -> Verdict {
+    let client = cx.open().await?;
+    let store = client.unrecorded();
+    for _ in 0..20 {
+        store.create_room(plain("r", "ann")).await?;
+        for guest in GUESTS {
+            store.add_member(&room("r"), joins(guest)).await?;
+        }
+        let deleter = Arc::clone(&store);
+        let deletion = tokio::spawn(async move { deleter.delete_room(&room("r")).await });
+        let last = loop {
+            match store.members(&room("r"), Page::first()).await {
+                Ok(all) => holds(all.len() == GUESTS.len() + 1, "all members, or no room", &all)?,
+                gone => break gone,
+            }
+            tokio::task::yield_now().await;
+        };
+        fails(last, &no_room("r"))?;
+        ended(deletion.await)?;
+    }
+    Ok(())
+}
+
+/// `z` comes after `a` and goes with it: who reads `z` without `a` has read two moments.
+async fn a_page_read_while_members_change_is_of_one_moment(cx: Cx) -> Verdict {
+    const READS: usize = 300;
+    const ROUNDS: u64 = 40;
+    let client = cx.open().await?;
+    let store = client.unrecorded();
+    store.create_room(encrypted("r", "m")).await?;
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (writer, enough) = (Arc::clone(&store), Arc::clone(&reads));
+    // Whichever of the two is slower, both have their share.
+    let writing = tokio::spawn(async move {
+        let mut epoch = 1;
+        while epoch <= ROUNDS || enough.load(Ordering::Relaxed) < READS {
+            writer.add_member(&room("r"), joins_at("a", epoch)).await?;
+            tokio::task::yield_now().await;
+            writer.add_member(&room("r"), joins_at("z", epoch)).await?;
+            tokio::task::yield_now().await;
+            writer.rekey(&room("r"), rekey(epoch, ["a", "z"], ["m"])).await?;
+            tokio::task::yield_now().await;
+            epoch += 1;
+        }
+        Ok(())
+    });
+    while !writing.is_finished() {
+        let page = store.members(&room("r"), Page::first()).await?;
+        let ids: Vec<_> = page.iter().map(|member| member.endpoint.as_str()).collect();
+        let states: [&[&str]; 3] = [&["m"], &["a", "m"], &["a", "m", "z"]];
+        // The writer must not wait for reads that end here.
+        if let Err(torn) = holds(states.contains(&ids.as_slice()), "m; a and m; or all", &page) {
+            writing.abort();
+            return Err(torn);
+        }
+        reads.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+    ended(writing.await)
+}
+
+fn ended(task: Result<Result<(), Error>, tokio::task::JoinError>) -> Verdict {
+    match task {
+        Ok(done) => Ok(done?),
+        Err(panic) => Err(Failure::new("no panic", panic.to_string())),
+    }
+}

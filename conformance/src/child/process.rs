@@ -1,0 +1,105 @@
+//! A child, as its parent sees it.
+
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+use super::{Job, VARIABLE, jobs, orders};
+use crate::context::Cx;
+use crate::target::TargetError;
+use crate::verdict::{Failure, Verdict};
+
+/// A child at its job. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    /// Held open: its end tells the child that its parent is gone.
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+    errors: ChildStderr,
+}
+
+impl Process {
+    /// Starts a child on the case's store; it may not have opened it yet.
+    pub fn start(cx: &Cx, job: Job) -> Verdict<Self> {
+        Ok(Self::spawn(cx, job)?)
+    }
+
+    fn spawn(cx: &Cx, job: Job) -> Result<Self, TargetError> {
+        let orders = orders(cx.target().name(), job, &cx.instance().address()?);
+        let mut child = Command::new(std::env::current_exe()?)
+            .env(VARIABLE, orders)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let missing = "a child without pipes";
+        let input = child.stdin.take().ok_or(missing)?;
+        let lines = BufReader::new(child.stdout.take().ok_or(missing)?).lines();
+        let errors = child.stderr.take().ok_or(missing)?;
+        Ok(Self { child, input, lines, errors })
+    }
+
+    /// The next line it tells; `None` once it has ended.
+    pub async fn line(&mut self) -> Verdict<Option<String>> {
+        Ok(self.lines.next_line().await.map_err(TargetError::from)?)
+    }
+
+    /// Waits until it has opened the store.
+    pub async fn ready(&mut self) -> Verdict {
+        match self.line().await? {
+            Some(line) if line == jobs::READY => Ok(()),
+            other => Err(self.failure(&format!("{:?} from a child", jobs::READY), other).await),
+        }
+    }
+
+    /// Sends it a line, and waits for its answer.
+    pub async fn ask(&mut self, line: &str) -> Verdict<String> {
+        let sent = self.input.write_all(format!("{line}\n").as_bytes()).await;
+        sent.map_err(TargetError::from)?;
+        match self.line().await? {
+            Some(answer) => Ok(answer),
+            None => Err(self.failure("an answer from a child", None).await),
+        }
+    }
+
+    /// Kills it at once (SIGKILL), and returns what it had told by then beyond what was read.
+    pub async fn kill(mut self) -> Verdict<Vec<String>> {
+        // It may have ended by itself.
+        let _ = self.child.start_kill();
+        let rest = self.rest().await?;
+        let status = self.child.wait().await.map_err(TargetError::from)?;
+        if status.code().is_some_and(|code| code != 0) {
+            return Err(self.failure("a child that is killed or ends well", None).await);
+        }
+        Ok(rest)
+    }
+
+    /// Waits until it has done its job, and returns what it told beyond what was read.
+    pub async fn finish(mut self) -> Verdict<Vec<String>> {
+        let rest = self.rest().await?;
+        let status = self.child.wait().await.map_err(TargetError::from)?;
+        if ExitStatus::success(&status) {
+            return Ok(rest);
+        }
+        Err(self.failure("a child that ends well", None).await)
+    }
+
+    async fn rest(&mut self) -> Verdict<Vec<String>> {
+        let mut rest = Vec::new();
+        while let Some(line) = self.line().await? {
+            rest.push(line);
+        }
+        Ok(rest)
+    }
+
+    /// What it did instead of `expected`, and what it said about it.
+    async fn failure(&mut self, expected: &str, told: Option<String>) -> Failure {
+        let _ = self.child.start_kill();
+        let mut said = String::new();
+        let _ = self.errors.read_to_string(&mut said).await;
+        let told = told.map_or_else(|| "its end".to_owned(), |line| format!("{line:?}"));
+        Failure::new(expected, format!("{told}; it said: {}", said.trim()))
+    }
+}

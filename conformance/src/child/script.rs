@@ -1,0 +1,199 @@
+//! What a task does, drawn from a seed: parent and child draw the same.
+
+use std::collections::BTreeSet;
+
+use membership::{EndpointId, Epoch, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, UserKey};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use crate::make::{admin, at, endpoint, epoch, room, sealed, user};
+use crate::model::{Answer, Model, Op};
+use crate::show::Show;
+use crate::verdict::{Failure, Verdict};
+use membership::Store;
+
+/// The calls of one task, on rooms, endpoints and users that no other task touches.
+pub struct Script {
+    calls: Vec<Op>,
+    names: Names,
+}
+
+struct Names {
+    rooms: Vec<RoomId>,
+    endpoints: Vec<EndpointId>,
+    users: Vec<UserKey>,
+}
+
+/// The admin that is always there, so that no task's outcome depends on another's admins.
+const ROOT: UserKey = UserKey::from_bytes([0xff; 32]);
+
+impl Script {
+    /// How many tasks a seed has.
+    pub const TASKS: u64 = 4;
+
+    /// The script of a task.
+    #[must_use]
+    pub fn new(seed: u64, task: u64, len: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed.rotate_left(8) ^ task);
+        let names = Names::new(seed, task);
+        let mut model = Self::beginning();
+        let mut calls = Vec::with_capacity(len);
+        for number in 0..len {
+            let call = names.draw(&mut rng, &model, number);
+            model.apply(&call);
+            calls.push(call);
+        }
+        Self { calls, names }
+    }
+
+    /// The calls, in order.
+    #[must_use]
+    pub fn calls(&self) -> &[Op] {
+        &self.calls
+    }
+
+    /// What must have happened before any script begins.
+    #[must_use]
+    pub fn first_call() -> Op {
+        Op::BootstrapAdmin(admin(ROOT))
+    }
+
+    /// The state then.
+    #[must_use]
+    pub fn beginning() -> Model {
+        let mut model = Model::new();
+        model.apply(&Self::first_call());
+        model
+    }
+
+    /// The store must be as it is after `acknowledged` calls, or after one more, which was in
+    /// flight; returns how many it was.
+    pub async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
+        let mut model = Self::beginning();
+        for call in self.calls.iter().take(acknowledged) {
+            model.apply(call);
+        }
+        let Err(failure) = self.agrees(store, &model).await else { return Ok(acknowledged) };
+        let Some(in_flight) = self.calls.get(acknowledged) else { return Err(failure) };
+        model.apply(in_flight);
+        if self.agrees(store, &model).await.is_ok() {
+            return Ok(acknowledged + 1);
+        }
+        let expected = format!(
+            "{} (after {acknowledged} acknowledged calls; and it is not the state after {in_flight:?} \
+             either, which was in flight)",
+            failure.expected
+        );
+        Err(Failure { expected, ..failure })
+    }
+
+    /// The store must be exactly as the model, through every view.
+    async fn agrees(&self, store: &dyn Store, model: &Model) -> Verdict {
+        let mut model = model.clone();
+        for view in self.names.views(&mut model) {
+            let (answer, right) = (view.apply(store).await, model.apply(&view));
+            if answer != right {
+                let expected = format!("{view:?} -> {}", right.show());
+                return Err(Failure::new(expected, answer.show()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Names {
+    fn new(seed: u64, task: u64) -> Self {
+        let key = |number: u8| {
+            let mut bytes = [number; 32];
+            let (left, right) = bytes.split_at_mut(8);
+            left.copy_from_slice(&seed.to_be_bytes());
+            if let Some(slot) = right.first_chunk_mut::<8>() {
+                *slot = task.to_be_bytes();
+            }
+            UserKey::from_bytes(bytes)
+        };
+        Self {
+            rooms: (0..3).map(|n| room(&format!("{seed:x}/{task}/room {n}"))).collect(),
+            endpoints: (0..5).map(|n| endpoint(&format!("{seed:x}/{task}/who {n}"))).collect(),
+            users: (0..4).map(key).collect(),
+        }
+    }
+
+    /// A call that mostly works: writes that are refused tell nothing about durability.
+    fn draw(&self, rng: &mut ChaCha8Rng, model: &Model, number: usize) -> Op {
+        let mut model = model.clone();
+        let when = at(i64::try_from(number).unwrap_or_default());
+        let (room, who) = (pick(rng, &self.rooms), pick(rng, &self.endpoints));
+        let key = sealed(format!("call {number}"));
+        if rng.random_ratio(1, 5) {
+            let key = pick(rng, &self.users);
+            let admin = rng.random_bool(0.3);
+            return match model.apply(&Op::User(key)) {
+                Answer::User(Ok(_)) => Op::RevokeUser(key, when),
+                _ => Op::AddUser(NewUser { admin, added_at: when, ..user(key) }),
+            };
+        }
+        let Answer::Room(Ok(found)) = model.apply(&Op::Room(room.clone())) else {
+            return Op::CreateRoom(if rng.random_ratio(1, 4) {
+                NewRoom::unencrypted(room, who, when)
+            } else {
+                NewRoom::encrypted(room, who, when, key)
+            });
+        };
+        let Answer::Members(Ok(members)) = model.apply(&Op::Members(room.clone(), Page::first()))
+        else {
+            return Op::Room(room);
+        };
+        let here: BTreeSet<_> = members.into_iter().map(|member| member.endpoint).collect();
+        match rng.random_range(0..12) {
+            0 => Op::DeleteRoom(room),
+            1..4 if found.encrypted => {
+                let goes = (who != found.owner && here.contains(&who)).then_some(who);
+                let stay = here.into_iter().filter(|who| Some(who) != goes.as_ref());
+                let keys: Vec<_> = stay.map(|who| (who, key.clone())).collect();
+                match Rekey::new(found.epoch, goes, keys) {
+                    Ok(rekey) => Op::Rekey(room, rekey),
+                    Err(_) => Op::Room(room),
+                }
+            }
+            _ if here.contains(&who) => Op::RemoveMember(room, who),
+            _ if found.encrypted => {
+                Op::AddMember(room, NewMember::sealed(who, when, found.epoch, key))
+            }
+            _ => Op::AddMember(room, NewMember::unsealed(who, when)),
+        }
+    }
+
+    /// Every call that reads anything of these.
+    fn views(&self, model: &mut Model) -> Vec<Op> {
+        let mut views = vec![Op::HasAdmin, Op::IsAdmin(ROOT)];
+        for who in &self.endpoints {
+            views.push(Op::RoomsOf(who.clone(), Page::first()));
+        }
+        for room in &self.rooms {
+            views.push(Op::Room(room.clone()));
+            views.push(Op::Members(room.clone(), Page::first()));
+            let last = match model.apply(&Op::Room(room.clone())) {
+                Answer::Room(Ok(found)) => found.epoch,
+                _ => Epoch::FIRST,
+            };
+            for who in &self.endpoints {
+                views.push(Op::Member(room.clone(), who.clone()));
+                views.push(Op::LatestKey(room.clone(), who.clone()));
+                for number in 1..=last.get() + 1 {
+                    views.push(Op::Key(room.clone(), who.clone(), epoch(number)));
+                }
+            }
+        }
+        for key in &self.users {
+            views.extend([Op::User(*key), Op::IsAuthorized(*key), Op::IsAdmin(*key)]);
+        }
+        views
+    }
+}
+
+fn pick<T: Clone>(rng: &mut ChaCha8Rng, from: &[T]) -> T {
+    let at = rng.random_range(0..from.len());
+    #[expect(clippy::indexing_slicing, reason = "drawn from the slice's own range")]
+    from[at].clone()
+}

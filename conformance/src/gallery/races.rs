@@ -1,0 +1,166 @@
+//! Right for one caller, wrong for two at once.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use membership::{
+    EndpointId, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room, RoomId, Store, User,
+};
+
+use super::defect::Defect;
+use super::listings::locked;
+use super::mutants;
+
+mutants! {
+    lets_two_rekeys_win: "KEY-7", "the loser of a race of rekeys tries again from the winner's epoch" => TwoWin;
+    adds_with_the_old_key: "KEY-8", "a member added during a rekey keeps its key of the epoch before" => AddsLate;
+    deletes_in_steps: "ROOM-4", "deletes a room's members one by one, then the room" => DeletesInSteps;
+    rekeys_in_steps: "KEY-5", "a rekey removes members first and moves the epoch afterwards" => RekeysInSteps;
+    bootstraps_in_steps: "USER-1", "looks whether there is an admin first, and makes one afterwards" => BootstrapsInSteps;
+    remembers_rooms: "LIN-1", "a client remembers rooms until it writes itself" => Remembers;
+}
+
+/// As long as a fast disk takes, with the others going first: what was read before may be old now.
+pub(super) async fn pause() {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_micros(50) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[derive(Default)]
+struct TwoWin;
+
+#[async_trait]
+impl Defect for TwoWin {
+    async fn rekey(&self, inner: &dyn Store, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        let before = inner.room(room).await?.epoch;
+        pause().await;
+        match inner.rekey(room, rekey.clone()).await {
+            Err(Error::StaleEpoch { current }) if before == rekey.from() => {
+                let again = Rekey::new(current, rekey.remove().clone(), rekey.keys().clone())?;
+                inner.rekey(room, again).await
+            }
+            other => other,
+        }
+    }
+}
+
+#[derive(Default)]
+struct AddsLate;
+
+#[async_trait]
+impl Defect for AddsLate {
+    async fn add_member(
+        &self,
+        inner: &dyn Store,
+        room: &RoomId,
+        new: NewMember,
+    ) -> Result<Member, Error> {
+        let before = inner.room(room).await?.epoch;
+        pause().await;
+        match (inner.add_member(room, new.clone()).await, new.key) {
+            (Err(Error::StaleEpoch { current }), Some((epoch, key))) if epoch == before => {
+                let late = NewMember::sealed(new.endpoint, new.added_at, current, key);
+                inner.add_member(room, late).await
+            }
+            (other, _) => other,
+        }
+    }
+}
+
+#[derive(Default)]
+struct DeletesInSteps;
+
+#[async_trait]
+impl Defect for DeletesInSteps {
+    async fn delete_room(&self, inner: &dyn Store, room: &RoomId) -> Result<(), Error> {
+        for member in inner.members(room, Page::first()).await? {
+            // The owner stays till the end, and another caller may have been here.
+            let _ = inner.remove_member(room, &member.endpoint).await;
+            pause().await;
+        }
+        inner.delete_room(room).await
+    }
+}
+
+#[derive(Default)]
+struct RekeysInSteps;
+
+#[async_trait]
+impl Defect for RekeysInSteps {
+    async fn rekey(&self, inner: &dyn Store, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        let found = inner.room(room).await?;
+        if !found.encrypted || found.epoch != rekey.from() || rekey.remove().is_empty() {
+            return inner.rekey(room, rekey).await;
+        }
+        let all = crate::observe::members(inner, room).await?;
+        let here = |endpoint: &EndpointId| all.iter().any(|member| member.endpoint == *endpoint);
+        let stays = |member: &&Member| !rekey.remove().contains(&member.endpoint);
+        let whole = rekey.remove().iter().all(here)
+            && !rekey.remove().contains(&found.owner)
+            && all.iter().filter(stays).map(|member| &member.endpoint).eq(rekey.keys().keys());
+        if !whole {
+            return inner.rekey(room, rekey).await;
+        }
+        for endpoint in rekey.remove() {
+            inner.remove_member(room, endpoint).await?;
+            pause().await;
+        }
+        inner.rekey(room, Rekey::new(rekey.from(), [], rekey.keys().clone())?).await
+    }
+}
+
+#[derive(Default)]
+struct BootstrapsInSteps;
+
+#[async_trait]
+impl Defect for BootstrapsInSteps {
+    async fn bootstrap_admin(&self, inner: &dyn Store, new: NewUser) -> Result<User, Error> {
+        if inner.has_admin().await? {
+            return inner.bootstrap_admin(new).await;
+        }
+        pause().await;
+        inner.add_user(NewUser { admin: true, ..new }).await
+    }
+}
+
+#[derive(Default)]
+struct Remembers(Mutex<BTreeMap<RoomId, Room>>);
+
+#[async_trait]
+impl Defect for Remembers {
+    const PER_CLIENT: bool = true;
+
+    async fn room(&self, inner: &dyn Store, room: &RoomId) -> Result<Room, Error> {
+        let found = inner.room(room).await?;
+        Ok(locked(&self.0).entry(room.clone()).or_insert(found).clone())
+    }
+
+    async fn create_room(&self, inner: &dyn Store, new: NewRoom) -> Result<Room, Error> {
+        locked(&self.0).remove(&new.id);
+        inner.create_room(new).await
+    }
+
+    async fn delete_room(&self, inner: &dyn Store, room: &RoomId) -> Result<(), Error> {
+        locked(&self.0).remove(room);
+        inner.delete_room(room).await
+    }
+
+    async fn remove_member(
+        &self,
+        inner: &dyn Store,
+        room: &RoomId,
+        endpoint: &EndpointId,
+    ) -> Result<(), Error> {
+        locked(&self.0).remove(room);
+        inner.remove_member(room, endpoint).await
+    }
+
+    async fn rekey(&self, inner: &dyn Store, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        locked(&self.0).remove(room);
+        inner.rekey(room, rekey).await
+    }
+}

@@ -1,0 +1,221 @@
+//! Everything a caller can see, as one value: to tell that nothing changed, or exactly what.
+
+mod laws;
+
+use std::collections::BTreeSet;
+use std::panic::Location;
+
+use futures::TryFutureExt;
+use membership::{EndpointId, Epoch, Error, Member, Page, Room, RoomId, Store, User, UserKey};
+
+use crate::make::{endpoint, room};
+use crate::show::Show;
+use crate::transcript::Client;
+use crate::verdict::{Failure, Verdict, fails};
+
+/// The answers to every call that reads, for some rooms, endpoints and users.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed(Vec<(String, String)>);
+
+impl Observed {
+    fn note<T: Show>(&mut self, call: String, answer: &T) {
+        self.0.push((call, answer.show()));
+    }
+
+    /// `self` must be what `before` was, through every view; a failure shows the views that
+    /// differ and no others.
+    #[track_caller]
+    pub fn unchanged_since(&self, before: &Self) -> Verdict {
+        let differ = |(was, is): &(&(String, String), &(String, String))| was != is;
+        let differing: Vec<_> = before.0.iter().zip(&self.0).filter(differ).collect();
+        if differing.is_empty() && before.0.len() == self.0.len() {
+            return Ok(());
+        }
+        let show = |view: &(String, String)| format!("{} -> {}", view.0, view.1);
+        let expected: Vec<_> = differing.iter().map(|(was, _)| show(was)).collect();
+        let got: Vec<_> = differing.iter().map(|(_, is)| show(is)).collect();
+        let expected = format!("nothing changed: {}", expected.join(" · "));
+        Err(Failure::new(expected, got.join(" · ")))
+    }
+}
+
+impl Show for Observed {
+    fn show(&self) -> String {
+        let views = self.0.iter().map(|(call, answer)| format!("{call} -> {answer}"));
+        views.collect::<Vec<_>>().join(" · ")
+    }
+}
+
+/// Asks everything there is to ask about `rooms`, `endpoints` and `users`, while nobody writes.
+///
+/// The answers must also agree with one another, as they must in every state: clauses LIST-1,
+/// LIST-4, MEM-4, KEY-1, KEY-3, KEY-10, AUTH-1 and AUTH-5.
+pub async fn observe(
+    store: &dyn Store,
+    rooms: &[RoomId],
+    endpoints: &[EndpointId],
+    users: &[UserKey],
+) -> Verdict<Observed> {
+    let mut seen = Observed::default();
+    let mut index = Vec::new();
+    for endpoint in endpoints {
+        let listed = rooms_of(store, endpoint).await?;
+        seen.note(format!("rooms_of({endpoint:?})"), &listed);
+        laws::ascend(&listed, |room| room.id.clone())?;
+        index.push((endpoint, listed));
+    }
+    for id in rooms {
+        observe_room(store, id, &index, &mut seen).await?;
+    }
+    observe_users(store, users, &mut seen).await?;
+    Ok(seen)
+}
+
+async fn observe_room(
+    store: &dyn Store,
+    id: &RoomId,
+    index: &[(&EndpointId, Vec<Room>)],
+    seen: &mut Observed,
+) -> Verdict {
+    let found = answer(store.room(id).await)?;
+    seen.note(format!("room({id:?})"), &found);
+    let listed = answer(members(store, id).await)?;
+    seen.note(format!("members({id:?})"), &listed);
+    laws::room_and_members(id, &found, &listed)?;
+    for (endpoint, rooms) in index {
+        let member = answer(store.member(id, endpoint).await)?;
+        seen.note(format!("member({id:?}, {endpoint:?})"), &member);
+        laws::membership(&listed, &found, endpoint, &member, rooms, id)?;
+        let latest = answer(store.latest_key(id, endpoint).await)?;
+        seen.note(format!("latest_key({id:?}, {endpoint:?})"), &latest);
+        laws::latest_key(&found, &member, &latest)?;
+        for epoch in epochs(found.as_ref().ok()) {
+            let key = answer(store.key(id, endpoint, epoch).await)?;
+            seen.note(format!("key({id:?}, {endpoint:?}, epoch {epoch})"), &key);
+            laws::key(&found, &member, &latest, epoch, &key)?;
+        }
+    }
+    Ok(())
+}
+
+async fn observe_users(store: &dyn Store, users: &[UserKey], seen: &mut Observed) -> Verdict {
+    let all = all_users(store).await?;
+    seen.note("users()".to_owned(), &all);
+    laws::ascend(&all, |user| user.key)?;
+    let has_admin = store.has_admin().await?;
+    seen.note("has_admin()".to_owned(), &has_admin);
+    laws::has_admin(&all, has_admin)?;
+    for key in users {
+        let user = answer(store.user(key).await)?;
+        seen.note(format!("user({key})"), &user);
+        let authorized = store.is_authorized(key).await;
+        seen.note(format!("is_authorized({key})"), &authorized);
+        let admin = store.is_admin(key).await;
+        seen.note(format!("is_admin({key})"), &admin);
+        laws::user(&all, key, &user, &authorized, &admin)?;
+    }
+    Ok(())
+}
+
+/// `NotFound` is an answer; any other error means that there was none.
+fn answer<T>(result: Result<T, Error>) -> Verdict<Result<T, Error>> {
+    match result {
+        Err(error @ Error::NotFound(_)) => Ok(Err(error)),
+        other => Ok(Ok(other?)),
+    }
+}
+
+/// The epochs worth asking for: the first ones, those around the current one, and none at all.
+fn epochs(room: Option<&Room>) -> BTreeSet<Epoch> {
+    let current = room.map_or(0, |room| room.epoch.get());
+    let around = [current.saturating_sub(1), current, current + 1];
+    (0..4).chain(around).filter_map(|number| Epoch::new(number).ok()).collect()
+}
+
+/// All members of a room, page by page.
+pub async fn members(store: &dyn Store, room: &RoomId) -> Result<Vec<Member>, Error> {
+    walk(|member: &Member| member.endpoint.clone(), |page| store.members(room, page)).await
+}
+
+/// All rooms of an endpoint, page by page.
+pub async fn rooms_of(store: &dyn Store, endpoint: &EndpointId) -> Result<Vec<Room>, Error> {
+    walk(|room: &Room| room.id.clone(), |page| store.rooms_of(endpoint, page)).await
+}
+
+/// All users, page by page.
+pub async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
+    walk(|user: &User| user.key, |page| store.users(page)).await
+}
+
+/// Page after page, until one is not full. A page that does not lead on ends the walk too, or a
+/// store that breaks LIST-1 would keep it going for ever.
+async fn walk<T, Id: Ord + Clone, Fetch: Future<Output = Result<Vec<T>, Error>>>(
+    id: impl Fn(&T) -> Id,
+    fetch: impl Fn(Page<Id>) -> Fetch,
+) -> Result<Vec<T>, Error> {
+    let (mut all, mut page) = (Vec::new(), Page::first());
+    loop {
+        let got = fetch(page.clone()).await?;
+        let full = got.len() == page.limit();
+        let last = got.last().map(&id);
+        all.extend(got);
+        match last {
+            Some(last) if full && page.after().is_none_or(|after| last > *after) => {
+                page = Page::after_id(last);
+            }
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// What a case looks at: the ids it uses, and some it does not.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    rooms: Vec<RoomId>,
+    endpoints: Vec<EndpointId>,
+    users: Vec<UserKey>,
+}
+
+impl Scope {
+    /// These rooms and endpoints, and no user.
+    #[must_use]
+    pub fn new(rooms: &[&str], endpoints: &[&str]) -> Self {
+        let rooms = rooms.iter().map(|id| room(id)).collect();
+        let endpoints = endpoints.iter().map(|id| endpoint(id)).collect();
+        Self { rooms, endpoints, users: Vec::new() }
+    }
+
+    /// These users, beside the rooms and endpoints.
+    #[must_use]
+    pub fn with_users(self, users: &[UserKey]) -> Self {
+        Self { users: users.to_vec(), ..self }
+    }
+
+    /// [`observe`]s it all; the calls stay out of the transcript.
+    #[track_caller]
+    pub fn observe(&self, client: &Client) -> impl Future<Output = Verdict<Observed>> + Send {
+        let at = Location::caller();
+        let store = client.unrecorded();
+        async move {
+            let seen = observe(&*store, &self.rooms, &self.endpoints, &self.users).await;
+            seen.map_err(|failure| Failure { at, ..failure })
+        }
+    }
+
+    /// Awaits a write that must fail with exactly `expected` and change nothing (clause ERR-2).
+    #[track_caller]
+    pub fn refuses<T: Show + Send>(
+        &self,
+        client: &Client,
+        call: impl Future<Output = Result<T, Error>> + Send,
+        expected: &Error,
+    ) -> impl Future<Output = Verdict> + Send {
+        let at = Location::caller();
+        async move {
+            let before = self.observe(client).await?;
+            fails(call.await, expected)?;
+            self.observe(client).await?.unchanged_since(&before)
+        }
+        .map_err(move |failure| Failure { at, ..failure })
+    }
+}

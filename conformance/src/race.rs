@@ -1,0 +1,80 @@
+//! Calls that begin together.
+
+use std::sync::Arc;
+
+use tokio::sync::Barrier;
+use tokio::task::JoinHandle;
+
+use crate::context::Cx;
+use crate::target::{Claim, Need};
+use crate::transcript::Client;
+use crate::verdict::Verdict;
+
+/// `count` clients of the same data, or as many handles of one where the target has no more.
+pub async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
+    let several = cx.target().claims(Need::Clients) == Claim::Claimed;
+    let mut clients = vec![cx.open().await?];
+    while clients.len() < count {
+        let next = match clients.first() {
+            Some(first) if !several => first.clone(),
+            _ => cx.open().await?,
+        };
+        clients.push(next);
+    }
+    Ok(clients)
+}
+
+/// Runs each future in a task of its own, none before all are there; their results in order.
+///
+/// A panic in one of them is resumed here.
+pub async fn together<T: Send + 'static>(
+    racers: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let racers: Vec<_> = racers.into_iter().collect();
+    let barrier = Arc::new(Barrier::new(racers.len()));
+    let tasks: Vec<_> = racers
+        .into_iter()
+        .map(|racer| {
+            let barrier = Arc::clone(&barrier);
+            tokio::spawn(async move {
+                barrier.wait().await;
+                racer.await
+            })
+        })
+        .collect();
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(joined(task).await);
+    }
+    results
+}
+
+/// Runs two futures as [`together`] does.
+pub async fn both<A: Send + 'static, B: Send + 'static>(
+    one: impl Future<Output = A> + Send + 'static,
+    two: impl Future<Output = B> + Send + 'static,
+) -> (A, B) {
+    let here = Arc::new(Barrier::new(2));
+    let also_here = Arc::clone(&here);
+    let one = tokio::spawn(async move {
+        here.wait().await;
+        one.await
+    });
+    let two = tokio::spawn(async move {
+        also_here.wait().await;
+        two.await
+    });
+    (joined(one).await, joined(two).await)
+}
+
+/// What a task came to; its panic, if that is what it came to, is resumed here.
+pub async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

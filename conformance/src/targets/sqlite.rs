@@ -1,0 +1,163 @@
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use membership::{Epoch, Error, Record, RoomId, SqliteOptions, SqliteStore, Store};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};
+
+/// [`SqliteStore`] as a target: each store a file in a directory of its own.
+#[derive(Debug, Default)]
+pub struct Sqlite;
+
+const OP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Readers go on beside whoever writes; only writers wait for one another.
+const LOCKED: Fault = Fault {
+    name: "another connection writes and does not end",
+    stops_reads: false,
+    stops_writes: true,
+};
+/// What somebody with an SQL shell can do, and undo.
+const GONE: Fault =
+    Fault { name: "the tables were renamed", stops_reads: true, stops_writes: true };
+
+const TABLES: [&str; 4] = ["rooms", "members", "room_keys", "users"];
+
+#[async_trait]
+impl Target for Sqlite {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn op_timeout(&self) -> Duration {
+        OP_TIMEOUT
+    }
+
+    fn claims(&self, need: Need) -> Claim {
+        match need {
+            Need::Replicas => Claim::Declined("one file"),
+            _ => Claim::Claimed,
+        }
+    }
+
+    fn faults(&self) -> &[Fault] {
+        &[LOCKED, GONE]
+    }
+
+    async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
+        let dir = directory()?;
+        let path = dir.path().join("members.db");
+        Ok(Box::new(SqliteInstance { path, _dir: Some(dir), fault: Mutex::default() }))
+    }
+
+    async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
+        let path = PathBuf::from(address);
+        Ok(Box::new(SqliteInstance { path, _dir: None, fault: Mutex::default() }))
+    }
+}
+
+/// Beside the executable, which is on a disk; the system's directory for such things often is
+/// memory, and tells nothing about durability.
+fn directory() -> std::io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("membership-");
+    let here = std::env::current_exe()?;
+    match here.parent().map(|parent| builder.tempdir_in(parent)) {
+        Some(Ok(dir)) => Ok(dir),
+        _ => builder.tempdir(),
+    }
+}
+
+struct SqliteInstance {
+    path: PathBuf,
+    /// Removed with everything in it when the instance is dropped; none of an attached one.
+    _dir: Option<TempDir>,
+    /// The fault that lasts. A std lock: held for a statement or two, never across an await.
+    fault: Mutex<Option<Lasting>>,
+}
+
+enum Lasting {
+    /// The connection in whose transaction the lock is.
+    Locked(Connection),
+    Gone,
+}
+
+impl SqliteInstance {
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let db = Connection::open(&self.path)?;
+        db.busy_timeout(OP_TIMEOUT)?;
+        Ok(db)
+    }
+
+    fn rename(&self, name: impl Fn(&str) -> (String, String)) -> rusqlite::Result<()> {
+        let mut db = self.connect()?;
+        let all = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        for table in TABLES {
+            let (from, to) = name(table);
+            all.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))?;
+        }
+        all.commit()
+    }
+}
+
+#[async_trait]
+impl Instance for SqliteInstance {
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        let options = SqliteOptions::new().op_timeout(OP_TIMEOUT);
+        Ok(Arc::new(options.open(&self.path).await?))
+    }
+
+    fn address(&self) -> Result<String, TargetError> {
+        Ok(self.path.to_str().ok_or("the path is not UTF-8")?.to_owned())
+    }
+
+    async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
+        let lasting = if *fault == LOCKED {
+            let db = self.connect()?;
+            db.execute_batch("BEGIN IMMEDIATE")?;
+            Lasting::Locked(db)
+        } else {
+            self.rename(|table| (table.to_owned(), format!("{table}_gone")))?;
+            Lasting::Gone
+        };
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting);
+        Ok(())
+    }
+
+    async fn heal(&self) -> Result<(), TargetError> {
+        let lasting = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match lasting {
+            Some(Lasting::Locked(db)) => db.execute_batch("ROLLBACK")?,
+            Some(Lasting::Gone) => {
+                self.rename(|table| (format!("{table}_gone"), table.to_owned()))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
+        let record = match record.clone() {
+            Stored::Room(room) => Record::Room(room),
+            Stored::Member(room, endpoint) => Record::Member { room, endpoint },
+            Stored::Key(room, endpoint, epoch) => {
+                Record::Key { room, endpoint, epoch: Some(epoch) }
+            }
+            Stored::User(key) => Record::User(key),
+            Stored::Version => {
+                return Ok(self.connect()?.pragma_update(None, "user_version", i32::MAX)?);
+            }
+        };
+        Ok(SqliteStore::spoil(&self.path, &record)?)
+    }
+
+    async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
+        let store = SqliteOptions::new().op_timeout(OP_TIMEOUT).open(&self.path).await?;
+        store.plant_epoch(room, epoch).await?;
+        Ok(store.close().await?)
+    }
+}

@@ -1,0 +1,265 @@
+//! The SQLite store: one file, one node, any number of processes.
+//!
+//! Reads happen in place, on the caller's thread, over a pool of connections (`readers.rs`).
+//! Writes go to the one thread of each client that writes (`writer.rs`), which runs what is
+//! waiting as one transaction. What a call does is in `rooms.rs`, `members.rs`, `keys.rs`,
+//! `rekey.rs` and `users.rs`: plain functions over a connection. Records become rows and come
+//! back, checked, in `layout.rs`; `driver.rs` turns SQLite's errors into ours.
+
+mod columns;
+mod cutoff;
+mod driver;
+mod gate;
+mod keys;
+mod layout;
+mod members;
+mod open;
+mod options;
+mod readers;
+mod rekey;
+mod rooms;
+mod schema;
+mod sum;
+#[cfg(feature = "testing")]
+mod testing;
+mod users;
+mod writer;
+
+use std::fmt;
+use std::path::{self, Path};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tokio::time::{sleep, timeout};
+
+use crate::decision;
+use crate::error::Invalid;
+use crate::{
+    Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
+    RoomId, SealedKey, Store, Timestamp, User, UserKey,
+};
+use gate::Gate;
+pub use options::SqliteOptions;
+use readers::Readers;
+use writer::Writer;
+
+/// How often a read looks again whether a lock is gone.
+const POLL: Duration = Duration::from_millis(2);
+/// A rekey, a deletion and the opening of the file may take so many times `op_timeout` (TIME-1).
+const LONG: u32 = 10;
+
+/// A [`Store`] in one SQLite file, which any number of clients and processes may share.
+///
+/// The file is in WAL mode: beside it, while it is open, are `-wal` and `-shm`; it must be on a
+/// local disk. What was acknowledged is on the disk (`synchronous = FULL`), also after a power
+/// cut, as far as the disk keeps what it says (clause DUR-1). Every record carries a checksum;
+/// one that does not match is [`Error::Corrupt`] and lets nobody in (clauses ERR-3, AUTH-2).
+///
+/// Needs a tokio runtime with timers. A read runs on the caller's thread, for microseconds, and
+/// is cut off at its deadline; a page of 1,000 takes some milliseconds. A disk that hangs inside
+/// the operating system is beyond that: it holds the thread of whoever reads.
+///
+/// ```
+/// use membership::{NewRoom, SqliteStore, Store, Timestamp};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), membership::Error> {
+/// # let dir = tempfile::tempdir().expect("a directory");
+/// # let path = dir.path().join("members.db");
+/// let store = SqliteStore::open(&path).await?;
+/// let room = NewRoom::unencrypted("ops".parse()?, "ann".parse()?, Timestamp::from_millis(0));
+/// store.create_room(room).await?;
+/// store.close().await?;
+///
+/// let store = SqliteStore::open(&path).await?;
+/// assert_eq!(store.room(&"ops".parse()?).await?.owner.as_str(), "ann");
+/// # store.close().await
+/// # }
+/// ```
+pub struct SqliteStore {
+    op_timeout: Duration,
+    gate: Gate,
+    readers: Arc<Readers>,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`, with [`SqliteOptions::new`].
+    ///
+    /// A file that does not exist, or is empty, becomes a new store; its directory must exist. A
+    /// store of an older version is brought forward in one transaction (clause DUR-3).
+    ///
+    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a directory,
+    /// another application's database, or one of a newer version; [`Corrupt`](Error::Corrupt) for
+    /// what is no database or a damaged one; [`Unavailable`](Error::Unavailable) for what cannot
+    /// be read and written; [`Timeout`](Error::Timeout) where another process holds it locked.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        SqliteOptions::new().open(path).await
+    }
+
+    async fn start(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
+        // Absolute, so that neither a change of directory nor SQLite's own names (`:memory:`,
+        // `file:…`, the empty one) can make it mean something else.
+        let path = path::absolute(path).map_err(|error| {
+            Invalid::new("path", format!("{} cannot be used: {error}", path.display()))
+        })?;
+        let op_timeout = options.op_timeout;
+        let readers = Arc::new(Readers::new(path.clone()));
+        let deadline = Instant::now() + op_timeout * LONG;
+        let writer = Writer::start(Arc::clone(&readers), path, options, deadline).await?;
+        Ok(Self { op_timeout, gate: Gate::default(), readers, writer })
+    }
+
+    /// Reads in place; only where somebody holds a lock it waits, and never inside SQLite.
+    async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: Fn(&Connection) -> driver::Result<T> + Send,
+    {
+        let _inside = self.gate.enter()?;
+        let deadline = Instant::now() + self.op_timeout;
+        loop {
+            match self.readers.run(deadline, &work) {
+                Err(Error::Timeout) if Instant::now() + POLL < deadline => sleep(POLL).await,
+                result => return result,
+            }
+        }
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
+    {
+        self.write_within(self.op_timeout, work).await
+    }
+
+    /// A write that may take ten times as long.
+    async fn long_write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
+    {
+        self.write_within(self.op_timeout * LONG, work).await
+    }
+
+    async fn write_within<T, F>(&self, budget: Duration, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
+    {
+        if self.gate.is_shut() { Err(Error::Closed) } else { self.writer.write(budget, work).await }
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore")
+            .field("path", &self.readers.path())
+            .field("closed", &self.gate.is_shut())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
+        self.write(move |db| rooms::create(db, &new)).await
+    }
+
+    async fn room(&self, room: &RoomId) -> Result<Room, Error> {
+        self.read(|db| rooms::get(db, room)).await
+    }
+
+    async fn rooms_of(
+        &self,
+        endpoint: &EndpointId,
+        page: Page<RoomId>,
+    ) -> Result<Vec<Room>, Error> {
+        self.read(|db| rooms::rooms_of(db, endpoint, &page)).await
+    }
+
+    async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
+        let room = room.clone();
+        self.long_write(move |db| rooms::delete(db, &room)).await
+    }
+
+    async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
+        let room = room.clone();
+        self.write(move |db| members::add(db, &room, &new)).await
+    }
+
+    async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
+        self.read(|db| members::get(db, room, endpoint)).await
+    }
+
+    async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
+        self.read(|db| members::list(db, room, &page)).await
+    }
+
+    async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
+        let (room, endpoint) = (room.clone(), endpoint.clone());
+        self.write(move |db| members::remove(db, &room, &endpoint)).await
+    }
+
+    async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
+        let room = room.clone();
+        self.long_write(move |db| rekey::rekey(db, &room, &rekey)).await
+    }
+
+    async fn key(
+        &self,
+        room: &RoomId,
+        endpoint: &EndpointId,
+        epoch: Epoch,
+    ) -> Result<SealedKey, Error> {
+        self.read(|db| keys::get(db, room, endpoint, Some(epoch))).await
+    }
+
+    async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
+        self.read(|db| keys::get(db, room, endpoint, None)).await
+    }
+
+    async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
+        self.write(move |db| users::bootstrap_admin(db, &new)).await
+    }
+
+    async fn add_user(&self, new: NewUser) -> Result<User, Error> {
+        self.write(move |db| users::add(db, &new)).await
+    }
+
+    async fn user(&self, key: &UserKey) -> Result<User, Error> {
+        self.read(|db| users::get(db, key)).await
+    }
+
+    async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
+        self.read(|db| users::list(db, &page)).await
+    }
+
+    async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
+        let key = *key;
+        self.write(move |db| users::revoke(db, &key, at)).await
+    }
+
+    async fn is_authorized(&self, key: &UserKey) -> Decision {
+        decision::authorized(self.read(|db| users::standing(db, key)).await)
+    }
+
+    async fn is_admin(&self, key: &UserKey) -> Decision {
+        decision::admin(self.read(|db| users::standing(db, key)).await)
+    }
+
+    async fn has_admin(&self) -> Result<bool, Error> {
+        self.read(users::has_admin).await
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.gate.shut();
+        // Every read ends at its deadline by itself, unless its caller has stopped polling it:
+        // nobody waits for such a one any longer.
+        let _ = timeout(self.op_timeout, self.gate.empty()).await;
+        self.writer.close().await;
+        Ok(())
+    }
+}

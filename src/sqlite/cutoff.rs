@@ -1,0 +1,43 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::driver::Result;
+
+/// How many steps of SQLite's virtual machine pass between two looks at the clock: some tens of
+/// microseconds of work.
+const STEPS: i32 = 1000;
+
+/// Cuts off what a connection is doing once its deadline has passed, however slow the disk or
+/// large the table (clause TIME-1): the statement ends as interrupted, which is a `Timeout`.
+pub(super) struct Cutoff {
+    started: Instant,
+    /// In nanoseconds after `started`; `u64::MAX` where there is none.
+    deadline: AtomicU64,
+}
+
+impl Cutoff {
+    /// Puts one on `connection`, without a deadline.
+    pub(super) fn install(connection: &mut Connection) -> Result<Arc<Self>> {
+        let cutoff = Arc::new(Self { started: Instant::now(), deadline: AtomicU64::new(u64::MAX) });
+        let asked = Arc::clone(&cutoff);
+        connection.progress_handler(STEPS, Some(move || asked.passed()))?;
+        Ok(cutoff)
+    }
+
+    pub(super) fn set(&self, deadline: Instant) {
+        let nanos = deadline.saturating_duration_since(self.started).as_nanos();
+        self.deadline.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn clear(&self) {
+        self.deadline.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    fn passed(&self) -> bool {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        deadline != u64::MAX && self.started.elapsed().as_nanos() >= u128::from(deadline)
+    }
+}

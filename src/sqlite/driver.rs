@@ -1,0 +1,104 @@
+//! The one place where what SQLite says becomes an [`Error`].
+
+use rusqlite::ErrorCode;
+
+use crate::{Conflict, Error};
+
+/// The result of anything that talks to SQLite.
+pub(super) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// [`Error`] under a name that `?` can turn a driver's error into, without making the public
+/// type know the driver.
+#[derive(Debug)]
+pub(super) struct Failure(pub(super) Error);
+
+impl From<Failure> for Error {
+    fn from(Failure(error): Failure) -> Self {
+        error
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<Conflict> for Failure {
+    fn from(conflict: Conflict) -> Self {
+        Self(conflict.into())
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(translate(error))
+    }
+}
+
+fn translate(error: rusqlite::Error) -> Error {
+    let Some(code) = error.sqlite_error_code() else {
+        // A column that is not there or not of its type, or rows where none can be: the schema is
+        // not the one this code was written for.
+        return Error::corrupt("database", "schema", error.to_string());
+    };
+    match code {
+        // Locked by somebody else, or cut off at the deadline.
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::FileLockingProtocolFailed
+        | ErrorCode::OperationInterrupted => Error::Timeout,
+        // `Unknown` is SQL that does not fit the tables; a constraint that fails contradicts what
+        // the call has read in the same transaction.
+        ErrorCode::DatabaseCorrupt
+        | ErrorCode::NotADatabase
+        | ErrorCode::ConstraintViolation
+        | ErrorCode::TypeMismatch
+        | ErrorCode::Unknown => Error::corrupt("database", "file", error.to_string()),
+        // Full, read-only, unreadable, out of memory, and whatever else there may be: the contract
+        // has one word for what a store cannot serve.
+        _ => Error::unavailable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[rstest]
+    #[case::busy(ffi::SQLITE_BUSY, "timeout")]
+    #[case::busy_in_recovery(ffi::SQLITE_BUSY_RECOVERY, "timeout")]
+    #[case::locked(ffi::SQLITE_LOCKED, "timeout")]
+    #[case::wal_locking(ffi::SQLITE_PROTOCOL, "timeout")]
+    #[case::interrupt(ffi::SQLITE_INTERRUPT, "timeout")]
+    #[case::corrupt(ffi::SQLITE_CORRUPT, "corrupt")]
+    #[case::not_a_database(ffi::SQLITE_NOTADB, "corrupt")]
+    #[case::constraint(ffi::SQLITE_CONSTRAINT_PRIMARYKEY, "corrupt")]
+    #[case::no_such_table(ffi::SQLITE_ERROR, "corrupt")]
+    #[case::full(ffi::SQLITE_FULL, "unavailable")]
+    #[case::io(ffi::SQLITE_IOERR_FSYNC, "unavailable")]
+    #[case::read_only(ffi::SQLITE_READONLY, "unavailable")]
+    #[case::cannot_open(ffi::SQLITE_CANTOPEN, "unavailable")]
+    #[case::permission(ffi::SQLITE_PERM, "unavailable")]
+    #[case::memory(ffi::SQLITE_NOMEM, "unavailable")]
+    #[case::misuse(ffi::SQLITE_MISUSE, "unavailable")]
+    fn codes(#[case] code: i32, #[case] expected: &str) {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        let got = match translate(error) {
+            Error::Timeout => "timeout",
+            Error::Corrupt(_) => "corrupt",
+            Error::Unavailable(_) => "unavailable",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_column_that_does_not_fit_is_corrupt() {
+        assert!(matches!(translate(rusqlite::Error::InvalidColumnIndex(9)), Error::Corrupt(_)));
+        assert!(matches!(translate(rusqlite::Error::QueryReturnedNoRows), Error::Corrupt(_)));
+    }
+}

@@ -1,0 +1,86 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::Error;
+
+/// The bit of [`Gate::state`] that says that the gate is shut; the others count who is inside.
+const SHUT: usize = 1 << (usize::BITS - 1);
+
+/// Lets calls in until it is shut, and tells when the last of them has left (clauses CLOSE-1,
+/// CLOSE-2).
+///
+/// One word for both, so that no call can slip in between "it is shut" and "nobody is inside".
+#[derive(Default)]
+pub(super) struct Gate {
+    state: AtomicUsize,
+    left: Notify,
+}
+
+impl Gate {
+    /// In, until the answer is dropped; or `Closed`.
+    pub(super) fn enter(&self) -> Result<Inside<'_>, Error> {
+        let inside = Inside(self);
+        if self.state.fetch_add(1, Ordering::AcqRel) & SHUT == 0 {
+            Ok(inside)
+        } else {
+            Err(Error::Closed) // `inside` leaves again
+        }
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        self.state.load(Ordering::Acquire) & SHUT != 0
+    }
+
+    /// From now on nobody gets in. Says whether this call shut it.
+    pub(super) fn shut(&self) -> bool {
+        self.state.fetch_or(SHUT, Ordering::AcqRel) & SHUT == 0
+    }
+
+    /// Waits until a gate that is shut has nobody inside.
+    pub(super) async fn empty(&self) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            // Registered before the look, so that whoever leaves in between is not missed.
+            left.as_mut().enable();
+            if self.state.load(Ordering::Acquire) == SHUT {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// Proof of being inside a [`Gate`].
+pub(super) struct Inside<'gate>(&'gate Gate);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        if self.0.state.fetch_sub(1, Ordering::AcqRel) == SHUT | 1 {
+            self.0.left.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shut_gate_is_empty_when_the_last_has_left() {
+        let gate = Gate::default();
+        let inside = gate.enter().unwrap();
+        assert!(gate.shut());
+        assert!(!gate.shut());
+        assert_eq!(gate.enter().err(), Some(Error::Closed));
+
+        let mut empty = std::pin::pin!(gate.empty());
+        let pending = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(empty.as_mut().poll(context).is_pending())
+        });
+        assert!(pending.await);
+        drop(inside);
+        empty.await;
+    }
+}

@@ -1,0 +1,311 @@
+//! How each record is laid out as a row: its columns in order, its checksum, the way back.
+//!
+//! One struct per table. Each borrows: from a record that is to be written, or from a row that
+//! was read. `read` checks the checksum, `parse` goes through the types' own constructors; what
+//! passes neither is [`Corrupt`](Error::Corrupt).
+
+use rusqlite::Row;
+
+use super::columns::{Columns, Problem};
+use super::sum::Sum;
+use crate::decision::Standing;
+use crate::{
+    Ciphertext, EndpointId, Epoch, Error, Label, Member, Page, Role, Room, RoomId, SealedKey,
+    Timestamp, User, UserKey,
+};
+
+/// A row of the table `rooms`.
+pub(super) struct RoomRow<'a> {
+    pub(super) id: &'a str,
+    pub(super) owner: &'a str,
+    pub(super) encrypted: bool,
+    pub(super) epoch: i64,
+    pub(super) rekey_due: bool,
+    pub(super) created_at: i64,
+}
+
+impl<'a> RoomRow<'a> {
+    pub(super) fn of(room: &'a Room) -> Self {
+        Self {
+            id: room.id.as_str(),
+            owner: room.owner.as_str(),
+            encrypted: room.encrypted,
+            epoch: epoch_column(room.epoch),
+            rekey_due: room.rekey_due,
+            created_at: room.created_at.as_millis(),
+        }
+    }
+
+    /// Columns: `id, owner, encrypted, epoch, rekey_due, created_at`.
+    pub(super) fn unsealed(columns: &mut Columns<'a>) -> Result<Self, Problem> {
+        Ok(Self {
+            id: columns.text()?,
+            owner: columns.text()?,
+            encrypted: columns.flag()?,
+            epoch: columns.int()?,
+            rekey_due: columns.flag()?,
+            created_at: columns.int()?,
+        })
+    }
+
+    pub(super) fn sum(&self) -> i64 {
+        Sum::of("rooms")
+            .text(self.id)
+            .text(self.owner)
+            .flag(self.encrypted)
+            .int(self.epoch)
+            .flag(self.rekey_due)
+            .int(self.created_at)
+            .finish()
+    }
+
+    /// The room in a row of `id, owner, encrypted, epoch, rekey_due, created_at, sum`.
+    pub(super) fn decode(row: &'a Row<'_>) -> Result<Room, Problem> {
+        let mut columns = Columns::of(row);
+        let found = Self::unsealed(&mut columns)?;
+        check(found.sum(), &mut columns)?;
+        found.parse()
+    }
+
+    pub(super) fn parse(&self) -> Result<Room, Problem> {
+        let epoch = parse_epoch(self.epoch)?;
+        if self.encrypted == (epoch == Epoch::ZERO) || (self.rekey_due && !self.encrypted) {
+            return Err("has an epoch or a rekey due that does not go with its kind".to_owned());
+        }
+        Ok(Room {
+            id: RoomId::new(self.id).map_err(text)?,
+            owner: EndpointId::new(self.owner).map_err(text)?,
+            encrypted: self.encrypted,
+            epoch,
+            rekey_due: self.rekey_due,
+            created_at: Timestamp::from_millis(self.created_at),
+        })
+    }
+}
+
+/// A row of the table `members`.
+pub(super) struct MemberRow<'a> {
+    pub(super) room: &'a str,
+    pub(super) endpoint: &'a str,
+    pub(super) owner: bool,
+    pub(super) joined_epoch: i64,
+    pub(super) added_at: i64,
+}
+
+impl<'a> MemberRow<'a> {
+    pub(super) fn of(member: &'a Member) -> Self {
+        Self {
+            room: member.room.as_str(),
+            endpoint: member.endpoint.as_str(),
+            owner: member.role == Role::Owner,
+            joined_epoch: epoch_column(member.joined_epoch),
+            added_at: member.added_at.as_millis(),
+        }
+    }
+
+    /// Columns: `room, endpoint, owner, joined_epoch, added_at`.
+    pub(super) fn unsealed(columns: &mut Columns<'a>) -> Result<Self, Problem> {
+        Ok(Self {
+            room: columns.text()?,
+            endpoint: columns.text()?,
+            owner: columns.flag()?,
+            joined_epoch: columns.int()?,
+            added_at: columns.int()?,
+        })
+    }
+
+    pub(super) fn sum(&self) -> i64 {
+        Sum::of("members")
+            .text(self.room)
+            .text(self.endpoint)
+            .flag(self.owner)
+            .int(self.joined_epoch)
+            .int(self.added_at)
+            .finish()
+    }
+
+    /// The checked row of `room, endpoint, owner, joined_epoch, added_at, sum`.
+    pub(super) fn read(row: &'a Row<'_>) -> Result<Self, Problem> {
+        let mut columns = Columns::of(row);
+        let found = Self::unsealed(&mut columns)?;
+        check(found.sum(), &mut columns)?;
+        Ok(found)
+    }
+
+    pub(super) fn parse(&self) -> Result<Member, Problem> {
+        Ok(Member {
+            room: RoomId::new(self.room).map_err(text)?,
+            endpoint: EndpointId::new(self.endpoint).map_err(text)?,
+            role: if self.owner { Role::Owner } else { Role::Member },
+            joined_epoch: parse_epoch(self.joined_epoch)?,
+            added_at: Timestamp::from_millis(self.added_at),
+        })
+    }
+}
+
+/// A row of the table `room_keys`.
+pub(super) struct KeyRow<'a> {
+    pub(super) room: &'a str,
+    pub(super) epoch: i64,
+    pub(super) endpoint: &'a str,
+    pub(super) ciphertext: &'a [u8],
+}
+
+impl<'a> KeyRow<'a> {
+    pub(super) fn new(
+        room: &'a RoomId,
+        epoch: Epoch,
+        endpoint: &'a EndpointId,
+        ciphertext: &'a Ciphertext,
+    ) -> Self {
+        Self {
+            room: room.as_str(),
+            epoch: epoch_column(epoch),
+            endpoint: endpoint.as_str(),
+            ciphertext: ciphertext.as_bytes(),
+        }
+    }
+
+    /// Columns: `room, epoch, endpoint, ciphertext`.
+    pub(super) fn unsealed(columns: &mut Columns<'a>) -> Result<Self, Problem> {
+        Ok(Self {
+            room: columns.text()?,
+            epoch: columns.int()?,
+            endpoint: columns.text()?,
+            ciphertext: columns.blob()?,
+        })
+    }
+
+    pub(super) fn sum(&self) -> i64 {
+        Sum::of("room_keys")
+            .text(self.room)
+            .int(self.epoch)
+            .text(self.endpoint)
+            .blob(self.ciphertext)
+            .finish()
+    }
+
+    /// The sealed key in a row of `room, epoch, endpoint, ciphertext, sum`.
+    pub(super) fn decode(row: &'a Row<'_>) -> Result<SealedKey, Problem> {
+        let mut columns = Columns::of(row);
+        let found = Self::unsealed(&mut columns)?;
+        check(found.sum(), &mut columns)?;
+        found.parse()
+    }
+
+    pub(super) fn parse(&self) -> Result<SealedKey, Problem> {
+        Ok(SealedKey {
+            room: RoomId::new(self.room).map_err(text)?,
+            epoch: parse_epoch(self.epoch)?,
+            endpoint: EndpointId::new(self.endpoint).map_err(text)?,
+            ciphertext: Ciphertext::new(self.ciphertext).map_err(text)?,
+        })
+    }
+}
+
+/// A row of the table `users`.
+pub(super) struct UserRow<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) label: &'a str,
+    pub(super) admin: bool,
+    pub(super) revoked: bool,
+    pub(super) added_at: i64,
+    pub(super) revoked_at: Option<i64>,
+}
+
+impl<'a> UserRow<'a> {
+    pub(super) fn of(user: &'a User) -> Self {
+        Self {
+            key: user.key.as_bytes(),
+            label: user.label.as_str(),
+            admin: user.admin,
+            revoked: user.revoked,
+            added_at: user.added_at.as_millis(),
+            revoked_at: user.revoked_at.map(Timestamp::as_millis),
+        }
+    }
+
+    /// Columns: `key, label, admin, revoked, added_at, revoked_at`.
+    pub(super) fn unsealed(columns: &mut Columns<'a>) -> Result<Self, Problem> {
+        Ok(Self {
+            key: columns.blob()?,
+            label: columns.text()?,
+            admin: columns.flag()?,
+            revoked: columns.flag()?,
+            added_at: columns.int()?,
+            revoked_at: columns.maybe()?,
+        })
+    }
+
+    pub(super) fn sum(&self) -> i64 {
+        Sum::of("users")
+            .blob(self.key)
+            .text(self.label)
+            .flag(self.admin)
+            .flag(self.revoked)
+            .int(self.added_at)
+            .maybe(self.revoked_at)
+            .finish()
+    }
+
+    /// The checked row of `key, label, admin, revoked, added_at, revoked_at, sum`, and whether the
+    /// table `revocations` has the key. The two witnesses must agree.
+    pub(super) fn read(row: &'a Row<'_>) -> Result<Self, Problem> {
+        let mut columns = Columns::of(row);
+        let found = Self::unsealed(&mut columns)?;
+        check(found.sum(), &mut columns)?;
+        if found.revoked != columns.flag()? {
+            return Err("is revoked in one of users and revocations, and not in the other".into());
+        }
+        Ok(found)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        Standing { admin: self.admin, revoked: self.revoked }
+    }
+
+    pub(super) fn parse(&self) -> Result<User, Problem> {
+        let key = self.key.try_into().map_err(|_| "has a key that is not 32 bytes long")?;
+        if self.revoked != self.revoked_at.is_some() {
+            return Err("has a time of revocation that does not go with its state".to_owned());
+        }
+        Ok(User {
+            key: UserKey::from_bytes(key),
+            label: Label::new(self.label).map_err(text)?,
+            admin: self.admin,
+            revoked: self.revoked,
+            added_at: Timestamp::from_millis(self.added_at),
+            revoked_at: self.revoked_at.map(Timestamp::from_millis),
+        })
+    }
+}
+
+/// The checksum of the one row of the table `bootstrap`.
+pub(super) fn bootstrap_sum(admin_made: bool) -> i64 {
+    Sum::of("bootstrap").flag(admin_made).finish()
+}
+
+pub(super) fn check(sum: i64, columns: &mut Columns<'_>) -> Result<(), Problem> {
+    if sum == columns.int()? { Ok(()) } else { Err("does not match its checksum".to_owned()) }
+}
+
+/// An epoch as SQLite keeps it; at most 2^53 − 1, so it always fits.
+pub(super) fn epoch_column(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.get()).unwrap_or(i64::MAX)
+}
+
+/// The limit of a page as SQLite takes it; at most 1000.
+pub(super) fn limit_column<Id>(page: &Page<Id>) -> i64 {
+    i64::try_from(page.limit()).unwrap_or(i64::MAX)
+}
+
+fn parse_epoch(column: i64) -> Result<Epoch, Problem> {
+    let number = u64::try_from(column).map_err(|_| "has a negative epoch")?;
+    Epoch::new(number).map_err(text)
+}
+
+// By value, for `map_err`.
+#[expect(clippy::needless_pass_by_value)]
+fn text(error: Error) -> Problem {
+    error.to_string()
+}

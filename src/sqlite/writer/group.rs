@@ -1,0 +1,128 @@
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::super::cutoff::Cutoff;
+use super::super::driver::Result;
+use super::job::Job;
+use crate::Error;
+
+/// The most writes in one transaction.
+const LIMIT: usize = 256;
+/// How long to wait before trying again for a lock that somebody else holds.
+const POLL: Duration = Duration::from_millis(1);
+/// How long one client may write without a pause, and the pause: longer than [`POLL`], so that
+/// another client of the file, in this process or another, gets its turn.
+const TURN: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(3);
+
+/// How writes become transactions.
+pub(super) struct Grouping {
+    limit: usize,
+    /// Since when there was no pause.
+    turn: Instant,
+    last: Instant,
+}
+
+impl Grouping {
+    pub(super) fn new(grouped: bool) -> Self {
+        let now = Instant::now();
+        Self { limit: if grouped { LIMIT } else { 1 }, turn: now, last: now }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Runs `jobs` as one transaction and answers them after its commit. Where that fails, runs
+    /// each alone, so that only the guilty fails.
+    pub(super) fn commit(&mut self, db: &Connection, cutoff: &Cutoff, jobs: Vec<Box<dyn Job>>) {
+        self.let_others_in();
+        for job in transact(db, cutoff, jobs) {
+            // Alone it comes back no more.
+            transact(db, cutoff, vec![job]);
+        }
+        self.last = Instant::now();
+    }
+
+    fn let_others_in(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.last) >= PAUSE {
+            self.turn = now;
+        } else if now.duration_since(self.turn) >= TURN {
+            thread::sleep(PAUSE);
+            self.turn = Instant::now();
+        }
+    }
+}
+
+/// One transaction over `jobs`. Gives back those that are to be tried alone: all of several, when
+/// one of them broke the transaction or it could not be committed.
+fn transact(db: &Connection, cutoff: &Cutoff, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+    let done = begin(db, &mut jobs).and_then(|()| {
+        jobs.iter_mut().try_for_each(|job| one(db, cutoff, &mut **job))?;
+        execute(db, "COMMIT")
+    });
+    let Err(error) = done else {
+        jobs.into_iter().for_each(Job::answer);
+        return Vec::new();
+    };
+    if !db.is_autocommit() {
+        // If even this fails, the next BEGIN does too, and says so to whoever is next.
+        let _ = execute(db, "ROLLBACK");
+    }
+    if jobs.len() > 1 {
+        return jobs;
+    }
+    for job in jobs {
+        job.refuse(error.clone());
+    }
+    Vec::new()
+}
+
+/// Takes the write lock, waiting for it as long as any of `jobs` is wanted; refuses the others.
+fn begin(db: &Connection, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), Error> {
+    loop {
+        for job in jobs.extract_if(.., |job| !job.wanted()) {
+            job.refuse(Error::Timeout);
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        match execute(db, "BEGIN IMMEDIATE") {
+            Err(Error::Timeout) => thread::sleep(POLL),
+            other => return other,
+        }
+    }
+}
+
+/// One job inside the transaction: kept, or undone without a trace. An error is of the
+/// transaction as a whole.
+fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<(), Error> {
+    if !job.wanted() {
+        job.skip();
+        return Ok(());
+    }
+    execute(db, "SAVEPOINT job")?;
+    cutoff.set(job.deadline());
+    let result = job.run(db);
+    cutoff.clear();
+    match result {
+        Ok(()) => execute(db, "RELEASE job"),
+        // SQLite ends the whole transaction when a write is interrupted or the disk is full.
+        Err(error) if matches!(error, Error::Unavailable(_)) || db.is_autocommit() => Err(error),
+        Err(_) => {
+            execute(db, "ROLLBACK TO job")?;
+            execute(db, "RELEASE job")
+        }
+    }
+}
+
+fn execute(db: &Connection, sql: &str) -> Result<(), Error> {
+    let run = || -> Result<()> {
+        db.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    };
+    Ok(run()?)
+}

@@ -1,0 +1,17 @@
+//! What the SQLite store owes beyond the conformance suite: its file, its locks, its limits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of this is tests"
+)]
+
+mod damage;
+mod files;
+mod fixtures;
+mod life;
+mod locks;
+mod same_as_memory;
+mod space;
+mod support;
