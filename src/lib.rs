@@ -4,6 +4,7 @@
 //! keeps everything in memory, `SqliteStore` in one file, `JetStreamStore` on one to five NATS
 //! servers.
 
+mod config;
 mod decision;
 mod error;
 #[cfg(feature = "jetstream")]
@@ -15,6 +16,7 @@ mod sqlite;
 mod store;
 mod types;
 
+pub use config::{JetStreamSection, Secret, SqliteSection, StoreConfig, open};
 pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 #[cfg(all(feature = "jetstream", feature = "testing"))]

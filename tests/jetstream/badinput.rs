@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream;
 use membership::{
-    Ciphertext, Credentials, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamConfig,
-    JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, RoomId, Store, Damage, Timestamp,
-    UserKey,
+    Ciphertext, Credentials, Damage, Decision, DenyReason, EndpointId, Epoch, Error,
+    JetStreamConfig, JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, RoomId, Store,
+    Timestamp, UserKey,
 };
 
 use crate::server::Server;
@@ -67,7 +67,9 @@ async fn buckets_that_do_not_fit() {
     let said = refused(config("age-")).await;
     assert!(said.contains("age-users") && said.contains("--max-age=0"), "{said}");
 
-    js.create_stream(stream::Config { allow_atomic_publish: false, ..bucket("kv-") }).await.unwrap();
+    js.create_stream(stream::Config { allow_atomic_publish: false, ..bucket("kv-") })
+        .await
+        .unwrap();
     assert!(refused(config("kv-")).await.contains("allow_atomic"));
 
     js.create_stream(bucket("used-")).await.unwrap();
@@ -128,8 +130,7 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
 
     let fresh = async || {
         let key = Ciphertext::new("sealed").unwrap();
-        let made =
-            store.create_room(NewRoom::encrypted(room.clone(), ann.clone(), at, key)).await;
+        let made = store.create_room(NewRoom::encrypted(room.clone(), ann.clone(), at, key)).await;
         assert!(made.is_ok() || matches!(made, Err(Error::AlreadyExists(_))), "{made:?}");
     };
     fresh().await;
