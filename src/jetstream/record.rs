@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_unknown() {
         let mut admins = Admins::default();
-        for n in 0..REMEMBERED + 1 {
+        for n in 0..=REMEMBERED {
             admins = admins.next(1, &format!("w{n}"));
         }
         assert_eq!(admins.fate(1, "w0"), Fate::Unknown);

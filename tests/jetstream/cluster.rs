@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::together::make_room;
 
-const TIMEOUT: Duration = Duration::from_millis(1000);
+const TIMEOUT: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_millis(250);
 
 fn at() -> Timestamp {
