@@ -155,6 +155,11 @@ impl Head {
         next
     }
 
+    /// The change that made this.
+    pub(super) fn last_write(&self) -> &str {
+        self.recent.last().map_or("", String::as_str)
+    }
+
     /// What became of the change `write` that was to make `version`.
     pub(super) fn fate(&self, version: u64, write: &str) -> Fate {
         fate(&self.recent, self.version, version, write)

@@ -72,9 +72,7 @@ impl Core {
             Damage::Room(room) => (Bucket::Rooms, key::room(room)),
             Damage::Head(room) => (Bucket::Members, any(room).head()),
             Damage::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
-            Damage::Keys(room, endpoint, None) => {
-                (Bucket::RoomKeys, any(room).sealed_to(endpoint))
-            }
+            Damage::Keys(room, endpoint, None) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
             Damage::Keys(room, endpoint, Some(epoch)) => {
                 (Bucket::RoomKeys, any(room).sealed(endpoint, *epoch, "*"))
             }
