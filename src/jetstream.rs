@@ -31,4 +31,4 @@ pub use replicas::BucketProgress;
 pub use store::JetStreamStore;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::Target;
+pub use testing::Damage;

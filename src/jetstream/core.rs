@@ -220,7 +220,7 @@ impl Core {
     pub(super) async fn roster(&self, view: &View, by: Instant) -> Result<Option<Roster>, Error> {
         let prefix = view.incarnation.roster(&view.head.generation);
         let head = view.incarnation.head();
-        let mut parts = Parts::for_count(view.head.count);
+        let mut parts = Parts::for_count(view.head.count.saturating_add(view.head.ended));
         let snapshots = loop {
             let reads = parts.filters(&prefix).into_iter().map(|filter| {
                 let filters = [filter, head.clone()];

@@ -200,7 +200,9 @@ impl Core {
             });
             let members = members.collect::<Result<Vec<_>, _>>()?;
             self.gateway.publish_all(Bucket::Members, members, by).await?;
+            head.ended = 0;
         } else {
+            head.ended += u64::try_from(gone.len()).unwrap_or(u64::MAX);
             for (endpoint, member) in rekey.remove().iter().zip(&gone) {
                 let key = incarnation.member(&head.generation, endpoint);
                 puts.push(removal(Bucket::Members, key, &MemberGone { id: member.id.clone() })?);
@@ -221,6 +223,7 @@ impl Core {
                 sweep::ticket(self, incarnation, key, ticket);
             }
             sweep::tickets_of(self, view);
+            sweep::generation(self, view);
             let incarnation = incarnation.clone();
             let attempt = attempt.to_owned();
             self.chore(|core, by| async move {

@@ -112,6 +112,10 @@ impl Core {
         head.count += 1;
         let record = MemberRecord::new(id.clone(), member);
         let key = incarnation.member(&head.generation, &new.endpoint);
+        if view.entry(&key).is_some() {
+            // The marker of a former membership, which this replaces.
+            head.ended = head.ended.saturating_sub(1);
+        }
         let puts = vec![put(Bucket::Members, key, &record)?];
         let done = self.commit(Change { view, write: &id, head, puts }, by).await?;
         if !done {
@@ -143,6 +147,7 @@ impl Core {
             let (write, incarnation) = (key::fresh()?, &view.incarnation);
             let mut head = view.head.next(&write);
             head.count = head.count.saturating_sub(1);
+            head.ended += 1;
             head.rekey_due = view.record.encrypted();
             let generation = head.generation.clone();
             let gone = GoneMember { endpoint: endpoint.as_str().to_owned(), id: record.id.clone() };
@@ -156,6 +161,7 @@ impl Core {
             if self.commit(Change { view: &view, write: &write, head, puts }, by).await? {
                 sweep::ticket(self, incarnation, ticket_key, ticket);
                 sweep::tickets_of(self, &view);
+                sweep::generation(self, &view);
                 return Ok(());
             }
         }

@@ -346,7 +346,7 @@ impl JetStreamStore {
 
     /// Damages stored records, as somebody who edits the buckets by hand would.
     #[doc(hidden)]
-    pub async fn corrupt(&self, target: &crate::jetstream::Target) -> Result<(), Error> {
+    pub async fn corrupt(&self, target: &crate::jetstream::Damage) -> Result<(), Error> {
         self.call(async |by| self.core.corrupt(target, by).await).await
     }
 

@@ -45,7 +45,7 @@ impl Fuse {
 /// A stored record, for tests that damage it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(hidden)]
-pub enum Target {
+pub enum Damage {
     /// A room's record.
     Room(RoomId),
     /// The head of a room's members.
@@ -64,18 +64,18 @@ pub enum Target {
 
 impl Core {
     /// Every message under the target, with its value changed by hand.
-    pub(super) async fn corrupt(&self, target: &Target, by: Instant) -> Result<(), Error> {
+    pub(super) async fn corrupt(&self, target: &Damage, by: Instant) -> Result<(), Error> {
         let any = key::Incarnation::any;
         let (bucket, filter) = match target {
-            Target::Room(room) => (Bucket::Rooms, key::room(room)),
-            Target::Head(room) => (Bucket::Members, any(room).head()),
-            Target::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
-            Target::Keys(room, endpoint) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
-            Target::Index(endpoint) => {
+            Damage::Room(room) => (Bucket::Rooms, key::room(room)),
+            Damage::Head(room) => (Bucket::Members, any(room).head()),
+            Damage::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
+            Damage::Keys(room, endpoint) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
+            Damage::Index(endpoint) => {
                 (Bucket::RoomsByMember, format!("{}.*.*.>", key::index_prefix(endpoint)))
             }
-            Target::User(user) => (Bucket::Users, key::user(user)),
-            Target::Admins => (Bucket::Users, key::ADMINS.to_owned()),
+            Damage::User(user) => (Bucket::Users, key::user(user)),
+            Damage::Admins => (Bucket::Users, key::ADMINS.to_owned()),
         };
         let snapshot = self.read_few(bucket, &[filter], by).await?;
         if snapshot.entries.is_empty() {

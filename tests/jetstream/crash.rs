@@ -255,3 +255,56 @@ fn live(key: &str) -> bool {
     let tokens: Vec<&str> = key.split('.').collect();
     matches!(tokens[..], ["ops", _, "ann" | "b=2E=3E", "1" | "2" | "3", _])
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged() {
+    let mut server = Server::start();
+    let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
+    let store = JetStreamStore::open(config).await.unwrap();
+    for step in setup() {
+        assert!(step.run(&store).await.starts_with("Ok"));
+    }
+    let before = dump(&store).await;
+    server.kill();
+    let begun = std::time::Instant::now();
+    assert!(!store.is_authorized(&calls::user(0)).await.is_allowed());
+    assert!(store.room(&room()).await.is_err_and(|error| error.outcome_unknown()));
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    server.restart();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !store.is_authorized(&calls::user(0)).await.is_allowed() {
+        assert!(std::time::Instant::now() < deadline, "it does not come back");
+    }
+    assert_eq!(dump(&store).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
+    let mut server = Server::start();
+    let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
+    let store = JetStreamStore::open(config).await.unwrap();
+    for step in setup() {
+        assert!(step.run(&store).await.starts_with("Ok"));
+    }
+    // More comings and goings than a generation of the roster keeps markers of.
+    for n in 0..180 {
+        let who: EndpointId = format!("guest {n}").parse().unwrap();
+        let new = NewMember::sealed(who.clone(), now(), Epoch::new(2).unwrap(), cipher("x"));
+        store.add_member(&room(), new).await.unwrap();
+        store.remove_member(&room(), &who).await.unwrap();
+    }
+    let raw = server.raw().await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while raw_keys(&raw, "members").await.len() > 150 {
+        assert!(std::time::Instant::now() < deadline, "the markers are not collected");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let before = dump(&store).await;
+    server.kill();
+    server.restart();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while store.room(&room()).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "it does not come back");
+    }
+    assert_eq!(dump(&store).await, before);
+}
