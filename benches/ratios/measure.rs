@@ -128,8 +128,8 @@ pub(crate) fn table(rows: &[Row]) -> String {
     for row in rows {
         let (floor, took) = row.floor.as_ref().map_or(("", Duration::ZERO), |(f, t)| (f, *t));
         let limit = match row.limit {
-            Limit::AtMost(limit) => format!("≤ {limit:.1}"),
-            Limit::AtLeast(limit) => format!("≥ {limit:.1}"),
+            Limit::AtMost(limit) => format!("≤ {limit:?}"),
+            Limit::AtLeast(limit) => format!("≥ {limit:?}"),
         };
         let mark = if row.missed() {
             "missed"
@@ -143,12 +143,16 @@ pub(crate) fn table(rows: &[Row]) -> String {
             &human(row.ours),
             floor,
             &human(took),
-            &format!("{:.2}", row.ratio),
+            &shown(row.ratio),
             &limit,
             mark,
         ]);
     }
     table.trim_fmt()
+}
+
+fn shown(ratio: f64) -> String {
+    if ratio < 0.095 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
 }
 
 fn human(time: Duration) -> String {

@@ -5,11 +5,11 @@ use membership::{MemoryStore, Store};
 use tokio::runtime::Runtime;
 
 use crate::measure::{Row, each};
-use crate::world::{USERS, fill_users, user_key};
+use crate::world::{CALLERS, USERS, fill_users, user_key};
 
 pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-    fill_users(runtime, &store, USERS);
+    runtime.block_on(fill_users(&store, CALLERS, USERS));
     let keys: Vec<_> = (0..20_000).map(|number| user_key(number * 5)).collect();
     let ours = || {
         each(20_000, || {

@@ -3,14 +3,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use membership::{Epoch, Rekey, SqliteOptions, Store};
+use membership::{SqliteOptions, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::lists;
 use crate::measure::{Limit, Row, each};
 use crate::world::{
-    CALLERS, USERS, big_room, by_many, endpoint, fill_rooms, fill_users, sealed, user, user_key,
+    self, CALLERS, ROOMS, USERS, big_room, by_many, endpoint, fill_rooms, fill_users, sealed, user,
+    user_key,
 };
 
 const READS: u32 = 20_000;
@@ -91,8 +93,8 @@ fn reads_by_many(runtime: &Runtime, store: &Arc<dyn Store>) -> Duration {
 pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = open(runtime, &folder.path().join("store.db"), SqliteOptions::new());
-    fill_users(runtime, &store, USERS);
-    fill_rooms(runtime, &store, 0..crate::world::ROOMS);
+    runtime.block_on(fill_users(&store, CALLERS, USERS));
+    runtime.block_on(fill_rooms(&store, CALLERS, ROOMS));
     let mut connection = plain(&folder);
     fill_plain(&mut connection);
 
@@ -118,6 +120,25 @@ pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
     rows.push(grouped_writes(runtime, &folder));
     rows.push(rekey(runtime, &store, &mut connection));
     runtime.block_on(store.close()).unwrap();
+    rows.extend(pages(runtime));
+    rows
+}
+
+fn pages(runtime: &Runtime) -> Vec<Row> {
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = |name: &str, rooms: u32| {
+        let store = open(runtime, &folder.path().join(name), SqliteOptions::new());
+        runtime.block_on(fill_rooms(&store, CALLERS, rooms));
+        // Both have one room of 1,000 members.
+        runtime.block_on(big_room(&store, CALLERS, "big", 1_000));
+        store
+    };
+    let (small, large) = (store("small.db", ROOMS / 10), store("large.db", ROOMS));
+    let rows = lists::rows(runtime, "sqlite", 50, &small, &large);
+    runtime.block_on(async {
+        small.close().await.unwrap();
+        large.close().await.unwrap();
+    });
     rows
 }
 
@@ -182,11 +203,10 @@ fn grouped_writes(runtime: &Runtime, folder: &TempDir) -> Row {
 
 fn rekey(runtime: &Runtime, store: &Arc<dyn Store>, connection: &mut Connection) -> Row {
     const MEMBERS: u32 = 10_000;
-    let room = big_room(runtime, store, "rekeyed", MEMBERS);
+    let room = runtime.block_on(big_room(store, CALLERS, "rekeyed", MEMBERS));
     let mut epoch = 1;
     let ours = || {
-        let keys = (0..MEMBERS).map(|number| (endpoint(number), sealed(number)));
-        let rekey = Rekey::new(Epoch::new(epoch).unwrap(), [], keys).unwrap();
+        let rekey = world::rekey(epoch, MEMBERS);
         epoch += 1;
         let began = Instant::now();
         runtime.block_on(store.rekey(&room, rekey)).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use membership::{
-    Ciphertext, EndpointId, Epoch, Label, NewMember, NewRoom, NewUser, RoomId, Store, Timestamp,
-    UserKey,
+    Ciphertext, EndpointId, Epoch, Label, NewMember, NewRoom, NewUser, Rekey, RoomId, Store,
+    Timestamp, UserKey,
 };
 use tokio::runtime::Runtime;
 
@@ -59,35 +59,45 @@ pub(crate) fn by_many<F>(
 ) where
     F: Future<Output = ()> + Send,
 {
-    runtime.block_on(async {
-        let tasks: Vec<_> = (0..CALLERS)
-            .map(|caller| {
-                let (each, numbers) = (each.clone(), numbers.clone());
-                tokio::spawn(async move {
-                    for number in numbers.skip(caller as usize).step_by(CALLERS as usize) {
-                        each(number).await;
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-    });
+    runtime.block_on(by(CALLERS, numbers, each));
 }
 
-pub(crate) fn fill_users(runtime: &Runtime, store: &Arc<dyn Store>, users: u32) {
+/// Runs `each` of the numbers, from so many tasks at once.
+pub(crate) async fn by<F>(
+    callers: u32,
+    numbers: std::ops::Range<u32>,
+    each: impl Fn(u32) -> F + Clone + Send + Sync + 'static,
+) where
+    F: Future<Output = ()> + Send,
+{
+    let tasks: Vec<_> = (0..callers)
+        .map(|caller| {
+            let (each, numbers) = (each.clone(), numbers.clone());
+            tokio::spawn(async move {
+                for number in numbers.skip(caller as usize).step_by(callers as usize) {
+                    each(number).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+pub(crate) async fn fill_users(store: &Arc<dyn Store>, callers: u32, users: u32) {
     let store = Arc::clone(store);
-    by_many(runtime, 0..users, move |number| {
+    by(callers, 0..users, move |number| {
         let store = Arc::clone(&store);
         async move { drop(store.add_user(user(number)).await.unwrap()) }
-    });
+    })
+    .await;
 }
 
-/// Encrypted rooms, each with its owner `endpoint(0)` and one member of its own.
-pub(crate) fn fill_rooms(runtime: &Runtime, store: &Arc<dyn Store>, rooms: std::ops::Range<u32>) {
+/// Encrypted rooms, each with one of a hundred owners and one member of its own.
+pub(crate) async fn fill_rooms(store: &Arc<dyn Store>, callers: u32, rooms: u32) {
     let store = Arc::clone(store);
-    by_many(runtime, rooms, move |number| {
+    by(callers, 0..rooms, move |number| {
         let store = Arc::clone(&store);
         async move {
             let id = room_id(number);
@@ -98,26 +108,34 @@ pub(crate) fn fill_rooms(runtime: &Runtime, store: &Arc<dyn Store>, rooms: std::
             let new = NewMember::sealed(who, NOW, Epoch::FIRST, sealed(number));
             store.add_member(&id, new).await.unwrap();
         }
-    });
+    })
+    .await;
 }
 
 /// A room at epoch 1 with `members` members, the owner among them.
-pub(crate) fn big_room(
-    runtime: &Runtime,
+pub(crate) async fn big_room(
     store: &Arc<dyn Store>,
+    callers: u32,
     id: &str,
     members: u32,
 ) -> RoomId {
     let room: RoomId = id.parse().unwrap();
     let new = NewRoom::encrypted(room.clone(), endpoint(0), NOW, sealed(0));
-    runtime.block_on(store.create_room(new)).unwrap();
+    store.create_room(new).await.unwrap();
     let (store, id) = (Arc::clone(store), room.clone());
-    by_many(runtime, 1..members, move |number| {
+    by(callers, 1..members, move |number| {
         let (store, id) = (Arc::clone(&store), id.clone());
         async move {
             let new = NewMember::sealed(endpoint(number), NOW, Epoch::FIRST, sealed(number));
             store.add_member(&id, new).await.unwrap();
         }
-    });
+    })
+    .await;
     room
+}
+
+/// A rekey of a room whose members are the first `members` endpoints.
+pub(crate) fn rekey(from: u64, members: u32) -> Rekey {
+    let keys = (0..members).map(|number| (endpoint(number), sealed(number)));
+    Rekey::new(Epoch::new(from).unwrap(), [], keys).unwrap()
 }
