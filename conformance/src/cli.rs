@@ -23,7 +23,7 @@ use args::Args;
 /// not run.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = child::run_if_asked(&targets::shipped()) {
+    if let Some(code) = child::run_if_asked(&targets::all()) {
         return code;
     }
     match run(&Args::parse()) {
@@ -46,17 +46,22 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         anstream::println!("{}", report::cases(cases.iter().copied()));
         return Ok(ExitCode::SUCCESS);
     }
-    let targets = chosen_targets(&args.store)?;
+    let targets = chosen_targets(args)?;
     let json = args.json.as_deref().map(Document::create).transpose()?;
     let junit = args.junit.as_deref().map(Document::create).transpose()?;
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
 
+    let outside = runtime.block_on(prepared(&targets))?;
     anstream::println!(
-        "membership conformance   contract {}   seed {seed:#x}\n",
+        "membership conformance   contract {}   seed {seed:#x}",
         contract::version()
     );
+    for found in &outside {
+        anstream::println!("{found}");
+    }
+    anstream::println!();
     let results = runtime.block_on(schedule::run(&cases, &targets, seed, args.jobs));
 
     anstream::println!("{}\n", report::matrix(&results));
@@ -87,16 +92,17 @@ fn chosen_cases(filter: Option<&str>) -> Result<Vec<&'static Case>, String> {
     Ok(cases)
 }
 
-/// The stores that ship here, or those that are named: a broken one of the gallery is run when
+/// The stores that run by default, or those that are named: a broken one of the gallery is run when
 /// somebody asks for it.
-fn chosen_targets(names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
-    if names.is_empty() {
-        return Ok(targets::shipped());
+fn chosen_targets(args: &Args) -> Result<Vec<Arc<dyn Target>>, String> {
+    let shipped = args.targets();
+    if args.store.is_empty() {
+        return Ok(shipped.into_iter().filter(|target| !targets::is_extra(&**target)).collect());
     }
-    let known = known_targets();
+    let broken = gallery::all().into_iter().map(|mutant| mutant.target);
+    let known: Vec<_> = shipped.iter().cloned().chain(broken).collect();
     let find = |name: &String| {
         known.iter().find(|target| target.name() == name).cloned().ok_or_else(|| {
-            let shipped = targets::shipped();
             let shipped: Vec<_> = shipped.iter().map(|target| target.name()).collect();
             let shipped = shipped.join(", ");
             format!(
@@ -104,18 +110,27 @@ fn chosen_targets(names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
             )
         })
     };
-    names.iter().map(find).collect()
-}
-
-/// Every store that `--store` takes.
-fn known_targets() -> Vec<Arc<dyn Target>> {
-    let broken = gallery::all().into_iter().map(|mutant| mutant.target);
-    targets::shipped().into_iter().chain(broken).collect()
+    args.store.iter().map(find).collect()
 }
 
 /// Whether `--store` takes this name.
 pub(crate) fn knows(store: &str) -> bool {
-    known_targets().iter().any(|target| target.name() == store)
+    targets::shipped().iter().any(|target| target.name() == store)
+        || gallery::all().iter().any(|mutant| mutant.name == store)
+}
+
+/// What the targets found outside, each thing once. One that lacks something ends the run here: a
+/// store that could not be tried must not look like one that held.
+async fn prepared(targets: &[Arc<dyn Target>]) -> Result<Vec<String>, String> {
+    let mut found = Vec::new();
+    for target in targets {
+        let prepared = target.prepare().await;
+        let said = prepared.map_err(|error| format!("{}: {error}", target.name()))?;
+        if let Some(said) = said.filter(|said| !found.contains(said)) {
+            found.push(said);
+        }
+    }
+    Ok(found)
 }
 
 /// A report's file, opened before the run, so that a wrong path does not cost one.

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use membership::{Epoch, Error, JetStreamConfig, JetStreamStore, RoomId, Store};
+
+use super::faults::Harmed;
+use super::home::Home;
+use super::supply::Supply;
+use crate::target::{Fault, Instance, Replicas, Stored, TargetError};
+
+/// Five buckets under a prefix of their own.
+pub(super) struct JetStreamInstance {
+    pub(super) home: Home,
+    /// Without the servers.
+    pub(super) config: JetStreamConfig,
+    pub(super) supply: Arc<Supply>,
+    pub(super) harmed: Harmed,
+}
+
+impl JetStreamInstance {
+    /// A client of these servers alone.
+    pub(super) async fn connect(&self, servers: Vec<String>) -> Result<JetStreamStore, Error> {
+        JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
+    }
+
+    async fn client(&self) -> Result<JetStreamStore, Error> {
+        let servers = self.home.urls(&self.supply).await;
+        self.connect(servers.map_err(|error| Error::unavailable(error.to_string()))?).await
+    }
+}
+
+#[async_trait]
+impl Instance for JetStreamInstance {
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        Ok(Arc::new(self.client().await?))
+    }
+
+    fn address(&self) -> Result<String, TargetError> {
+        let mut lines = vec![self.config.prefix.clone()];
+        lines.extend(self.home.known_urls()?);
+        Ok(lines.join("\n"))
+    }
+
+    async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        Ok(self.harmed.inject(cluster, fault).await?)
+    }
+
+    async fn heal(&self) -> Result<(), TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        self.harmed.heal(cluster, &self.config.prefix).await
+    }
+
+    async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
+        use membership::Target;
+
+        let record = match record.clone() {
+            Stored::Room(room) => Target::Room(room),
+            Stored::Member(room, endpoint) => Target::Member(room, endpoint),
+            Stored::Key(room, endpoint, _) => Target::Keys(room, endpoint),
+            Stored::User(key) => Target::User(key),
+            Stored::Version => Target::Version,
+        };
+        let store = self.client().await?;
+        store.corrupt(&record).await?;
+        Ok(store.close().await?)
+    }
+
+    fn replicas(&self) -> Result<&dyn Replicas, TargetError> {
+        Ok(self)
+    }
+
+    async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
+        let store = self.client().await?;
+        store.plant_epoch(room, epoch).await?;
+        Ok(store.close().await?)
+    }
+}
+
+impl Drop for JetStreamInstance {
+    fn drop(&mut self) {
+        self.home.leave(&self.config.prefix, &self.supply);
+    }
+}
