@@ -16,10 +16,11 @@ pub mod harness;
 pub mod judge;
 pub mod make;
 pub mod model;
-pub mod observe;
-pub mod race;
 #[cfg(all(feature = "jetstream", unix))]
 pub mod nats;
+pub mod observe;
+pub mod race;
+pub mod replicated;
 mod report;
 pub mod run;
 pub mod scene;
