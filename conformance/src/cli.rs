@@ -23,7 +23,7 @@ use args::Args;
 /// not run.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = child::run_if_asked(&targets::shipped()) {
+    if let Some(code) = child::run_if_asked(&targets::all()) {
         return code;
     }
     match run(&Args::parse()) {
@@ -42,17 +42,22 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         anstream::println!("{}", report::cases(cases.iter().copied()));
         return Ok(ExitCode::SUCCESS);
     }
-    let targets = chosen_targets(&args.store)?;
+    let targets = chosen_targets(args)?;
     let json = args.json.as_deref().map(Document::create).transpose()?;
     let junit = args.junit.as_deref().map(Document::create).transpose()?;
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
 
+    let outside = runtime.block_on(prepared(&targets))?;
     anstream::println!(
-        "membership conformance   contract {}   seed {seed:#x}\n",
+        "membership conformance   contract {}   seed {seed:#x}",
         contract::version()
     );
+    for found in &outside {
+        anstream::println!("{found}");
+    }
+    anstream::println!();
     let results = runtime.block_on(schedule::run(&cases, &targets, seed, args.jobs));
 
     anstream::println!("{}\n", report::matrix(&results));
@@ -83,16 +88,34 @@ fn chosen_cases(filter: Option<&str>) -> Result<Vec<&'static Case>, String> {
     Ok(cases)
 }
 
-fn chosen_targets(names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
-    let shipped = targets::shipped();
-    if let Some(unknown) = names.iter().find(|name| shipped.iter().all(|t| t.name() != *name)) {
-        let known: Vec<_> = shipped.iter().map(|target| target.name()).collect();
+fn chosen_targets(args: &Args) -> Result<Vec<Arc<dyn Target>>, String> {
+    let (names, all) = (&args.store, args.targets());
+    if let Some(unknown) = names.iter().find(|name| all.iter().all(|t| t.name() != *name)) {
+        let known: Vec<_> = all.iter().map(|target| target.name()).collect();
         return Err(format!("no store {unknown:?}; there are {}", known.join(", ")));
     }
     let wanted = |target: &Arc<dyn Target>| {
-        names.is_empty() || names.iter().any(|name| name == target.name())
+        if names.is_empty() {
+            !targets::is_extra(&**target)
+        } else {
+            names.iter().any(|name| name == target.name())
+        }
     };
-    Ok(shipped.into_iter().filter(wanted).collect())
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// What the targets found outside, each thing once. One that lacks something ends the run here: a
+/// store that could not be tried must not look like one that held.
+async fn prepared(targets: &[Arc<dyn Target>]) -> Result<Vec<String>, String> {
+    let mut found = Vec::new();
+    for target in targets {
+        let prepared = target.prepare().await;
+        let said = prepared.map_err(|error| format!("{}: {error}", target.name()))?;
+        if let Some(said) = said.filter(|said| !found.contains(said)) {
+            found.push(said);
+        }
+    }
+    Ok(found)
 }
 
 /// A report's file, opened before the run, so that a wrong path does not cost one.

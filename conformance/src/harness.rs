@@ -38,7 +38,11 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     let trials = targets
         .iter()
         .flat_map(|target| registry().map(|case| trial(case, target, seed, &runtime, &exclusive)));
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    for target in targets {
+        runtime.block_on(target.finish());
+    }
+    conclusion.exit_code()
 }
 
 fn trial(

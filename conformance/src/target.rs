@@ -128,6 +128,15 @@ pub trait Target: Send + Sync {
         &[]
     }
 
+    /// Looks for what its stores need from outside, such as a server to start, and says what was
+    /// found, for the report's head. Asked before anything runs: what is missing ends the run.
+    async fn prepare(&self) -> Result<Option<String>, TargetError> {
+        Ok(None)
+    }
+
+    /// Returns when what dropped instances left behind is gone. Asked when all has run.
+    async fn finish(&self) {}
+
     /// Makes an empty store that no other instance shares.
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError>;
 

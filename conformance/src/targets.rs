@@ -1,23 +1,62 @@
 //! The stores that ship with the project, as targets.
 
+#[cfg(all(feature = "jetstream", unix))]
+mod jetstream;
 mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::sync::Arc;
 
+#[cfg(all(feature = "jetstream", unix))]
+pub use jetstream::JetStream;
 pub use memory::Memory;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 
+#[cfg(all(feature = "jetstream", unix))]
+use crate::nats::Provision;
 use crate::target::Target;
 
-/// One of each, in the order of the matrix.
+/// What runs only when it is named: it shows little that a smaller one does not, and takes longer.
+const EXTRA: &[&str] = &["jetstream-r5"];
+
+/// The targets of a run that names none, in the order of the matrix.
 #[must_use]
 pub fn shipped() -> Vec<Arc<dyn Target>> {
+    let mut targets = all();
+    targets.retain(|target| !is_extra(&**target));
+    targets
+}
+
+/// One of each.
+#[must_use]
+pub fn all() -> Vec<Arc<dyn Target>> {
+    #[cfg(all(feature = "jetstream", unix))]
+    return all_with(Provision::Auto);
+    #[cfg(not(all(feature = "jetstream", unix)))]
+    alone()
+}
+
+/// One of each; those that need a NATS server have it the way `provision` says.
+#[cfg(all(feature = "jetstream", unix))]
+#[must_use]
+pub fn all_with(provision: Provision) -> Vec<Arc<dyn Target>> {
+    let mut targets = alone();
+    targets.extend(JetStream::all(provision).map(|target| Arc::new(target) as Arc<dyn Target>));
+    targets
+}
+
+/// Those that need nothing from outside.
+fn alone() -> Vec<Arc<dyn Target>> {
     vec![
         Arc::new(Memory),
         #[cfg(feature = "sqlite")]
         Arc::new(Sqlite),
     ]
+}
+
+/// Whether it runs only when it is named.
+pub(crate) fn is_extra(target: &dyn Target) -> bool {
+    EXTRA.contains(&target.name())
 }

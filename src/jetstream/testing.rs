@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
+use crate::jetstream::codec::FORMAT_VERSION;
 use crate::jetstream::core::{Change, Core, put};
 use crate::jetstream::gateway::Put;
 use crate::jetstream::key;
-use crate::jetstream::record::EpochRecord;
+use crate::jetstream::record::{EpochRecord, FormatRecord};
 use crate::jetstream::{codec, core};
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
@@ -60,6 +61,8 @@ pub enum Target {
     User(UserKey),
     /// The record of admins.
     Admins,
+    /// The mark of the version that wrote the users: it becomes that of one yet to come.
+    Version,
 }
 
 impl Core {
@@ -67,6 +70,11 @@ impl Core {
     pub(super) async fn corrupt(&self, target: &Target, by: Instant) -> Result<(), Error> {
         let any = key::Incarnation::any;
         let (bucket, filter) = match target {
+            Target::Version => {
+                let record = FormatRecord { membership_format: FORMAT_VERSION + 1 };
+                let newer = put(Bucket::Users, key::FORMAT.to_owned(), &record)?;
+                return self.gateway.publish_all(Bucket::Users, vec![newer], by).await;
+            }
             Target::Room(room) => (Bucket::Rooms, key::room(room)),
             Target::Head(room) => (Bucket::Members, any(room).head()),
             Target::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),

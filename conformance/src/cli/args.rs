@@ -1,9 +1,12 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Parser;
 
 use crate::seed;
+use crate::target::Target;
+use crate::targets;
 
 /// Holds every store that ships here to the contract, and prints what held.
 #[derive(Debug, Parser)]
@@ -26,6 +29,11 @@ pub(super) struct Args {
     /// Run this store only; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(super) store: Vec<String>,
+
+    /// Have NATS servers this way: binary, docker, url (of MEMBERSHIP_NATS_URL) or auto
+    #[cfg(all(feature = "jetstream", unix))]
+    #[arg(long, value_name = "WAY", default_value_t)]
+    pub(super) nats: crate::nats::Provision,
 
     /// Run only the cases whose name contains this text
     #[arg(long, value_name = "TEXT")]
@@ -54,4 +62,18 @@ pub(super) struct Args {
     /// Write the results to this file as JUnit XML
     #[arg(long, value_name = "PATH")]
     pub(super) junit: Option<PathBuf>,
+}
+
+impl Args {
+    /// Every store there is, with the servers that were asked for.
+    #[cfg(all(feature = "jetstream", unix))]
+    pub(super) fn targets(&self) -> Vec<Arc<dyn Target>> {
+        targets::all_with(self.nats)
+    }
+
+    /// Every store there is.
+    #[cfg(not(all(feature = "jetstream", unix)))]
+    pub(super) fn targets(&self) -> Vec<Arc<dyn Target>> {
+        targets::all()
+    }
 }

@@ -47,6 +47,9 @@ pub(super) async fn run(
     for place in alone {
         done.extend(one(place).await);
     }
+    for target in targets {
+        target.finish().await;
+    }
     progress.finish();
 
     done.sort_by_key(|(place, _)| *place);

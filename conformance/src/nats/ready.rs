@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use serde_json::Value;
 
 use super::cluster::refused;
@@ -17,14 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) async fn wait(cluster: &Cluster, jetstream: bool) -> Result<(), NatsError> {
-    within("the cluster ready", cluster, async || look(cluster, jetstream).await).await
+    within("the cluster ready", cluster, || Box::pin(look(cluster, jetstream))).await
 }
 
-/// Looks until it is so.
-async fn within<T>(
+/// Looks until it is so. Boxed: the compiler does not see of an async closure's future that it can
+/// be sent to another thread.
+async fn within<'a, T>(
     what: &str,
     cluster: &Cluster,
-    look: impl AsyncFn() -> Result<T, String>,
+    look: impl Fn() -> BoxFuture<'a, Result<T, String>>,
 ) -> Result<T, NatsError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -159,12 +160,37 @@ pub(super) async fn step_down(cluster: &Cluster, stream: &str) -> Result<usize, 
     let client = cluster.admin(former).await?;
     let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
     request(&client, &subject).await.map_err(refused(&asked))?;
-    within(&format!("another leader of {stream}"), cluster, async || {
-        match cluster.leader_of(stream).await {
-            Some(leader) if leader != former => Ok(leader),
-            Some(_) => Err("the former one leads it".to_owned()),
-            None => Err("none leads it".to_owned()),
-        }
+    within(&format!("another leader of {stream}"), cluster, || {
+        Box::pin(async move {
+            match cluster.leader_of(stream).await {
+                Some(leader) if leader != former => Ok(leader),
+                Some(_) => Err("the former one leads it".to_owned()),
+                None => Err("none leads it".to_owned()),
+            }
+        })
+    })
+    .await
+}
+
+/// Has `node` lead a stream. The server takes the wish into account and does not promise it.
+pub(super) async fn lead(cluster: &Cluster, stream: &str, node: usize) -> Result<(), NatsError> {
+    let asked = format!("have n{node} lead {stream}");
+    let name = cluster.node(node)?.name().to_owned();
+    let body = serde_json::json!({ "placement": { "preferred": name } }).to_string();
+    let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+    let (subject, body) = (subject.as_str(), body.as_str());
+    within(&asked, cluster, || {
+        Box::pin(async move {
+            match cluster.leader_of(stream).await {
+                Some(leader) if leader == node => Ok(()),
+                Some(leader) => {
+                    let client = cluster.admin(leader).await.map_err(|error| error.to_string())?;
+                    ask(&client, subject, body.to_owned()).await?;
+                    Err(format!("n{leader} led it"))
+                }
+                None => Err("none leads it".to_owned()),
+            }
+        })
     })
     .await
 }

@@ -1,0 +1,115 @@
+//! The ways in which servers, and the links to them, fail.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+
+use super::home::BUCKETS;
+use crate::nats::{Cluster, Link, NatsError};
+use crate::target::{Fault, Harm, TargetError};
+
+/// Nothing is answered and nothing acknowledged while it lasts.
+const fn total(name: &'static str) -> Fault {
+    Fault { name, stops_reads: true, stops_writes: true }
+}
+
+const STOPPED: &str = "every server is stopped";
+const KILLED: &str = "most servers are killed";
+const PAUSED: &str = "most servers are paused";
+const CUT: &str = "every link to a server is cut";
+const SILENT: &str = "every link to a server carries nothing";
+
+const ONE: &str = "the server is stopped";
+const ONE_KILLED: &str = "the server is killed";
+const ONE_PAUSED: &str = "the server is paused";
+
+const OF_ONE: &[Fault] =
+    &[total(ONE), total(ONE_KILLED), total(ONE_PAUSED), total(CUT), total(SILENT)];
+const OF_SEVERAL: &[Fault] =
+    &[total(STOPPED), total(KILLED), total(PAUSED), total(CUT), total(SILENT)];
+
+pub(super) fn of(servers: u8) -> &'static [Fault] {
+    if servers == 1 { OF_ONE } else { OF_SEVERAL }
+}
+
+/// How long the buckets may take to have leaders again.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether anything was done to the servers that is not undone.
+#[derive(Default)]
+pub(super) struct Harmed(AtomicBool);
+
+impl Harmed {
+    pub(super) async fn inject(&self, cluster: &Cluster, fault: &Fault) -> Result<(), NatsError> {
+        self.0.store(true, Ordering::SeqCst);
+        let all = 0..cluster.size();
+        let most = 0..=cluster.size() / 2;
+        match fault.name {
+            STOPPED | ONE => try_join_all(all.map(|node| cluster.stop(node))).await.map(drop),
+            KILLED | ONE_KILLED => {
+                try_join_all(most.map(|node| cluster.kill(node))).await.map(drop)
+            }
+            PAUSED | ONE_PAUSED => {
+                try_join_all(most.map(|node| cluster.pause(node))).await.map(drop)
+            }
+            CUT => all.into_iter().try_for_each(|node| Ok(cluster.client_link(node)?.cut())),
+            _ => all.into_iter().try_for_each(|node| Ok(cluster.client_link(node)?.blackhole())),
+        }
+    }
+
+    pub(super) async fn harm(
+        &self,
+        cluster: &Cluster,
+        server: usize,
+        harm: Harm,
+    ) -> Result<(), NatsError> {
+        self.0.store(true, Ordering::SeqCst);
+        match harm {
+            Harm::Isolate => cluster.isolate(server),
+            Harm::Blackhole => {
+                let others: Vec<_> = (0..cluster.size()).filter(|other| *other != server).collect();
+                cluster.blackhole(&[server], &others)?;
+                cluster.client_link(server).map(Link::blackhole)
+            }
+            Harm::Kill => cluster.kill(server).await,
+            Harm::Pause => cluster.pause(server).await,
+            Harm::Stop => cluster.stop(server).await,
+        }
+    }
+
+    /// Undoes everything, and waits until every server serves and every bucket has a leader whom
+    /// all its other replicas follow.
+    pub(super) async fn heal(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
+        if !self.0.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        cluster.heal();
+        let nodes = 0..cluster.size();
+        try_join_all(nodes.clone().map(|node| cluster.resume(node))).await?;
+        try_join_all(nodes.map(|node| cluster.run(node))).await?;
+        cluster.wait_ready().await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leaders = BUCKETS.map(|bucket| leader(cluster, prefix, bucket));
+            if join_all(leaders).await.iter().all(Option::is_some) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let missing = "some bucket has no leader long after everything was healed";
+                return Err(format!("{missing}; {}", cluster.logs(5)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Who leads a bucket, as most servers see it.
+pub(super) async fn leader(cluster: &Cluster, prefix: &str, bucket: &str) -> Option<usize> {
+    cluster.leader_of(&stream(prefix, bucket)).await
+}
+
+/// The stream behind a bucket.
+pub(super) fn stream(prefix: &str, bucket: &str) -> String {
+    format!("KV_{prefix}{bucket}")
+}

@@ -1,0 +1,103 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use membership::{Epoch, Error, JetStreamConfig, JetStreamStore, ReadMode, RoomId, Store};
+
+use super::faults::Harmed;
+use super::home::Home;
+use super::supply::Supply;
+use crate::target::{Fault, Instance, Replicas, Stored, TargetError};
+
+/// Five buckets under a prefix of their own.
+pub(super) struct JetStreamInstance {
+    pub(super) home: Home,
+    /// Without the servers.
+    pub(super) config: JetStreamConfig,
+    pub(super) supply: Arc<Supply>,
+    pub(super) harmed: Harmed,
+    pub(super) connect: Connect,
+}
+
+/// Opens a client as a configuration says.
+pub(super) type Connect = fn(JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>>;
+
+impl JetStreamInstance {
+    /// A client of these servers alone.
+    pub(super) async fn connect(
+        &self,
+        servers: Vec<String>,
+        read_mode: ReadMode,
+    ) -> Result<Arc<dyn Store>, Error> {
+        (self.connect)(JetStreamConfig { servers, read_mode, ..self.config.clone() }).await
+    }
+
+    async fn servers(&self) -> Result<Vec<String>, Error> {
+        self.home.urls(&self.supply).await.map_err(Error::unavailable)
+    }
+
+    /// A client with the ways in that only tests have.
+    async fn client(&self) -> Result<JetStreamStore, Error> {
+        let servers = self.servers().await?;
+        JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
+    }
+}
+
+#[async_trait]
+impl Instance for JetStreamInstance {
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        self.connect(self.servers().await?, ReadMode::Linearizable).await
+    }
+
+    async fn open_bounded(&self, bound: Duration) -> Result<Arc<dyn Store>, Error> {
+        self.connect(self.servers().await?, ReadMode::BoundedStaleness { bound }).await
+    }
+
+    fn address(&self) -> Result<String, TargetError> {
+        let mut lines = vec![self.config.prefix.clone()];
+        lines.extend(self.home.known_urls()?);
+        Ok(lines.join("\n"))
+    }
+
+    async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        Ok(self.harmed.inject(cluster, fault).await?)
+    }
+
+    async fn heal(&self) -> Result<(), TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        self.harmed.heal(cluster, &self.config.prefix).await
+    }
+
+    async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
+        use membership::Target;
+
+        let record = match record.clone() {
+            Stored::Room(room) => Target::Room(room),
+            Stored::Member(room, endpoint) => Target::Member(room, endpoint),
+            Stored::Key(room, endpoint, _) => Target::Keys(room, endpoint),
+            Stored::User(key) => Target::User(key),
+            Stored::Version => Target::Version,
+        };
+        let store = self.client().await?;
+        store.corrupt(&record).await?;
+        Ok(store.close().await?)
+    }
+
+    fn replicas(&self) -> Result<&dyn Replicas, TargetError> {
+        Ok(self)
+    }
+
+    async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
+        let store = self.client().await?;
+        store.plant_epoch(room, epoch).await?;
+        Ok(store.close().await?)
+    }
+}
+
+impl Drop for JetStreamInstance {
+    fn drop(&mut self) {
+        self.home.leave(&self.config.prefix, &self.supply);
+    }
+}
