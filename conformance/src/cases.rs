@@ -1,6 +1,7 @@
 //! The cases, a file a group.
 
 mod bootstrap;
+mod bounded;
 mod closing;
 mod concurrency;
 mod corruption;
@@ -9,12 +10,14 @@ mod decisions;
 mod durability;
 mod errors;
 mod fail_closed;
+mod failover;
 mod ids;
 mod keys;
 mod killed;
 mod life;
 mod lists;
 mod members;
+mod partitions;
 mod processes;
 mod rooms;
 mod sequences;
@@ -61,6 +64,10 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     durability::CASES,
     corruption::CASES,
     fail_closed::CASES,
+    failover::CASES,
+    partitions::cut_off::CASES,
+    partitions::in_step::CASES,
+    bounded::CASES,
     cost::CASES,
     time::CASES,
     sequences::CASES,
@@ -70,4 +77,4 @@ pub(crate) const GROUPS: &[&[Case]] = &[
 
 /// The groups that measure time: each of their cases runs when nothing else does, so that a busy
 /// machine does not make it lie. `.config/nextest.toml` says the same to nextest.
-pub(crate) const ALONE: &[&str] = &["time", "fail_closed"];
+pub(crate) const ALONE: &[&str] = &["time", "fail_closed", "failover", "partitions", "bounded"];

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use membership::Store;
+use membership::{Error, Store};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 use crate::show::Show;
-use crate::target::{Instance, Need, Target, TargetError};
+use crate::target::{Instance, Need, Replicas, Target, TargetError};
 use crate::transcript::{Client, Transcript};
 use crate::verdict::{Failure, Verdict};
 
@@ -51,21 +51,61 @@ impl Cx {
     /// [`Need::Reopen`](crate::Need::Reopen) once the others are closed.
     #[track_caller]
     pub fn open(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
+        self.opens("to open", self.0.instance.open())
+    }
+
+    /// Opens a client that reaches this server and no other.
+    #[track_caller]
+    pub fn open_at(&self, server: usize) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
+        let open = async move { self.servers()?.open_at(server).await };
+        self.opens("to open at one server", open)
+    }
+
+    /// Opens a client whose decisions may be this much out of date.
+    #[track_caller]
+    pub fn open_bounded(
+        &self,
+        bound: Duration,
+    ) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
+        self.opens("to open with a bound", self.0.instance.open_bounded(bound))
+    }
+
+    /// The same, of a client that reaches this server and no other.
+    #[track_caller]
+    pub fn open_bounded_at(
+        &self,
+        server: usize,
+        bound: Duration,
+    ) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
+        let open = async move { self.servers()?.open_bounded_at(server, bound).await };
+        self.opens("to open with a bound at one server", open)
+    }
+
+    #[track_caller]
+    fn opens<'a>(
+        &'a self,
+        how: &'static str,
+        open: impl Future<Output = Result<Arc<dyn Store>, Error>> + Send + 'a,
+    ) -> impl Future<Output = Verdict<Client>> + Send + 'a {
         let at = std::panic::Location::caller();
         async move {
             let number = self.0.clients.fetch_add(1, Ordering::Relaxed) + 1;
-            match self.0.instance.open().await {
+            match open.await {
                 Ok(store) => {
                     self.opened(|all| all.push(Arc::clone(&store)));
                     Ok(self.0.transcript.record(number, store))
                 }
                 Err(error) => Err(Failure {
-                    expected: format!("client {number} to open"),
+                    expected: format!("client {number} {how}"),
                     got: error.show(),
                     at,
                 }),
             }
         }
+    }
+
+    fn servers(&self) -> Result<&dyn Replicas, Error> {
+        self.0.instance.replicas().map_err(Error::unavailable)
     }
 
     /// Opens a client as [`open`](Self::open) does, but for the case to drop: the context keeps

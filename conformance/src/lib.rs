@@ -20,6 +20,7 @@ pub mod model;
 pub mod nats;
 pub mod observe;
 pub mod race;
+pub mod replicated;
 mod report;
 pub mod run;
 pub mod scene;

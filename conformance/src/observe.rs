@@ -39,6 +39,15 @@ impl Observed {
     }
 }
 
+impl Observed {
+    /// The same, of every view but that of `call`.
+    #[track_caller]
+    pub fn unchanged_but(&self, call: &str, before: &Self) -> Verdict {
+        let rest = |all: &Self| Self(all.0.iter().filter(|(of, _)| of != call).cloned().collect());
+        rest(self).unchanged_since(&rest(before))
+    }
+}
+
 impl Show for Observed {
     fn show(&self) -> String {
         let views = self.0.iter().map(|(call, answer)| format!("{call} -> {answer}"));

@@ -31,11 +31,15 @@ pub enum Need {
     Epochs,
     /// Several servers hold the data, and can be cut apart: [`Instance::replicas`].
     Replicas,
+    /// What is acknowledged outlives all servers killed at once: each write is synced first.
+    Synced,
+    /// A client may answer decisions from memory, within a bound: [`Instance::open_bounded`].
+    Bounded,
 }
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Clients,
         Self::Reopen,
         Self::Processes,
@@ -43,6 +47,8 @@ impl Need {
         Self::Corruption,
         Self::Epochs,
         Self::Replicas,
+        Self::Synced,
+        Self::Bounded,
     ];
 }
 
@@ -56,6 +62,8 @@ impl fmt::Display for Need {
             Self::Corruption => "corruption",
             Self::Epochs => "planted epochs",
             Self::Replicas => "replicas",
+            Self::Synced => "synced writes",
+            Self::Bounded => "bounded staleness",
         })
     }
 }
@@ -152,6 +160,12 @@ pub trait Instance: Send + Sync {
     /// Opens a client; a second one of the same data where [`Need::Clients`] is claimed.
     async fn open(&self) -> Result<Arc<dyn Store>, Error>;
 
+    /// Opens a client whose decisions may be this much out of date (clause AUTH-4).
+    async fn open_bounded(&self, bound: Duration) -> Result<Arc<dyn Store>, Error> {
+        let _ = bound;
+        Err(Error::unavailable(unclaimed(Need::Bounded)))
+    }
+
     /// What another process needs to find these data.
     fn address(&self) -> Result<String, TargetError> {
         Err(unclaimed(Need::Processes))
@@ -213,6 +227,25 @@ pub trait Replicas: Send + Sync {
 
     /// Opens a client that reaches this server and no other.
     async fn open_at(&self, server: usize) -> Result<Arc<dyn Store>, Error>;
+
+    /// The same, with decisions that may be this much out of date ([`Need::Bounded`]).
+    async fn open_bounded_at(
+        &self,
+        server: usize,
+        bound: Duration,
+    ) -> Result<Arc<dyn Store>, Error> {
+        let _ = (server, bound);
+        Err(Error::unavailable(unclaimed(Need::Bounded)))
+    }
+
+    /// How long calls may fail after a minority was harmed, and after all harm was ended (clause
+    /// FAULT-1): what an election may take, and a client's way to another server.
+    fn failover(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
+    /// Has this server lead `part`; returns once it does, as most servers see it.
+    async fn lead(&self, server: usize, part: &str) -> Result<(), TargetError>;
 
     /// The server that leads `part`, as most servers see it.
     async fn leader(&self, part: &str) -> Result<usize, TargetError>;

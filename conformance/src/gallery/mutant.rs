@@ -40,7 +40,8 @@ impl<D: Defect> Target for Museum<D> {
             Need::Clients | Need::Reopen | Need::Faults | Need::Epochs => Claim::Claimed,
             Need::Processes => Claim::Declined("nothing outlives the process"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
-            Need::Replicas => Claim::Declined("one process"),
+            Need::Replicas | Need::Synced => Claim::Declined("one process"),
+            Need::Bounded => Claim::Declined("it is never out of date"),
         }
     }
 

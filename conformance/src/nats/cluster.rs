@@ -428,6 +428,14 @@ impl Cluster {
         ready::step_down(self, stream).await
     }
 
+    /// Has a node lead a stream, and waits until it does.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`]; [`NatsError::TooLate`].
+    pub async fn lead(&self, node: usize, stream: &str) -> Result<(), NatsError> {
+        ready::lead(self, stream, node).await
+    }
+
     /// Leaves the logs where they are when the cluster goes; as a panic does.
     pub fn keep_logs(&self) {
         self.dir.keep_logs();

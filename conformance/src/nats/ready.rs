@@ -171,3 +171,26 @@ pub(super) async fn step_down(cluster: &Cluster, stream: &str) -> Result<usize, 
     })
     .await
 }
+
+/// Has `node` lead a stream. The server takes the wish into account and does not promise it.
+pub(super) async fn lead(cluster: &Cluster, stream: &str, node: usize) -> Result<(), NatsError> {
+    let asked = format!("have n{node} lead {stream}");
+    let name = cluster.node(node)?.name().to_owned();
+    let body = serde_json::json!({ "placement": { "preferred": name } }).to_string();
+    let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+    let (subject, body) = (subject.as_str(), body.as_str());
+    within(&asked, cluster, || {
+        Box::pin(async move {
+            match cluster.leader_of(stream).await {
+                Some(leader) if leader == node => Ok(()),
+                Some(leader) => {
+                    let client = cluster.admin(leader).await.map_err(|error| error.to_string())?;
+                    ask(&client, subject, body.to_owned()).await?;
+                    Err(format!("n{leader} led it"))
+                }
+                None => Err("none leads it".to_owned()),
+            }
+        })
+    })
+    .await
+}

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use membership::JetStreamConfig;
+use futures::future::BoxFuture;
+use membership::{Error, JetStreamConfig, JetStreamStore, Store};
 use tokio::sync::OnceCell;
 
-use crate::nats::{Cluster, Provision};
+use crate::nats::{Cluster, Provision, Sync};
 use crate::target::{Claim, Fault, Instance, Need, Target, TargetError};
 use faults::Harmed;
 use home::Home;
-use instance::JetStreamInstance;
+use instance::{Connect, JetStreamInstance};
 use supply::Supply;
 
 /// [`JetStreamStore`](membership::JetStreamStore) on a number of servers that each keep
@@ -28,6 +29,8 @@ use supply::Supply;
 pub struct JetStream {
     name: &'static str,
     servers: u8,
+    connect: Connect,
+    declines: &'static [(Need, &'static str)],
     supply: Arc<Supply>,
     shared: OnceCell<Arc<Cluster>>,
 }
@@ -38,13 +41,27 @@ impl JetStream {
     pub fn all(provision: Provision) -> [Self; 3] {
         let supply = Arc::new(Supply::new(provision));
         [("jetstream-r1", 1), ("jetstream-r3", 3), ("jetstream-r5", 5)].map(|(name, servers)| {
-            Self { name, servers, supply: Arc::clone(&supply), shared: OnceCell::new() }
+            let (supply, shared) = (Arc::clone(&supply), OnceCell::new());
+            Self { name, servers, connect: open, declines: &[], supply, shared }
         })
+    }
+
+    /// Another store on the same servers and in the same buckets, which `connect` opens.
+    pub(crate) fn another(
+        name: &'static str,
+        servers: u8,
+        provision: Provision,
+        connect: Connect,
+        declines: &'static [(Need, &'static str)],
+    ) -> Self {
+        let (supply, shared) = (Arc::new(Supply::new(provision)), OnceCell::new());
+        Self { name, servers, connect, declines, supply, shared }
     }
 
     /// Nothing that is started costs anything until a case asks for it.
     async fn shared(&self) -> Result<Arc<Cluster>, TargetError> {
-        let start = || async { Ok(Arc::new(self.supply.start(self.servers).await?)) };
+        let start =
+            || async { Ok(Arc::new(self.supply.start(self.servers, Sync::Default).await?)) };
         self.shared.get_or_try_init(start).await.cloned()
     }
 
@@ -56,7 +73,7 @@ impl JetStream {
             ..JetStreamConfig::new(Vec::<String>::new())
         };
         let (supply, harmed) = (Arc::clone(&self.supply), Harmed::default());
-        Box::new(JetStreamInstance { home, config, supply, harmed })
+        Box::new(JetStreamInstance { home, config, supply, harmed, connect: self.connect })
     }
 }
 
@@ -71,8 +88,11 @@ impl Target for JetStream {
     }
 
     fn claims(&self, need: Need) -> Claim {
+        if let Some((_, reason)) = self.declines.iter().find(|(declined, _)| *declined == need) {
+            return Claim::Declined(reason);
+        }
         match need {
-            Need::Faults | Need::Replicas if self.supply.is_elsewhere() => {
+            Need::Faults | Need::Replicas | Need::Synced if self.supply.is_elsewhere() => {
                 Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
             }
             Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
@@ -101,7 +121,9 @@ impl Target for JetStream {
         let home = if harmful {
             // That there is no server is said here; the cluster starts when it is first used.
             self.supply.server(self.servers).await?;
-            Home::own(self.servers)
+            // Costly, and so only where it is asked for.
+            let synced = needs.contains(&Need::Synced);
+            Home::own(self.servers, if synced { Sync::Always } else { Sync::Default })
         } else {
             Home::Shared(self.shared().await?)
         };
@@ -113,4 +135,8 @@ impl Target for JetStream {
         let prefix = lines.next().ok_or("an address without a prefix")?.to_owned();
         Ok(self.instance(Home::Elsewhere(lines.map(str::to_owned).collect()), prefix))
     }
+}
+
+fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
+    Box::pin(async move { Ok(Arc::new(JetStreamStore::open(config).await?) as Arc<dyn Store>) })
 }

@@ -29,7 +29,8 @@ impl Target for Memory {
             Need::Clients | Need::Faults | Need::Epochs => Claim::Claimed,
             Need::Reopen | Need::Processes => Claim::Declined("nothing outlives the process"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
-            Need::Replicas => Claim::Declined("one process"),
+            Need::Replicas | Need::Synced => Claim::Declined("one process"),
+            Need::Bounded => Claim::Declined("it is never out of date"),
         }
     }
 

@@ -39,7 +39,8 @@ impl Target for Sqlite {
 
     fn claims(&self, need: Need) -> Claim {
         match need {
-            Need::Replicas => Claim::Declined("one file"),
+            Need::Replicas | Need::Synced => Claim::Declined("one file"),
+            Need::Bounded => Claim::Declined("it is never out of date"),
             _ => Claim::Claimed,
         }
     }

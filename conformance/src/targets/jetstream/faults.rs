@@ -106,5 +106,10 @@ impl Harmed {
 
 /// Who leads a bucket, as most servers see it.
 pub(super) async fn leader(cluster: &Cluster, prefix: &str, bucket: &str) -> Option<usize> {
-    cluster.leader_of(&format!("KV_{prefix}{bucket}")).await
+    cluster.leader_of(&stream(prefix, bucket)).await
+}
+
+/// The stream behind a bucket.
+pub(super) fn stream(prefix: &str, bucket: &str) -> String {
+    format!("KV_{prefix}{bucket}")
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
 use super::supply::Supply;
-use crate::nats::{Cluster, NatsError};
+use crate::nats::{Cluster, NatsError, Sync};
 use crate::target::TargetError;
 
 /// The five buckets.
@@ -16,7 +16,7 @@ pub(super) enum Home {
     Shared(Arc<Cluster>),
     /// Servers that are broken. Started when they are first used, so that a case that makes
     /// further stores, and never uses the one it was given, does not hold two clusters.
-    Own { servers: u8, cluster: OnceCell<OwnCluster> },
+    Own { servers: u8, sync: Sync, cluster: OnceCell<OwnCluster> },
     /// Another process's servers, by their URLs.
     Elsewhere(Vec<String>),
 }
@@ -28,15 +28,15 @@ pub(super) struct OwnCluster {
 }
 
 impl OwnCluster {
-    async fn start(servers: u8, supply: &Supply) -> Result<Self, TargetError> {
+    async fn start(servers: u8, sync: Sync, supply: &Supply) -> Result<Self, TargetError> {
         let room = supply.room(servers).await?;
-        Ok(Self { cluster: supply.start(servers).await?, _room: room })
+        Ok(Self { cluster: supply.start(servers, sync).await?, _room: room })
     }
 }
 
 impl Home {
-    pub(super) fn own(servers: u8) -> Self {
-        Self::Own { servers, cluster: OnceCell::new() }
+    pub(super) fn own(servers: u8, sync: Sync) -> Self {
+        Self::Own { servers, sync, cluster: OnceCell::new() }
     }
 
     /// The URLs of all servers: straight where nothing is ever cut, through their links where it
@@ -63,10 +63,10 @@ impl Home {
 
     /// The servers that are to be broken.
     pub(super) async fn cluster(&self, supply: &Supply) -> Result<&Cluster, TargetError> {
-        let Self::Own { servers, cluster } = self else {
+        let Self::Own { servers, sync, cluster } = self else {
             return Err("its servers are shared, and must not be broken".into());
         };
-        let start = || OwnCluster::start(*servers, supply);
+        let start = || OwnCluster::start(*servers, *sync, supply);
         Ok(&cluster.get_or_try_init(start).await?.cluster)
     }
 

@@ -1,7 +1,9 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use membership::{Epoch, Error, JetStreamConfig, JetStreamStore, RoomId, Store};
+use futures::future::BoxFuture;
+use membership::{Epoch, Error, JetStreamConfig, JetStreamStore, ReadMode, RoomId, Store};
 
 use super::faults::Harmed;
 use super::home::Home;
@@ -15,24 +17,41 @@ pub(super) struct JetStreamInstance {
     pub(super) config: JetStreamConfig,
     pub(super) supply: Arc<Supply>,
     pub(super) harmed: Harmed,
+    pub(super) connect: Connect,
 }
+
+/// Opens a client as a configuration says.
+pub(super) type Connect = fn(JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>>;
 
 impl JetStreamInstance {
     /// A client of these servers alone.
-    pub(super) async fn connect(&self, servers: Vec<String>) -> Result<JetStreamStore, Error> {
-        JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
+    pub(super) async fn connect(
+        &self,
+        servers: Vec<String>,
+        read_mode: ReadMode,
+    ) -> Result<Arc<dyn Store>, Error> {
+        (self.connect)(JetStreamConfig { servers, read_mode, ..self.config.clone() }).await
     }
 
+    async fn servers(&self) -> Result<Vec<String>, Error> {
+        self.home.urls(&self.supply).await.map_err(Error::unavailable)
+    }
+
+    /// A client with the ways in that only tests have.
     async fn client(&self) -> Result<JetStreamStore, Error> {
-        let servers = self.home.urls(&self.supply).await;
-        self.connect(servers.map_err(|error| Error::unavailable(error.to_string()))?).await
+        let servers = self.servers().await?;
+        JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
     }
 }
 
 #[async_trait]
 impl Instance for JetStreamInstance {
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        Ok(Arc::new(self.client().await?))
+        self.connect(self.servers().await?, ReadMode::Linearizable).await
+    }
+
+    async fn open_bounded(&self, bound: Duration) -> Result<Arc<dyn Store>, Error> {
+        self.connect(self.servers().await?, ReadMode::BoundedStaleness { bound }).await
     }
 
     fn address(&self) -> Result<String, TargetError> {

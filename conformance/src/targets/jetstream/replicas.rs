@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use membership::{Error, Store};
+use membership::{Error, ReadMode, Store};
 
 use super::faults;
 use super::home::BUCKETS;
@@ -23,10 +23,20 @@ impl Replicas for JetStreamInstance {
     }
 
     async fn open_at(&self, server: usize) -> Result<Arc<dyn Store>, Error> {
-        let unavailable = |error: TargetError| Error::unavailable(error.to_string());
-        let cluster = self.home.cluster(&self.supply).await.map_err(unavailable)?;
-        let url = cluster.client_url(server).map_err(|error| unavailable(error.into()))?;
-        Ok(Arc::new(self.connect(vec![url]).await?))
+        self.connect(self.url(server).await?, ReadMode::Linearizable).await
+    }
+
+    async fn open_bounded_at(
+        &self,
+        server: usize,
+        bound: Duration,
+    ) -> Result<Arc<dyn Store>, Error> {
+        self.connect(self.url(server).await?, ReadMode::BoundedStaleness { bound }).await
+    }
+
+    async fn lead(&self, server: usize, part: &str) -> Result<(), TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        Ok(cluster.lead(server, &faults::stream(&self.config.prefix, part)).await?)
     }
 
     async fn leader(&self, part: &str) -> Result<usize, TargetError> {
@@ -52,5 +62,12 @@ impl Replicas for JetStreamInstance {
     async fn heal(&self) -> Result<(), TargetError> {
         let cluster = self.home.cluster(&self.supply).await?;
         self.harmed.heal(cluster, &self.config.prefix).await
+    }
+}
+
+impl JetStreamInstance {
+    async fn url(&self, server: usize) -> Result<Vec<String>, Error> {
+        let cluster = self.home.cluster(&self.supply).await.map_err(Error::unavailable)?;
+        Ok(vec![cluster.client_url(server).map_err(Error::unavailable)?])
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use crate::nats::{Cluster, ClusterOptions, NatsServer, Provision};
+use crate::nats::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 use crate::target::TargetError;
 
 /// How many servers may run beside those that are shared: two clusters of three.
@@ -63,9 +63,10 @@ impl Supply {
         Ok(server)
     }
 
-    pub(super) async fn start(&self, servers: u8) -> Result<Cluster, TargetError> {
+    pub(super) async fn start(&self, servers: u8, sync: Sync) -> Result<Cluster, TargetError> {
         let server = self.server(servers).await?;
-        let options = ClusterOptions::servers(usize::from(servers)).provision(self.provision);
+        let options =
+            ClusterOptions::servers(usize::from(servers)).provision(self.provision).sync(sync);
         Ok(Cluster::start_with(server, options).await?)
     }
 

@@ -1,0 +1,375 @@
+//! Servers that are lost and come back: one of them, most of them, all of them.
+
+use std::time::{Duration, Instant};
+
+use membership::{Decision, DenyReason, Error, NewUser, Page, Store, UserKey};
+
+use crate::case::declare;
+use crate::context::Cx;
+use crate::make::{
+    admin, at, encrypted, endpoint, joins_at, plain, rekey, room, user, user_exists, user_number,
+};
+use crate::model::{Answer, Op};
+use crate::observe::{Observed, Scope};
+use crate::race::joined;
+use crate::replicated::{
+    at_once, each, in_time, keep_asking, lead_all, servers, unanswered, works,
+};
+use crate::scene::crew;
+use crate::target::Harm;
+use crate::transcript::Client;
+use crate::verdict::{Verdict, denies_as_failed, fails, holds, same, unknown};
+
+declare! { "failover";
+    every_call_works_again_when_one_server_is_lost: "FAULT-1" "TIME-1", needs Replicas;
+    nobody_gets_in_and_nothing_is_answered_without_a_majority:
+        "AUTH-2" "AUTH-5" "FAULT-1" "TIME-1", needs Replicas;
+    every_call_works_again_when_the_majority_is_back: "FAULT-1" "LIN-1", needs Replicas;
+    a_write_without_a_majority_takes_effect_once_or_not_at_all:
+        "ERR-2" "FAULT-1" "LIN-1", needs Replicas;
+    calls_in_flight_when_the_majority_goes_end_in_time: "TIME-1" "ERR-2" "FAULT-1", needs Replicas;
+    nothing_is_lost_when_all_servers_are_stopped: "DUR-1" "FAULT-1", needs Replicas;
+    nothing_is_lost_when_all_servers_are_killed: "DUR-1" "FAULT-1", needs Replicas Synced;
+    a_server_that_comes_back_is_never_behind: "AUTH-3" "LIN-1" "FAULT-1", needs Replicas;
+}
+
+const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
+const USER: UserKey = UserKey::from_bytes([0x05; 32]);
+const REVOKED: UserKey = UserKey::from_bytes([0xee; 32]);
+const UNKNOWN: UserKey = UserKey::from_bytes([0x99; 32]);
+
+/// Each way in which most servers can be lost.
+const LOST: [Harm; 4] = [Harm::Kill, Harm::Pause, Harm::Isolate, Harm::Blackhole];
+
+async fn set_up(store: &Client) -> Verdict {
+    store.bootstrap_admin(admin(ADMIN)).await?;
+    store.add_user(user(USER)).await?;
+    store.add_user(admin(REVOKED)).await?;
+    store.revoke_user(&REVOKED, at(3)).await?;
+    crew(store, "e", &["ann", "bob"]).await?;
+    store.create_room(plain("p", "ann")).await?;
+    Ok(())
+}
+
+fn scope() -> Scope {
+    Scope::new(&["e", "p", "none"], &["ann", "bob"]).with_users(&[ADMIN, USER, REVOKED, UNKNOWN])
+}
+
+/// Does this to most servers.
+async fn harm_most(cx: &Cx, harm: Harm) -> Verdict {
+    let servers = servers(cx)?;
+    for server in 0..=servers.count() / 2 {
+        servers.harm(server, harm).await?;
+    }
+    Ok(())
+}
+
+async fn heal_and_work(cx: &Cx, store: &Client, number: u64) -> Verdict {
+    let servers = servers(cx)?;
+    servers.heal().await?;
+    works(cx, &*store.unrecorded(), number, Instant::now() + servers.failover()).await?;
+    Ok(())
+}
+
+async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
+    let ways = [Harm::Stop, Harm::Kill, Harm::Pause, Harm::Isolate, Harm::Blackhole];
+    each(&cx, &ways, |cx, harm| async move {
+        let store = cx.open().await?;
+        set_up(&store).await?;
+        lead_all(&cx, 0).await?;
+        let before = scope().observe(&store).await?;
+        let servers = servers(&cx)?;
+        servers.harm(0, harm).await?;
+        // A client that had a server of its own to lose, and one that had not.
+        let other = cx.open_at(1).await?;
+        let by = Instant::now() + servers.failover();
+        let (one, two) = (store.unrecorded(), other.unrecorded());
+        let (one, two) =
+            futures::join!(works(&cx, &*one, 1_000, by), works(&cx, &*two, 2_000_000, by));
+        one?;
+        two?;
+        heal_and_work(&cx, &store, 3_000_000).await?;
+        only_users_were_added(&store, &before).await
+    })
+    .await
+}
+
+/// What [`set_up`] made is as it was; there may be more users.
+async fn only_users_were_added(store: &Client, before: &Observed) -> Verdict {
+    scope().observe(store).await?.unchanged_but("users()", before)
+}
+
+/// What can be asked, of what is there and what is not.
+fn reads() -> Vec<Op> {
+    let (e, ann) = (room("e"), endpoint("ann"));
+    vec![
+        Op::Room(e.clone()),
+        Op::Room(room("none")),
+        Op::RoomsOf(ann.clone(), Page::first()),
+        Op::Member(e.clone(), ann.clone()),
+        Op::Member(e.clone(), endpoint("eve")),
+        Op::Members(e.clone(), Page::first()),
+        Op::Key(e.clone(), ann.clone(), membership::Epoch::FIRST),
+        Op::LatestKey(e, ann),
+        Op::User(USER),
+        Op::User(UNKNOWN),
+        Op::Users(Page::first()),
+        Op::HasAdmin,
+    ]
+}
+
+/// Writes of every kind: some that could be done, some that would be refused.
+fn writes() -> Vec<Op> {
+    vec![
+        Op::CreateRoom(plain("new", "eve")),
+        Op::CreateRoom(plain("p", "eve")),
+        Op::AddMember(room("e"), joins_at("eve", 1)),
+        Op::AddMember(room("e"), joins_at("bob", 1)),
+        Op::RemoveMember(room("e"), endpoint("bob")),
+        Op::AddUser(user(UNKNOWN)),
+        Op::AddUser(user(USER)),
+        Op::BootstrapAdmin(admin(UNKNOWN)),
+        Op::RevokeUser(USER, at(9)),
+        Op::Rekey(room("e"), rekey(1, [], ["ann", "bob"])),
+        Op::DeleteRoom(room("p")),
+    ]
+}
+
+fn decisions() -> Vec<Op> {
+    let of = |key| [Op::IsAuthorized(key), Op::IsAdmin(key)];
+    [ADMIN, USER, REVOKED, UNKNOWN].into_iter().flat_map(of).collect()
+}
+
+async fn nobody_gets_in_and_nothing_is_answered_without_a_majority(cx: Cx) -> Verdict {
+    each(&cx, &LOST, |cx, harm| async move {
+        let store = cx.open().await?;
+        set_up(&store).await?;
+        harm_most(&cx, harm).await?;
+        // At once, and when the client has had time to notice and to look elsewhere.
+        for _ in 0..2 {
+            for answer in at_once(&cx, &store, &decisions()).await? {
+                let Answer::Decision(decision) = answer else { continue };
+                denies_as_failed(&decision)?;
+            }
+            let calls = reads();
+            let answers = at_once(&cx, &store, &calls).await?;
+            for (call, answer) in calls.iter().zip(answers) {
+                let expected = format!("{call:?} -> Timeout or Unavailable");
+                holds(unanswered(&answer), &expected, &answer)?;
+            }
+        }
+        let calls = writes();
+        for (call, answer) in calls.iter().zip(at_once(&cx, &store, &calls).await?) {
+            let expected = format!("{call:?} -> Timeout or Unavailable");
+            holds(unanswered(&answer), &expected, &answer)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn every_call_works_again_when_the_majority_is_back(cx: Cx) -> Verdict {
+    each(&cx, &LOST, |cx, harm| async move {
+        let store = cx.open().await?;
+        set_up(&store).await?;
+        let before = scope().observe(&store).await?;
+        harm_most(&cx, harm).await?;
+        denies_as_failed(&cx.within_bound(store.is_authorized(&USER)).await?)?;
+        heal_and_work(&cx, &store, 1_000).await?;
+        only_users_were_added(&store, &before).await
+    })
+    .await
+}
+
+async fn a_write_without_a_majority_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &LOST, |cx, harm| async move {
+        let store = cx.open().await?;
+        set_up(&store).await?;
+        let new = |number| NewUser { added_at: at(7), ..user(user_number(number)) };
+        let mut calls: Vec<_> = (0..16).map(|number| Op::AddUser(new(number))).collect();
+        calls.extend((0..8).map(|number| Op::CreateRoom(encrypted(&format!("r{number}"), "ann"))));
+        calls.push(Op::Rekey(room("e"), rekey(1, [], ["ann", "bob"])));
+        harm_most(&cx, harm).await?;
+        for (call, answer) in calls.iter().zip(at_once(&cx, &store, &calls).await?) {
+            let expected = format!("{call:?} -> Timeout or Unavailable");
+            holds(unanswered(&answer), &expected, &answer)?;
+        }
+        heal_and_work(&cx, &store, 1_000_000).await?;
+        for call in &calls {
+            // Done again, it is there once, as it was asked for, whichever of the two did it.
+            let again = call.apply(&store).await;
+            let refused =
+                matches!(again.error(), Some(Error::AlreadyExists(_) | Error::StaleEpoch { .. }));
+            let expected = format!("{call:?} to succeed, or to have taken effect before");
+            holds(refused || again.error().is_none(), &expected, &again)?;
+        }
+        for number in 0..16 {
+            same(store.user(&user_number(number)).await?, new(number).user())?;
+        }
+        same(store.room(&room("e")).await?.epoch.get(), 2)?;
+        let rooms: Vec<_> = (0..8).map(|number| format!("r{number}")).collect();
+        let rooms: Vec<_> = rooms.iter().map(String::as_str).chain(["e", "p"]).collect();
+        Scope::new(&rooms, &["ann", "bob"]).observe(&store).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Asks and writes until told to stop; each call must end within its bound. What was acknowledged.
+async fn busy(cx: Cx, store: Client, caller: u64, until: Instant) -> Verdict<Vec<UserKey>> {
+    let store = store.unrecorded();
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if Instant::now() > until {
+            break;
+        }
+        let key = user_number(caller * 1_000_000 + number);
+        let answer = in_time(&cx, &*store, &Op::AddUser(user(key))).await?;
+        if answer.error().is_none() {
+            acknowledged.push(key);
+        } else {
+            holds(unanswered(&answer), "success, Timeout or Unavailable", &answer)?;
+        }
+        let decision = in_time(&cx, &*store, &Op::IsAuthorized(USER)).await?;
+        let right = decision == Answer::Decision(Decision::Allow) || unanswered(&decision);
+        holds(right, "Allow, or a denial that failed", &decision)?;
+    }
+    Ok(acknowledged)
+}
+
+async fn calls_in_flight_when_the_majority_goes_end_in_time(cx: Cx) -> Verdict {
+    each(&cx, &LOST, |cx, harm| async move {
+        let store = cx.open().await?;
+        set_up(&store).await?;
+        let until = Instant::now() + Duration::from_secs(3);
+        let callers: Vec<_> = (1..=64)
+            .map(|caller| tokio::spawn(busy(cx.clone(), store.clone(), caller, until)))
+            .collect();
+        // In the middle: once the last caller's first write is there.
+        while store.unrecorded().user(&user_number(64_000_000)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        harm_most(&cx, harm).await?;
+        let mut acknowledged = Vec::new();
+        for caller in callers {
+            acknowledged.extend(joined(caller).await?);
+        }
+        heal_and_work(&cx, &store, 100_000_000).await?;
+        let known = crate::observe::all_users(&*store.unrecorded()).await?;
+        for key in acknowledged {
+            let there = known.iter().any(|user| user.key == key);
+            holds(there, &format!("the acknowledged user {key} to be there"), &there)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Many writes at once, then every server is lost at once: what was acknowledged is there.
+async fn all_lost(cx: &Cx, harm: Harm) -> Verdict {
+    let store = cx.open().await?;
+    set_up(&store).await?;
+    let calls: Vec<_> = (0..200).map(|number| Op::AddUser(user(user_number(number)))).collect();
+    for answer in at_once(cx, &*store.unrecorded(), &calls).await? {
+        holds(answer.error().is_none(), "a user to be added", &answer)?;
+    }
+    let calls: Vec<_> =
+        (0..50).map(|number| Op::CreateRoom(encrypted(&format!("r{number}"), "ann"))).collect();
+    for answer in at_once(cx, &*store.unrecorded(), &calls).await? {
+        holds(answer.error().is_none(), "a room to be made", &answer)?;
+    }
+    let everything = scope();
+    let before = everything.observe(&store).await?;
+    let servers = servers(cx)?;
+    for server in 0..servers.count() {
+        servers.harm(server, harm).await?;
+    }
+    denies_as_failed(&cx.within_bound(store.is_authorized(&USER)).await?)?;
+    unknown(&cx.within_bound(store.room(&room("e"))).await?)?;
+    servers.heal().await?;
+    // Not opened again; and nothing was written since.
+    let by = Instant::now() + servers.failover();
+    while unanswered(&in_time(cx, &store, &Op::HasAdmin).await?) && Instant::now() < by {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    everything.observe(&store).await?.unchanged_since(&before)?;
+    works(cx, &*store.unrecorded(), 1_000_000, by).await?;
+    Ok(())
+}
+
+async fn nothing_is_lost_when_all_servers_are_stopped(cx: Cx) -> Verdict {
+    all_lost(&cx, Harm::Stop).await
+}
+
+async fn nothing_is_lost_when_all_servers_are_killed(cx: Cx) -> Verdict {
+    all_lost(&cx, Harm::Kill).await
+}
+
+/// A server misses many revocations and more, comes back with what it had, and is asked from then
+/// on: through the others' election, its own catching up, and afterwards.
+async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
+    each(&cx, &[Harm::Kill, Harm::Pause, Harm::Stop], |cx, harm| async move {
+        let there = cx.open_at(1).await?;
+        let here = cx.open_at(2).await?;
+        set_up(&there).await?;
+        let keys: Vec<_> = (0..100).map(user_number).collect();
+        let add: Vec<_> = keys.iter().map(|key| Op::AddUser(user(*key))).collect();
+        at_once(&cx, &*there.unrecorded(), &add).await?;
+        lead_all(&cx, 1).await?;
+        same(here.is_authorized(&user_number(0)).await, Decision::Allow)?;
+        let servers = servers(&cx)?;
+        servers.harm(2, harm).await?;
+        let by = Instant::now() + servers.failover();
+        works(&cx, &*there.unrecorded(), 1_000_000, by).await?;
+        let revoke: Vec<_> = keys.iter().map(|key| Op::RevokeUser(*key, at(3))).collect();
+        for answer in at_once(&cx, &*there.unrecorded(), &revoke).await? {
+            holds(answer.error().is_none(), "a user to be revoked", &answer)?;
+        }
+        there.delete_room(&room("p")).await?;
+        there.rekey(&room("e"), rekey(1, ["bob"], ["ann"])).await?;
+        // A moment longer than it takes to come back.
+        let (done, over) = tokio::sync::watch::channel(false);
+        let store = here.unrecorded();
+        let ask = async {
+            let (cx, store) = (&cx, &store);
+            let questions = move || async move {
+                let [first, last] = [0, 99].map(user_number);
+                for key in [first, last] {
+                    let answer = in_time(cx, &**store, &Op::IsAuthorized(key)).await?;
+                    let revoked = Answer::Decision(Decision::Deny(DenyReason::Revoked));
+                    let right = unanswered(&answer) || answer == revoked;
+                    holds(right, "no Allow for a user who was revoked", &answer)?;
+                }
+                let (e, bob) = (room("e"), endpoint("bob"));
+                for call in [Op::Room(room("p")), Op::LatestKey(e, bob)] {
+                    let answer = in_time(cx, &**store, &call).await?;
+                    holds(answer.error().is_some(), "nothing of what is gone", &answer)?;
+                }
+                let answer = in_time(cx, &**store, &Op::Room(room("e"))).await?;
+                match &answer {
+                    Answer::Room(Ok(room)) => same(room.epoch.get(), 2),
+                    _ => holds(unanswered(&answer), "the room at its new epoch", &answer),
+                }
+            };
+            while !*over.borrow() {
+                let soon = Instant::now() + Duration::from_millis(500);
+                keep_asking(soon, questions).await?;
+            }
+            keep_asking(Instant::now() + Duration::from_secs(1), questions).await
+        };
+        let heal = async {
+            let healed = servers.heal().await;
+            let _ = done.send(true);
+            Verdict::Ok(healed?)
+        };
+        let (asked, healed) = futures::join!(ask, heal);
+        asked?;
+        healed?;
+        let by = Instant::now() + servers.failover();
+        works(&cx, &*here.unrecorded(), 2_000_000, by).await?;
+        same(here.is_authorized(&UNKNOWN).await, Decision::Deny(DenyReason::Unknown))?;
+        fails(here.room(&room("p")).await, &crate::make::no_room("p"))?;
+        fails(here.add_user(user(USER)).await, &user_exists(USER))
+    })
+    .await
+}

@@ -1,0 +1,4 @@
+//! Servers that lose sight of one another.
+
+pub(super) mod cut_off;
+pub(super) mod in_step;

@@ -1,0 +1,157 @@
+//! Clients of different servers in step: what one was told, the next one sees.
+
+use std::time::{Duration, Instant};
+
+use membership::{Decision, DenyReason, Page, Store};
+
+use crate::case::declare;
+use crate::context::Cx;
+use crate::make::{
+    admin, at, encrypted, endpoint, joins_at, no_key, no_room, rekey, room, sealed_key, user,
+    user_number,
+};
+use crate::race::joined;
+use crate::replicated::{lead_all, servers};
+use crate::target::Harm;
+use crate::transcript::Client;
+use crate::verdict::{Failure, Verdict, fails, same};
+
+declare! { "partitions";
+    a_decision_elsewhere_sees_what_was_acknowledged: "AUTH-3" "LIN-1", needs Replicas;
+    a_read_elsewhere_sees_what_was_acknowledged: "LIN-1", needs Replicas;
+    a_server_that_lags_is_never_behind_for_its_clients: "AUTH-3" "LIN-1", needs Replicas;
+}
+
+const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
+
+/// A client of each server.
+async fn clients(cx: &Cx) -> Verdict<Vec<Client>> {
+    let mut clients = Vec::new();
+    for server in 0..servers(cx)?.count() {
+        clients.push(cx.open_at(server).await?);
+    }
+    Ok(clients)
+}
+
+/// Each client once with each other one.
+fn pairs(clients: &[Client]) -> Vec<(Client, Client)> {
+    let pair = |one: usize| {
+        clients.iter().enumerate().filter_map(move |(two, client)| {
+            (one != two).then(|| Some((clients.get(one)?.clone(), client.clone())))
+        })
+    };
+    (0..clients.len()).flat_map(pair).flatten().collect()
+}
+
+/// A user is added by one client and asked about by the other, which then revokes it; and back.
+async fn added_and_revoked(one: &dyn Store, two: &dyn Store, number: u64) -> Verdict {
+    let key = user_number(number);
+    one.add_user(user(key)).await?;
+    same(two.is_authorized(&key).await, Decision::Allow)?;
+    two.revoke_user(&key, at(3)).await?;
+    same(one.is_authorized(&key).await, REVOKED)
+}
+
+/// Each pair at the same time, so that each works under the load of the others.
+async fn a_decision_elsewhere_sees_what_was_acknowledged(cx: Cx) -> Verdict {
+    let clients = clients(&cx).await?;
+    let Some(first) = clients.first() else { return Ok(()) };
+    first.bootstrap_admin(admin(user_number(u64::MAX))).await?;
+    let running = (0u64..).zip(pairs(&clients)).map(|(pair, (one, two))| {
+        let (one, two) = (one.unrecorded(), two.unrecorded());
+        tokio::spawn(async move {
+            for round in 0..400 {
+                added_and_revoked(&*one, &*two, pair * 1_000_000 + round).await?;
+            }
+            Verdict::Ok(())
+        })
+    });
+    for pair in running.collect::<Vec<_>>() {
+        joined(pair).await?;
+    }
+    Ok(())
+}
+
+/// One room's life, each step by the other client than the one before.
+async fn one_life(one: &dyn Store, two: &dyn Store, id: &str) -> Verdict {
+    let (ann, bob) = (format!("ann of {id}"), format!("bob of {id}"));
+    let (ann, bob) = (ann.as_str(), bob.as_str());
+    let new = encrypted(id, ann);
+    one.create_room(new.clone()).await?;
+    same(two.room(&room(id)).await?, new.room())?;
+    two.add_member(&room(id), joins_at(bob, 1)).await?;
+    same(one.latest_key(&room(id), &endpoint(bob)).await?, sealed_key(id, bob, 1))?;
+    one.rekey(&room(id), rekey(1, [], [ann, bob])).await?;
+    same(two.latest_key(&room(id), &endpoint(bob)).await?, sealed_key(id, bob, 2))?;
+    two.remove_member(&room(id), &endpoint(bob)).await?;
+    fails(one.latest_key(&room(id), &endpoint(bob)).await, &no_key(id, bob, None))?;
+    same(one.members(&room(id), Page::first()).await?.len(), 1)?;
+    same(one.rooms_of(&endpoint(bob), Page::first()).await?.len(), 0)?;
+    one.delete_room(&room(id)).await?;
+    fails(two.room(&room(id)).await, &no_room(id))?;
+    same(two.rooms_of(&endpoint(ann), Page::first()).await?.len(), 0)
+}
+
+async fn a_read_elsewhere_sees_what_was_acknowledged(cx: Cx) -> Verdict {
+    let clients = clients(&cx).await?;
+    let running = pairs(&clients).into_iter().enumerate().map(|(pair, (one, two))| {
+        let (one, two) = (one.unrecorded(), two.unrecorded());
+        tokio::spawn(async move {
+            for round in 0..60 {
+                one_life(&*one, &*two, &format!("{pair} {round}")).await?;
+            }
+            Verdict::Ok(())
+        })
+    });
+    for pair in running.collect::<Vec<_>>() {
+        joined(pair).await?;
+    }
+    Ok(())
+}
+
+/// One server is paused again and again for a moment, too short for an election, while the others
+/// revoke; its own client asks all the time, so that questions wait for it when it goes on, still
+/// with what it had before.
+async fn a_server_that_lags_is_never_behind_for_its_clients(cx: Cx) -> Verdict {
+    let clients = clients(&cx).await?;
+    let [one, two, lagging, ..] = clients.as_slice() else {
+        return Err(Failure::new("three servers", clients.len().to_string()));
+    };
+    one.bootstrap_admin(admin(user_number(u64::MAX))).await?;
+    lead_all(&cx, 0).await?;
+    let servers = servers(&cx)?;
+    let mut number = 0;
+    for _ in 0..5 {
+        let keys: Vec<_> = (0..32).map(|key| user_number(1_000_000 + number + key)).collect();
+        for key in &keys {
+            one.unrecorded().add_user(user(*key)).await?;
+            same(lagging.unrecorded().is_authorized(key).await, Decision::Allow)?;
+        }
+        servers.harm(2, Harm::Pause).await?;
+        for key in &keys {
+            one.unrecorded().revoke_user(key, at(3)).await?;
+        }
+        // These wait in front of the server until it goes on.
+        let waiting: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let (store, key) = (lagging.unrecorded(), *key);
+                tokio::spawn(async move { store.is_authorized(&key).await })
+            })
+            .collect();
+        let until = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < until {
+            added_and_revoked(&*one.unrecorded(), &*two.unrecorded(), number).await?;
+            number += 1;
+        }
+        servers.heal().await?;
+        for asked in waiting {
+            match joined(asked).await {
+                Decision::Deny(DenyReason::Failed(error)) if error.outcome_unknown() => {}
+                decision => same(decision, REVOKED)?,
+            }
+        }
+        number += 100;
+    }
+    Ok(())
+}
