@@ -115,7 +115,7 @@ fn chosen_targets(args: &Args) -> Result<Vec<Arc<dyn Target>>, String> {
 
 /// Whether `--store` takes this name.
 pub(crate) fn knows(store: &str) -> bool {
-    targets::shipped().iter().any(|target| target.name() == store)
+    targets::all().iter().any(|target| target.name() == store)
         || gallery::all().iter().any(|mutant| mutant.name == store)
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::codec::FORMAT_VERSION;
 use crate::jetstream::core::{Change, Core, put};
 use crate::jetstream::gateway::Put;
 use crate::jetstream::key;
