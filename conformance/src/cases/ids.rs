@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use membership::{Ciphertext, Epoch, Member, NewMember, NewRoom, Role, Room, Store};
 
-use crate::context::Cx;
 use crate::make::{at, endpoint, room, sealed};
-use crate::together::{in_one_room, together};
+use crate::together::together;
 use crate::verdict::{Verdict, same};
 
 /// A sealed key no other number has.
@@ -45,12 +44,7 @@ async fn rooms_for(store: &Arc<dyn Store>, ids: &[String], owner: &str) -> Verdi
 }
 
 /// Adds each id to the encrypted room `id`, told apart by its time and key.
-async fn members_for(
-    cx: &Cx,
-    store: &Arc<dyn Store>,
-    id: &str,
-    ids: &[String],
-) -> Verdict<Vec<Member>> {
+async fn members_for(store: &Arc<dyn Store>, id: &str, ids: &[String]) -> Verdict<Vec<Member>> {
     let adding = ids.iter().enumerate().map(|(number, who)| {
         let (store, r, who) = (Arc::clone(store), room(id), endpoint(who));
         async move {
@@ -58,7 +52,7 @@ async fn members_for(
             Ok(store.add_member(&r, new).await?)
         }
     });
-    let mut members = in_one_room(cx, adding).await?;
+    let mut members = together(adding).await?;
     for (number, (member, who)) in members.iter().zip(ids).enumerate() {
         let (r, who, added_at) = (room(id), endpoint(who), moment(number));
         let (role, joined_epoch) = (Role::Member, Epoch::FIRST);

@@ -11,7 +11,7 @@ use crate::child::{Job, Process};
 use crate::context::Cx;
 use crate::make::{encrypted, endpoint, epoch, joins_at, key_of, room};
 use crate::race::joined;
-use crate::together::in_one_room;
+use crate::together::together;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, holds, same};
 
@@ -187,7 +187,7 @@ async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verd
         let store = store.unrecorded();
         async move { Ok(store.add_member(&room("large"), joins_at(id, 1)).await?) }
     });
-    in_one_room(&cx, adds).await?;
+    together(adds).await?;
     store.close().await?;
     let mut last = 1;
     for round in 0..cx.rounds(15) {

@@ -11,7 +11,7 @@ use crate::make::{
     rekey, room, room_exists, sealed, sealed_key, stale,
 };
 use crate::observe::{Scope, rooms_of};
-use crate::together::{in_one_room, together};
+use crate::together::together;
 use crate::transcript::Client;
 use crate::verdict::{Verdict, fails, same};
 
@@ -217,7 +217,7 @@ async fn a_room_larger_than_a_page_is_deleted_whole(cx: Cx) -> Verdict {
         let (store, new) = (Arc::clone(&store), joins_at(who, 1));
         async move { Ok(store.add_member(&room("large"), new).await?) }
     });
-    in_one_room(&cx, adding).await?;
+    together(adding).await?;
     cx.within_slow_bound(store.delete_room(&room("large"))).await??;
     fails(store.room(&room("large")).await, &no_room("large"))?;
     let looking = names.iter().map(|who| {

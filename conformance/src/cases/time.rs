@@ -91,7 +91,7 @@ async fn decisions_return_within_their_bound_while_a_large_room_is_rekeyed(cx: C
         let store = store.unrecorded();
         async move { Ok(store.add_member(&room("large"), joins_at(id, 1)).await?) }
     });
-    crate::together::in_one_room(&cx, adds).await?;
+    crate::together::together(adds).await?;
     let all = || std::iter::once("ann").chain(ids.iter().map(String::as_str));
     let rekeys = (1..4).map(|from| rekey(from, [], all())).collect::<Vec<_>>();
     let rekeyer = store.unrecorded();

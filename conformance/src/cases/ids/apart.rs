@@ -244,7 +244,7 @@ async fn random_ones_of_special_characters_stay_apart(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let rooms = rooms_for(&store, &ids, "the owner").await?;
     store.create_room(encrypted("the room", "the owner")).await?;
-    let members = members_for(&cx, &store, "the room", &ids).await?;
+    let members = members_for(&store, "the room", &ids).await?;
     same(
         store.rooms_of(&endpoint("the owner"), page(None, 1000)).await?,
         with_room(rooms, store.room(&room("the room")).await?),

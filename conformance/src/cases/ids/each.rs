@@ -44,7 +44,7 @@ async fn each_names_an_endpoint_of_its_own(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let r = store.create_room(encrypted("r", "!")).await?;
     let ids = odd::all();
-    let members = members_for(&cx, &store, "r", &ids).await?;
+    let members = members_for(&store, "r", &ids).await?;
     for expected in &members {
         same(&store.member(&r.id, &expected.endpoint).await?, expected)?;
         same(store.rooms_of(&expected.endpoint, Page::first()).await?, vec![r.clone()])?;
@@ -143,7 +143,7 @@ async fn each_member_removed_takes_no_other_with_it(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let r = store.create_room(encrypted("r", "\u{10ffff}~ the last")).await?.id;
     let mut ids = odd::all();
-    let mut left = members_for(&cx, &store, "r", &ids).await?;
+    let mut left = members_for(&store, "r", &ids).await?;
     let mut keys: Vec<_> =
         ids.iter().enumerate().map(|(number, id)| (endpoint(id), numbered(number))).collect();
     let mut shuffled: Vec<_> = ids.drain(..).map(|id| endpoint(&id)).collect();

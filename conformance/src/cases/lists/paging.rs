@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use crate::case::declare;
 use crate::context::Cx;
 use crate::make::{endpoint, joins, label, page, plain, room, user, user_key, user_number};
-use crate::together::{in_one_room, together};
+use crate::together::together;
 use crate::verdict::{Verdict, same};
 
 declare! { "lists";
@@ -63,7 +63,7 @@ async fn members_are_paged_from_1_to_2500(cx: Cx) -> Verdict {
             let (store, r) = (Arc::clone(&store), r.clone());
             async move { Ok(store.add_member(&r, joins(&id)).await?) }
         });
-        in_one_room(&cx, adding).await?;
+        together(adding).await?;
         // The owner comes first of all, so that the pages after it are of the size that is meant.
         same(store.members(&r, page(None, 1)).await?, vec![owner.clone()])?;
         let (mut all, mut after) = (Vec::<Member>::new(), owner.endpoint.clone());
@@ -156,7 +156,7 @@ async fn pages_of_random_sizes_give_every_record_once(cx: Cx) -> Verdict {
         let (store, r) = (Arc::clone(&store), r.clone());
         async move { Ok(store.add_member(&r, joins(&id)).await?) }
     });
-    in_one_room(&cx, adding).await?;
+    together(adding).await?;
     let mut rng = cx.rng(1);
     for _ in 0..8 {
         let (mut all, mut after) = (Vec::new(), endpoint("id."));
