@@ -1,9 +1,10 @@
 //! Who is in an encrypted room: one contract, several stores, fail closed.
 //!
 //! [`Store`] is the contract as a trait; `CONTRACT.md` has it clause by clause. [`MemoryStore`]
-//! keeps everything in memory, `SqliteStore` in one file, `JetStreamStore` on a cluster of NATS
+//! keeps everything in memory, `SqliteStore` in one file, `JetStreamStore` on one to five NATS
 //! servers.
 
+mod config;
 mod decision;
 mod error;
 #[cfg(feature = "jetstream")]
@@ -15,11 +16,12 @@ mod sqlite;
 mod store;
 mod types;
 
+pub use config::{JetStreamSection, Secret, SqliteSection, StoreConfig, open};
 pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 #[cfg(all(feature = "jetstream", feature = "testing"))]
 #[doc(hidden)]
-pub use jetstream::Target;
+pub use jetstream::Damage;
 #[cfg(feature = "jetstream")]
 pub use jetstream::{BucketProgress, Credentials, JetStreamConfig, JetStreamStore, ReadMode, Tls};
 pub use memory::MemoryStore;

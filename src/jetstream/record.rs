@@ -79,6 +79,8 @@ pub(super) struct Head {
     pub(super) generation: String,
     /// How many members there are: a roster of another size is corrupt.
     pub(super) count: u64,
+    /// How many markers of ended memberships the generation holds.
+    pub(super) ended: u64,
     epoch: u64,
     /// The rekey that made the current epoch; empty at the first.
     pub(super) attempt: String,
@@ -127,6 +129,7 @@ impl Head {
             planned,
             generation,
             count: 1,
+            ended: 0,
             epoch: room.epoch.get(),
             attempt: String::new(),
             rekey_due: false,
@@ -150,6 +153,11 @@ impl Head {
         next.version += 1;
         remember(&mut next.recent, write);
         next
+    }
+
+    /// The change that made this.
+    pub(super) fn last_write(&self) -> &str {
+        self.recent.last().map_or("", String::as_str)
     }
 
     /// What became of the change `write` that was to make `version`.
@@ -198,7 +206,9 @@ impl MemberRecord {
     }
 }
 
-/// `members`: what the end of a membership leaves, until it is collected.
+/// `members`: what the end of a membership leaves, as long as its generation counts. It is never
+/// removed by itself: a server that is killed soon after forgets that the marker had replaced the
+/// membership, and the membership would be there again (nats-server 2.15.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MemberGone {
@@ -360,7 +370,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_unknown() {
         let mut admins = Admins::default();
-        for n in 0..REMEMBERED + 1 {
+        for n in 0..=REMEMBERED {
             admins = admins.next(1, &format!("w{n}"));
         }
         assert_eq!(admins.fate(1, "w0"), Fate::Unknown);

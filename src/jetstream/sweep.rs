@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, Occupant, View, few, open};
+use crate::jetstream::core::{Change, Core, Occupant, View, few, open, put};
 use crate::jetstream::gateway::ReadError;
 use crate::jetstream::key::{self, Incarnation, Parts};
 use crate::jetstream::record::{AttemptRecord, Fence, Head, Ticket};
@@ -158,33 +158,64 @@ async fn collect(
     ticket: Ticket,
     by: Instant,
 ) -> Result<(), Error> {
-    // The markers of the members stand at or below the ticket; a later membership, above.
     let filters = [ticket_key.to_owned(), incarnation.head()];
     let now = core.read_few(Bucket::Members, &filters, by).await?;
-    let Some(up_to) = now.find(ticket_key).map(|entry| entry.sequence) else { return Ok(()) };
-    let generation = match now.find(&incarnation.head()) {
-        Some(entry) => open::<Head>(Bucket::Members, entry)?.generation,
-        None => return Ok(()),
+    let (Some(_), Some(head)) = (now.find(ticket_key), now.find(&incarnation.head())) else {
+        return Ok(());
     };
+    let generation = open::<Head>(Bucket::Members, head)?.generation;
     let mut entries = Vec::new();
     let mut keys = Vec::new();
-    let mut markers = Vec::new();
     for member in &ticket.gone {
         let Ok(endpoint) = EndpointId::new(&member.endpoint) else { continue };
         entries.push(incarnation.index(&endpoint, &member.id));
         keys.push(incarnation.sealed_to(&endpoint));
-        markers.push(incarnation.member(&ticket.generation, &endpoint));
     }
-    if generation != ticket.generation {
-        markers = vec![format!("{}.>", incarnation.roster(&ticket.generation))];
-    }
+    // A generation that does not count any more goes as a whole; markers of one that does stay.
+    let over = (generation != ticket.generation)
+        .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
         purge_all(core, Bucket::RoomsByMember, entries, None, by),
         purge_all(core, Bucket::RoomKeys, keys, Some(ticket.keys_up_to), by),
-        purge_all(core, Bucket::Members, markers, Some(up_to), by),
+        purge_all(core, Bucket::Members, over.into_iter().collect(), None, by),
     )
     .await?;
     core.gateway.purge(Bucket::Members, ticket_key, None, by).await
+}
+
+/// Markers of ended memberships beyond the number of members, at which the roster is written anew.
+const MARKERS: u64 = 128;
+
+/// Has the roster of a view written anew, under another generation, when it holds more markers of
+/// ended memberships than members.
+pub(super) fn generation(core: &Arc<Core>, view: &View) {
+    if view.head.ended > view.head.count.saturating_add(MARKERS) {
+        let room = view.id.clone();
+        core.chore(|core, by| async move { renew(&core, &room, by).await });
+    }
+}
+
+async fn renew(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
+    let view = core.view(room, |_| Vec::new(), by).await?;
+    if view.head.ended <= MARKERS {
+        return Ok(());
+    }
+    let Some(roster) = core.roster(&view, by).await? else { return Ok(()) };
+    let write = key::fresh()?;
+    let mut head = view.head.next(&write);
+    head.generation = key::fresh()?;
+    head.ended = 0;
+    let members = roster.iter().map(|(endpoint, record)| {
+        let key = view.incarnation.member(&head.generation, endpoint);
+        put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
+    });
+    let members = members.collect::<Result<Vec<_>, _>>()?;
+    core.gateway.publish_all(Bucket::Members, members, by).await?;
+    let (old, new) = (view.head.generation.clone(), head.generation.clone());
+    let change = Change { view: &view, write: &write, head, puts: Vec::new() };
+    let over = if core.commit(change, by).await? { old } else { new };
+    let filter = format!("{}.>", view.incarnation.roster(&over));
+    core.gateway.purge(Bucket::Members, &filter, None, by).await
 }
 
 /// The keys of a rekey that did not come about.

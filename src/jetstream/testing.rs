@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::codec::FORMAT_VERSION;
 use crate::jetstream::core::{Change, Core, put};
 use crate::jetstream::gateway::Put;
 use crate::jetstream::key;
@@ -46,44 +45,43 @@ impl Fuse {
 /// A stored record, for tests that damage it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(hidden)]
-pub enum Target {
+pub enum Damage {
     /// A room's record.
     Room(RoomId),
     /// The head of a room's members.
     Head(RoomId),
     /// A membership.
     Member(RoomId, EndpointId),
-    /// All sealed keys of an endpoint in a room.
-    Keys(RoomId, EndpointId),
+    /// The sealed keys of an endpoint in a room: for one epoch, or all.
+    Keys(RoomId, EndpointId, Option<Epoch>),
     /// All entries of an endpoint in the index.
     Index(EndpointId),
     /// A user.
     User(UserKey),
     /// The record of admins.
     Admins,
-    /// The mark of the version that wrote the users: it becomes that of one yet to come.
+    /// The version of the layout, of all buckets: it becomes that of one yet to come.
     Version,
 }
 
 impl Core {
     /// Every message under the target, with its value changed by hand.
-    pub(super) async fn corrupt(&self, target: &Target, by: Instant) -> Result<(), Error> {
+    pub(super) async fn corrupt(&self, target: &Damage, by: Instant) -> Result<(), Error> {
         let any = key::Incarnation::any;
         let (bucket, filter) = match target {
-            Target::Version => {
-                let record = FormatRecord { membership_format: FORMAT_VERSION + 1 };
-                let newer = put(Bucket::Users, key::FORMAT.to_owned(), &record)?;
-                return self.gateway.publish_all(Bucket::Users, vec![newer], by).await;
+            Damage::Room(room) => (Bucket::Rooms, key::room(room)),
+            Damage::Head(room) => (Bucket::Members, any(room).head()),
+            Damage::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
+            Damage::Keys(room, endpoint, None) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
+            Damage::Keys(room, endpoint, Some(epoch)) => {
+                (Bucket::RoomKeys, any(room).sealed(endpoint, *epoch, "*"))
             }
-            Target::Room(room) => (Bucket::Rooms, key::room(room)),
-            Target::Head(room) => (Bucket::Members, any(room).head()),
-            Target::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
-            Target::Keys(room, endpoint) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
-            Target::Index(endpoint) => {
+            Damage::Version => return self.age(by).await,
+            Damage::Index(endpoint) => {
                 (Bucket::RoomsByMember, format!("{}.*.*.>", key::index_prefix(endpoint)))
             }
-            Target::User(user) => (Bucket::Users, key::user(user)),
-            Target::Admins => (Bucket::Users, key::ADMINS.to_owned()),
+            Damage::User(user) => (Bucket::Users, key::user(user)),
+            Damage::Admins => (Bucket::Users, key::ADMINS.to_owned()),
         };
         let snapshot = self.read_few(bucket, &[filter], by).await?;
         if snapshot.entries.is_empty() {
@@ -97,6 +95,16 @@ impl Core {
             Put::new(entry.key, value.into())
         });
         self.gateway.publish_all(bucket, damaged.collect(), by).await
+    }
+
+    /// Gives every bucket the version after ours.
+    async fn age(&self, by: Instant) -> Result<(), Error> {
+        for bucket in Bucket::ALL {
+            let record = FormatRecord { membership_format: codec::FORMAT_VERSION + 1 };
+            let format = put(bucket, key::FORMAT.to_owned(), &record)?;
+            self.gateway.publish_all(bucket, vec![format], by).await?;
+        }
+        Ok(())
     }
 
     /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.

@@ -1,5 +1,6 @@
 //! One real server for a test.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use membership::{JetStreamConfig, JetStreamStore};
 pub(crate) struct Server {
     child: Child,
     pub(crate) port: u16,
+    monitor: u16,
     dir: tempfile::TempDir,
 }
 
@@ -18,10 +20,22 @@ impl Server {
     }
 
     pub(crate) fn start_with(extra: &[&str]) -> Self {
+        let mut all = vec!["-js"];
+        all.extend(extra);
+        Self::start_as(&all)
+    }
+
+    /// A server without JetStream.
+    pub(crate) fn start_plain() -> Self {
+        Self::start_as(&[])
+    }
+
+    fn start_as(args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = spawn(&dir, port, extra);
-        let server = Self { child, port, dir };
+        let monitor = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = spawn(&dir, port, monitor, args);
+        let server = Self { child, port, monitor, dir };
         server.wait();
         server
     }
@@ -40,8 +54,20 @@ impl Server {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.child = spawn(&self.dir, self.port, &[]);
+        self.child = spawn(&self.dir, self.port, self.monitor, &["-js"]);
         self.wait();
+    }
+
+    /// How many clients are connected, as the server's monitor says.
+    pub(crate) fn connections(&self) -> u64 {
+        let mut monitor = TcpStream::connect(("127.0.0.1", self.monitor)).unwrap();
+        monitor.write_all(b"GET /connz HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        monitor.read_to_string(&mut answer).unwrap();
+        let (_, json) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<serde_json::Value>(json).unwrap()["num_connections"]
+            .as_u64()
+            .unwrap()
     }
 
     pub(crate) fn config(&self) -> JetStreamConfig {
@@ -58,13 +84,13 @@ impl Server {
     }
 }
 
-fn spawn(dir: &tempfile::TempDir, port: u16, extra: &[&str]) -> Child {
+fn spawn(dir: &tempfile::TempDir, port: u16, monitor: u16, args: &[&str]) -> Child {
     let binary = std::env::var("NATS_SERVER")
         .expect("set NATS_SERVER to a nats-server binary, 2.12 or later");
     Command::new(binary)
-        .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
+        .args(["-a", "127.0.0.1", "-p", &port.to_string(), "-m", &monitor.to_string(), "-sd"])
         .arg(dir.path())
-        .args(extra)
+        .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

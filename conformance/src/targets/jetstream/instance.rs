@@ -71,14 +71,14 @@ impl Instance for JetStreamInstance {
     }
 
     async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
-        use membership::Target;
+        use membership::Damage;
 
         let record = match record.clone() {
-            Stored::Room(room) => Target::Room(room),
-            Stored::Member(room, endpoint) => Target::Member(room, endpoint),
-            Stored::Key(room, endpoint, _) => Target::Keys(room, endpoint),
-            Stored::User(key) => Target::User(key),
-            Stored::Version => Target::Version,
+            Stored::Room(room) => Damage::Room(room),
+            Stored::Member(room, endpoint) => Damage::Member(room, endpoint),
+            Stored::Key(room, endpoint, epoch) => Damage::Keys(room, endpoint, Some(epoch)),
+            Stored::User(key) => Damage::User(key),
+            Stored::Version => Damage::Version,
         };
         let store = self.client().await?;
         store.corrupt(&record).await?;
