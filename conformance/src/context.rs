@@ -160,6 +160,13 @@ impl Cx {
         self.0.target.op_timeout() + GRACE
     }
 
+    /// How often to do what is done `often` times where a call costs nothing: less the slower the
+    /// target is, and three times at least.
+    #[must_use]
+    pub fn rounds(&self, often: u64) -> u64 {
+        (often / u64::from(self.0.target.pace().max(1))).max(often.min(3))
+    }
+
     /// Awaits an ordinary call, and fails if it takes longer than it may (clause TIME-1).
     pub async fn within_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
         within(self.bound(), call).await

@@ -12,6 +12,8 @@ mod life;
 mod listings;
 mod members;
 mod mutant;
+#[cfg(all(feature = "jetstream", unix))]
+pub(crate) mod naive;
 mod races;
 mod rooms;
 mod users;

@@ -24,7 +24,7 @@ use draw::{Act, Draw, views};
 
 pub use draw::Mix;
 
-/// How many sequences a case tries.
+/// How many sequences a case tries of a store in this process.
 const SEQUENCES: u64 = 8;
 /// How many calls each has.
 const CALLS: usize = 250;
@@ -34,7 +34,7 @@ const CALLS: usize = 250;
 /// A failure is shrunk, and the shortest sequence that still fails is what the case's transcript
 /// shows.
 pub async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
-    for sequence in 0..SEQUENCES {
+    for sequence in 0..cx.rounds(SEQUENCES) {
         let drawn = draws(cx.seed(), sequence)?;
         let whole: Vec<_> = drawn.iter().map(ValueTree::current).collect();
         let trial = Trial { cx, mix, clients };

@@ -128,6 +128,12 @@ pub trait Target: Send + Sync {
         &[]
     }
 
+    /// How many times as long a call takes as one of a store in this process, about: cases that do
+    /// the same thing over and over, to meet a rare moment, do it that many times less often.
+    fn pace(&self) -> u32 {
+        1
+    }
+
     /// Looks for what its stores need from outside, such as a server to start, and says what was
     /// found, for the report's head. Asked before anything runs: what is missing ends the run.
     async fn prepare(&self) -> Result<Option<String>, TargetError> {

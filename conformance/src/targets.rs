@@ -18,8 +18,9 @@ pub use sqlite::Sqlite;
 use crate::nats::Provision;
 use crate::target::Target;
 
-/// What runs only when it is named: it shows little that a smaller one does not, and takes longer.
-const EXTRA: &[&str] = &["jetstream-r5"];
+/// What runs only when it is named: it shows little that a smaller one does not and takes longer,
+/// or is there to fail.
+const EXTRA: &[&str] = &["jetstream-r5", "naive-kv"];
 
 /// The targets of a run that names none, in the order of the matrix.
 #[must_use]
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Arc<dyn Target>> {
 pub fn all_with(provision: Provision) -> Vec<Arc<dyn Target>> {
     let mut targets = alone();
     targets.extend(JetStream::all(provision).map(|target| Arc::new(target) as Arc<dyn Target>));
+    targets.push(Arc::new(crate::gallery::naive::target(provision)));
     targets
 }
 

@@ -147,7 +147,7 @@ async fn one_of_many_concurrent_bootstraps_of_one_key_wins(cx: Cx) -> Verdict {
 const ROUNDS: u64 = 12;
 
 async fn a_bootstrap_racing_an_added_admin_is_before_it_or_a_conflict(cx: Cx) -> Verdict {
-    for round in 0..ROUNDS {
+    for round in 0..cx.rounds(ROUNDS) {
         let cx = cx.another().await?;
         let clients = clients(&cx, 2).await?;
         let adds_first = cx.rng(round).random_bool(0.5);
@@ -179,7 +179,7 @@ async fn a_bootstrap_racing_an_added_admin_is_before_it_or_a_conflict(cx: Cx) ->
 }
 
 async fn a_bootstrap_racing_the_same_key_makes_one_user(cx: Cx) -> Verdict {
-    for round in 0..ROUNDS {
+    for round in 0..cx.rounds(ROUNDS) {
         let cx = cx.another().await?;
         let clients = clients(&cx, 2).await?;
         let added_as = if cx.rng(round).random_bool(0.5) { admin(ANN) } else { user(ANN) };

@@ -160,7 +160,7 @@ async fn other_clients_have_an_admin_as_soon_as_one_is_made(cx: Cx) -> Verdict {
 
 async fn no_client_allows_once_a_revocation_has_returned(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
-    for (round, revoker) in (0..100).zip(clients.iter().cycle()) {
+    for (round, revoker) in (0..cx.rounds(100)).zip(clients.iter().cycle()) {
         let key = user_number(round);
         let adder = clients.last().unwrap_or(revoker);
         adder.unrecorded().add_user(user(key)).await?;
@@ -183,7 +183,7 @@ async fn no_client_takes_a_revoked_admin_for_one(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     let Some(first) = clients.first() else { return Ok(()) };
     first.bootstrap_admin(admin(ANN)).await?;
-    for (round, revoker) in (0..50).zip(clients.iter().cycle()) {
+    for (round, revoker) in (0..cx.rounds(50)).zip(clients.iter().cycle()) {
         let key = user_number(round);
         first.unrecorded().add_user(admin(key)).await?;
         for client in &clients {
@@ -200,7 +200,7 @@ async fn no_client_takes_a_revoked_admin_for_one(cx: Cx) -> Verdict {
 
 async fn every_client_allows_once_an_addition_has_returned(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
-    for (round, adder) in (0..100).zip(clients.iter().cycle()) {
+    for (round, adder) in (0..cx.rounds(100)).zip(clients.iter().cycle()) {
         let key = user_number(round);
         // Asked about before it comes, so that a kept "unknown" would show.
         for client in &clients {

@@ -84,16 +84,22 @@ where
     let target = cx.target().clone();
     let faults = target.faults();
     holds(!faults.is_empty(), "a target that claims faults to have one", &faults.len())?;
-    for fault in faults {
-        let cx = cx.another().await?;
-        let store = cx.open().await?;
-        set_up(&store).await?;
-        let verdict = case(cx.clone(), store, *fault).await;
-        cx.instance().heal().await?;
-        cx.close_all().await;
-        under(fault, verdict)?;
-    }
-    Ok(())
+    // At once, because most of it is waiting for deadlines.
+    let each = faults.iter().map(|fault| under_one(cx, fault, &case));
+    futures::future::join_all(each).await.into_iter().collect()
+}
+
+async fn under_one<Ran>(cx: &Cx, fault: &Fault, case: impl Fn(Cx, Client, Fault) -> Ran) -> Verdict
+where
+    Ran: Future<Output = Verdict>,
+{
+    let cx = cx.another().await?;
+    let store = cx.open().await?;
+    set_up(&store).await?;
+    let verdict = case(cx.clone(), store, *fault).await;
+    cx.instance().heal().await?;
+    cx.close_all().await;
+    under(fault, verdict)
 }
 
 /// Awaits calls that run at the same time; each must end within its bound.

@@ -13,7 +13,7 @@ use crate::model::{Answer, Op};
 use crate::observe::{Observed, Scope};
 use crate::race::joined;
 use crate::replicated::{
-    at_once, each, in_time, keep_asking, lead_all, servers, unanswered, works,
+    at_once, each, heal_and_work, in_time, keep_asking, lead_all, servers, unanswered, works,
 };
 use crate::scene::crew;
 use crate::target::Harm;
@@ -64,13 +64,6 @@ async fn harm_most(cx: &Cx, harm: Harm) -> Verdict {
     Ok(())
 }
 
-async fn heal_and_work(cx: &Cx, store: &Client, number: u64) -> Verdict {
-    let servers = servers(cx)?;
-    servers.heal().await?;
-    works(cx, &*store.unrecorded(), number, Instant::now() + servers.failover()).await?;
-    Ok(())
-}
-
 async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
     let ways = [Harm::Stop, Harm::Kill, Harm::Pause, Harm::Isolate, Harm::Blackhole];
     each(&cx, &ways, |cx, harm| async move {
@@ -88,7 +81,7 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
             futures::join!(works(&cx, &*one, 1_000, by), works(&cx, &*two, 2_000_000, by));
         one?;
         two?;
-        heal_and_work(&cx, &store, 3_000_000).await?;
+        heal_and_work(&cx, &*store.unrecorded(), 3_000_000).await?;
         only_users_were_added(&store, &before).await
     })
     .await
@@ -175,7 +168,7 @@ async fn every_call_works_again_when_the_majority_is_back(cx: Cx) -> Verdict {
         let before = scope().observe(&store).await?;
         harm_most(&cx, harm).await?;
         denies_as_failed(&cx.within_bound(store.is_authorized(&USER)).await?)?;
-        heal_and_work(&cx, &store, 1_000).await?;
+        heal_and_work(&cx, &*store.unrecorded(), 1_000).await?;
         only_users_were_added(&store, &before).await
     })
     .await
@@ -194,7 +187,7 @@ async fn a_write_without_a_majority_takes_effect_once_or_not_at_all(cx: Cx) -> V
             let expected = format!("{call:?} -> Timeout or Unavailable");
             holds(unanswered(&answer), &expected, &answer)?;
         }
-        heal_and_work(&cx, &store, 1_000_000).await?;
+        heal_and_work(&cx, &*store.unrecorded(), 1_000_000).await?;
         for call in &calls {
             // Done again, it is there once, as it was asked for, whichever of the two did it.
             let again = call.apply(&store).await;
@@ -254,7 +247,7 @@ async fn calls_in_flight_when_the_majority_goes_end_in_time(cx: Cx) -> Verdict {
         for caller in callers {
             acknowledged.extend(joined(caller).await?);
         }
-        heal_and_work(&cx, &store, 100_000_000).await?;
+        heal_and_work(&cx, &*store.unrecorded(), 100_000_000).await?;
         let known = crate::observe::all_users(&*store.unrecorded()).await?;
         for key in acknowledged {
             let there = known.iter().any(|user| user.key == key);

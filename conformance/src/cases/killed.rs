@@ -96,7 +96,7 @@ async fn begin(cx: &Cx) -> Verdict<Client> {
 async fn a_killed_process_loses_nothing_acknowledged(cx: Cx) -> Verdict {
     begin(&cx).await?.close().await?;
     let mut rounds = Vec::new();
-    for round in 0..25 {
+    for round in 0..cx.rounds(25) {
         let seed = cx.seed().wrapping_add(round);
         let counts = killed_at_work(&cx, seed).await?;
         // Nobody else has it open: whoever opens it now repairs it, by opening it.
@@ -110,7 +110,7 @@ async fn a_killed_process_loses_nothing_acknowledged(cx: Cx) -> Verdict {
 async fn a_process_killed_beside_an_open_client_loses_nothing_acknowledged(cx: Cx) -> Verdict {
     let store = begin(&cx).await?;
     let mut rounds = Vec::new();
-    for round in 0..25 {
+    for round in 0..cx.rounds(25) {
         let seed = cx.seed().wrapping_add(round);
         let counts = killed_at_work(&cx, seed).await?;
         rounds.push((seed, verified(&store, seed, &counts).await?));
@@ -121,7 +121,7 @@ async fn a_process_killed_beside_an_open_client_loses_nothing_acknowledged(cx: C
 async fn a_process_killed_while_others_write_disturbs_none_of_them(cx: Cx) -> Verdict {
     let store = begin(&cx).await?;
     let mut rounds = Vec::new();
-    for round in 0..15 {
+    for round in 0..cx.rounds(15) {
         let (theirs, ours) = (cx.seed().wrapping_add(round), !cx.seed().wrapping_add(round));
         let here = store.unrecorded();
         let work = tokio::spawn(async move {
@@ -144,7 +144,7 @@ async fn a_process_killed_while_others_write_disturbs_none_of_them(cx: Cx) -> Ve
 async fn two_processes_killed_at_once_lose_nothing_acknowledged(cx: Cx) -> Verdict {
     begin(&cx).await?.close().await?;
     let mut rounds = Vec::new();
-    for round in 0..10 {
+    for round in 0..cx.rounds(10) {
         let seeds = [cx.seed().wrapping_add(2 * round), cx.seed().wrapping_add(2 * round + 1)];
         let [one, two] = seeds.map(|seed| killed_at_work(&cx, seed));
         let (one, two) = futures::future::try_join(one, two).await?;
@@ -158,7 +158,7 @@ async fn two_processes_killed_at_once_lose_nothing_acknowledged(cx: Cx) -> Verdi
 }
 
 async fn a_process_killed_while_it_opens_leaves_a_store_that_opens(cx: Cx) -> Verdict {
-    for round in 0..20 {
+    for round in 0..cx.rounds(20) {
         // Every other store is one that the child is the first to open.
         let cx = cx.another().await?;
         let made = round % 2 == 0;
@@ -190,7 +190,7 @@ async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verd
     together(adds).await?;
     store.close().await?;
     let mut last = 1;
-    for round in 0..15 {
+    for round in 0..cx.rounds(15) {
         let mut child = Process::start(&cx, Job::Rekey { members: MEMBERS })?;
         child.ready().await?;
         let mut told = Vec::new();

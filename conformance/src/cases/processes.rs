@@ -112,7 +112,7 @@ async fn no_other_process_allows_once_a_revocation_has_returned(cx: Cx) -> Verdi
         child.ready().await?;
     }
     let revoked = Decision::Deny(membership::DenyReason::Revoked);
-    for round in 0..50 {
+    for round in 0..cx.rounds(50) {
         let key = user_number(round);
         store.unrecorded().add_user(user(key)).await?;
         for child in &mut children {

@@ -103,18 +103,18 @@ async fn revoked_under_load(cx: &Cx, rounds: u64, as_admin: bool) -> Verdict {
 }
 
 async fn none_under_concurrent_load(cx: Cx) -> Verdict {
-    revoked_under_load(&cx, 60, false).await
+    revoked_under_load(&cx, cx.rounds(60), false).await
 }
 
 async fn none_for_a_revoked_admin_under_concurrent_load(cx: Cx) -> Verdict {
-    revoked_under_load(&cx, 40, true).await
+    revoked_under_load(&cx, cx.rounds(40), true).await
 }
 
 /// A denial that one client saw is in the past of whatever any client asks afterwards.
 async fn none_after_a_denial_was_seen(cx: Cx) -> Verdict {
     let clients = clients(&cx, 3).await?;
     let [one, two, three] = clients.as_slice() else { return Ok(()) };
-    for round in 0..60 {
+    for round in 0..cx.rounds(60) {
         let key = user_number(round);
         one.unrecorded().add_user(user(key)).await?;
         let (first, second, third) = (one.unrecorded(), two.unrecorded(), three.unrecorded());
@@ -135,7 +135,7 @@ async fn none_after_a_denial_was_seen(cx: Cx) -> Verdict {
 async fn none_while_many_are_revoked_at_once(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     let Some(first) = clients.first() else { return Ok(()) };
-    for round in 0..5 {
+    for round in 0..cx.rounds(5) {
         let keys: Vec<_> = (0..64).map(|number| user_number(round * 64 + number)).collect();
         for key in &keys {
             first.unrecorded().add_user(user(*key)).await?;

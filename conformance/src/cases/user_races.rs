@@ -20,7 +20,7 @@ declare! { "user_races";
 
 async fn one_of_many_concurrent_adds_of_a_key_wins(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
-    for round in 0..20 {
+    for round in 0..cx.rounds(20) {
         let key = user_number(round);
         let racers = (0..16).zip(clients.iter().cycle().cloned()).map(|(number, client)| {
             let new = NewUser { added_at: at(number), admin: number % 2 == 0, ..user(key) };
@@ -44,7 +44,7 @@ async fn one_of_many_concurrent_adds_of_a_key_wins(cx: Cx) -> Verdict {
 async fn concurrent_revocations_of_one_user_agree_on_its_time(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     let Some(first) = clients.first() else { return Ok(()) };
-    for round in 0..20 {
+    for round in 0..cx.rounds(20) {
         let key = user_number(round);
         let added = first.add_user(user(key)).await?;
         let racers =
@@ -104,7 +104,7 @@ async fn any_number_of_admins_revoking_each_other_leave_one(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     let Some(first) = clients.first() else { return Ok(()) };
     let mut survivor: Option<UserKey> = None;
-    for round in 0..10 {
+    for round in 0..cx.rounds(10) {
         let mut admins: Vec<_> = survivor.into_iter().collect();
         while admins.len() < 8 {
             let key = user_number(round * ADMINS + admins.len() as u64);
@@ -164,7 +164,7 @@ async fn a_revocation_racing_a_new_admin_leaves_an_admin(cx: Cx) -> Verdict {
 async fn an_add_racing_a_revocation_is_before_or_after_it(cx: Cx) -> Verdict {
     let clients = clients(&cx, 2).await?;
     let [one, two] = clients.as_slice() else { return Ok(()) };
-    for round in 0..50 {
+    for round in 0..cx.rounds(50) {
         let key = user_number(round);
         let (here, there) = (one.unrecorded(), two.unrecorded());
         let add = async move { here.add_user(user(key)).await };

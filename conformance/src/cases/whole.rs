@@ -1,7 +1,7 @@
 //! What happens at one moment is seen at one moment, by readers who never stop looking.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use membership::{Error, Page};
 
@@ -20,7 +20,7 @@ const GUESTS: [&str; 6] = ["bob", "cat", "dan", "eve", "fay", "gus"];
 async fn a_room_being_deleted_has_all_its_members_or_none(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     let store = client.unrecorded();
-    for _ in 0..20 {
+    for _ in 0..cx.rounds(20) {
         store.create_room(plain("r", "ann")).await?;
         for guest in GUESTS {
             store.add_member(&room("r"), joins(guest)).await?;
@@ -42,17 +42,16 @@ async fn a_room_being_deleted_has_all_its_members_or_none(cx: Cx) -> Verdict {
 
 /// `z` comes after `a` and goes with it: who reads `z` without `a` has read two moments.
 async fn a_page_read_while_members_change_is_of_one_moment(cx: Cx) -> Verdict {
-    const READS: usize = 300;
-    const ROUNDS: u64 = 40;
+    let (enough_reads, enough_writes) = (cx.rounds(300), cx.rounds(40));
     let client = cx.open().await?;
     let store = client.unrecorded();
     store.create_room(encrypted("r", "m")).await?;
-    let reads = Arc::new(AtomicUsize::new(0));
+    let reads = Arc::new(AtomicU64::new(0));
     let (writer, enough) = (Arc::clone(&store), Arc::clone(&reads));
     // Whichever of the two is slower, both have their share.
     let writing = tokio::spawn(async move {
         let mut epoch = 1;
-        while epoch <= ROUNDS || enough.load(Ordering::Relaxed) < READS {
+        while epoch <= enough_writes || enough.load(Ordering::Relaxed) < enough_reads {
             writer.add_member(&room("r"), joins_at("a", epoch)).await?;
             tokio::task::yield_now().await;
             writer.add_member(&room("r"), joins_at("z", epoch)).await?;

@@ -135,5 +135,40 @@ pub fn main() -> ExitCode {
             Trial::test(format!("control::{}", case.name()), test).with_ignored_flag(ignored),
         );
     }
+    #[cfg(all(feature = "jetstream", unix))]
+    trials.push(Trial::test("gallery::naive-kv", move || {
+        runtime.block_on(naive_is_caught(seed)).map_err(Failed::from)
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Runs every case that harms servers on the naive store, whatever it is about: the one of the
+/// partitions that watches decisions must be among those that fail, for its own clause.
+#[cfg(all(feature = "jetstream", unix))]
+async fn naive_is_caught(seed: u64) -> Result<(), String> {
+    let mutant = super::naive::mutant();
+    mutant.target.prepare().await.map_err(|error| error.to_string())?;
+    let needs = |case: &&Case| case.needs.contains(&crate::target::Need::Replicas);
+    let mut passed = Vec::new();
+    let mut caught = None;
+    for case in registry().filter(needs) {
+        match run_case(case, &mutant.target, seed).await.status {
+            Status::Fail(report) => {
+                let cites = case.clauses.contains(&mutant.clause);
+                if case.group == "partitions" && cites && report.failure.got.contains("Allow") {
+                    caught.get_or_insert((case, report));
+                }
+            }
+            Status::Pass => passed.push(case.name()),
+            Status::NotClaimed(..) => {}
+        }
+    }
+    mutant.target.finish().await;
+    match caught {
+        Some(_) => Ok(()),
+        None => {
+            let Mutant { name, clause, what, .. } = mutant;
+            Err(format!("{} (seed {seed:#x})", Survived { name, clause, what, passed }))
+        }
+    }
 }

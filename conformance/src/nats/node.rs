@@ -238,9 +238,9 @@ impl Node {
     /// Freezes it (SIGSTOP), or lets it go on (SIGCONT).
     pub(super) async fn freeze(&self, freeze: bool) -> Result<(), NatsError> {
         let mut process = self.process.lock().await;
-        let signal = if freeze { Signal::STOP } else { Signal::CONT };
         match process.as_mut() {
-            Some(running) => running.signal(signal).map_err(self.io("signal")),
+            Some(running) if freeze => running.pause().map_err(self.io("pause")),
+            Some(running) => running.signal(Signal::CONT).map_err(self.io("resume")),
             None => Ok(()),
         }
     }

@@ -145,6 +145,20 @@ impl Process {
         }
     }
 
+    /// Sends SIGSTOP, and returns once it has stopped: until then its other threads go on.
+    pub(super) fn pause(&mut self) -> io::Result<()> {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+        self.signal(Signal::STOP)?;
+        // Left to be reported again, so that whoever asks how it ended is told.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(self.pid), options) {
+            // Not our child, but a container's.
+            Ok(_) | Err(rustix::io::Errno::CHILD) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Waits until it ended; whether it did in time.
     pub(super) async fn wait(&mut self, limit: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + limit;

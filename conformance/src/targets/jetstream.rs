@@ -104,6 +104,15 @@ impl Target for JetStream {
         faults::of(self.servers)
     }
 
+    fn pace(&self) -> u32 {
+        // With every quorum there are more processes that wait for a core.
+        match self.servers {
+            1 => 4,
+            3 => 10,
+            _ => 20,
+        }
+    }
+
     async fn prepare(&self) -> Result<Option<String>, TargetError> {
         Ok(Some(self.supply.server(self.servers).await?.to_string()))
     }

@@ -72,7 +72,7 @@ async fn drops(
     for op in setup {
         agree(&store, &mut model, op).await?;
     }
-    for round in 0..24 {
+    for round in 0..cx.rounds(24) {
         let (op, views) = (op(round), seen(round));
         for op in prepared(&op) {
             agree(&store, &mut model, &op).await?;
@@ -183,7 +183,7 @@ async fn of_many_rekeys_half_of_them_dropped_at_most_one_wins(cx: Cx) -> Verdict
     let store = cx.open().await?;
     let who = ["ann", "bob", "cid"];
     let key = |number: usize, who: &str| -> Ciphertext { sealed(format!("{number} to {who}")) };
-    for round in 0..12 {
+    for round in 0..cx.rounds(12) {
         let before = crew(&store, &format!("r{round}"), &who).await?;
         let mut calls = Vec::new();
         for number in 0..16 {

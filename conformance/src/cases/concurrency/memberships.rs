@@ -31,11 +31,11 @@ declare! { "concurrency";
 }
 
 /// Many rounds of `ops` at once, each in a new room of ann, bob and cid.
-async fn raced(clients: &[Client], ops: impl Fn() -> Vec<Op>) -> Verdict {
+async fn raced(cx: &Cx, clients: &[Client], ops: impl Fn() -> Vec<Op>) -> Verdict {
     let who = ["ann", "bob", "cid", "dee"].map(endpoint);
     let views = views(&[room("r")], &who, &[], 3);
     let Some(client) = clients.first() else { return Ok(()) };
-    for _ in 0..40 {
+    for _ in 0..cx.rounds(40) {
         let mut model = Model::new();
         for op in [
             Op::CreateRoom(encrypted("r", "ann")),
@@ -65,39 +65,39 @@ fn remove(who: &str) -> Op {
 async fn an_add_racing_a_rekey_is_before_or_after_it(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
     let everyone = ["ann", "bob", "cid"];
-    raced(&clients, || vec![rekey_of(&[], &everyone), add_dee(1)]).await?;
+    raced(&cx, &clients, || vec![rekey_of(&[], &everyone), add_dee(1)]).await?;
     let with_dee = ["ann", "bob", "cid", "dee"];
     let both = || vec![rekey_of(&[], &with_dee), rekey_of(&[], &everyone), add_dee(1), add_dee(2)];
-    raced(&clients, both).await
+    raced(&cx, &clients, both).await
 }
 
 async fn an_add_racing_a_rekey_through_two_clients_is_before_or_after_it(cx: Cx) -> Verdict {
     let clients = clients(&cx, 2).await?;
-    raced(&clients, || vec![rekey_of(&[], &["ann", "bob", "cid"]), add_dee(1)]).await
+    raced(&cx, &clients, || vec![rekey_of(&[], &["ann", "bob", "cid"]), add_dee(1)]).await
 }
 
 async fn a_removal_racing_a_rekey_is_before_or_after_it(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
-    raced(&clients, || vec![rekey_of(&[], &["ann", "bob", "cid"]), remove("bob")]).await?;
-    raced(&clients, || vec![rekey_of(&["cid"], &["ann", "bob"]), remove("bob")]).await
+    raced(&cx, &clients, || vec![rekey_of(&[], &["ann", "bob", "cid"]), remove("bob")]).await?;
+    raced(&cx, &clients, || vec![rekey_of(&["cid"], &["ann", "bob"]), remove("bob")]).await
 }
 
 async fn a_removal_racing_a_rekey_that_removes_the_same_member(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
-    raced(&clients, || vec![rekey_of(&["bob"], &["ann", "cid"]), remove("bob")]).await
+    raced(&cx, &clients, || vec![rekey_of(&["bob"], &["ann", "cid"]), remove("bob")]).await
 }
 
 async fn a_removal_racing_an_add_of_the_same_endpoint(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
     let add = || Op::AddMember(room("r"), joins_at("bob", 1));
-    raced(&clients, || vec![remove("bob"), add(), remove("bob"), add()]).await
+    raced(&cx, &clients, || vec![remove("bob"), add(), remove("bob"), add()]).await
 }
 
 async fn one_of_many_concurrent_removals_of_a_member_succeeds(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let r = room("r");
     crew(&store, "r", &["ann", "bob"]).await?;
-    for _ in 0..10 {
+    for _ in 0..cx.rounds(10) {
         let ops = vec![remove("bob"); 16];
         let answers = at_once(std::slice::from_ref(&store), &ops).await?;
         let done = answers.iter().filter(|answer| answer.error().is_none()).count();
@@ -117,7 +117,7 @@ async fn one_of_many_concurrent_adds_of_an_endpoint_succeeds(cx: Cx) -> Verdict 
     let (r, bob) = (room("r"), endpoint("bob"));
     crew(&store, "r", &["ann"]).await?;
     let key = |number: usize| -> Ciphertext { sealed(format!("from caller {number}")) };
-    for _ in 0..10 {
+    for _ in 0..cx.rounds(10) {
         let calls = (0..16).zip(1000..).map(|(number, millis)| {
             let new = NewMember::sealed(bob.clone(), at(millis), Epoch::FIRST, key(number));
             let (store, r) = (store.clone(), r.clone());

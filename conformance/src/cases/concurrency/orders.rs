@@ -71,7 +71,7 @@ fn some_call(rng: &mut ChaCha8Rng, model: &Model) -> Op {
     }
 }
 
-async fn rounds(cx: &Cx, clients: &[Client], rounds: usize) -> Verdict {
+async fn rounds(cx: &Cx, clients: &[Client], rounds: u64) -> Verdict {
     let rooms: [RoomId; 1] = [room("r")];
     let views = views(&rooms, &WHO.map(endpoint), &[], 6);
     let (mut rng, mut models) = (cx.rng(1), vec![Model::new()]);
@@ -84,17 +84,17 @@ async fn rounds(cx: &Cx, clients: &[Client], rounds: usize) -> Verdict {
 }
 
 async fn any_four_calls_at_once_have_an_order(cx: Cx) -> Verdict {
-    rounds(&cx, &[cx.open().await?], 150).await
+    rounds(&cx, &[cx.open().await?], cx.rounds(150)).await
 }
 
 async fn any_four_calls_at_once_through_several_clients_have_an_order(cx: Cx) -> Verdict {
-    rounds(&cx, &clients(&cx, 3).await?, 150).await
+    rounds(&cx, &clients(&cx, 3).await?, cx.rounds(150)).await
 }
 
 async fn any_three_calls_about_users_at_once_have_an_order(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
     let (mut rng, mut models) = (cx.rng(1), vec![Model::new()]);
-    for round in 0..60 {
+    for round in 0..cx.rounds(60) {
         // Two admins and a user that nobody revoked yet; before the first round there is no other
         // admin, so that one of the two has to stay.
         let keys = [0, 1, 2].map(|number| user_number(3 * round + number));

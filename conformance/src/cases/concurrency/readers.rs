@@ -66,8 +66,13 @@ async fn while_writing(
 /// How many rekeys a writer makes: some hundred milliseconds of a store that syncs.
 const REKEYS: u64 = 120;
 
-async fn rekeys(client: Client, id: &'static str, who: &'static [&'static str]) -> Verdict {
-    for from in 1..=REKEYS {
+async fn rekeys(
+    client: Client,
+    count: u64,
+    id: &'static str,
+    who: &'static [&'static str],
+) -> Verdict {
+    for from in 1..=count {
         // A store that never waits would leave its readers no turn in between.
         tokio::task::yield_now().await;
         client.rekey(&room(id), rekey(from, [], who.iter().copied())).await?;
@@ -94,7 +99,7 @@ async fn a_member_always_has_a_key_at_the_current_epoch(cx: Cx) -> Verdict {
             })
         }
     });
-    while_writing(rekeys(client.clone(), "r", &["ann", "bob"]), readers).await
+    while_writing(rekeys(client.clone(), cx.rounds(REKEYS), "r", &["ann", "bob"]), readers).await
 }
 
 async fn who_was_removed_for_ever_never_has_a_key_again(cx: Cx) -> Verdict {
@@ -180,9 +185,9 @@ async fn a_page_of_members_shows_a_rekeys_removals_all_or_none(cx: Cx) -> Verdic
 async fn a_page_of_rooms_is_one_state(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     client.create_room(plain("home", "bob")).await?;
-    let writer = client.clone();
+    let (writer, rounds) = (client.clone(), cx.rounds(40));
     let write = async move {
-        for _ in 0..40 {
+        for _ in 0..rounds {
             tokio::task::yield_now().await;
             // a, then b, then c: and away in the order that keeps a while there is b or c.
             writer.create_room(plain("a", "bob")).await?;
@@ -257,7 +262,7 @@ async fn a_room_never_shows_its_rekey_half_done(cx: Cx) -> Verdict {
 
 /// One writer, and readers of every kind who tell each other, by one number, what they saw before:
 /// who begins after that sees no less.
-async fn epochs_grow(clients: &[Client]) -> Verdict {
+async fn epochs_grow(cx: &Cx, clients: &[Client]) -> Verdict {
     let Some(client) = clients.first() else { return Ok(()) };
     crew(client, "r", &["ann"]).await?;
     let highest = Arc::new(AtomicU64::new(1));
@@ -281,15 +286,15 @@ async fn epochs_grow(clients: &[Client]) -> Verdict {
             })
         }
     });
-    while_writing(rekeys(client.clone(), "r", &["ann"]), readers).await
+    while_writing(rekeys(client.clone(), cx.rounds(REKEYS), "r", &["ann"]), readers).await
 }
 
 async fn epochs_never_go_back_for_any_reader(cx: Cx) -> Verdict {
-    epochs_grow(&[cx.open().await?]).await
+    epochs_grow(&cx, &[cx.open().await?]).await
 }
 
 async fn epochs_never_go_back_through_any_client(cx: Cx) -> Verdict {
-    epochs_grow(&clients(&cx, 3).await?).await
+    epochs_grow(&cx, &clients(&cx, 3).await?).await
 }
 
 async fn what_one_client_wrote_another_reads_at_once(cx: Cx) -> Verdict {
@@ -319,7 +324,7 @@ async fn what_one_client_removed_no_other_finds(cx: Cx) -> Verdict {
     let [one, two] = clients.as_slice() else { return Ok(()) };
     let (r, bob) = (room("r"), endpoint("bob"));
     crew(one, "r", &["ann"]).await?;
-    for round in 0..30 {
+    for round in 0..cx.rounds(30) {
         let (writer, reader) = if round % 2 == 0 { (one, two) } else { (two, one) };
         writer.add_member(&r, joins_at("bob", 1)).await?;
         same(reader.latest_key(&r, &bob).await?.ciphertext, key_of(&bob, epoch(1)))?;

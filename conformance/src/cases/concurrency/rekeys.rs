@@ -61,7 +61,7 @@ async fn keys_are_all_of(store: &dyn Store, id: &RoomId, winner: usize, who: &[&
     Ok(())
 }
 
-async fn contend(clients: &[Client], count: usize, rounds: usize) -> Verdict {
+async fn contend(clients: &[Client], count: usize, rounds: u64) -> Verdict {
     let Some(client) = clients.first() else { return Ok(()) };
     for round in 0..rounds {
         let id = format!("r{round}");
@@ -80,25 +80,25 @@ async fn contend(clients: &[Client], count: usize, rounds: usize) -> Verdict {
 }
 
 async fn one_of_two_concurrent_rekeys_wins(cx: Cx) -> Verdict {
-    contend(&[cx.open().await?], 2, 40).await
+    contend(&[cx.open().await?], 2, cx.rounds(40)).await
 }
 
 async fn one_of_sixteen_concurrent_rekeys_wins(cx: Cx) -> Verdict {
-    contend(&[cx.open().await?], 16, 10).await
+    contend(&[cx.open().await?], 16, cx.rounds(10)).await
 }
 
 async fn one_of_sixty_four_concurrent_rekeys_wins(cx: Cx) -> Verdict {
-    contend(&[cx.open().await?], 64, 4).await
+    contend(&[cx.open().await?], 64, cx.rounds(4)).await
 }
 
 async fn one_of_many_concurrent_rekeys_through_several_clients_wins(cx: Cx) -> Verdict {
-    contend(&clients(&cx, 4).await?, 16, 10).await
+    contend(&clients(&cx, 4).await?, 16, cx.rounds(10)).await
 }
 
 async fn only_the_winner_of_concurrent_rekeys_removes_anybody(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let r = room("r");
-    for _ in 0..8 {
+    for _ in 0..cx.rounds(8) {
         let before = crew(&store, "r", &WHO).await?;
         // Each contender removes another one, and seals to all the others.
         let mut calls = Vec::new();

@@ -27,7 +27,7 @@ declare! { "concurrency";
 
 async fn one_of_many_concurrent_creations_of_a_room_succeeds(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    for round in 0..8 {
+    for round in 0..cx.rounds(8) {
         let id = format!("r{round}");
         let owner = |number: usize| endpoint(&format!("owner{number}"));
         let key = |number: usize| sealed(format!("owner's key {number}"));
@@ -66,7 +66,7 @@ async fn one_of_many_concurrent_creations_of_a_room_succeeds(cx: Cx) -> Verdict 
 
 async fn one_of_many_concurrent_deletions_of_a_room_succeeds(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    for _ in 0..8 {
+    for _ in 0..cx.rounds(8) {
         crew(&store, "r", &["ann", "bob"]).await?;
         let answers =
             at_once(std::slice::from_ref(&store), &vec![Op::DeleteRoom(room("r")); 16]).await?;
@@ -87,7 +87,7 @@ async fn raced(cx: &Cx, ops: &[Op]) -> Verdict {
     let who = ["ann", "bob", "cid"].map(endpoint);
     let views = views(std::slice::from_ref(&r), &who, &[], 4);
     let clients = [store.clone()];
-    for _ in 0..25 {
+    for _ in 0..cx.rounds(25) {
         let mut model = Model::new();
         for op in [
             Op::CreateRoom(encrypted("r", "ann")),

@@ -12,7 +12,7 @@ use crate::make::{
     rekey, room, room_exists, stale, user, user_key,
 };
 use crate::model::{Answer, Op};
-use crate::replicated::{achieve, each, in_time, keep_asking, lead_all, servers, works};
+use crate::replicated::{achieve, each, heal_and_work, in_time, keep_asking, lead_all, servers};
 use crate::scene::{crew, open_crew};
 use crate::show::Show;
 use crate::target::Harm;
@@ -103,8 +103,7 @@ async fn cut_off(
         let cut = Instant::now();
         let watched = changes.iter().map(|change| watch(&cx, &here, &there, change, cut));
         futures::future::try_join_all(watched).await?;
-        servers.heal().await?;
-        works(&cx, &*here.unrecorded(), 1000, Instant::now() + servers.failover()).await?;
+        heal_and_work(&cx, &*here.unrecorded(), 1000).await?;
         for over in changes.iter().flat_map(|change| &change.over).filter(|o| !o.call.is_write()) {
             let answer = in_time(&cx, &here, &over.call).await?;
             if (over.stale)(&answer) {

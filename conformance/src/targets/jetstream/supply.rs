@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use crate::nats::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 use crate::target::TargetError;
 
-/// How many servers may run beside those that are shared: two clusters of three.
-const SERVERS: u32 = 6;
+/// How many servers may run beside those that are shared: a cluster of three for each fault.
+const SERVERS: u32 = 15;
 
 /// Where servers come from, and how many more there may be.
 pub(super) struct Supply {

@@ -1,0 +1,49 @@
+//! The store that most people would write: the same five buckets, plain `kv.get` and `kv.put`.
+//!
+//! Nothing in it is made wrong on purpose. It writes with `create` and `update` where two writers
+//! could meet, it bounds every call, and on servers that nobody breaks it decides correctly. But a
+//! `kv.get` is answered by any one server, from what that server has: cut one off, and it lets in
+//! whom the others revoked, for as long as the cut lasts (clause AUTH-3).
+
+mod bucket;
+mod record;
+mod store;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use membership::{Error, JetStreamConfig, Store};
+
+use super::Mutant;
+use crate::nats::Provision;
+use crate::target::{Need, Target};
+use crate::targets::JetStream;
+
+/// Its name, for `--store`.
+pub(crate) const NAME: &str = "naive-kv";
+
+/// What it cannot do, so that it is judged by what it can.
+const DECLINES: &[(Need, &str)] = &[
+    (Need::Processes, "it is there to be cut apart, not to be run"),
+    (Need::Corruption, "its records are its own"),
+    (Need::Epochs, "its records are its own"),
+    (Need::Bounded, "it knows no bound"),
+];
+
+/// It, on three servers, as a target.
+pub(crate) fn target(provision: Provision) -> JetStream {
+    JetStream::another(NAME, 3, provision, open, DECLINES)
+}
+
+pub(super) fn mutant() -> Mutant {
+    Mutant {
+        name: NAME,
+        clause: "AUTH-3",
+        what: "it decides by a plain kv.get, which any one server answers",
+        target: Arc::new(target(Provision::Auto)) as Arc<dyn Target>,
+    }
+}
+
+fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
+    Box::pin(async move { Ok(Arc::new(store::NaiveKv::open(&config).await?) as Arc<dyn Store>) })
+}
