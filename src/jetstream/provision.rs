@@ -49,13 +49,19 @@ async fn one(
     by: Instant,
 ) -> Result<(), Error> {
     let name = format!("{prefix}{bucket}");
-    let state = match gateway.bucket(bucket, by).await? {
-        Some(state) => state,
-        None => {
-            gateway.make_bucket(bucket, replicas, by).await?;
-            let gone = || Error::unavailable(format!("the bucket {name} is gone again"));
-            gateway.bucket(bucket, by).await?.ok_or_else(gone)?
+    let mut pause = Pause::new(by);
+    let mut made = false;
+    let state = loop {
+        if let Some(state) = gateway.bucket(bucket, by).await? {
+            break state;
         }
+        // In a cluster one server may say that it was made, and another that it knows of none.
+        if made {
+            let unknown = format!("the bucket {name} was made, and is not there yet");
+            pause.after(Error::unavailable(unknown)).await?;
+        }
+        gateway.make_bucket(bucket, replicas, by).await?;
+        made = true;
     };
     check(&name, &state.settings)?;
     claim(gateway, bucket, &name, by).await

@@ -22,13 +22,15 @@ Examples:
   cargo conformance --clauses                    which cases check which clause
   cargo conformance --store folds_case_in_room_ids
                                                  a store broken on purpose: see it caught
+  cargo conformance --store jetstream-r1 --nats docker
+                                                 on a server in a container
   cargo conformance --json out.json --junit out.xml
 
 Exit code: 0 all claimed cases passed, 1 a case failed, 2 it could not run.
 Colours: on a terminal only; NO_COLOR=1 turns them off."
 )]
 pub(super) struct Args {
-    /// Run this store only; may be given several times
+    /// Run this store only; may be given several times [default: all but jetstream-r5]
     #[arg(long, value_name = "NAME")]
     pub(super) store: Vec<String>,
 
