@@ -1,7 +1,7 @@
 //! Other processes on the same store: the suite starts its own executable again, as a child.
 //!
 //! [`run_if_asked`] stands first in `harness::main` and `cli::main`: started with
-//! [`VARIABLE`], they are a child and nothing else. A child does what its [`Job`] says, and tells
+//! `VARIABLE`, they are a child and nothing else. A child does what its [`Job`] says, and tells
 //! on its standard output, a line for each, what was acknowledged. It ends when its standard
 //! input does, so it outlives its parent in no case.
 

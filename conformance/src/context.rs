@@ -47,8 +47,8 @@ impl Cx {
         Ok(Self(Arc::new(Inner { target, instance, needs, seed, transcript, clients, opened })))
     }
 
-    /// Opens a client; each one after the first needs [`Need::Clients`](crate::Need::Clients), or
-    /// [`Need::Reopen`](crate::Need::Reopen) once the others are closed.
+    /// Opens a client; each one after the first needs [`Need::Clients`], or
+    /// [`Need::Reopen`] once the others are closed.
     #[track_caller]
     pub fn open(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
         self.opens("to open", self.0.instance.open())

@@ -1,6 +1,6 @@
 //! The gallery: stores that are broken on purpose, to hold the suite itself to something.
 //!
-//! Each is the memory store with one named [`defect`](defect::Defect), which breaks one clause;
+//! Each is the memory store with one named defect, which breaks one clause;
 //! the suite is good enough when a case that cites that clause fails on it. Beside them hangs
 //! [`control`], built the same way without a defect, on which every case must pass.
 

@@ -7,7 +7,7 @@ use crate::show::Show;
 use crate::verdict::{Failure, Verdict};
 
 /// An encrypted room at epoch 1: the first of `who` owns it, the others are members, each with the
-/// key that [`key_of`] gives.
+/// key that [`key_of`](crate::make::key_of) gives.
 pub async fn crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
     let (owner, others) = owner_and_others(who)?;
     let made = store.create_room(encrypted(id, owner)).await?;
@@ -27,7 +27,7 @@ pub async fn open_crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Roo
     Ok(made)
 }
 
-/// Moves a room of these members from epoch `from` up to epoch `to`, each with [`key_of`] it.
+/// Moves a room of these members from epoch `from` up to epoch `to`, each with [`key_of`](crate::make::key_of) it.
 pub async fn advance(store: &dyn Store, id: &str, who: &[&str], from: u64, to: u64) -> Verdict {
     for at in from..to {
         store.rekey(&room(id), make::rekey(at, [], who.iter().copied())).await?;

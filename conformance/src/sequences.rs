@@ -2,7 +2,7 @@
 //!
 //! Few rooms, endpoints and users, so that the calls get in each other's way. A sequence is drawn
 //! as plain numbers; what they mean is decided against the model's state at that moment
-//! ([`draw`]), so that an epoch or a set of keys is mostly right and else wrong by little, and so
+//! (`draw`), so that an epoch or a set of keys is mostly right and else wrong by little, and so
 //! that a sequence still makes sense with calls taken out: a failure is shrunk to the fewest and
 //! plainest calls that still show it.
 
