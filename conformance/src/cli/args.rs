@@ -34,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     pub(super) store: Vec<String>,
 
-    /// Have NATS servers this way: binary, docker, url (of MEMBERSHIP_NATS_URL) or auto
+    /// Have NATS servers this way: binary, docker, url or auto
     #[cfg(all(feature = "jetstream", unix))]
     #[arg(long, value_name = "WAY", default_value_t)]
     pub(super) nats: crate::nats::Provision,

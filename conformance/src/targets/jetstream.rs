@@ -84,7 +84,7 @@ impl Target for JetStream {
     }
 
     fn op_timeout(&self) -> Duration {
-        if self.servers == 1 { Duration::from_millis(1000) } else { Duration::from_millis(2000) }
+        if self.servers == 1 { Duration::from_secs(1) } else { Duration::from_secs(2) }
     }
 
     fn claims(&self, need: Need) -> Claim {

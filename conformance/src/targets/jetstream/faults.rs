@@ -53,8 +53,10 @@ impl Harmed {
             PAUSED | ONE_PAUSED => {
                 try_join_all(most.map(|node| cluster.pause(node))).await.map(drop)
             }
-            CUT => all.into_iter().try_for_each(|node| Ok(cluster.client_link(node)?.cut())),
-            _ => all.into_iter().try_for_each(|node| Ok(cluster.client_link(node)?.blackhole())),
+            CUT => all.into_iter().try_for_each(|node| cluster.client_link(node).map(Link::cut)),
+            _ => {
+                all.into_iter().try_for_each(|node| cluster.client_link(node).map(Link::blackhole))
+            }
         }
     }
 

@@ -16,7 +16,7 @@ pub(super) enum Home {
     Shared(Arc<Cluster>),
     /// Servers that are broken. Started when they are first used, so that a case that makes
     /// further stores, and never uses the one it was given, does not hold two clusters.
-    Own { servers: u8, sync: Sync, cluster: OnceCell<OwnCluster> },
+    Own { servers: u8, sync: Sync, cluster: Box<OnceCell<OwnCluster>> },
     /// Another process's servers, by their URLs.
     Elsewhere(Vec<String>),
 }
@@ -36,7 +36,7 @@ impl OwnCluster {
 
 impl Home {
     pub(super) fn own(servers: u8, sync: Sync) -> Self {
-        Self::Own { servers, sync, cluster: OnceCell::new() }
+        Self::Own { servers, sync, cluster: Box::default() }
     }
 
     /// The URLs of all servers: straight where nothing is ever cut, through their links where it
