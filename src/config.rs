@@ -268,7 +268,7 @@ impl StoreConfig {
 
 #[cfg(feature = "jetstream")]
 fn half(a: &'static str, b: &'static str) -> Error {
-    Invalid::new(a, format!("and {b} are needed together; one of them is missing")).into()
+    Invalid::new(a, format!("needs {b} beside it; one of the two is missing")).into()
 }
 
 #[cfg(test)]
@@ -312,10 +312,13 @@ mod tests {
 
     #[cfg(feature = "jetstream")]
     #[rstest]
-    #[case("user = \"u\"", "user and password are needed together")]
-    #[case("tls_key_file = \"k\"", "tls_cert_file and tls_key_file are needed together")]
-    #[case("token = \"t\"\nnkey_seed = \"s\"", "credentials are given in more than one way")]
-    #[case("replicas = 6", "replicas is 6; 1 to 5 are allowed")]
+    #[case("user = \"u\"", "invalid user: needs password beside it")]
+    #[case("tls_key_file = \"k\"", "invalid tls_cert_file: needs tls_key_file beside it")]
+    #[case(
+        "token = \"t\"\nnkey_seed = \"s\"",
+        "invalid credentials: are given in more than one way"
+    )]
+    #[case("replicas = 6", "invalid replicas: is 6; 1 to 5 are allowed")]
     fn sections_that_do_not_fit(#[case] section: &str, #[case] expected: &str) {
         let text = format!("decentralized = true\n[jetstream]\n{section}");
         let error = StoreConfig::from_toml(&text).unwrap().jetstream().unwrap_err().to_string();

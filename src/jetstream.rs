@@ -3,6 +3,7 @@
 //! `jetstream/PROTOCOL.md` says what is stored where, which one step makes each write happen, and
 //! why each read is as fresh as the contract demands.
 
+mod add;
 mod barrier;
 mod bucket;
 mod chores;
@@ -24,6 +25,7 @@ mod store;
 mod sweep;
 #[cfg(feature = "testing")]
 mod testing;
+mod turns;
 mod users;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};

@@ -162,10 +162,10 @@ impl Shared {
                 tokio::task::yield_now().await;
                 wanted = false;
                 let Some(round) = self.next().round.take() else { continue };
-                let (sent, told, at) = (send(round.by), Told(round), Instant::now());
+                let (barrier, told, at) = (send(round.by), Told(round), Instant::now());
                 sent_at.push(at);
                 under_way.push(async move {
-                    told.0.tell(sent.await);
+                    told.0.tell(barrier.await);
                     at
                 });
                 continue;
@@ -203,7 +203,7 @@ mod tests {
     fn barriers() -> (Arc<Barriers>, Arc<AtomicU64>, Arc<Semaphore>) {
         let (sent, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
         let (count, gate) = (Arc::clone(&sent), Arc::clone(&permits));
-        let send: Sender = Box::new(move |by| {
+        let sender: Sender = Box::new(move |by| {
             let number = count.fetch_add(1, Ordering::SeqCst) + 1;
             let gate = Arc::clone(&gate);
             Box::pin(async move {
@@ -214,7 +214,7 @@ mod tests {
                 Ok(number)
             })
         });
-        (Arc::new(Barriers::new(send, Duration::from_secs(5))), sent, permits)
+        (Arc::new(Barriers::new(sender, Duration::from_secs(5))), sent, permits)
     }
 
     async fn until(sent: &AtomicU64, number: u64) {

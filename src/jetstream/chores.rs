@@ -29,6 +29,13 @@ impl Chores {
         }
     }
 
+    /// The same for work that somebody waits for.
+    pub(super) fn spawn_surely(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
     /// Waits for what is under way, until then at the latest.
     pub(super) async fn finish(&self, by: Instant) {
         let mut tasks =

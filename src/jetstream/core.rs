@@ -9,6 +9,7 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::error::Record;
+use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::Barriers;
 use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
@@ -16,6 +17,7 @@ use crate::jetstream::gateway::{Entry, Gateway, Pause, Put, ReadError, Snapshot,
 use crate::jetstream::key::{Incarnation, Parts};
 use crate::jetstream::record::{Fate, Head, MemberGone, MemberRecord, RoomGone, RoomRecord};
 use crate::jetstream::replica::Replica;
+use crate::jetstream::turns::Turns;
 use crate::jetstream::{codec, key};
 use crate::{EndpointId, Error, Member, RoomId};
 
@@ -25,6 +27,8 @@ pub(super) struct Core {
     pub(super) barriers: PerBucket<Barriers>,
     pub(super) users: Arc<Replica>,
     pub(super) chores: Chores,
+    pub(super) turns: Turns,
+    pub(super) waiting: Waiting,
     pub(super) op_timeout: Duration,
 }
 
@@ -56,8 +60,8 @@ pub(super) struct View {
     entries: Vec<Entry>,
 }
 
-/// The members of a view's generation, and where each one's record stands.
-pub(super) type Roster = BTreeMap<EndpointId, MemberRecord>;
+/// The members of a view's generation. One whose record cannot be read is there, with the error.
+pub(super) type Roster = BTreeMap<EndpointId, Result<MemberRecord, Error>>;
 
 impl View {
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
@@ -245,7 +249,7 @@ impl Core {
                     let problem = "a key that this program does not write";
                     Error::corrupt(Bucket::Members.name(), &*entry.key, problem)
                 })?;
-                if let Some(record) = member_record(entry)? {
+                if let Some(record) = member_record(entry).transpose() {
                     roster.insert(endpoint, record);
                 }
             }

@@ -11,9 +11,7 @@ use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
 use crate::jetstream::gateway::{MAX_BATCH, Put};
 use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{
-    AttemptRecord, EpochRecord, GoneMember, MemberGone, MemberRecord, Ticket,
-};
+use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
 use crate::jetstream::{codec, sweep};
 use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
 
@@ -46,7 +44,16 @@ impl Core {
             let (view, sequence) =
                 future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
                     .await?;
-            let Some(key) = name_of_key(&view, endpoint, epoch)? else { return Err(missing()) };
+            let key = match name_of_key(&view, endpoint, epoch) {
+                Ok(Some(key)) => key,
+                Ok(None) => return Err(missing()),
+                // What was asked for names itself, where it cannot be read either.
+                Err(error) => {
+                    let own = self.unreadable_key(&view, endpoint, epoch, by).await;
+                    let own = own.err().filter(|own| matches!(own, Error::Corrupt(_)));
+                    return Err(own.unwrap_or(error));
+                }
+            };
             let read =
                 self.gateway.read(Bucket::RoomKeys, std::slice::from_ref(&key), sequence, by);
             let snapshot = read.await.map_err(|error| super::core::few(Bucket::RoomKeys, error))?;
@@ -71,6 +78,23 @@ impl Core {
             }
             missed = Some(view.revision);
         }
+    }
+
+    /// Fails as a key of the endpoint for the epoch does that cannot be read.
+    async fn unreadable_key(
+        &self,
+        view: &View,
+        endpoint: &EndpointId,
+        epoch: Option<Epoch>,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let at = epoch.map_or_else(|| view.head.epoch(&view.id), Ok)?;
+        let filter = view.incarnation.sealed(endpoint, at, "*");
+        let found = self.read_few(Bucket::RoomKeys, &[filter], by).await?;
+        found
+            .entries
+            .iter()
+            .try_for_each(|entry| codec::open(Bucket::RoomKeys, &entry.key, &entry.value).map(drop))
     }
 
     pub(super) async fn rekey(
@@ -181,7 +205,7 @@ impl Core {
         let mut gone = Vec::new();
         for endpoint in rekey.remove() {
             if let Some(record) = roster.remove(endpoint) {
-                gone.push(GoneMember { endpoint: endpoint.as_str().to_owned(), id: record.id });
+                gone.push(GoneMember { endpoint: endpoint.as_str().to_owned(), id: record?.id });
             }
         }
         head.count = u64::try_from(roster.len()).unwrap_or(u64::MAX);
@@ -196,7 +220,8 @@ impl Core {
         if gone.len() > MOST_REMOVALS {
             head.generation = key::fresh()?;
             let members = roster.iter().map(|(endpoint, record)| {
-                put(Bucket::Members, incarnation.member(&head.generation, endpoint), record)
+                let key = incarnation.member(&head.generation, endpoint);
+                put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
             });
             let members = members.collect::<Result<Vec<_>, _>>()?;
             self.gateway.publish_all(Bucket::Members, members, by).await?;
@@ -253,12 +278,16 @@ fn check_rekey(
     rekey: &Rekey,
     next: Option<Epoch>,
 ) -> Result<Epoch, Error> {
+    if let Some(error) = roster.values().find_map(|record| record.as_ref().err()) {
+        return Err(error.clone());
+    }
     for endpoint in rekey.remove() {
         if !roster.contains_key(endpoint) {
             return Err(no_member(&view.id, endpoint));
         }
     }
-    if rekey.remove().iter().any(|e| roster.get(e).is_some_and(MemberRecord::owner)) {
+    let owns = |e: &EndpointId| matches!(roster.get(e), Some(Ok(record)) if record.owner());
+    if rekey.remove().iter().any(owns) {
         return Err(Conflict::OwnerStays.into());
     }
     let next = next.ok_or(Conflict::LastEpoch)?;

@@ -155,6 +155,11 @@ impl Head {
         next
     }
 
+    /// The change that made this.
+    pub(super) fn last_write(&self) -> &str {
+        self.recent.last().map_or("", String::as_str)
+    }
+
     /// What became of the change `write` that was to make `version`.
     pub(super) fn fate(&self, version: u64, write: &str) -> Fate {
         fate(&self.recent, self.version, version, write)
@@ -365,7 +370,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_is_unknown() {
         let mut admins = Admins::default();
-        for n in 0..REMEMBERED + 1 {
+        for n in 0..=REMEMBERED {
             admins = admins.next(1, &format!("w{n}"));
         }
         assert_eq!(admins.fate(1, "w0"), Fate::Unknown);

@@ -3,7 +3,7 @@
 //! The copy by itself proves nothing (a quiet feed may be a dead one). It is asked only after it
 //! has reached the sequence of a barrier that began after the question did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,10 @@ type Held<T> = (u64, Result<T, Error>);
 struct Copy {
     users: BTreeMap<UserKey, Held<UserRecord>>,
     admins: Option<Held<Admins>>,
+    /// The users that are admins and not revoked.
+    active: BTreeSet<UserKey>,
+    /// The users whose records cannot be read.
+    corrupt: BTreeSet<UserKey>,
     /// A key that nobody of us wrote: what it was meant for cannot be told.
     strange: Option<Error>,
 }
@@ -116,6 +120,26 @@ impl Replica {
         }
     }
 
+    /// Whether there is an active admin other than `except`; an error where that hangs on a record
+    /// that cannot be read.
+    pub(super) fn has_admin(&self, except: Option<&UserKey>) -> Result<bool, Error> {
+        let (admins, _) = self.admins()?;
+        let copy = self.read()?;
+        if copy.active.iter().any(|user| Some(user) != except) {
+            return Ok(true);
+        }
+        let corrupt = copy.corrupt.iter().find_map(|user| copy.users.get(user));
+        if let Some((_, Err(error))) = corrupt {
+            return Err(error.clone());
+        }
+        let counted = admins.map_or(0, |admins| admins.active);
+        if u64::try_from(copy.active.len()) != Ok(counted) {
+            let problem = format!("counts {counted} active admins, but there are others");
+            return Err(Error::corrupt(Bucket::Users.name(), key::ADMINS, problem));
+        }
+        Ok(false)
+    }
+
     pub(super) fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
         let copy = self.read()?;
         if let Some(error) = &copy.strange {
@@ -150,6 +174,17 @@ impl FeedSink for Replica {
                 // Everything of it is checked once, here.
                 codec::open_record::<UserRecord>(Bucket::Users, &key, &value)
                     .and_then(|record| record.user(&user).map(|_| record))
+            };
+            let active = record.as_ref().is_ok_and(|record| record.admin && !record.revoked);
+            if active {
+                copy.active.insert(user)
+            } else {
+                copy.active.remove(&user)
+            };
+            if record.is_err() {
+                copy.corrupt.insert(user)
+            } else {
+                copy.corrupt.remove(&user)
             };
             copy.users.insert(user, (sequence, record));
         } else if key == key::ADMINS {

@@ -47,8 +47,8 @@ impl Core {
                 .into_iter()
                 .zip(states)
                 .filter_map(|(bucket, state)| {
-                    let status = state?.status;
-                    let (replicas, current) = (status.replicas, status.current);
+                    let now = state?.status;
+                    let (replicas, current) = (now.replicas, now.current);
                     Some(BucketProgress { bucket: bucket.name(), wanted, replicas, current })
                 })
                 .collect();

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::decision::{self, Standing};
+use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::{Barriers, Sender};
 use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
@@ -18,6 +19,7 @@ use crate::jetstream::gateway::{Gateway, NatsGateway, Put, WriteError};
 use crate::jetstream::life::Life;
 use crate::jetstream::replica::Replica;
 use crate::jetstream::replicas::BucketProgress;
+use crate::jetstream::turns::Turns;
 use crate::jetstream::{key, provision};
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
@@ -106,8 +108,9 @@ impl JetStreamStore {
             Barriers::new(send, config.op_timeout)
         });
         let op_timeout = config.op_timeout;
-        let core =
-            Arc::new(Core { gateway, barriers, users, chores: Chores::default(), op_timeout });
+        let (chores, turns) = (Chores::default(), Turns::default());
+        let waiting = Waiting::default();
+        let core = Arc::new(Core { gateway, barriers, users, chores, turns, waiting, op_timeout });
         let freshness = match config.read_mode {
             ReadMode::Linearizable => Freshness::Proved,
             ReadMode::BoundedStaleness { bound } => {
@@ -259,7 +262,7 @@ impl Store for JetStreamStore {
     }
 
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
-        self.call(async |by| self.core.add_member(room, new, by).await).await
+        self.call(async |_| self.core.add_member(room, new).await).await
     }
 
     async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {

@@ -206,7 +206,8 @@ async fn renew(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
     head.generation = key::fresh()?;
     head.ended = 0;
     let members = roster.iter().map(|(endpoint, record)| {
-        put(Bucket::Members, view.incarnation.member(&head.generation, endpoint), record)
+        let key = view.incarnation.member(&head.generation, endpoint);
+        put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
     });
     let members = members.collect::<Result<Vec<_>, _>>()?;
     core.gateway.publish_all(Bucket::Members, members, by).await?;

@@ -9,7 +9,7 @@ use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, put};
 use crate::jetstream::gateway::Put;
 use crate::jetstream::key;
-use crate::jetstream::record::EpochRecord;
+use crate::jetstream::record::{EpochRecord, FormatRecord};
 use crate::jetstream::{codec, core};
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
@@ -52,14 +52,16 @@ pub enum Damage {
     Head(RoomId),
     /// A membership.
     Member(RoomId, EndpointId),
-    /// All sealed keys of an endpoint in a room.
-    Keys(RoomId, EndpointId),
+    /// The sealed keys of an endpoint in a room: for one epoch, or all.
+    Keys(RoomId, EndpointId, Option<Epoch>),
     /// All entries of an endpoint in the index.
     Index(EndpointId),
     /// A user.
     User(UserKey),
     /// The record of admins.
     Admins,
+    /// The version of the layout, of all buckets: it becomes that of one yet to come.
+    Version,
 }
 
 impl Core {
@@ -70,7 +72,11 @@ impl Core {
             Damage::Room(room) => (Bucket::Rooms, key::room(room)),
             Damage::Head(room) => (Bucket::Members, any(room).head()),
             Damage::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
-            Damage::Keys(room, endpoint) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
+            Damage::Keys(room, endpoint, None) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
+            Damage::Keys(room, endpoint, Some(epoch)) => {
+                (Bucket::RoomKeys, any(room).sealed(endpoint, *epoch, "*"))
+            }
+            Damage::Version => return self.age(by).await,
             Damage::Index(endpoint) => {
                 (Bucket::RoomsByMember, format!("{}.*.*.>", key::index_prefix(endpoint)))
             }
@@ -89,6 +95,16 @@ impl Core {
             Put::new(entry.key, value.into())
         });
         self.gateway.publish_all(bucket, damaged.collect(), by).await
+    }
+
+    /// Gives every bucket the version after ours.
+    async fn age(&self, by: Instant) -> Result<(), Error> {
+        for bucket in Bucket::ALL {
+            let record = FormatRecord { membership_format: codec::FORMAT_VERSION + 1 };
+            let format = put(bucket, key::FORMAT.to_owned(), &record)?;
+            self.gateway.publish_all(bucket, vec![format], by).await?;
+        }
+        Ok(())
     }
 
     /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.

@@ -48,8 +48,7 @@ impl Core {
 
     pub(super) async fn has_admin(&self) -> Result<bool, Error> {
         self.see_users().await?;
-        let (admins, _) = self.users.admins()?;
-        Ok(admins.is_some_and(|admins| admins.active > 0))
+        self.users.has_admin(None)
     }
 
     pub(super) async fn bootstrap_admin(
@@ -109,7 +108,7 @@ impl Core {
             let admins = if record.admin {
                 let (admins, admins_revision) = self.users.admins()?;
                 let admins = admins.unwrap_or_default();
-                if admins.active <= 1 {
+                if admins.active <= 1 || !self.users.has_admin(Some(key))? {
                     return Err(Conflict::LastAdmin.into());
                 }
                 Some((admins.next(admins.active - 1, &write), admins_revision))

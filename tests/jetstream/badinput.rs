@@ -62,7 +62,7 @@ async fn buckets_that_do_not_fit() {
     };
     let config = |prefix: &str| JetStreamConfig { prefix: prefix.into(), ..server.config() };
 
-    let aging = stream::Config { max_age: Duration::from_secs(60), ..bucket("age-") };
+    let aging = stream::Config { max_age: Duration::from_mins(1), ..bucket("age-") };
     js.create_stream(aging).await.unwrap();
     let said = refused(config("age-")).await;
     assert!(said.contains("age-users") && said.contains("--max-age=0"), "{said}");
@@ -134,7 +134,7 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
         assert!(made.is_ok() || matches!(made, Err(Error::AlreadyExists(_))), "{made:?}");
     };
     fresh().await;
-    store.corrupt(&Damage::Keys(room.clone(), ann.clone())).await.unwrap();
+    store.corrupt(&Damage::Keys(room.clone(), ann.clone(), None)).await.unwrap();
     corrupt(store.latest_key(&room, &ann).await.unwrap_err(), "room_keys");
     store.corrupt(&Damage::Member(room.clone(), ann.clone())).await.unwrap();
     corrupt(store.member(&room, &ann).await.unwrap_err(), "members");

@@ -44,8 +44,8 @@ impl Call {
                 format!("{:?}", store.remove_member(&room, &who).await)
             }
             Self::Rekey(room, rekey) => format!("{:?}", store.rekey(&room, rekey).await),
-            Self::Key(room, who, epoch) => sealed(store.key(&room, &who, epoch).await),
-            Self::LatestKey(room, who) => sealed(store.latest_key(&room, &who).await),
+            Self::Key(room, who, epoch) => sealed(&store.key(&room, &who, epoch).await),
+            Self::LatestKey(room, who) => sealed(&store.latest_key(&room, &who).await),
             Self::Bootstrap(new) => format!("{:?}", store.bootstrap_admin(new).await),
             Self::AddUser(new) => format!("{:?}", store.add_user(new).await),
             Self::User(user) => format!("{:?}", store.user(&user).await),
@@ -59,8 +59,8 @@ impl Call {
 }
 
 /// `Debug` hides the bytes; here they matter.
-fn sealed(key: Result<membership::SealedKey, membership::Error>) -> String {
-    match &key {
+fn sealed(key: &Result<membership::SealedKey, membership::Error>) -> String {
+    match key {
         Ok(sealed) => format!("{key:?} {:?}", sealed.ciphertext.as_bytes()),
         Err(_) => format!("{key:?}"),
     }

@@ -1,6 +1,6 @@
 //! Random numbers that a printed seed brings back.
 
-/// SplitMix64.
+/// The generator `SplitMix64`.
 pub(crate) struct Rng(u64);
 
 impl Rng {

@@ -1,0 +1,254 @@
+//! New members: those that wait for the same room are added by one change.
+//!
+//! Every change of a room excludes every other, so many additions at once would each plan, write
+//! and lose again and again. Instead one task per room takes all that wait, adds them together,
+//! and answers each after the commit that holds it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::error::{Conflict, Record};
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core::{Change, Core, View, put};
+use crate::jetstream::gateway::Put;
+use crate::jetstream::key::{self, Incarnation};
+use crate::jetstream::record::{Fence, IndexRecord, MemberRecord};
+use crate::jetstream::{codec, sweep};
+use crate::{EndpointId, Epoch, Error, Member, NewMember, Role, RoomId};
+
+/// The most that are added at once: far from what a batch and a read may hold.
+const MOST: usize = 256;
+
+/// Who waits to be added, by room; a room that stands here has a task at work.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// A std lock: held to put one in or to take some out.
+    rooms: Mutex<HashMap<RoomId, Vec<Addition>>>,
+}
+
+struct Addition {
+    new: NewMember,
+    answer: oneshot::Sender<Result<Member, Error>>,
+}
+
+/// An addition that a view allows.
+struct Planned {
+    addition: Addition,
+    member: Member,
+    /// The membership's id.
+    id: String,
+}
+
+impl Waiting {
+    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomId, Vec<Addition>>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next to be added; with none left, the room's task is over.
+    fn take(&self, room: &RoomId) -> Vec<Addition> {
+        let mut rooms = self.rooms();
+        let Some(all) = rooms.get_mut(room) else { return Vec::new() };
+        all.retain(|addition| !addition.answer.is_closed());
+        if all.is_empty() {
+            rooms.remove(room);
+            return Vec::new();
+        }
+        let rest = all.split_off(all.len().min(MOST));
+        std::mem::replace(all, rest)
+    }
+}
+
+/// Lets nobody wait for a task that has ended, whatever ended it.
+struct AtWork {
+    core: Arc<Core>,
+    room: RoomId,
+    /// It ended with nobody waiting; whoever comes from then on has a task of its own.
+    done: bool,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if !self.done {
+            self.core.waiting.rooms().remove(&self.room);
+        }
+    }
+}
+
+impl Core {
+    pub(super) async fn add_member(
+        self: &Arc<Self>,
+        room: &RoomId,
+        new: NewMember,
+    ) -> Result<Member, Error> {
+        let (answer, answered) = oneshot::channel();
+        let addition = Addition { new, answer };
+        let first = {
+            let mut rooms = self.waiting.rooms();
+            match rooms.get_mut(room) {
+                Some(all) => {
+                    all.push(addition);
+                    false
+                }
+                None => {
+                    rooms.insert(room.clone(), vec![addition]);
+                    true
+                }
+            }
+        };
+        if first {
+            let at_work = AtWork { core: Arc::clone(self), room: room.clone(), done: false };
+            self.chores.spawn_surely(at_work.run());
+        }
+        answered.await.unwrap_or(Err(Error::Timeout))
+    }
+
+    async fn add_all(self: &Arc<Self>, room: &RoomId, mut group: Vec<Addition>) {
+        let by = Instant::now() + self.op_timeout;
+        while !group.is_empty() {
+            match self.add_some(room, &mut group, by).await {
+                Ok(()) => {}
+                Err(error) => {
+                    for addition in group.drain(..) {
+                        let _ = addition.answer.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers some of a group; who is left in it comes next, or has the error.
+    async fn add_some(
+        self: &Arc<Self>,
+        room: &RoomId,
+        group: &mut Vec<Addition>,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let wanted = |any: &Incarnation| {
+            let members = group.iter().map(|addition| any.member("*", &addition.new.endpoint));
+            members.chain([any.ticket("*")]).collect()
+        };
+        let view = self.view(room, wanted, by).await?;
+        let epoch = view.head.epoch(room)?;
+        let mut planned: Vec<Planned> = Vec::new();
+        let mut later = Vec::new();
+        let mut taken = BTreeSet::new();
+        for addition in group.drain(..) {
+            match check(&view, &addition.new, epoch) {
+                Err(error) => {
+                    let _ = addition.answer.send(Err(error));
+                }
+                // The same endpoint twice: the second sees what becomes of the first.
+                Ok(_) if taken.contains(&addition.new.endpoint) => later.push(addition),
+                Ok(member) => {
+                    taken.insert(addition.new.endpoint.clone());
+                    planned.push(Planned { addition, member, id: key::fresh()? });
+                }
+            }
+        }
+        if planned.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.commit_additions(&view, &planned, by).await;
+        match outcome {
+            Ok(true) => {
+                for Planned { addition, member, .. } in planned {
+                    let _ = addition.answer.send(Ok(member));
+                }
+                sweep::tickets_of(self, &view);
+            }
+            Ok(false) => {
+                let unmade: Vec<_> =
+                    planned.iter().map(|p| (p.member.endpoint.clone(), p.id.clone())).collect();
+                let incarnation = view.incarnation.clone();
+                self.chore(|core, by| async move {
+                    for (endpoint, id) in unmade {
+                        sweep::unmade_member(&core, &incarnation, &endpoint, &id, epoch, by)
+                            .await?;
+                    }
+                    Ok(())
+                });
+                group.extend(planned.into_iter().map(|planned| planned.addition));
+            }
+            Err(error) => {
+                for Planned { addition, .. } in planned {
+                    let _ = addition.answer.send(Err(error.clone()));
+                }
+            }
+        }
+        group.extend(later);
+        Ok(())
+    }
+
+    /// Adds all that are planned, if nothing happened to the incarnation since the view.
+    async fn commit_additions(
+        &self,
+        view: &View,
+        planned: &[Planned],
+        by: Instant,
+    ) -> Result<bool, Error> {
+        let incarnation = &view.incarnation;
+        let mut head = view.head.next(&key::fresh()?);
+        let (mut index, mut keys, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        for Planned { addition, member, id } in planned {
+            let endpoint = &member.endpoint;
+            let epoch = member.joined_epoch.get();
+            let fence = IndexRecord { fence: Fence::Head(view.revision), epoch };
+            index.push(put(Bucket::RoomsByMember, incarnation.index(endpoint, id), &fence)?);
+            index.push(put(Bucket::RoomsByMember, key::index_count(endpoint), id)?);
+            if let Some((epoch, ciphertext)) = &addition.new.key {
+                let key = incarnation.sealed(endpoint, *epoch, id);
+                let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
+                keys.push(Put::new(key, value));
+            }
+            let key = incarnation.member(&head.generation, endpoint);
+            head.count += 1;
+            if view.entry(&key).is_some() {
+                // The marker of a former membership, which this replaces.
+                head.ended = head.ended.saturating_sub(1);
+            }
+            members.push(put(Bucket::Members, key, &MemberRecord::new(id.clone(), member))?);
+        }
+        future::try_join(
+            self.gateway.publish_all(Bucket::RoomsByMember, index, by),
+            self.gateway.publish_all(Bucket::RoomKeys, keys, by),
+        )
+        .await?;
+        let write = head.last_write().to_owned();
+        self.commit(Change { view, write: &write, head, puts: members }, by).await
+    }
+}
+
+impl AtWork {
+    async fn run(mut self) {
+        loop {
+            let group = self.core.waiting.take(&self.room);
+            if group.is_empty() {
+                self.done = true;
+                return;
+            }
+            self.core.add_all(&self.room, group).await;
+        }
+    }
+}
+
+/// The membership that an addition makes, if the view allows it.
+fn check(view: &View, new: &NewMember, epoch: Epoch) -> Result<Member, Error> {
+    match (view.record.encrypted(), &new.key) {
+        (true, None) => return Err(Conflict::KeyMissing.into()),
+        (false, Some(_)) => return Err(Conflict::RoomUnencrypted.into()),
+        _ => {}
+    }
+    let (room, endpoint): (RoomId, EndpointId) = (view.id.clone(), new.endpoint.clone());
+    if view.member(&endpoint)?.is_some() {
+        return Err(Error::AlreadyExists(Record::Member { room, endpoint }));
+    }
+    if new.key.as_ref().is_some_and(|(sealed_for, _)| *sealed_for != epoch) {
+        return Err(Error::StaleEpoch { current: epoch });
+    }
+    let (role, added_at) = (Role::Member, new.added_at);
+    Ok(Member { room, endpoint, role, joined_epoch: epoch, added_at })
+}
