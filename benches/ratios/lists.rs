@@ -7,7 +7,7 @@ use membership::{Page, Store};
 use tokio::runtime::Runtime;
 
 use crate::measure::{Limit, Row, each};
-use crate::world::{endpoint, room_id};
+use crate::world::{owner, room_id};
 
 /// Compares two stores filled with 1,000 and 10,000 rooms, both of them with a room "big" of 1,000
 /// members. A round is so many pages.
@@ -50,7 +50,7 @@ fn rooms_of(runtime: &Runtime, store: &Arc<dyn Store>, pages: u32) -> Duration {
     each(pages * 10, || {
         runtime.block_on(async {
             for number in 0..pages * 10 {
-                let who = endpoint(1_000_000 + number);
+                let who = owner(number);
                 let page = store.rooms_of(&who, Page::first()).await.unwrap();
                 assert_eq!(page.first().unwrap().id, room_id(number));
             }

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
+#[cfg(feature = "jetstream")]
 mod jetstream;
 mod lists;
 mod measure;
@@ -15,12 +16,14 @@ mod world;
 
 use std::process::ExitCode;
 
-use membership_conformance::nats::NatsServer;
 use tokio::runtime::Runtime;
 
 use crate::measure::Row;
 
-const STORES: [&str; 3] = ["memory", "sqlite", "jetstream"];
+#[cfg(feature = "jetstream")]
+const STORES: &[&str] = &["memory", "sqlite", "jetstream"];
+#[cfg(not(feature = "jetstream"))]
+const STORES: &[&str] = &["memory", "sqlite"];
 
 fn main() -> ExitCode {
     // Cargo passes `--bench`.
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let wants = |store: &str| wanted.is_empty() || wanted.iter().any(|name| name == store);
+    #[cfg(feature = "jetstream")]
     // Looked for first: minutes later would be late to say that there is none.
     let server = if wants("jetstream") {
         match jetstream::server() {
@@ -42,12 +46,17 @@ fn main() -> ExitCode {
     } else {
         None
     };
-    let rows = rows(&Runtime::new().unwrap(), &wants, server);
+    let runtime = Runtime::new().unwrap();
+    let mut rows = rows(&runtime, &wants);
+    #[cfg(feature = "jetstream")]
+    if let Some(server) = server {
+        rows.extend(jetstream::rows(&runtime, &server));
+    }
     println!("{}", measure::table(&rows));
     if rows.iter().any(Row::missed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn rows(runtime: &Runtime, wants: &dyn Fn(&str) -> bool, server: Option<NatsServer>) -> Vec<Row> {
+fn rows(runtime: &Runtime, wants: &dyn Fn(&str) -> bool) -> Vec<Row> {
     let mut rows = Vec::new();
     if wants("memory") {
         eprintln!("memory …");
@@ -56,9 +65,6 @@ fn rows(runtime: &Runtime, wants: &dyn Fn(&str) -> bool, server: Option<NatsServ
     if wants("sqlite") {
         eprintln!("sqlite …");
         rows.extend(sqlite::rows(runtime));
-    }
-    if let Some(server) = server {
-        rows.extend(jetstream::rows(runtime, &server));
     }
     rows
 }

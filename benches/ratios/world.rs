@@ -47,6 +47,11 @@ pub(crate) fn endpoint(number: u32) -> EndpointId {
     format!("endpoint-{number:06}").parse().unwrap()
 }
 
+/// Who owns `room_id(number)`, and is in no other room.
+pub(crate) fn owner(number: u32) -> EndpointId {
+    endpoint(1_000_000 + number)
+}
+
 pub(crate) fn sealed(number: u32) -> Ciphertext {
     Ciphertext::new(number.to_le_bytes().repeat(20)).unwrap()
 }
@@ -94,19 +99,15 @@ pub(crate) async fn fill_users(store: &Arc<dyn Store>, callers: u32, users: u32)
     .await;
 }
 
-/// Encrypted rooms, each with one of a hundred owners and one member of its own.
+/// Encrypted rooms, each with an owner of its own.
 pub(crate) async fn fill_rooms(store: &Arc<dyn Store>, callers: u32, rooms: u32) {
     let store = Arc::clone(store);
     by(callers, 0..rooms, move |number| {
         let store = Arc::clone(&store);
         async move {
             let id = room_id(number);
-            let owner = endpoint(number % 100);
-            let new = NewRoom::encrypted(id.clone(), owner, NOW, sealed(number));
+            let new = NewRoom::encrypted(id, owner(number), NOW, sealed(number));
             store.create_room(new).await.unwrap();
-            let who = endpoint(1_000_000 + number);
-            let new = NewMember::sealed(who, NOW, Epoch::FIRST, sealed(number));
-            store.add_member(&id, new).await.unwrap();
         }
     })
     .await;

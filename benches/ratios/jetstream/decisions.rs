@@ -7,7 +7,7 @@ use membership::{ReadMode, Store};
 use tokio::runtime::Runtime;
 
 use crate::jetstream::bare::Bare;
-use crate::jetstream::{LARGE, Servers};
+use crate::jetstream::{LARGE, Servers, open};
 use crate::measure::{Limit, Row, each};
 use crate::world::{USERS, by, user_key};
 
@@ -16,8 +16,8 @@ const CALLS: u32 = 400;
 const LEAST: Duration = Duration::from_nanos(1_500);
 const SHARED: f64 = 1.6;
 
-pub(super) fn rows(servers: &Servers<'_>, store: &Arc<dyn Store>, bare: &Bare) -> Vec<Row> {
-    let Servers { runtime, name, .. } = servers;
+pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
+    let Servers { runtime, name, large: store, .. } = servers;
     let mut rows = vec![Row::cost(
         &format!("{name} is_authorized, 1 caller"),
         "acknowledged publish + core round trip",
@@ -75,7 +75,8 @@ fn asked_by(runtime: &Runtime, store: &Arc<dyn Store>, callers: u32, calls: u32)
 fn bounded(servers: &Servers<'_>, bare: &Bare) -> Row {
     let Servers { runtime, name, .. } = servers;
     let mode = ReadMode::BoundedStaleness { bound: Duration::from_secs(1) };
-    let store: Arc<dyn Store> = Arc::new(servers.open(LARGE, mode));
+    let store: Arc<dyn Store> =
+        Arc::new(runtime.block_on(open(&servers.url, servers.replicas, LARGE, mode)));
     let users = runtime.block_on(bare.kv("users"));
     let row = Row::cost(
         &format!("{name} is_authorized, bounded staleness, 1 caller"),

@@ -10,7 +10,7 @@ use crate::jetstream::Servers;
 use crate::jetstream::bare::Bare;
 use crate::jetstream::rekeys::BIG;
 use crate::measure::{Limit, Row, each};
-use crate::world::{endpoint, room_id};
+use crate::world::{owner, room_id};
 
 const CALLS: u32 = 200;
 const PAGES: u32 = 10;
@@ -22,8 +22,8 @@ struct Calls<'a> {
     bare: &'a Bare,
 }
 
-pub(super) fn rows(servers: &Servers<'_>, store: &Arc<dyn Store>, bare: &Bare) -> Vec<Row> {
-    let Servers { runtime, name, .. } = servers;
+pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
+    let Servers { runtime, name, large: store, .. } = servers;
     let calls = Calls { runtime, store, bare };
     vec![
         calls.row(name, "room", Calls::room, Calls::bare_room),
@@ -76,14 +76,14 @@ impl Calls<'_> {
 
     fn latest_key(&self) -> Duration {
         self.each(CALLS, async |number| {
-            let who = endpoint(1_000_000 + number);
+            let who = owner(number);
             self.store.latest_key(&room_id(number), &who).await.unwrap();
         })
     }
 
     fn bare_latest_key(&self) -> Duration {
         self.each(CALLS, async |number| {
-            let (id, who) = (room_id(number), endpoint(1_000_000 + number));
+            let (id, who) = (room_id(number), owner(number));
             let (head, member) = (format!("{id}.*.=h"), format!("{id}.*.*.*.*.{who}"));
             let found = tokio::join!(
                 self.bare.read("rooms", vec![id.to_string()]),

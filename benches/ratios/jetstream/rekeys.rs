@@ -1,11 +1,9 @@
 //! A rekey, against the bare publish of the same keys.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use membership::Store;
 
 use crate::jetstream::Servers;
 use crate::jetstream::bare::Bare;
@@ -16,26 +14,18 @@ use crate::world::{self, endpoint, sealed};
 pub(super) const BIG: u32 = 1_000;
 pub(super) const HUGE: u32 = 10_000;
 
-pub(super) fn rows(servers: &Servers<'_>, store: &Arc<dyn Store>, bare: &Bare) -> Vec<Row> {
-    vec![
-        row(servers, store, bare, ("big", "1,000", BIG)),
-        row(servers, store, bare, ("huge", "10,000", HUGE)),
-    ]
+pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
+    vec![row(servers, bare, ("big", "1,000", BIG)), row(servers, bare, ("huge", "10,000", HUGE))]
 }
 
-fn row(
-    servers: &Servers<'_>,
-    store: &Arc<dyn Store>,
-    bare: &Bare,
-    (room, shown, members): (&str, &str, u32),
-) -> Row {
+fn row(servers: &Servers<'_>, bare: &Bare, (room, shown, members): (&str, &str, u32)) -> Row {
     let id = room.parse().unwrap();
     let mut epoch = 1;
     let ours = || {
         let rekey = world::rekey(epoch, members);
         epoch += 1;
         let began = Instant::now();
-        servers.runtime.block_on(store.rekey(&id, rekey)).unwrap();
+        servers.runtime.block_on(servers.large.rekey(&id, rekey)).unwrap();
         began.elapsed()
     };
     let round = AtomicU32::new(0);

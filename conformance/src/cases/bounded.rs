@@ -70,7 +70,7 @@ async fn it_lets_in_who_may_come_in(cx: Cx) -> Verdict {
 
 /// Revokes users and asks `bounded` about each from a bound after the revocation has returned.
 async fn revoked_in_time(revoker: &Client, bounded: &Client, users: u64) -> Verdict {
-    let revoked = (0..users).map(|number| async move {
+    let rounds = (0..users).map(|number| async move {
         let key = user_number(number);
         revoker.unrecorded().add_user(user(key)).await?;
         decides(bounded, &key, Decision::Allow, soon()).await?;
@@ -78,7 +78,7 @@ async fn revoked_in_time(revoker: &Client, bounded: &Client, users: u64) -> Verd
         tokio::time::sleep(BOUND).await;
         same(bounded.unrecorded().is_authorized(&key).await, REVOKED)
     });
-    futures::future::try_join_all(revoked).await?;
+    futures::future::try_join_all(rounds).await?;
     Ok(())
 }
 
@@ -183,7 +183,7 @@ async fn a_cut_off_server_lets_nobody_in_past_the_bound(cx: Cx) -> Verdict {
 async fn it_is_off_unless_it_is_asked_for(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
-    let _bounded = cx.open_bounded(Duration::from_secs(60)).await?;
+    let _bounded = cx.open_bounded(Duration::from_mins(1)).await?;
     let other = cx.open().await?;
     for number in 0..50 {
         let key = user_number(number);

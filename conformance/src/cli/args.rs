@@ -81,6 +81,7 @@ impl Args {
 
     /// Every store there is.
     #[cfg(not(all(feature = "jetstream", unix)))]
+    #[allow(clippy::unused_self, reason = "with the feature they depend on --nats")]
     pub(super) fn targets(&self) -> Vec<Arc<dyn Target>> {
         targets::all()
     }

@@ -298,7 +298,7 @@ async fn deliver(
     way: Way,
 ) -> io::Result<()> {
     while let Some((due, parcel)) = receiver.recv().await {
-        // A timer fires a millisecond late, as often as it is asked for nothing.
+        // A timer goes off at the next millisecond, which is ten times what a link takes.
         if due > Instant::now() {
             tokio::time::sleep_until(due).await;
         }

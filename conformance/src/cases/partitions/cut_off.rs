@@ -156,9 +156,9 @@ async fn watch(cx: &Cx, here: &Client, there: &Client, change: &Change, cut: Ins
             }
         })
     });
-    let (made, asked) = futures::join!(make, futures::future::try_join_all(asked));
+    let (done, asked) = futures::join!(make, futures::future::try_join_all(asked));
     asked?;
-    made
+    done
 }
 
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);

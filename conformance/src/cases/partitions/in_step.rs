@@ -35,12 +35,12 @@ async fn clients(cx: &Cx) -> Verdict<Vec<Client>> {
 
 /// Each client once with each other one.
 fn pairs(clients: &[Client]) -> Vec<(Client, Client)> {
-    let pair = |one: usize| {
-        clients.iter().enumerate().filter_map(move |(two, client)| {
-            (one != two).then(|| Some((clients.get(one)?.clone(), client.clone())))
-        })
-    };
-    (0..clients.len()).flat_map(pair).flatten().collect()
+    let each = clients.iter().enumerate();
+    let pairs = each.clone().flat_map(|(i, one)| {
+        let others = each.clone().filter(move |(j, _)| i != *j);
+        others.map(move |(_, two)| (one.clone(), two.clone()))
+    });
+    pairs.collect()
 }
 
 /// A user is added by one client and asked about by the other, which then revokes it; and back.
