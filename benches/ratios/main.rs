@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         None
     };
     let runtime = Runtime::new().unwrap();
+    #[cfg_attr(not(feature = "jetstream"), allow(unused_mut))]
     let mut rows = rows(&runtime, &wants);
     #[cfg(feature = "jetstream")]
     if let Some(server) = server {
