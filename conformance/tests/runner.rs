@@ -20,9 +20,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[rstest]
 #[case::unknown_flag(&["--sotre", "memory"], "unexpected argument '--sotre'")]
-#[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite, jetstream-r1, jetstream-r3, jetstream-r5, and the broken ones")]
-#[case::unknown_way(&["--nats", "carrier-pigeon"], "unknown way \"carrier-pigeon\" to a nats-server: say auto, binary, docker or url")]
-#[case::no_way(&["--nats"], "a value is required for '--nats <WAY>'")]
+#[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite")]
 #[case::filter_matches_nothing(&["--filter", "nonesuch"], "no case's name contains \"nonesuch\"; --list shows them all")]
 #[case::bad_seed(&["--seed", "tomorrow"], "\"tomorrow\" is no seed")]
 #[case::negative_seed(&["--seed=-1"], "\"-1\" is no seed")]
@@ -123,64 +121,4 @@ fn the_reports_for_machines_say_what_the_matrix_says() {
 
     let junit = std::fs::read_to_string(junit).unwrap();
     assert_eq!(junit.matches("<testcase ").count(), cases.len());
-}
-
-/// The runner where there is nothing to be found, but what `set` says.
-fn without_server(arguments: &[&str], set: &[(&str, &str)]) -> Output {
-    let empty = tempfile::tempdir().unwrap();
-    Command::new(env!("CARGO_BIN_EXE_conformance"))
-        .args(arguments)
-        .env_clear()
-        .env("PATH", empty.path())
-        // Where no server was ever fetched to, and no Docker engine listens.
-        .env("CARGO_TARGET_DIR", empty.path())
-        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-        .envs(set.iter().copied())
-        .output()
-        .unwrap()
-}
-
-#[rstest]
-#[case::none(&[], &[], "no nats-server to be had")]
-#[case::no_binary(&["--nats", "binary"], &[], "no nats-server by way of binary: no nats-server on PATH")]
-#[case::named_and_missing(&[], &[("NATS_SERVER", "/nonexistent/nats-server")], "no nats-server by way of NATS_SERVER: cannot run /nonexistent/nats-server")]
-#[case::no_url(&["--nats", "url"], &[], "set MEMBERSHIP_NATS_URL to the server's address")]
-#[case::no_cluster_at_a_url(&["--store", "jetstream-r3", "--nats", "url"], &[("MEMBERSHIP_NATS_URL", "nats://127.0.0.1:1")], "no cluster of 3 can be made of the server at MEMBERSHIP_NATS_URL")]
-fn without_a_server_nothing_runs_and_nothing_is_green(
-    #[case] arguments: &[&str],
-    #[case] set: &[(&str, &str)],
-    #[case] message: &str,
-) {
-    let output = without_server(arguments, set);
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.starts_with("error: jetstream-r"), "{stderr}");
-    assert!(stderr.contains(message), "{stderr}");
-    assert_eq!(text(&output.stdout), "");
-}
-
-#[test]
-fn the_two_ways_to_a_server_are_told() {
-    let output = without_server(&["--store", "jetstream-r1"], &[]);
-    let stderr = text(&output.stderr);
-    assert!(stderr.contains("either give a binary"), "{stderr}");
-    assert!(stderr.contains("or start a Docker engine"), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-}
-
-#[test]
-fn stores_that_need_no_server_run_without_one() {
-    let arguments = ["--store", "memory", "--filter", "a_missing_room_is_not_found"];
-    let output = without_server(&arguments, &[]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-}
-
-#[test]
-fn a_run_says_which_server_it_was_on() {
-    let arguments = ["--store", "jetstream-r1", "--filter", "a_missing_room_is_not_found"];
-    let output = conformance(&arguments);
-    let stdout = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{stdout}");
-    let server = stdout.lines().nth(1).unwrap();
-    assert!(server.starts_with("nats-server ") && server.contains(" ("), "{stdout}");
 }
