@@ -45,5 +45,8 @@ pub(super) fn mutant() -> Mutant {
 }
 
 fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
-    Box::pin(async move { Ok(Arc::new(store::NaiveKv::open(&config).await?) as Arc<dyn Store>) })
+    Box::pin(async move {
+        let store = Box::pin(store::NaiveKv::open(&config)).await?;
+        Ok(Arc::new(store) as Arc<dyn Store>)
+    })
 }

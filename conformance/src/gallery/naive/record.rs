@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// An id as part of a bucket's key.
 pub(super) fn hex(id: &str) -> String {
-    id.bytes().map(|byte| format!("{byte:02x}")).collect()
+    id.bytes().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The last part of a key, as the id it was made of.
