@@ -10,6 +10,7 @@ mod chores;
 mod codec;
 mod config;
 mod core;
+mod epochs;
 mod gateway;
 mod key;
 mod keys;
@@ -21,6 +22,7 @@ mod replica;
 mod replicas;
 mod rooms;
 mod rooms_of;
+mod rosters;
 mod store;
 mod sweep;
 #[cfg(feature = "testing")]

@@ -86,14 +86,14 @@ impl<'a> Servers<'a> {
     }
 
     async fn fill(&self) {
-        // The members of one room come one after the other, so everything is filled at once.
+        // Additions to one room that wait together share a batch.
         tokio::join!(
             fill_users(&self.large, FILLERS, USERS),
             fill_rooms(&self.large, FILLERS, ROOMS),
-            big_room(&self.large, 1, "huge", rekeys::HUGE),
-            big_room(&self.large, 1, "big", rekeys::BIG),
+            big_room(&self.large, FILLERS, "huge", rekeys::HUGE),
+            big_room(&self.large, FILLERS, "big", rekeys::BIG),
             fill_rooms(&self.small, FILLERS, ROOMS / 10),
-            big_room(&self.small, 1, "big", rekeys::BIG),
+            big_room(&self.small, FILLERS, "big", rekeys::BIG),
         );
     }
 

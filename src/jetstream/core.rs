@@ -13,10 +13,12 @@ use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::Barriers;
 use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
+use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{Entry, Gateway, Pause, Put, ReadError, Snapshot, WriteError};
 use crate::jetstream::key::{Incarnation, Parts};
 use crate::jetstream::record::{Fate, Head, MemberGone, MemberRecord, RoomGone, RoomRecord};
 use crate::jetstream::replica::Replica;
+use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
 use crate::jetstream::{codec, key};
 use crate::{EndpointId, Error, Member, RoomId};
@@ -28,6 +30,8 @@ pub(super) struct Core {
     pub(super) users: Arc<Replica>,
     pub(super) chores: Chores,
     pub(super) turns: Turns,
+    pub(super) rosters: Rosters,
+    pub(super) epochs: Epochs,
     pub(super) waiting: Waiting,
     pub(super) op_timeout: Duration,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
-use crate::jetstream::gateway::{MAX_BATCH, Put};
+use crate::jetstream::gateway::{MAX_BATCH, Put, ReadError};
 use crate::jetstream::key::{self, Incarnation};
 use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
 use crate::jetstream::{codec, sweep};
@@ -41,9 +41,20 @@ impl Core {
         };
         let mut missed: Option<u64> = None;
         loop {
-            let (view, sequence) =
-                future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
-                    .await?;
+            // Asked for by its epoch while it is being found out which one it is.
+            let guess = epoch.or_else(|| self.epochs.guess(room));
+            let early = async {
+                let sequence = self.barrier(Bucket::RoomKeys).await?;
+                let Some(guess) = guess else { return Ok((sequence, None)) };
+                let filter = [Incarnation::any(room).sealed(endpoint, guess, "*")];
+                let early = self.gateway.read(Bucket::RoomKeys, &filter, sequence, by).await;
+                early.map(|early| (sequence, Some(early))).map_err(few_keys)
+            };
+            let (view, (sequence, early)) =
+                future::try_join(self.view(room, wanted, by), early).await?;
+            if epoch.is_none() {
+                self.epochs.saw(room, view.head.epoch(room)?);
+            }
             let key = match name_of_key(&view, endpoint, epoch) {
                 Ok(Some(key)) => key,
                 Ok(None) => return Err(missing()),
@@ -54,9 +65,14 @@ impl Core {
                     return Err(own.unwrap_or(error));
                 }
             };
-            let read =
-                self.gateway.read(Bucket::RoomKeys, std::slice::from_ref(&key), sequence, by);
-            let snapshot = read.await.map_err(|error| super::core::few(Bucket::RoomKeys, error))?;
+            let snapshot = match early {
+                Some(early) if early.find(&key).is_some() => early,
+                _ => {
+                    let key = std::slice::from_ref(&key);
+                    let read = self.gateway.read(Bucket::RoomKeys, key, sequence, by);
+                    read.await.map_err(few_keys)?
+                }
+            };
             if let Some(entry) = snapshot.find(&key).filter(|entry| !entry.removal) {
                 // Written once, before it was named: it is what it was when it was.
                 let bytes = codec::open(Bucket::RoomKeys, &key, &entry.value)?;
@@ -141,14 +157,19 @@ impl Core {
             let missing = view.head.count.abs_diff(rekey_size(rekey)) > 0;
             let next = current.next();
             let fits = |w: &&Written| w.incarnation == view.incarnation && Some(w.epoch) == next;
+            let kept = self.rosters.of(&view);
+            let known = async |kept: Option<Arc<Roster>>| match kept {
+                Some(roster) => Ok(Some(roster)),
+                None => Ok::<_, Error>(self.roster(&view, by).await?.map(Arc::new)),
+            };
             let roster = match (next, written.as_ref().filter(fits)) {
                 (Some(epoch), None) if !missing => {
                     let (incarnation, attempt) = (view.incarnation.clone(), key::fresh()?);
                     *written = Some(Written { incarnation, epoch, attempt: attempt.clone() });
                     let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
-                    future::try_join(self.roster(&view, by), keys).await?.0
+                    future::try_join(known(kept), keys).await?.0
                 }
-                _ => self.roster(&view, by).await?,
+                _ => known(kept).await?,
             };
             let Some(roster) = roster else { continue };
             let next = check_rekey(&view, &roster, rekey, next)?;
@@ -190,7 +211,7 @@ impl Core {
     async fn commit_rekey(
         self: &Arc<Self>,
         view: &View,
-        mut roster: Roster,
+        mut roster: Arc<Roster>,
         rekey: &Rekey,
         next: Epoch,
         attempt: &str,
@@ -204,7 +225,7 @@ impl Core {
         head.rekey_due = false;
         let mut gone = Vec::new();
         for endpoint in rekey.remove() {
-            if let Some(record) = roster.remove(endpoint) {
+            if let Some(record) = Arc::make_mut(&mut roster).remove(endpoint) {
                 gone.push(GoneMember { endpoint: endpoint.as_str().to_owned(), id: record?.id });
             }
         }
@@ -244,6 +265,7 @@ impl Core {
         let generation = head.generation.clone();
         let room = view.record.room(&view.id, &head)?;
         if self.commit(Change { view, write: &write, head, puts }, by).await? {
+            self.rosters.keep(incarnation, &write, roster);
             for (key, ticket) in tickets {
                 sweep::ticket(self, incarnation, key, ticket);
             }
@@ -264,6 +286,10 @@ impl Core {
         }
         Ok(None)
     }
+}
+
+fn few_keys(error: ReadError) -> Error {
+    super::core::few(Bucket::RoomKeys, error)
 }
 
 /// How many endpoints a rekey speaks of.

@@ -79,6 +79,10 @@ impl Core {
                 put(Bucket::Members, ticket_key.clone(), &ticket)?,
             ];
             if self.commit(Change { view: &view, write: &write, head, puts }, by).await? {
+                if let Some(mut roster) = self.rosters.of(&view) {
+                    Arc::make_mut(&mut roster).remove(endpoint);
+                    self.rosters.keep(incarnation, &write, roster);
+                }
                 sweep::ticket(self, incarnation, ticket_key, ticket);
                 sweep::tickets_of(self, &view);
                 sweep::generation(self, &view);

@@ -3,7 +3,7 @@
 //! The copy by itself proves nothing (a quiet feed may be a dead one). It is asked only after it
 //! has reached the sequence of a barrier that began after the question did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,9 @@ type Held<T> = (u64, Result<T, Error>);
 #[derive(Default)]
 struct Copy {
     users: BTreeMap<UserKey, Held<UserRecord>>,
+    /// What decisions need of the same users, small and found in one step; `None` for one whose
+    /// record cannot be read.
+    standings: HashMap<UserKey, Option<Standing>>,
     admins: Option<Held<Admins>>,
     /// The users that are admins and not revoked.
     active: BTreeSet<UserKey>,
@@ -97,10 +100,14 @@ impl Replica {
     }
 
     pub(super) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        match self.read()?.users.get(key) {
+        let copy = self.read()?;
+        match copy.standings.get(key) {
             None => Ok(None),
-            Some((_, Ok(user))) => Ok(Some(Standing { admin: user.admin, revoked: user.revoked })),
-            Some((_, Err(error))) => Err(error.clone()),
+            Some(Some(standing)) => Ok(Some(*standing)),
+            Some(None) => match copy.users.get(key) {
+                Some((_, Err(error))) => Err(error.clone()),
+                _ => Err(Error::unavailable("the copy of users disagrees with itself")),
+            },
         }
     }
 
@@ -186,6 +193,9 @@ impl FeedSink for Replica {
             } else {
                 copy.corrupt.remove(&user)
             };
+            let standing = record.as_ref().ok();
+            let standing = standing.map(|r| Standing { admin: r.admin, revoked: r.revoked });
+            copy.standings.insert(user, standing);
             copy.users.insert(user, (sequence, record));
         } else if key == key::ADMINS {
             let record = if removal {

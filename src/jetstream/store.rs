@@ -15,10 +15,12 @@ use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
 use crate::jetstream::core::Core;
+use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{Gateway, NatsGateway, Put, WriteError};
 use crate::jetstream::life::Life;
 use crate::jetstream::replica::Replica;
 use crate::jetstream::replicas::BucketProgress;
+use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
 use crate::jetstream::{key, provision};
 use crate::{
@@ -108,9 +110,17 @@ impl JetStreamStore {
             Barriers::new(send, config.op_timeout)
         });
         let op_timeout = config.op_timeout;
-        let (chores, turns) = (Chores::default(), Turns::default());
-        let waiting = Waiting::default();
-        let core = Arc::new(Core { gateway, barriers, users, chores, turns, waiting, op_timeout });
+        let core = Arc::new(Core {
+            gateway,
+            barriers,
+            users,
+            chores: Chores::default(),
+            turns: Turns::default(),
+            waiting: Waiting::default(),
+            rosters: Rosters::default(),
+            epochs: Epochs::default(),
+            op_timeout,
+        });
         let freshness = match config.read_mode {
             ReadMode::Linearizable => Freshness::Proved,
             ReadMode::BoundedStaleness { bound } => {
