@@ -200,13 +200,13 @@ pub async fn achieve(store: &dyn Store, call: &Op, by: Instant) -> Verdict {
     }
 }
 
-/// Asks at once, and then ten times a second until `until`, whether or not what was asked
+/// Asks at once, and then four times a second until `until`, whether or not what was asked
 /// before has been answered; ends with the first failure, or when all is answered.
 pub async fn keep_asking<Asked>(until: Instant, ask: impl Fn() -> Asked) -> Verdict
 where
     Asked: Future<Output = Verdict>,
 {
-    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut pace = tokio::time::interval(Duration::from_millis(250));
     let mut asked = FuturesUnordered::new();
     loop {
         let more = Instant::now() < until;

@@ -324,21 +324,21 @@ async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
         let (done, over) = tokio::sync::watch::channel(false);
         let store = here.unrecorded();
         let ask = async {
-            let (cx, store) = (&cx, &store);
+            let store = &store;
             let questions = move || async move {
                 let [first, last] = [0, 99].map(user_number);
                 for key in [first, last] {
-                    let answer = in_time(cx, &**store, &Op::IsAuthorized(key)).await?;
+                    let answer = Op::IsAuthorized(key).apply(&**store).await;
                     let revoked = Answer::Decision(Decision::Deny(DenyReason::Revoked));
                     let right = unanswered(&answer) || answer == revoked;
                     holds(right, "no Allow for a user who was revoked", &answer)?;
                 }
                 let (e, bob) = (room("e"), endpoint("bob"));
                 for call in [Op::Room(room("p")), Op::LatestKey(e, bob)] {
-                    let answer = in_time(cx, &**store, &call).await?;
+                    let answer = call.apply(&**store).await;
                     holds(answer.error().is_some(), "nothing of what is gone", &answer)?;
                 }
-                let answer = in_time(cx, &**store, &Op::Room(room("e"))).await?;
+                let answer = Op::Room(room("e")).apply(&**store).await;
                 match &answer {
                     Answer::Room(Ok(room)) => same(room.epoch.get(), 2),
                     _ => holds(unanswered(&answer), "the room at its new epoch", &answer),

@@ -130,7 +130,7 @@ async fn watch(cx: &Cx, here: &Client, there: &Client, change: &Change, cut: Ins
         let (here, happened) = (&here, &happened);
         keep_asking(cut + CUT, move || async move {
             let began = Instant::now();
-            let answer = in_time(cx, &**here, &question.call);
+            let answer = question.call.apply(&**here);
             // A write that asks must not come before what makes it pointless.
             if happened.get().is_none() && question.call.is_write() {
                 return Ok(());
@@ -139,7 +139,6 @@ async fn watch(cx: &Cx, here: &Client, there: &Client, change: &Change, cut: Ins
             // A deletion may take ten times as long, and need not be waited for: it is dropped.
             let ended = tokio::time::timeout_at((cut + CUT + cx.bound()).into(), answer).await;
             let Ok(answer) = ended else { return Ok(()) };
-            let answer = answer?;
             match known {
                 Some(known) if (question.stale)(&answer) => Err(Failure::new(
                     question.expected,
