@@ -1,13 +1,15 @@
 //! The switch between the stores: defaults, over them a TOML file, over that the environment.
 
 mod environment;
+#[cfg(feature = "jetstream")]
+mod jetstream;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::error::Invalid;
 use crate::{Error, Store};
@@ -84,9 +86,16 @@ pub struct JetStreamSection {
 }
 
 /// A text that is not shown (clause TYPE-5).
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+/// Written out, because serde's own error shows what it found instead of a text.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer);
+        text.map(Self).map_err(|_| serde::de::Error::custom("a secret must be a text in quotes"))
+    }
+}
 
 impl Secret {
     /// Any text.
@@ -144,36 +153,44 @@ impl Default for JetStreamSection {
 }
 
 impl StoreConfig {
+    /// The longest `op_timeout_ms`: an hour.
+    pub const MAX_OP_TIMEOUT_MS: u64 = 3_600_000;
+
     /// The defaults, over them the file if there is one to read, over that the environment:
     /// `MEMBERSHIP_DECENTRALIZED`, `MEMBERSHIP_OP_TIMEOUT_MS`, `MEMBERSHIP_SQLITE_PATH`, and each
     /// field of the section as `MEMBERSHIP_JETSTREAM_SERVERS` (separated by commas),
     /// `MEMBERSHIP_JETSTREAM_PREFIX` and so on.
     ///
-    /// Errors: [`Error::Invalid`] for a file that cannot be read, an unknown field, a value of
-    /// the wrong kind.
+    /// Errors: [`Error::Invalid`] for a file that cannot be read, an unknown field or variable
+    /// of a section, a value of the wrong kind, a variable that is set to nothing.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let mut config = match file {
             None => Self::default(),
             Some(file) => {
+                let name = format!("file {}", file.display());
                 let text = std::fs::read_to_string(file).map_err(|error| {
-                    let problem = format!("file {} cannot be read: {error}", file.display());
-                    Invalid::new("configuration", problem)
+                    Invalid::new("configuration", format!("{name} cannot be read: {error}"))
                 })?;
-                Self::from_toml(&text)?
+                Self::parse(&text, &name)?
             }
         };
-        config.apply(|name| std::env::var(name).ok())?;
+        config.apply(std::env::vars_os())?;
         Ok(config)
     }
 
     /// The defaults, and over them a TOML text.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
+        Self::parse(text, "text")
+    }
+
+    fn parse(text: &str, name: &str) -> Result<Self, Error> {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| {
                 text.get(..span.start).map_or(0, |before| before.matches('\n').count() + 1)
             });
             let what = error.message().replace('\n', " ");
-            Invalid::new("configuration", format!("is wrong at line {line}: {what}")).into()
+            let problem = format!("{name} is wrong at line {line}: {what}");
+            Invalid::new("configuration", problem).into()
         })
     }
 
@@ -188,6 +205,11 @@ impl StoreConfig {
 ///
 /// Errors: those of opening that store, and [`Error::Invalid`] for one that was not built in.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
+    if !(1..=StoreConfig::MAX_OP_TIMEOUT_MS).contains(&config.op_timeout_ms) {
+        let (given, most) = (config.op_timeout_ms, StoreConfig::MAX_OP_TIMEOUT_MS);
+        let problem = format!("is {given}; 1 to {most} (an hour) are allowed");
+        return Err(Invalid::new("op_timeout_ms", problem).into());
+    }
     if config.decentralized { open_jetstream(config).await } else { open_sqlite(config).await }
 }
 
@@ -219,60 +241,6 @@ fn not_built_in(problem: &str) -> Error {
     Invalid::new("decentralized", problem).into()
 }
 
-#[cfg(feature = "jetstream")]
-impl StoreConfig {
-    /// What the section says to the JetStream store.
-    ///
-    /// Errors: [`Error::Invalid`] for two ways to say who we are, and for half of one.
-    pub fn jetstream(&self) -> Result<crate::JetStreamConfig, Error> {
-        use crate::{Credentials, JetStreamConfig, ReadMode, Tls};
-
-        let section = &self.jetstream;
-        let secret = |secret: &Secret| secret.reveal().to_owned();
-        let mut ways = Vec::new();
-        match (&section.user, &section.password) {
-            (Some(user), Some(password)) => ways
-                .push(Credentials::UserPassword { user: user.clone(), password: secret(password) }),
-            (None, None) => {}
-            _ => return Err(half("user", "password")),
-        }
-        ways.extend(section.token.as_ref().map(|token| Credentials::Token(secret(token))));
-        ways.extend(section.nkey_seed.as_ref().map(|seed| Credentials::Nkey(secret(seed))));
-        ways.extend(section.credentials_file.clone().map(Credentials::File));
-        if ways.len() > 1 {
-            let problem = "are given in more than one way; keep one of user and password, token, \
-                           nkey_seed, credentials_file";
-            return Err(Invalid::new("credentials", problem).into());
-        }
-        let client = match (&section.tls_cert_file, &section.tls_key_file) {
-            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
-            (None, None) => None,
-            _ => return Err(half("tls_cert_file", "tls_key_file")),
-        };
-        let ca_file = section.tls_ca_file.clone();
-        let tls = (ca_file.is_some() || client.is_some()).then_some(Tls { ca_file, client });
-        let read_mode = section.bounded_staleness_ms.map_or(ReadMode::Linearizable, |bound| {
-            ReadMode::BoundedStaleness { bound: Duration::from_millis(bound) }
-        });
-        let config = JetStreamConfig {
-            servers: section.servers.clone(),
-            credentials: ways.pop().unwrap_or_default(),
-            tls,
-            prefix: section.prefix.clone(),
-            replicas: section.replicas,
-            op_timeout: self.op_timeout(),
-            read_mode,
-        };
-        config.check()?;
-        Ok(config)
-    }
-}
-
-#[cfg(feature = "jetstream")]
-fn half(a: &'static str, b: &'static str) -> Error {
-    Invalid::new(a, format!("needs {b} beside it; one of the two is missing")).into()
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -298,33 +266,43 @@ mod tests {
     #[case("no-toml.toml", "line 1")]
     fn what_is_wrong_is_named(#[case] name: &str, #[case] expected: &str) {
         let error = fixture(name).unwrap_err().to_string();
-        assert!(error.starts_with("invalid configuration: is wrong at "), "{error}");
+        assert!(error.starts_with("invalid configuration: text is wrong at "), "{error}");
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     }
 
-    #[cfg(feature = "jetstream")]
     #[test]
-    fn a_cluster() {
-        let config = fixture("cluster.toml").unwrap().jetstream().unwrap();
-        assert_eq!((config.servers.len(), config.replicas), (3, 3));
-        assert_eq!(config.op_timeout, Duration::from_secs(2));
-        assert!(matches!(config.credentials, crate::Credentials::File(_)));
-        assert!(config.tls.is_some());
+    fn a_file_is_named_with_what_is_wrong_in_it() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/config/unknown-field.toml");
+        let error = StoreConfig::load(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("unknown-field.toml is wrong at line 2: unknown field"), "{error}");
+        let error = StoreConfig::load(Some(Path::new("/nowhere.toml"))).unwrap_err().to_string();
+        assert!(error.starts_with("invalid configuration: file /nowhere.toml cannot be read: "));
     }
 
-    #[cfg(feature = "jetstream")]
     #[rstest]
-    #[case("user = \"u\"", "invalid user: needs password beside it")]
-    #[case("tls_key_file = \"k\"", "invalid tls_cert_file: needs tls_key_file beside it")]
+    #[case("token = 271828", "line 3: a secret must be a text in quotes")]
+    #[case("replicas = \"3\"", "line 3: invalid type: string \"3\", expected u8")]
     #[case(
-        "token = \"t\"\nnkey_seed = \"s\"",
-        "invalid credentials: are given in more than one way"
+        "servers = \"nats://a\"",
+        "line 3: invalid type: string \"nats://a\", expected a sequence"
     )]
-    #[case("replicas = 6", "invalid replicas: is 6; 1 to 5 are allowed")]
-    fn sections_that_do_not_fit(#[case] section: &str, #[case] expected: &str) {
-        let text = format!("decentralized = true\n[jetstream]\n{section}");
-        let error = StoreConfig::from_toml(&text).unwrap().jetstream().unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
+    #[case("replicas = 300", "line 3: invalid value: integer `300`, expected u8")]
+    #[case("replicas = 1\nreplicas = 2", "line 4: duplicate key")]
+    fn what_is_of_the_wrong_kind_is_named(#[case] field: &str, #[case] expected: &str) {
+        let text = format!("\n[jetstream]\n{field}");
+        let error = StoreConfig::from_toml(&text).unwrap_err().to_string();
+        assert_eq!(error, format!("invalid configuration: text is wrong at {expected}"));
+    }
+
+    #[rstest]
+    #[case(0)]
+    #[case(u64::MAX)]
+    #[tokio::test]
+    async fn no_call_takes_no_time_or_for_ever(#[case] op_timeout_ms: u64) {
+        let config = StoreConfig { op_timeout_ms, ..StoreConfig::default() };
+        let error = open(&config).await.err().unwrap().to_string();
+        let expected = format!("is {op_timeout_ms}; 1 to 3600000 (an hour) are allowed");
+        assert_eq!(error, format!("invalid op_timeout_ms: {expected}"));
     }
 
     #[test]

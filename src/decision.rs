@@ -5,6 +5,7 @@ use crate::Error;
 /// There is no way to get an `Allow` out of an error: a failure is [`DenyReason::Failed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a decision that is not looked at lets nobody in and keeps nobody out"]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Decision {
     /// Let in.
     Allow,
@@ -22,6 +23,7 @@ impl Decision {
 
 /// Why somebody is kept out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum DenyReason {
     /// The store has no such user.
     #[error("unknown user")]

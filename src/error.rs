@@ -12,6 +12,7 @@ use crate::{EndpointId, Epoch, RoomId, UserKey};
 /// `NotFound` of a member or user, any other `Conflict` (clause ERR-4).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Error {
     /// What was looked up is not there (clause ERR-1).
     #[error("no {0}")]
@@ -87,6 +88,7 @@ impl From<Conflict> for Error {
 /// A record, named by what identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Record {
     /// A room.
     Room(RoomId),
@@ -129,6 +131,7 @@ impl fmt::Display for Record {
 /// How a call contradicts what is stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Conflict {
     /// A member of an encrypted room needs a sealed key (clause MEM-1).
     #[error("the room is encrypted: a member needs a sealed key")]
@@ -158,10 +161,19 @@ pub enum Conflict {
     LastAdmin,
 }
 
+/// How a rekey's keys are not those of the remaining members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
+enum Side {
+    Missing,
+    Extra,
+}
+
 /// Endpoints of a [`Conflict::KeysMismatch`]: the first few in byte order, and how many more.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct Endpoints {
-    what: &'static str,
+    side: Side,
     first: Vec<EndpointId>,
     more: usize,
 }
@@ -170,10 +182,10 @@ impl Endpoints {
     /// The most endpoints that are named (clause KEY-6).
     pub const NAMED: usize = 10;
 
-    fn collect<'a>(what: &'static str, all: impl Iterator<Item = &'a EndpointId>) -> Self {
+    fn collect<'a>(side: Side, all: impl Iterator<Item = &'a EndpointId>) -> Self {
         let mut all = all;
         let first = all.by_ref().take(Self::NAMED).cloned().collect();
-        Self { what, first, more: all.count() }
+        Self { side, first, more: all.count() }
     }
 
     /// The endpoints that are named.
@@ -194,7 +206,10 @@ impl fmt::Display for Endpoints {
         if self.first.is_empty() {
             return Ok(());
         }
-        write!(f, " {}", self.what)?;
+        f.write_str(match self.side {
+            Side::Missing => " missing",
+            Side::Extra => " extra",
+        })?;
         for endpoint in &self.first {
             write!(f, " {endpoint:?}")?;
         }
@@ -212,8 +227,8 @@ impl Conflict {
         missing: impl Iterator<Item = &'a EndpointId>,
         extra: impl Iterator<Item = &'a EndpointId>,
     ) -> Option<Self> {
-        let missing = Endpoints::collect("missing", missing);
-        let extra = Endpoints::collect("extra", extra);
+        let missing = Endpoints::collect(Side::Missing, missing);
+        let extra = Endpoints::collect(Side::Extra, extra);
         (!missing.first.is_empty() || !extra.first.is_empty())
             .then_some(Self::KeysMismatch { missing, extra })
     }
@@ -238,11 +253,18 @@ impl Invalid {
     pub fn field(&self) -> &'static str {
         self.field
     }
+
+    /// What is wrong with it: a fragment that reads on after the name.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
 }
 
 /// Stored bytes that no store of this version wrote there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {key}: {problem}")]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct Corrupt {
     place: String,
     key: String,

@@ -10,6 +10,8 @@ mod chores;
 mod codec;
 mod config;
 mod core;
+mod counters;
+mod defect;
 mod epochs;
 mod gateway;
 mod key;
@@ -23,6 +25,8 @@ mod replicas;
 mod rooms;
 mod rooms_of;
 mod rosters;
+#[cfg(feature = "testing")]
+mod simulation;
 mod store;
 mod sweep;
 #[cfg(feature = "testing")]
@@ -31,8 +35,15 @@ mod turns;
 mod users;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
+pub use counters::Counters;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use defect::JetStreamDefect;
 pub use replicas::BucketProgress;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use simulation::{Blow, Reached, Simulation, Weather};
 pub use store::JetStreamStore;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::Damage;
+pub use testing::{Damage, Probe, Said};

@@ -9,7 +9,11 @@ mod decision;
 mod error;
 #[cfg(feature = "jetstream")]
 mod jetstream;
+#[cfg(feature = "testing")]
+mod json;
 mod memory;
+#[cfg(any(feature = "sqlite", feature = "jetstream"))]
+mod mutation;
 mod record;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -21,11 +25,16 @@ pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 #[cfg(all(feature = "jetstream", feature = "testing"))]
 #[doc(hidden)]
-pub use jetstream::Damage;
+pub use jetstream::{Blow, Damage, JetStreamDefect, Probe, Reached, Said, Simulation, Weather};
 #[cfg(feature = "jetstream")]
-pub use jetstream::{BucketProgress, Credentials, JetStreamConfig, JetStreamStore, ReadMode, Tls};
+pub use jetstream::{
+    BucketProgress, Counters, Credentials, JetStreamConfig, JetStreamStore, ReadMode, Tls,
+};
 pub use memory::MemoryStore;
 pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
+#[cfg(all(feature = "sqlite", feature = "testing"))]
+#[doc(hidden)]
+pub use sqlite::SqliteDefect;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::Store;

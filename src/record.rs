@@ -6,7 +6,8 @@ use crate::error::{Error, Invalid};
 use crate::{Ciphertext, EndpointId, Epoch, Label, RoomId, Timestamp, UserKey};
 
 /// A channel on the bus.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct Room {
     /// Its name.
     pub id: RoomId,
@@ -24,6 +25,7 @@ pub struct Room {
 
 /// What a member is in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Role {
     /// The one who created the room and cannot be removed.
     Owner,
@@ -32,7 +34,8 @@ pub enum Role {
 }
 
 /// The membership of an endpoint in a room.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct Member {
     /// The room.
     pub room: RoomId,
@@ -47,7 +50,8 @@ pub struct Member {
 }
 
 /// The secret key of a room for one epoch, sealed to one member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct SealedKey {
     /// The room.
     pub room: RoomId,
@@ -60,7 +64,8 @@ pub struct SealedKey {
 }
 
 /// A person or service allowed on the bus, or formerly so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct User {
     /// The Ed25519 public key it is known by.
     pub key: UserKey,
@@ -81,6 +86,7 @@ pub struct User {
 /// It is encrypted exactly when it has its owner's sealed key for epoch 1; there is no way to
 /// build one that is not so.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct NewRoom {
     /// Its name.
     pub id: RoomId,
@@ -139,6 +145,7 @@ impl NewRoom {
 
 /// An endpoint to be added to a room (clause MEM-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct NewMember {
     /// The endpoint.
     pub endpoint: EndpointId,
@@ -223,6 +230,7 @@ impl Rekey {
 
 /// A user to be added (clause USER-2).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct NewUser {
     /// The Ed25519 public key it is known by.
     pub key: UserKey,

@@ -8,6 +8,8 @@
 
 mod columns;
 mod cutoff;
+mod decisions;
+mod defect;
 mod driver;
 mod gate;
 mod keys;
@@ -26,6 +28,7 @@ mod users;
 mod writer;
 
 use std::fmt;
+use std::future::ready;
 use std::path::{self, Path};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,12 +37,15 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
-use crate::decision;
+use crate::decision::{self, Standing};
 use crate::error::Invalid;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
+use decisions::Decisions;
+#[cfg(feature = "testing")]
+pub use defect::SqliteDefect;
 use gate::Gate;
 pub use options::SqliteOptions;
 use readers::Readers;
@@ -82,6 +88,7 @@ pub struct SqliteStore {
     op_timeout: Duration,
     gate: Gate,
     readers: Arc<Readers>,
+    decisions: Decisions,
     writer: Writer,
 }
 
@@ -106,10 +113,16 @@ impl SqliteStore {
             Invalid::new("path", format!("{} cannot be used: {error}", path.display()))
         })?;
         let op_timeout = options.op_timeout;
-        let readers = Arc::new(Readers::new(path.clone()));
+        let readers = Arc::new(Readers::new(path.clone(), options.mutation));
         let deadline = Instant::now() + op_timeout * LONG;
         let writer = Writer::start(Arc::clone(&readers), path, options, deadline).await?;
-        Ok(Self { op_timeout, gate: Gate::default(), readers, writer })
+        Ok(Self {
+            op_timeout,
+            gate: Gate::default(),
+            readers,
+            decisions: Decisions::default(),
+            writer,
+        })
     }
 
     /// Reads in place; only where somebody holds a lock it waits, and never inside SQLite.
@@ -117,10 +130,23 @@ impl SqliteStore {
     where
         F: Fn(&Connection) -> driver::Result<T> + Send,
     {
+        self.patiently(|deadline| ready(self.readers.run(deadline, &work))).await
+    }
+
+    /// What decisions need to know of a user; those that are asked for at once are read together.
+    async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
+        self.patiently(|deadline| self.decisions.ask(&self.readers, key, deadline)).await
+    }
+
+    /// Tries until the deadline, for as long as somebody holds a lock.
+    async fn patiently<T, A>(&self, attempt: impl Fn(Instant) -> A) -> Result<T, Error>
+    where
+        A: Future<Output = Result<T, Error>>,
+    {
         let _inside = self.gate.enter()?;
         let deadline = Instant::now() + self.op_timeout;
         loop {
-            match self.readers.run(deadline, &work) {
+            match attempt(deadline).await {
                 Err(Error::Timeout) if Instant::now() + POLL < deadline => sleep(POLL).await,
                 result => return result,
             }
@@ -243,11 +269,11 @@ impl Store for SqliteStore {
     }
 
     async fn is_authorized(&self, key: &UserKey) -> Decision {
-        decision::authorized(self.read(|db| users::standing(db, key)).await)
+        decision::authorized(self.standing(key).await)
     }
 
     async fn is_admin(&self, key: &UserKey) -> Decision {
-        decision::admin(self.read(|db| users::standing(db, key)).await)
+        decision::admin(self.standing(key).await)
     }
 
     async fn has_admin(&self) -> Result<bool, Error> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use membership_conformance::golden::{Scenario, all, play};
+use membership_conformance::harness::prepared;
 use membership_conformance::{Target, targets};
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden");
@@ -25,17 +26,30 @@ fn main() -> ExitCode {
         }
     };
     let mut trials = vec![Trial::test("golden::every_file_has_a_scenario", no_file_is_left_over)];
-    for target in targets::shipped() {
+    let targets = targets::shipped();
+    let names = |target: &dyn Target| {
+        let target = target.name().to_owned();
+        all().into_iter().map(move |scenario| format!("{target}::golden::{}", scenario.name))
+    };
+    if let Err(why) = prepared(&arguments, &runtime, &targets, names) {
+        eprintln!("error: {why}");
+        return ExitCode::from(2);
+    }
+    for target in &targets {
         for scenario in all() {
             let name = format!("{}::golden::{}", target.name(), scenario.name);
-            let (runtime, target) = (Arc::clone(&runtime), Arc::clone(&target));
+            let (runtime, target) = (Arc::clone(&runtime), Arc::clone(target));
             trials.push(Trial::test(name, move || {
                 let told = runtime.block_on(play(&scenario, &*target));
                 compare(&scenario, &*target, &told.map_err(|error| error.to_string())?)
             }));
         }
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for target in &targets {
+        runtime.block_on(target.finish());
+    }
+    conclusion.exit_code()
 }
 
 fn compare(scenario: &Scenario, target: &dyn Target, told: &str) -> Result<(), Failed> {

@@ -1,11 +1,13 @@
 //! The registry: every case by name, with the clauses it holds a store to.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 
 use crate::context::Cx;
+use crate::soak;
 use crate::target::Need;
 use crate::verdict::Verdict;
 
@@ -30,16 +32,59 @@ impl Case {
         format!("{}::{}", self.group, self.title)
     }
 
-    /// Whether it measures time, and so runs when nothing else does.
+    /// What it may run beside.
     #[must_use]
-    pub fn alone(&self) -> bool {
-        crate::cases::ALONE.contains(&self.group)
+    pub(crate) fn company(&self) -> Company {
+        if crate::cases::ALONE.contains(&self.group) {
+            Company::Nobody
+        } else if crate::cases::PLAYED.contains(&self.group) {
+            Company::Playing
+        } else if crate::cases::WAITING.contains(&self.group) {
+            Company::Waiting
+        } else {
+            Company::Working
+        }
     }
 
     /// How long it may take in all before it counts as hanging.
     #[must_use]
     pub fn deadline(&self) -> Duration {
-        Duration::from_mins(2)
+        match self.company() {
+            // Until it has met what it is for, and the last history is judged.
+            Company::Playing => soak::length() + Duration::from_mins(4),
+            _ => Duration::from_mins(2),
+        }
+    }
+}
+
+/// What may run at the same time as a case: others of its kind, and no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Company {
+    /// It works: a few of them keep the cores busy, though each waits for a server or a disk at
+    /// times.
+    Working,
+    /// It plays for as long as it is told, however busy the cores are.
+    Playing,
+    /// It waits most of the time.
+    Waiting,
+    /// It measures time, and runs when nothing else does.
+    Nobody,
+}
+
+impl Company {
+    /// In the order in which a run has them.
+    pub(crate) const ALL: [Self; 4] = [Self::Working, Self::Playing, Self::Waiting, Self::Nobody];
+
+    /// How many such cases run at once, where `jobs` says how many may, if it says anything.
+    pub(crate) fn at_once(self, jobs: Option<NonZeroUsize>) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        match self {
+            Self::Working => jobs.map_or_else(|| 2 * cores(), NonZeroUsize::get),
+            Self::Waiting => jobs.map_or_else(|| 4 * cores(), NonZeroUsize::get),
+            // All there are: it would only take longer.
+            Self::Playing => jobs.map_or(32, NonZeroUsize::get),
+            Self::Nobody => 1,
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod bootstrap;
 mod bounded;
+mod cancellation;
+mod claims;
 mod closing;
 mod concurrency;
 mod corruption;
@@ -11,6 +13,7 @@ mod durability;
 mod errors;
 mod fail_closed;
 mod failover;
+mod histories;
 mod ids;
 mod keys;
 mod killed;
@@ -18,6 +21,7 @@ mod life;
 mod lists;
 mod members;
 mod partitions;
+mod power_cuts;
 mod processes;
 mod rooms;
 mod sequences;
@@ -48,8 +52,13 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     keys::refusals::CASES,
     keys::rekeys::CASES,
     life::CASES,
+    cancellation::writes::CASES,
+    cancellation::reads::CASES,
+    cancellation::clients::CASES,
+    cancellation::leaks::CASES,
+    cancellation::rekeys::CASES,
     whole::CASES,
-    concurrency::dropped::CASES,
+    concurrency::index::CASES,
     concurrency::memberships::CASES,
     concurrency::orders::CASES,
     concurrency::readers::CASES,
@@ -71,10 +80,21 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     cost::CASES,
     time::CASES,
     sequences::CASES,
+    histories::CASES,
+    claims::CASES,
     killed::CASES,
+    power_cuts::CASES,
     processes::CASES,
 ];
 
-/// The groups that measure time: each of their cases runs when nothing else does, so that a busy
-/// machine does not make it lie. `.config/nextest.toml` says the same to nextest.
-pub(crate) const ALONE: &[&str] = &["time", "fail_closed", "failover", "partitions", "bounded"];
+/// The groups that measure how long calls take: each of their cases runs when nothing else does, so
+/// that a busy machine does not make it lie. `.config/nextest.toml` says the same to nextest.
+pub(crate) const ALONE: &[&str] = &["time"];
+
+/// The groups that break what a store stands on, and then wait: for deadlines, for elections, for as
+/// long as a cut has to last. Their cases run beside one another, and beside no others, because
+/// they measure time too; a deadline is so long that they can be many.
+pub(crate) const WAITING: &[&str] = &["fail_closed", "failover", "partitions", "bounded", "claims"];
+
+/// The groups that play for as long as they are told: all of their cases side by side.
+pub(crate) const PLAYED: &[&str] = &["histories"];

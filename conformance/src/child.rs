@@ -12,13 +12,17 @@ pub mod script;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::power;
 use crate::target::Target;
 
 pub use jobs::Job;
-pub use process::Process;
+pub use process::{Process, watched};
 
 /// Says what a child is to do, and where: the environment variable.
 const VARIABLE: &str = "MEMBERSHIP_CONFORMANCE_CHILD";
+
+/// Says that whoever started the child watches it: the environment variable.
+const WATCHED: &str = "MEMBERSHIP_CONFORMANCE_WATCHED";
 
 /// The exit code of a child that could not do its job; it says why on its standard error.
 const FAILED: u8 = 2;
@@ -39,6 +43,9 @@ fn obey(orders: &str, targets: &[Arc<dyn Target>]) -> Result<(), String> {
     let (name, job, address) = parse(orders).ok_or_else(|| format!("{VARIABLE} is {orders:?}"))?;
     let target = targets.iter().find(|target| target.name() == name);
     let target = target.ok_or_else(|| format!("it knows no store {name:?}"))?;
+    if std::env::var_os(WATCHED).is_some() {
+        power::be_watched().map_err(|error| format!("it cannot be watched: {error}"))?;
+    }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let instance = target.attach(address).await.map_err(|error| error.to_string())?;
@@ -69,6 +76,7 @@ mod tests {
     #[case(Job::Rekey { members: 100 })]
     #[case(Job::Race { seed: u64::MAX })]
     #[case(Job::Ask)]
+    #[case(Job::Open)]
     fn orders_are_read_as_they_were_given(#[case] job: Job) {
         let text = orders("sqlite", job, "/a path\nwith a line break");
         assert_eq!(parse(&text), Some(("sqlite", job, "/a path\nwith a line break")));

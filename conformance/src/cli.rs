@@ -1,8 +1,11 @@
 //! The runner: the suite on the stores that ship here, and what came of it.
 
 mod args;
+mod mutants;
 mod progress;
 mod schedule;
+#[cfg(feature = "jetstream")]
+mod simulate;
 
 use std::fs::File;
 use std::io::Write;
@@ -14,16 +17,19 @@ use clap::Parser;
 
 use crate::case::{Case, registry};
 use crate::child;
+use crate::history::Saved;
 use crate::report::{self, refuse};
 use crate::target::Target;
-use crate::{contract, gallery, seed, targets};
-use args::Args;
+use crate::{contract, gallery, seed, soak, targets};
+use args::{Args, Command};
 
 /// The binary `conformance`. Exit code 0: all claimed cases passed; 1: a case failed; 2: it could
 /// not run.
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = child::run_if_asked(&targets::all()) {
+    let broken = gallery::all().into_iter().map(|mutant| mutant.target);
+    let known: Vec<_> = targets::all().into_iter().chain(broken).collect();
+    if let Some(code) = child::run_if_asked(&known) {
         return code;
     }
     match run(&Args::parse()) {
@@ -33,6 +39,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode, String> {
+    match &args.command {
+        Some(Command::Replay { file }) => return replay(file),
+        #[cfg(feature = "jetstream")]
+        Some(Command::Simulate(simulate)) => return simulate::run(simulate),
+        Some(Command::Mutants(args)) => return mutants::run(args),
+        None => {}
+    }
     if args.clauses {
         anstream::println!("{}", report::clauses());
         return Ok(ExitCode::SUCCESS);
@@ -50,6 +63,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     let json = args.json.as_deref().map(Document::create).transpose()?;
     let junit = args.junit.as_deref().map(Document::create).transpose()?;
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
+    soak::set(args.soak);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
 
@@ -62,16 +76,21 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         anstream::println!("{found}");
     }
     anstream::println!();
-    let results = runtime.block_on(schedule::run(&cases, &targets, seed, args.jobs));
+    let results = runtime.block_on(schedule::run(&cases, &targets, outside, seed, args.jobs));
 
     anstream::println!("{}\n", report::matrix(&results));
     let unclaimed = report::not_claimed(&results);
     if !unclaimed.is_empty() {
         anstream::println!("{unclaimed}");
     }
+    let reached = report::reached(&results);
+    if !reached.is_empty() {
+        anstream::println!("{reached}");
+    }
     for failure in results.failures() {
         anstream::println!("{failure}");
     }
+    let simulated = simulated(args, seed);
     anstream::println!("{}", report::verdict(&results));
 
     if let Some(document) = json {
@@ -80,7 +99,36 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     if let Some(document) = junit {
         document.write(&report::junit(&results).map_err(|error| error.to_string())?)?;
     }
-    Ok(if results.tally().failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let held = results.tally().failed == 0 && simulated;
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A short run on simulated servers, where everything is run; whether it held.
+#[cfg(feature = "jetstream")]
+fn simulated(args: &Args, seed: u64) -> bool {
+    if !args.store.is_empty() || args.filter.is_some() {
+        return true;
+    }
+    let (said, held) = simulate::some(seed, args.jobs);
+    anstream::println!("{said}");
+    held
+}
+
+#[cfg(not(feature = "jetstream"))]
+fn simulated(_: &Args, _: u64) -> bool {
+    true
+}
+
+fn replay(file: &Path) -> Result<ExitCode, String> {
+    let saved = Saved::read(file)?;
+    let calls = saved.whole.calls.len();
+    anstream::println!("{} · seed {} · {calls} calls\n", saved.store, saved.seed);
+    let Some(violation) = saved.replay() else {
+        anstream::println!("PASSED: one order explains every answer");
+        return Ok(ExitCode::SUCCESS);
+    };
+    anstream::println!("{violation}\nFAILED: no order explains every answer");
+    Ok(ExitCode::FAILURE)
 }
 
 fn chosen_cases(filter: Option<&str>) -> Result<Vec<&'static Case>, String> {

@@ -8,6 +8,7 @@ use membership::{Error, Store};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
+use crate::history::Reached;
 use crate::show::Show;
 use crate::target::{Instance, Need, Replicas, Target, TargetError};
 use crate::transcript::{Client, Transcript};
@@ -32,6 +33,8 @@ struct Inner {
     clients: AtomicUsize,
     /// Closed when the case is over, whatever it did with them.
     opened: Mutex<Vec<Arc<dyn Store>>>,
+    /// What the case met, for the report.
+    reached: Mutex<Reached>,
 }
 
 impl Cx {
@@ -44,7 +47,9 @@ impl Cx {
     ) -> Result<Self, TargetError> {
         let instance = target.create_for(needs).await?;
         let (target, clients, opened) = (Arc::clone(target), AtomicUsize::new(0), Mutex::default());
-        Ok(Self(Arc::new(Inner { target, instance, needs, seed, transcript, clients, opened })))
+        let reached = Mutex::default();
+        let inner = Inner { target, instance, needs, seed, transcript, clients, opened, reached };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Opens a client; each one after the first needs [`Need::Clients`], or
@@ -154,10 +159,16 @@ impl Cx {
         &self.0.transcript
     }
 
+    /// The store's `op_timeout` (clause TIME-1).
+    #[must_use]
+    pub fn op_timeout(&self) -> Duration {
+        self.0.target.op_timeout_for(self.0.needs)
+    }
+
     /// The most an ordinary call may take (clause TIME-1).
     #[must_use]
     pub fn bound(&self) -> Duration {
-        self.0.target.op_timeout() + GRACE
+        self.op_timeout() + GRACE
     }
 
     /// How often to do what is done `often` times where a call costs nothing: less the slower the
@@ -174,7 +185,21 @@ impl Cx {
 
     /// Awaits a rekey or a deletion, and fails if it takes longer than it may (clause TIME-1).
     pub async fn within_slow_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
-        within(self.0.target.op_timeout() * SLOW + GRACE, call).await
+        within(self.op_timeout() * SLOW + GRACE, call).await
+    }
+
+    /// The case met these things, so often, beside what it met before: for the report.
+    pub fn reached(&self, met: &Reached) {
+        let mut reached = self.0.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        for (what, times) in met {
+            *reached.entry(what).or_default() += times;
+        }
+    }
+
+    /// What the case met so far.
+    #[must_use]
+    pub fn met(&self) -> Reached {
+        self.0.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Closes every client that was opened and is held here.

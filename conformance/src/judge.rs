@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use membership::{EndpointId, Epoch, Page, RoomId, Store, UserKey};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -50,7 +51,8 @@ pub fn agree<'a>(
     }
 }
 
-/// Looks at the store through all of `views`; every answer must be the model's.
+/// Looks at the store through all of `views` at once, while nobody writes; every answer must be the
+/// model's.
 #[track_caller]
 pub fn looks_like<'a>(
     store: &'a dyn Store,
@@ -60,8 +62,9 @@ pub fn looks_like<'a>(
     let at = std::panic::Location::caller();
     async move {
         let mut model = model.clone();
-        for view in views {
-            let (got, expected) = (view.apply(store).await, model.apply(view));
+        let answers = join_all(views.iter().map(|view| view.apply(store))).await;
+        for (view, got) in views.iter().zip(answers) {
+            let expected = model.apply(view);
             if got != expected {
                 let expected = format!("of {view:?}: {}", expected.show());
                 return Err(Failure { expected, got: got.show(), at });

@@ -13,12 +13,14 @@ pub mod contract;
 pub mod gallery;
 pub mod golden;
 pub mod harness;
+pub mod history;
 pub mod judge;
 pub mod make;
 pub mod model;
 #[cfg(all(feature = "jetstream", unix))]
 pub mod nats;
 pub mod observe;
+pub mod power;
 pub mod race;
 pub mod replicated;
 mod report;
@@ -27,6 +29,9 @@ pub mod scene;
 mod seed;
 pub mod sequences;
 pub mod show;
+#[cfg(feature = "jetstream")]
+pub mod simulate;
+pub mod soak;
 mod target;
 pub mod targets;
 pub mod together;
@@ -34,4 +39,6 @@ pub mod transcript;
 pub mod verdict;
 
 pub use async_trait::async_trait;
-pub use target::{Claim, Fault, Harm, Instance, Need, Replicas, Stored, Target, TargetError};
+pub use target::{
+    Claim, Fault, Harm, Instance, Need, Replicas, Stored, Target, TargetError, Unclaimed,
+};

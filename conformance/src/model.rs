@@ -4,6 +4,8 @@
 //! obviously right. It shares no code with any store, so that they cannot share a mistake.
 
 mod op;
+mod pairs;
+mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +13,7 @@ use membership::{
     Ciphertext, Conflict, Decision, DenyReason, EndpointId, Epoch, Error, Member, NewMember,
     NewRoom, NewUser, Page, Record, Rekey, Role, Room, RoomId, SealedKey, Timestamp, User, UserKey,
 };
+use serde::{Deserialize, Serialize};
 
 pub use op::{Answer, Op};
 
@@ -28,10 +31,12 @@ pub use op::{Answer, Op};
 /// let sealed_for_epoch_2 = Op::AddMember(room("r"), joins_at("bob", 2));
 /// assert_eq!(model.apply(&sealed_for_epoch_2), Answer::Member(Err(stale(1))));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Model {
     rooms: BTreeMap<RoomId, Room>,
+    #[serde(with = "pairs")]
     members: BTreeMap<(RoomId, EndpointId), Member>,
+    #[serde(with = "pairs")]
     keys: BTreeMap<(RoomId, EndpointId, Epoch), Ciphertext>,
     users: BTreeMap<UserKey, User>,
     /// Whether an admin was ever made (USER-1).
@@ -90,6 +95,21 @@ impl Model {
     pub fn endpoints_in(&self, id: &RoomId) -> Vec<EndpointId> {
         let here = self.members.keys().filter(|(room, _)| room == id);
         here.map(|(_, endpoint)| endpoint.clone()).collect()
+    }
+
+    /// Every membership; for whoever has to know who may be where.
+    pub fn memberships(&self) -> impl Iterator<Item = (&RoomId, &EndpointId)> {
+        self.members.keys().map(|(room, endpoint)| (room, endpoint))
+    }
+
+    /// Everybody who is or was a user.
+    pub fn users_known(&self) -> impl Iterator<Item = UserKey> {
+        self.users.keys().copied()
+    }
+
+    /// Everybody who is or was an admin.
+    pub fn admins(&self) -> impl Iterator<Item = UserKey> {
+        self.users.values().filter(|user| user.admin).map(|user| user.key)
     }
 
     /// Whether KEY-1 and MEM-4 hold, as they do in every state there can be; otherwise what is

@@ -25,6 +25,7 @@ mod config;
 mod docker;
 mod error;
 mod fetch;
+mod greeting;
 mod link;
 mod monitor;
 mod node;
@@ -33,8 +34,8 @@ mod provision;
 mod ready;
 mod workdir;
 
-pub use cluster::Cluster;
-pub use config::{Auth, ClusterOptions, Sync};
+pub use cluster::{Cluster, Replica};
+pub use config::{Auth, ClusterOptions, Sync, Tls};
 pub use error::NatsError;
 pub use link::{Flow, Link, Way};
 pub use node::Node;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::panic::Location;
 
 use futures::TryFutureExt;
+use futures::future::{join, join_all, join3, try_join, try_join_all};
 use membership::{EndpointId, Epoch, Error, Member, Page, Room, RoomId, Store, User, UserKey};
 
 use crate::make::{endpoint, room};
@@ -55,7 +56,8 @@ impl Show for Observed {
     }
 }
 
-/// Asks everything there is to ask about `rooms`, `endpoints` and `users`, while nobody writes.
+/// Asks everything there is to ask about `rooms`, `endpoints` and `users`, while nobody writes:
+/// much of it at once, since it is many questions, and servers are far away.
 ///
 /// The answers must also agree with one another, as they must in every state: clauses LIST-1,
 /// LIST-4, MEM-4, KEY-1, KEY-3, KEY-10, AUTH-1 and AUTH-5.
@@ -66,17 +68,15 @@ pub async fn observe(
     users: &[UserKey],
 ) -> Verdict<Observed> {
     let mut seen = Observed::default();
-    let mut index = Vec::new();
-    for endpoint in endpoints {
-        let listed = rooms_of(store, endpoint).await?;
-        seen.note(format!("rooms_of({endpoint:?})"), &listed);
-        laws::ascend(&listed, |room| room.id.clone())?;
-        index.push((endpoint, listed));
+    let listed = try_join_all(endpoints.iter().map(|who| rooms_of(store, who))).await?;
+    let index: Vec<_> = endpoints.iter().zip(listed).collect();
+    for (endpoint, listed) in &index {
+        seen.note(format!("rooms_of({endpoint:?})"), listed);
+        laws::ascend(listed, |room| room.id.clone())?;
     }
-    for id in rooms {
-        observe_room(store, id, &index, &mut seen).await?;
-    }
-    observe_users(store, users, &mut seen).await?;
+    let observed = rooms.iter().map(|id| observe_room(store, id, &index));
+    seen.0.extend(try_join_all(observed).await?.into_iter().flat_map(|room| room.0));
+    seen.0.extend(observe_users(store, users).await?.0);
     Ok(seen)
 }
 
@@ -84,46 +84,51 @@ async fn observe_room(
     store: &dyn Store,
     id: &RoomId,
     index: &[(&EndpointId, Vec<Room>)],
-    seen: &mut Observed,
-) -> Verdict {
-    let found = answer(store.room(id).await)?;
+) -> Verdict<Observed> {
+    let mut seen = Observed::default();
+    let (found, listed) = join(store.room(id), members(store, id)).await;
+    let (found, listed) = (answer(found)?, answer(listed)?);
     seen.note(format!("room({id:?})"), &found);
-    let listed = answer(members(store, id).await)?;
     seen.note(format!("members({id:?})"), &listed);
     laws::room_and_members(id, &found, &listed)?;
-    for (endpoint, rooms) in index {
-        let member = answer(store.member(id, endpoint).await)?;
+    let epochs = epochs(found.as_ref().ok());
+    let held = index.iter().map(|(endpoint, _)| {
+        let keys = join_all(epochs.iter().map(|epoch| store.key(id, endpoint, *epoch)));
+        join3(store.member(id, endpoint), store.latest_key(id, endpoint), keys)
+    });
+    for ((endpoint, rooms), (member, latest, keys)) in index.iter().zip(join_all(held).await) {
+        let (member, latest) = (answer(member)?, answer(latest)?);
         seen.note(format!("member({id:?}, {endpoint:?})"), &member);
         laws::membership(&listed, &found, endpoint, &member, rooms, id)?;
-        let latest = answer(store.latest_key(id, endpoint).await)?;
         seen.note(format!("latest_key({id:?}, {endpoint:?})"), &latest);
         laws::latest_key(&found, &member, &latest)?;
-        for epoch in epochs(found.as_ref().ok()) {
-            let key = answer(store.key(id, endpoint, epoch).await)?;
+        for (epoch, key) in epochs.iter().zip(keys) {
+            let key = answer(key)?;
             seen.note(format!("key({id:?}, {endpoint:?}, epoch {epoch})"), &key);
-            laws::key(&found, &member, &latest, epoch, &key)?;
+            laws::key(&found, &member, &latest, *epoch, &key)?;
         }
     }
-    Ok(())
+    Ok(seen)
 }
 
-async fn observe_users(store: &dyn Store, users: &[UserKey], seen: &mut Observed) -> Verdict {
-    let all = all_users(store).await?;
+async fn observe_users(store: &dyn Store, users: &[UserKey]) -> Verdict<Observed> {
+    let mut seen = Observed::default();
+    let (all, has_admin) = try_join(all_users(store), store.has_admin()).await?;
     seen.note("users()".to_owned(), &all);
     laws::ascend(&all, |user| user.key)?;
-    let has_admin = store.has_admin().await?;
     seen.note("has_admin()".to_owned(), &has_admin);
     laws::has_admin(&all, has_admin)?;
-    for key in users {
-        let user = answer(store.user(key).await)?;
+    let each = users
+        .iter()
+        .map(|key| join3(store.user(key), store.is_authorized(key), store.is_admin(key)));
+    for (key, (user, authorized, admin)) in users.iter().zip(join_all(each).await) {
+        let user = answer(user)?;
         seen.note(format!("user({key})"), &user);
-        let authorized = store.is_authorized(key).await;
         seen.note(format!("is_authorized({key})"), &authorized);
-        let admin = store.is_admin(key).await;
         seen.note(format!("is_admin({key})"), &admin);
         laws::user(&all, key, &user, &authorized, &admin)?;
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// `NotFound` is an answer; any other error means that there was none.

@@ -5,6 +5,8 @@ mod json;
 mod junit;
 mod lists;
 mod matrix;
+mod mutants;
+mod reached;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +16,8 @@ pub(crate) use json::json;
 pub(crate) use junit::junit;
 pub(crate) use lists::{broken, cases, clauses};
 pub(crate) use matrix::{matrix, not_claimed, verdict};
+pub(crate) use mutants::{CaughtRow, cases_with_mutants, mutants};
+pub(crate) use reached::reached;
 
 use crate::case::Case;
 use crate::run::{Outcome, Status};
@@ -24,6 +28,8 @@ pub(crate) struct Results {
     pub(crate) stores: Vec<String>,
     /// The rows, in the registry's order, with one outcome a store.
     pub(crate) cases: Vec<(&'static Case, Vec<Outcome>)>,
+    /// What the stores ran on that is not ours: which servers, of which version, had how.
+    pub(crate) servers: Vec<String>,
     /// The seed.
     pub(crate) seed: u64,
     /// From the first case's begin to the last one's end.

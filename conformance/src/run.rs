@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::Case;
 use crate::context::Cx;
+use crate::history::Reached;
 use crate::target::{Claim, Need, Target};
 use crate::transcript::Transcript;
 use crate::verdict::Failure;
@@ -28,6 +29,8 @@ pub struct Outcome {
     pub status: Status,
     /// How long it took, with making the store and closing it.
     pub took: Duration,
+    /// What it met, and how often, where that is counted.
+    pub reached: Reached,
 }
 
 /// All there is to say of a failure.
@@ -52,40 +55,55 @@ pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)
 /// Runs `case` on a fresh store of `target`. A panic or a hang of the store is a failure of the
 /// case, never of the run.
 pub async fn run_case(case: &'static Case, target: &Arc<dyn Target>, seed: u64) -> Outcome {
+    run_case_within(case, target, seed, case.deadline()).await
+}
+
+/// The same, with a deadline of the caller's.
+pub(crate) async fn run_case_within(
+    case: &'static Case,
+    target: &Arc<dyn Target>,
+    seed: u64,
+    deadline: Duration,
+) -> Outcome {
     let began = Instant::now();
     if let Some((need, reason)) = declined(case, &**target) {
-        return Outcome { status: Status::NotClaimed(need, reason), took: Duration::ZERO };
+        let status = Status::NotClaimed(need, reason);
+        return Outcome { status, took: Duration::ZERO, reached: Reached::new() };
     }
     let transcript = Arc::new(Transcript::new());
-    let status = match attempt(case, target, seed, &transcript).await {
+    let mut reached = Reached::new();
+    let status = match attempt(case, target, seed, deadline, &transcript, &mut reached).await {
         Ok(()) => Status::Pass,
         Err(failure) => {
             Status::Fail(Box::new(Report { failure, transcript: transcript.lines(), seed }))
         }
     };
-    Outcome { status, took: began.elapsed() }
+    Outcome { status, took: began.elapsed(), reached }
 }
 
 async fn attempt(
     case: &'static Case,
     target: &Arc<dyn Target>,
     seed: u64,
+    deadline: Duration,
     transcript: &Arc<Transcript>,
+    reached: &mut Reached,
 ) -> Result<(), Failure> {
     let seed = case_seed(seed, case);
     let cx = Cx::make(target, case.needs, seed, Arc::clone(transcript)).await?;
     // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
     let mut task = tokio::spawn((case.run)(cx.clone()));
-    let verdict = match tokio::time::timeout(case.deadline(), &mut task).await {
+    let verdict = match tokio::time::timeout(deadline, &mut task).await {
         Ok(Ok(verdict)) => verdict,
         Ok(Err(panic)) => Err(nowhere("no panic", panic_text(panic))),
         Err(_) => {
             task.abort();
-            let expected = format!("the case to end within {:?}", case.deadline());
+            let expected = format!("the case to end within {deadline:?}");
             Err(nowhere(expected, "it hangs; the last call without an answer tells where"))
         }
     };
-    let closing = tokio::time::timeout(case.deadline(), cx.close_all()).await;
+    *reached = cx.met();
+    let closing = tokio::time::timeout(deadline, cx.close_all()).await;
     verdict.and(closing.map_err(|_| nowhere("close to return", "it hangs")))
 }
 

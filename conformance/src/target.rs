@@ -4,8 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::power::Files;
 use async_trait::async_trait;
 use membership::{EndpointId, Epoch, Error, RoomId, Store, UserKey};
+
+use crate::history::Reached;
 
 /// Why a target could not do what the suite asked of it: its own trouble, not the store's.
 pub type TargetError = Box<dyn std::error::Error + Send + Sync>;
@@ -35,11 +38,14 @@ pub enum Need {
     Synced,
     /// A client may answer decisions from memory, within a bound: [`Instance::open_bounded`].
     Bounded,
+    /// What it does to its files can be watched, and so every end foreseen that a power cut could
+    /// bring: [`Instance::files`]. With [`Need::Processes`].
+    PowerCuts,
 }
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Clients,
         Self::Reopen,
         Self::Processes,
@@ -49,6 +55,7 @@ impl Need {
         Self::Replicas,
         Self::Synced,
         Self::Bounded,
+        Self::PowerCuts,
     ];
 }
 
@@ -64,6 +71,7 @@ impl fmt::Display for Need {
             Self::Replicas => "replicas",
             Self::Synced => "synced writes",
             Self::Bounded => "bounded staleness",
+            Self::PowerCuts => "power cuts",
         })
     }
 }
@@ -116,6 +124,13 @@ pub trait Target: Send + Sync {
 
     /// The `op_timeout` of the stores it makes (clause TIME-1).
     fn op_timeout(&self) -> Duration;
+
+    /// The same of those that [`create_for`](Self::create_for) makes for these needs. Cases that break
+    /// nothing never wait for it, so it may be long there, for a busy machine's sake; those that do
+    /// wait for it again and again.
+    fn op_timeout_for(&self, _needs: &[Need]) -> Duration {
+        self.op_timeout()
+    }
 
     /// Whether it can do what `need` says. Asked when tests are listed, so it does no I/O.
     fn claims(&self, need: Need) -> Claim {
@@ -172,9 +187,20 @@ pub trait Instance: Send + Sync {
         Err(Error::unavailable(unclaimed(Need::Bounded)))
     }
 
+    /// How many files or connections this process's clients of these data hold, where the target
+    /// can tell (clauses CLOSE-1, CLOSE-3).
+    async fn held(&self) -> Result<Option<usize>, TargetError> {
+        Ok(None)
+    }
+
     /// What another process needs to find these data.
     fn address(&self) -> Result<String, TargetError> {
         Err(unclaimed(Need::Processes))
+    }
+
+    /// Where its files are, which nobody has open now.
+    fn files(&self) -> Result<Files, TargetError> {
+        Err(unclaimed(Need::PowerCuts))
     }
 
     /// Begins a fault, one of [`Target::faults`]; one at a time.
@@ -199,6 +225,12 @@ pub trait Instance: Send + Sync {
         Err(unclaimed(Need::Replicas))
     }
 
+    /// What its clients went through, where the target counts it: everything it counts, met or
+    /// not, for the report.
+    fn reached(&self) -> Reached {
+        Reached::new()
+    }
+
     /// Puts an encrypted room at `epoch`, as that many rekeys with its current keys would have.
     async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
         let _ = (room, epoch);
@@ -220,6 +252,12 @@ pub enum Harm {
     Pause,
     /// The process is asked to end (`SIGTERM`); [`Replicas::heal`] starts it again on its data.
     Stop,
+    /// What it sends the other servers never arrives; what they send it does.
+    Mute,
+    /// What the other servers send it never arrives; what it sends them does.
+    Deafen,
+    /// The links to the other servers and to its clients take a tenth of a second each way.
+    Slow,
 }
 
 /// The servers of a replicated store ([`Need::Replicas`]).
@@ -234,7 +272,14 @@ pub trait Replicas: Send + Sync {
     /// Opens a client that reaches this server and no other.
     async fn open_at(&self, server: usize) -> Result<Arc<dyn Store>, Error>;
 
-    /// The same, with decisions that may be this much out of date ([`Need::Bounded`]).
+    /// A server that a client of this store is connected to; the first, where clients have no
+    /// server of their own.
+    async fn connected(&self) -> Result<usize, TargetError> {
+        Ok(0)
+    }
+
+    /// The same as `open_at`, with decisions that may be this much out of date
+    /// ([`Need::Bounded`]).
     async fn open_bounded_at(
         &self,
         server: usize,
@@ -262,8 +307,17 @@ pub trait Replicas: Send + Sync {
 
     /// Ends all harm, and returns when every server serves again.
     async fn heal(&self) -> Result<(), TargetError>;
+
+    /// Has only so many servers keep the data, while clients go on; returns when all of these have
+    /// everything.
+    async fn keep_by(&self, count: usize) -> Result<(), TargetError>;
 }
 
+/// What a target answers that is asked for what it does not claim.
+#[derive(Debug, thiserror::Error)]
+#[error("the target claims no {0}, and must not be asked for it")]
+pub struct Unclaimed(pub Need);
+
 fn unclaimed(need: Need) -> TargetError {
-    format!("the target claims no {need}, and must not be asked for it").into()
+    Unclaimed(need).into()
 }

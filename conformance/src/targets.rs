@@ -54,7 +54,7 @@ fn alone() -> Vec<Arc<dyn Target>> {
     vec![
         Arc::new(Memory),
         #[cfg(feature = "sqlite")]
-        Arc::new(Sqlite),
+        Arc::new(Sqlite::default()),
     ]
 }
 

@@ -11,6 +11,7 @@ use membership::{
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
 
+use crate::model::Op;
 use crate::show::Show;
 
 /// A case that makes more calls than this keeps only so many of the first ones …
@@ -175,8 +176,8 @@ impl Client {
         Arc::clone(&self.store)
     }
 
-    async fn call<T: Show>(&self, call: String, result: impl Future<Output = T>) -> T {
-        let entry = self.transcript.begin(self.number, call);
+    async fn call<T: Show>(&self, op: Op, result: impl Future<Output = T>) -> T {
+        let entry = self.transcript.begin(self.number, op.show());
         let result = result.await;
         self.transcript.end(entry, result.show());
         result
@@ -186,17 +187,11 @@ impl Client {
 #[async_trait]
 impl Store for Client {
     async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
-        let NewRoom { id, owner, created_at, owner_key } = &new;
-        let key = match owner_key {
-            Some(key) => format!("encrypted, key {}", key.show()),
-            None => "unencrypted".to_owned(),
-        };
-        let call = format!("create_room({id:?}, owner {owner:?}, {key}, at {created_at})");
-        self.call(call, self.store.create_room(new)).await
+        self.call(Op::CreateRoom(new.clone()), self.store.create_room(new)).await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Room, Error> {
-        self.call(format!("room({room:?})"), self.store.room(room)).await
+        self.call(Op::Room(room.clone()), self.store.room(room)).await
     }
 
     async fn rooms_of(
@@ -204,52 +199,37 @@ impl Store for Client {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        let call = format!("rooms_of({endpoint:?}{})", show_page(&page));
-        self.call(call, self.store.rooms_of(endpoint, page)).await
+        let op = Op::RoomsOf(endpoint.clone(), page.clone());
+        self.call(op, self.store.rooms_of(endpoint, page)).await
     }
 
     async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
-        self.call(format!("delete_room({room:?})"), self.store.delete_room(room)).await
+        self.call(Op::DeleteRoom(room.clone()), self.store.delete_room(room)).await
     }
 
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
-        let NewMember { endpoint, added_at, key } = &new;
-        let key = match key {
-            Some((epoch, key)) => format!("key {} for epoch {epoch}", key.show()),
-            None => "no key".to_owned(),
-        };
-        let call = format!("add_member({room:?}, {endpoint:?}, {key}, at {added_at})");
-        self.call(call, self.store.add_member(room, new)).await
+        let op = Op::AddMember(room.clone(), new.clone());
+        self.call(op, self.store.add_member(room, new)).await
     }
 
     async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
-        let call = format!("member({room:?}, {endpoint:?})");
-        self.call(call, self.store.member(room, endpoint)).await
+        let op = Op::Member(room.clone(), endpoint.clone());
+        self.call(op, self.store.member(room, endpoint)).await
     }
 
     async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
-        let call = format!("members({room:?}{})", show_page(&page));
-        self.call(call, self.store.members(room, page)).await
+        let op = Op::Members(room.clone(), page.clone());
+        self.call(op, self.store.members(room, page)).await
     }
 
     async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
-        let call = format!("remove_member({room:?}, {endpoint:?})");
-        self.call(call, self.store.remove_member(room, endpoint)).await
+        let op = Op::RemoveMember(room.clone(), endpoint.clone());
+        self.call(op, self.store.remove_member(room, endpoint)).await
     }
 
     async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
-        let remove: Vec<_> = rekey.remove().iter().collect();
-        let keys: Vec<_> =
-            rekey.keys().iter().map(|(e, key)| format!("{e:?}: {}", key.show())).collect();
-        let keys = match keys.as_slice() {
-            [first, .., last] if keys.len() > 12 => {
-                format!("{first}, … {} more …, {last}", keys.len() - 2)
-            }
-            few => few.join(", "),
-        };
-        let (from, remove) = (rekey.from(), remove.show());
-        let call = format!("rekey({room:?}, from {from}, remove {remove}, keys {{{keys}}})");
-        self.call(call, self.store.rekey(room, rekey)).await
+        let op = Op::Rekey(room.clone(), rekey.clone());
+        self.call(op, self.store.rekey(room, rekey)).await
     }
 
     async fn key(
@@ -258,65 +238,48 @@ impl Store for Client {
         endpoint: &EndpointId,
         epoch: Epoch,
     ) -> Result<SealedKey, Error> {
-        let call = format!("key({room:?}, {endpoint:?}, epoch {epoch})");
-        self.call(call, self.store.key(room, endpoint, epoch)).await
+        let op = Op::Key(room.clone(), endpoint.clone(), epoch);
+        self.call(op, self.store.key(room, endpoint, epoch)).await
     }
 
     async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
-        let call = format!("latest_key({room:?}, {endpoint:?})");
-        self.call(call, self.store.latest_key(room, endpoint)).await
+        let op = Op::LatestKey(room.clone(), endpoint.clone());
+        self.call(op, self.store.latest_key(room, endpoint)).await
     }
 
     async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
-        let call = format!("bootstrap_admin({})", show_new_user(&new));
-        self.call(call, self.store.bootstrap_admin(new)).await
+        self.call(Op::BootstrapAdmin(new.clone()), self.store.bootstrap_admin(new)).await
     }
 
     async fn add_user(&self, new: NewUser) -> Result<User, Error> {
-        let call = format!("add_user({})", show_new_user(&new));
-        self.call(call, self.store.add_user(new)).await
+        self.call(Op::AddUser(new.clone()), self.store.add_user(new)).await
     }
 
     async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        self.call(format!("user({key})"), self.store.user(key)).await
+        self.call(Op::User(*key), self.store.user(key)).await
     }
 
     async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
-        let call = format!("users({})", show_page(&page).trim_start_matches(", "));
-        self.call(call, self.store.users(page)).await
+        self.call(Op::Users(page.clone()), self.store.users(page)).await
     }
 
     async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
-        self.call(format!("revoke_user({key}, at {at})"), self.store.revoke_user(key, at)).await
+        self.call(Op::RevokeUser(*key, at), self.store.revoke_user(key, at)).await
     }
 
     async fn is_authorized(&self, key: &UserKey) -> Decision {
-        self.call(format!("is_authorized({key})"), self.store.is_authorized(key)).await
+        self.call(Op::IsAuthorized(*key), self.store.is_authorized(key)).await
     }
 
     async fn is_admin(&self, key: &UserKey) -> Decision {
-        self.call(format!("is_admin({key})"), self.store.is_admin(key)).await
+        self.call(Op::IsAdmin(*key), self.store.is_admin(key)).await
     }
 
     async fn has_admin(&self) -> Result<bool, Error> {
-        self.call("has_admin()".to_owned(), self.store.has_admin()).await
+        self.call(Op::HasAdmin, self.store.has_admin()).await
     }
 
     async fn close(&self) -> Result<(), Error> {
-        self.call("close()".to_owned(), self.store.close()).await
+        self.call(Op::Close, self.store.close()).await
     }
-}
-
-fn show_page<Id: Show>(page: &Page<Id>) -> String {
-    let after = page.after().map(|id| format!(", after {}", id.show())).unwrap_or_default();
-    match page.limit() {
-        limit if limit == usize::from(Page::<Id>::MAX_LIMIT) => after,
-        limit => format!("{after}, limit {limit}"),
-    }
-}
-
-fn show_new_user(new: &NewUser) -> String {
-    let NewUser { key, label, admin, added_at } = new;
-    let admin = if *admin { ", admin" } else { "" };
-    format!("{key} {label:?}{admin}, at {added_at}")
 }

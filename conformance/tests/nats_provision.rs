@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -46,6 +46,18 @@ fn pretender(dir: &Path, version: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+/// Where something listens that says this to whoever comes, until the test ends.
+fn greeter(greeting: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let _ = client.unwrap().write_all(greeting.as_bytes());
+        }
+    });
+    address
+}
+
 #[test]
 fn the_environment_names_a_server() {
     if find_if_child() {
@@ -61,10 +73,12 @@ fn the_environment_names_a_server() {
     let on_path = again(name, "auto", &[("PATH", dir.path().to_str().unwrap())]);
     assert_eq!(on_path, "nats-server 2.12.0-preview.1 (binary, PATH)");
 
-    let url = ("MEMBERSHIP_NATS_URL", "nats://ann:secret@127.0.0.1:4333");
+    let address = greeter("INFO {\"server_id\":\"x\",\"version\":\"2.14.2\"} \r\n");
+    let url = format!("nats://ann:secret@{address}");
+    let url = ("MEMBERSHIP_NATS_URL", url.as_str());
     for way in ["auto", "url"] {
         let said = again(name, way, &[url, ("NATS_SERVER", &new)]);
-        assert_eq!(said, "nats-server at 127.0.0.1:4333 (url)");
+        assert_eq!(said, format!("nats-server 2.14.2 (url, {address})"));
     }
     // What is forced is taken, whatever else there is.
     let said = again(name, "binary", &[url, ("NATS_SERVER", &new)]);
@@ -95,6 +109,13 @@ fn what_cannot_be_had_is_said_with_the_way_out() {
     assert!(said.ends_with("by way of url: set MEMBERSHIP_NATS_URL to the server's address"));
     let said = again(name, "url", &[("MEMBERSHIP_NATS_URL", "nats://")]);
     assert!(said.contains("MEMBERSHIP_NATS_URL is no address of a server"), "{said}");
+    let at = |address: &str| again(name, "auto", &[("MEMBERSHIP_NATS_URL", address)]);
+    let said = at("nats://127.0.0.1:1");
+    assert!(said.starts_with("no nats-server by way of url: cannot reach 127.0.0.1:1: "), "{said}");
+    let said = at(&greeter("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    assert!(said.ends_with(" does not speak as a NATS server does"), "{said}");
+    let said = at(&greeter("INFO {\"version\":\"2.11.11\"}\r\n"));
+    assert!(said.ends_with(" runs 2.11.11, older than 2.12"), "{said}");
 
     let old = pretender(dir.path(), "2.11.9");
     let said = again(name, "auto", &[("NATS_SERVER", &old)]);
@@ -131,6 +152,12 @@ fn the_pinned_binary_is_fetched_once_by_callers_that_come_at_once() {
     assert_eq!(left.len(), 2, "the binary and the lock: {left:?}");
 }
 
+#[test]
+fn one_that_is_too_old_is_had_only_where_it_is_asked_for() {
+    let old = NatsServer::too_old().unwrap();
+    assert_eq!(old.to_string(), "nats-server 2.11.11 (binary, too old)");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_at_a_url_serves_and_is_not_ours_to_break() {
     let name = "a_server_at_a_url_serves_and_is_not_ours_to_break";
@@ -154,7 +181,8 @@ async fn a_server_at_a_url_serves_and_is_not_ours_to_break() {
     assert_eq!(
         child.await.unwrap(),
         format!(
-            "nats-server at {address} (url); cannot manage {unset}; cannot make a cluster of {unset}"
+            "{}; cannot manage {unset}; cannot make a cluster of {unset}",
+            format_args!("nats-server {} (url, {address})", cluster.server().version())
         )
     );
 }
@@ -164,8 +192,8 @@ async fn servers_and_their_data_go_with_a_process_that_is_killed() {
     if std::env::var(CHILD).is_ok() {
         let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
         let address = cluster.direct_url(2).unwrap();
-        let log = cluster.node(2).unwrap().log().display().to_string();
-        println!("said: {} {log}", address.trim_start_matches("nats://"));
+        let (node, address) = (cluster.node(2).unwrap(), address.trim_start_matches("nats://"));
+        println!("said: {address} {} {}", node.log().display(), node.store().display());
         std::future::pending::<()>().await;
     }
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -178,8 +206,8 @@ async fn servers_and_their_data_go_with_a_process_that_is_killed() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let said = lines.find_map(|line| line.unwrap().split_once("said: ").map(|s| s.1.to_owned()));
     let said = said.unwrap();
-    let (address, log) = said.split_once(' ').unwrap();
-    let data = Path::new(log).parent().unwrap().join("data");
+    let [address, log, data] = said.split(' ').collect::<Vec<_>>()[..] else { panic!("{said}") };
+    let data = Path::new(data).parent().unwrap();
     assert!(TcpStream::connect(address).is_ok() && data.is_dir());
     child.kill().unwrap();
     child.wait().unwrap();

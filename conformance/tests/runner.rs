@@ -20,11 +20,13 @@ fn text(bytes: &[u8]) -> &str {
 
 #[rstest]
 #[case::unknown_flag(&["--sotre", "memory"], "unexpected argument '--sotre'")]
+#[case::unknown_mutant(&["mutants", "nonesuch"], "no broken store's name contains \"nonesuch\"; --broken lists them")]
 #[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite")]
 #[case::filter_matches_nothing(&["--filter", "nonesuch"], "no case's name contains \"nonesuch\"; --list shows them all")]
 #[case::bad_seed(&["--seed", "tomorrow"], "\"tomorrow\" is no seed")]
 #[case::negative_seed(&["--seed=-1"], "\"-1\" is no seed")]
 #[case::no_jobs(&["--jobs", "0"], "invalid value '0' for '--jobs <N>'")]
+#[case::bad_soak(&["--soak", "forever"], "\"forever\" is no duration")]
 #[case::unwritable_report(&["--store", "memory", "--filter", "a_missing_room_is_not_found", "--json", "/nonexistent/out.json"], "cannot write /nonexistent/out.json")]
 fn what_cannot_run_exits_with_2_and_says_why(#[case] arguments: &[&str], #[case] message: &str) {
     let output = conformance(arguments);
@@ -71,6 +73,25 @@ fn a_broken_store_exits_with_1_and_is_told_of_in_full() {
         assert!(failure.contains(part), "no {part:?} in {failure}");
     }
     assert!(stdout.lines().last().unwrap().starts_with("FAILED "), "{stdout}");
+}
+
+#[test]
+fn the_table_of_mutants_says_which_case_caught_which() {
+    let output = conformance(&["mutants", "folds_case", "answers_epoch_zero", "--seed", "42"]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    let row = stdout.lines().find(|line| line.contains("folds_case_in_room_ids")).unwrap();
+    assert!(row.contains("TYPE-1") && row.contains("ids::"), "{row}");
+    assert!(stdout.lines().last().unwrap().starts_with("CAUGHT 2 of 2 · seed 0x2a"), "{stdout}");
+}
+
+#[test]
+fn the_table_of_cases_says_which_mutants_each_catches() {
+    let output = conformance(&["mutants", "folds_case", "--cases", "--seed", "42"]);
+    let stdout = text(&output.stdout);
+    let row = stdout.lines().find(|line| line.contains("those_that_differ_only_in_case")).unwrap();
+    assert!(row.contains("folds_case_in_room_ids"), "{row}");
+    assert!(stdout.lines().last().unwrap().contains("of which catch none of 1"), "{stdout}");
 }
 
 #[test]
@@ -121,4 +142,34 @@ fn the_reports_for_machines_say_what_the_matrix_says() {
 
     let junit = std::fs::read_to_string(junit).unwrap();
     assert_eq!(junit.matches("<testcase ").count(), cases.len());
+}
+
+#[test]
+fn a_violation_is_saved_and_replays_from_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));
+    let found = command
+        .args(["--store", "lets_two_rekeys_win", "--filter", "rooms_members_and_keys_have"])
+        .env("MEMBERSHIP_HISTORIES", directory.path())
+        .output()
+        .unwrap();
+    let stdout = text(&found.stdout);
+    assert_eq!(found.status.code(), Some(1), "{stdout}");
+    let file = stdout.lines().find_map(|line| line.split_once("conformance replay ")).unwrap().1;
+
+    let again = conformance(&["replay", file]);
+    let stdout = text(&again.stdout);
+    assert_eq!(again.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("✗ no order explains this"), "{stdout}");
+}
+
+#[rstest]
+#[case::missing("/nonexistent/history.json", "cannot read /nonexistent/history.json")]
+#[case::another_file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "is no saved history")]
+fn what_cannot_be_replayed_is_refused(#[case] file: &str, #[case] message: &str) {
+    let output = conformance(&["replay", file]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("error: ") && stderr.contains(message), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }

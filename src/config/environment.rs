@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::str::FromStr;
 
 use crate::Error;
@@ -5,79 +6,101 @@ use crate::config::{Secret, StoreConfig};
 use crate::error::Invalid;
 
 impl StoreConfig {
-    /// Replaces what the environment names. `lookup` gives the value of a variable, if it is set.
+    /// Replaces what the environment names.
     pub(super) fn apply(
         &mut self,
-        lookup: impl Fn(&'static str) -> Option<String>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(), Error> {
-        let jetstream = &mut self.jetstream;
-        replace(&mut self.decentralized, "MEMBERSHIP_DECENTRALIZED", &lookup)?;
-        replace(&mut self.op_timeout_ms, "MEMBERSHIP_OP_TIMEOUT_MS", &lookup)?;
-        replace(&mut self.sqlite.path, "MEMBERSHIP_SQLITE_PATH", &lookup)?;
-        replace(&mut jetstream.prefix, "MEMBERSHIP_JETSTREAM_PREFIX", &lookup)?;
-        replace(&mut jetstream.replicas, "MEMBERSHIP_JETSTREAM_REPLICAS", &lookup)?;
-        if let Some(servers) = lookup("MEMBERSHIP_JETSTREAM_SERVERS") {
-            jetstream.servers = servers.split(',').map(|url| url.trim().to_owned()).collect();
-        }
-        set(&mut jetstream.user, "MEMBERSHIP_JETSTREAM_USER", &lookup)?;
-        set(&mut jetstream.credentials_file, "MEMBERSHIP_JETSTREAM_CREDENTIALS_FILE", &lookup)?;
-        set(&mut jetstream.tls_ca_file, "MEMBERSHIP_JETSTREAM_TLS_CA_FILE", &lookup)?;
-        set(&mut jetstream.tls_cert_file, "MEMBERSHIP_JETSTREAM_TLS_CERT_FILE", &lookup)?;
-        set(&mut jetstream.tls_key_file, "MEMBERSHIP_JETSTREAM_TLS_KEY_FILE", &lookup)?;
-        let bound = "MEMBERSHIP_JETSTREAM_BOUNDED_STALENESS_MS";
-        set(&mut jetstream.bounded_staleness_ms, bound, &lookup)?;
-        for (secret, name) in [
-            (&mut jetstream.password, "MEMBERSHIP_JETSTREAM_PASSWORD"),
-            (&mut jetstream.token, "MEMBERSHIP_JETSTREAM_TOKEN"),
-            (&mut jetstream.nkey_seed, "MEMBERSHIP_JETSTREAM_NKEY_SEED"),
-        ] {
-            if let Some(text) = lookup(name) {
-                *secret = Some(Secret::new(text));
+        for (name, value) in variables {
+            if let Some(setting) = name.to_str().and_then(|name| name.strip_prefix("MEMBERSHIP_")) {
+                self.set(setting, value)?;
             }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, setting: &str, value: OsString) -> Result<(), Error> {
+        let Self { decentralized, op_timeout_ms, sqlite, jetstream } = self;
+        let given = Given { setting, value };
+        match setting {
+            "DECENTRALIZED" => *decentralized = given.parsed("true or false")?,
+            "OP_TIMEOUT_MS" => *op_timeout_ms = given.parsed("a number of milliseconds")?,
+            "SQLITE_PATH" => sqlite.path = given.text()?.into(),
+            "JETSTREAM_SERVERS" => {
+                let urls = given.text()?;
+                jetstream.servers = urls.split(',').map(|url| url.trim().to_owned()).collect();
+            }
+            // No prefix is a prefix, too.
+            "JETSTREAM_PREFIX" => jetstream.prefix = given.any_text()?,
+            "JETSTREAM_REPLICAS" => jetstream.replicas = given.parsed("a number from 1 to 5")?,
+            "JETSTREAM_BOUNDED_STALENESS_MS" => {
+                jetstream.bounded_staleness_ms = Some(given.parsed("a number of milliseconds")?);
+            }
+            "JETSTREAM_USER" => jetstream.user = Some(given.text()?),
+            "JETSTREAM_PASSWORD" => jetstream.password = Some(Secret::new(given.text()?)),
+            "JETSTREAM_TOKEN" => jetstream.token = Some(Secret::new(given.text()?)),
+            "JETSTREAM_NKEY_SEED" => jetstream.nkey_seed = Some(Secret::new(given.text()?)),
+            "JETSTREAM_CREDENTIALS_FILE" => {
+                jetstream.credentials_file = Some(given.text()?.into());
+            }
+            "JETSTREAM_TLS_CA_FILE" => jetstream.tls_ca_file = Some(given.text()?.into()),
+            "JETSTREAM_TLS_CERT_FILE" => jetstream.tls_cert_file = Some(given.text()?.into()),
+            "JETSTREAM_TLS_KEY_FILE" => jetstream.tls_key_file = Some(given.text()?.into()),
+            // Something of ours that there is not is a slip; the rest is not ours to judge.
+            _ if setting.starts_with("JETSTREAM_") || setting.starts_with("SQLITE_") => {
+                return Err(given.wrong("is no setting there is; check its spelling, or unset it"));
+            }
+            _ => {}
         }
         Ok(())
     }
 }
 
-fn parse<T: FromStr>(name: &'static str, text: &str) -> Result<T, Error> {
-    text.parse().map_err(|_| {
-        let kind = std::any::type_name::<T>();
-        Invalid::new(name, format!("is {text:?}, which is no {kind}")).into()
-    })
+/// What a variable is set to. Values are shown only where they cannot be secrets.
+struct Given<'a> {
+    setting: &'a str,
+    value: OsString,
 }
 
-fn replace<T: FromStr>(
-    value: &mut T,
-    name: &'static str,
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<(), Error> {
-    if let Some(text) = lookup(name) {
-        *value = parse(name, &text)?;
+impl Given<'_> {
+    fn any_text(self) -> Result<String, Error> {
+        let Self { setting, value } = self;
+        value.into_string().map_err(|value| Given { setting, value }.wrong("is no UTF-8"))
     }
-    Ok(())
+
+    fn text(self) -> Result<String, Error> {
+        if self.value.is_empty() {
+            return Err(self.wrong("is set to nothing; unset it, or give it a value"));
+        }
+        self.any_text()
+    }
+
+    fn parsed<T: FromStr>(self, expected: &str) -> Result<T, Error> {
+        let setting = self.setting;
+        let text = self.text()?;
+        text.parse().map_err(|_| wrong(setting, &format!("is {text:?}; it takes {expected}")))
+    }
+
+    fn wrong(&self, problem: &str) -> Error {
+        wrong(self.setting, problem)
+    }
 }
 
-fn set<T: FromStr>(
-    value: &mut Option<T>,
-    name: &'static str,
-    lookup: &impl Fn(&'static str) -> Option<String>,
-) -> Result<(), Error> {
-    if let Some(text) = lookup(name) {
-        *value = Some(parse(name, &text)?);
-    }
-    Ok(())
+fn wrong(setting: &str, problem: &str) -> Error {
+    Invalid::new("environment", format!("MEMBERSHIP_{setting} {problem}")).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use rstest::rstest;
+
     use super::*;
 
     fn applied(variables: &[(&str, &str)]) -> Result<StoreConfig, Error> {
         let mut config = StoreConfig::default();
-        let find = |name: &str| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
-        };
-        config.apply(find)?;
+        config.apply(variables.iter().map(|(name, value)| (name.into(), value.into())))?;
         Ok(config)
     }
 
@@ -85,22 +108,73 @@ mod tests {
     fn variables_replace_what_was_there() {
         let config = applied(&[
             ("MEMBERSHIP_DECENTRALIZED", "true"),
+            ("MEMBERSHIP_OP_TIMEOUT_MS", "700"),
+            ("MEMBERSHIP_SQLITE_PATH", "/m.db"),
             ("MEMBERSHIP_JETSTREAM_SERVERS", "nats://a, nats://b"),
+            ("MEMBERSHIP_JETSTREAM_PREFIX", ""),
             ("MEMBERSHIP_JETSTREAM_REPLICAS", "2"),
+            ("MEMBERSHIP_JETSTREAM_USER", "u"),
+            ("MEMBERSHIP_JETSTREAM_PASSWORD", "p"),
             ("MEMBERSHIP_JETSTREAM_TOKEN", "t"),
+            ("MEMBERSHIP_JETSTREAM_NKEY_SEED", "s"),
+            ("MEMBERSHIP_JETSTREAM_CREDENTIALS_FILE", "c"),
+            ("MEMBERSHIP_JETSTREAM_TLS_CA_FILE", "ca"),
+            ("MEMBERSHIP_JETSTREAM_TLS_CERT_FILE", "cert"),
+            ("MEMBERSHIP_JETSTREAM_TLS_KEY_FILE", "key"),
             ("MEMBERSHIP_JETSTREAM_BOUNDED_STALENESS_MS", "500"),
         ])
         .unwrap();
-        assert!(config.decentralized);
-        assert_eq!(config.jetstream.servers, ["nats://a", "nats://b"]);
-        assert_eq!(config.jetstream.replicas, 2);
-        assert_eq!(config.jetstream.token, Some(Secret::new("t")));
-        assert_eq!(config.jetstream.bounded_staleness_ms, Some(500));
+        let text = r#"
+            decentralized = true
+            op_timeout_ms = 700
+            sqlite.path = "/m.db"
+            [jetstream]
+            servers = ["nats://a", "nats://b"]
+            prefix = ""
+            replicas = 2
+            user = "u"
+            password = "p"
+            token = "t"
+            nkey_seed = "s"
+            credentials_file = "c"
+            tls_ca_file = "ca"
+            tls_cert_file = "cert"
+            tls_key_file = "key"
+            bounded_staleness_ms = 500
+        "#;
+        assert_eq!(config, StoreConfig::from_toml(text).unwrap());
+    }
+
+    #[rstest]
+    #[case::no_bool("DECENTRALIZED", "yes", "is \"yes\"; it takes true or false")]
+    #[case::no_number("OP_TIMEOUT_MS", "5s", "is \"5s\"; it takes a number of milliseconds")]
+    #[case::too_many("JETSTREAM_REPLICAS", "300", "is \"300\"; it takes a number from 1 to 5")]
+    #[case::empty("DECENTRALIZED", "", "is set to nothing; unset it, or give it a value")]
+    #[case::no_path("SQLITE_PATH", "", "is set to nothing; unset it, or give it a value")]
+    #[case::no_server("JETSTREAM_SERVERS", "", "is set to nothing; unset it, or give it a value")]
+    #[case::no_secret("JETSTREAM_TOKEN", "", "is set to nothing; unset it, or give it a value")]
+    #[case::slip(
+        "JETSTREAM_SERVER",
+        "a",
+        "is no setting there is; check its spelling, or unset it"
+    )]
+    #[case::slip_too("SQLITE_FILE", "a", "is no setting there is; check its spelling, or unset it")]
+    fn a_wrong_variable_is_named(#[case] name: &str, #[case] value: &str, #[case] problem: &str) {
+        let name = format!("MEMBERSHIP_{name}");
+        let error = applied(&[(&name, value)]).unwrap_err().to_string();
+        assert_eq!(error, format!("invalid environment: {name} {problem}"));
     }
 
     #[test]
-    fn a_wrong_variable_is_named() {
-        let error = applied(&[("MEMBERSHIP_DECENTRALIZED", "yes")]).unwrap_err().to_string();
-        assert_eq!(error, "invalid MEMBERSHIP_DECENTRALIZED: is \"yes\", which is no bool");
+    fn what_is_no_text_is_not_taken_for_unset() {
+        let variable = ("MEMBERSHIP_JETSTREAM_TOKEN".into(), OsString::from_vec(vec![0xff]));
+        let error = StoreConfig::default().apply([variable]).unwrap_err().to_string();
+        assert_eq!(error, "invalid environment: MEMBERSHIP_JETSTREAM_TOKEN is no UTF-8");
+    }
+
+    #[test]
+    fn what_others_set_is_theirs() {
+        let theirs = [("MEMBERSHIP_SEED", "1"), ("PATH", ""), ("MEMBERSHIP_NATS_URL", "")];
+        assert_eq!(applied(&theirs), Ok(StoreConfig::default()));
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, View, put};
+use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::Put;
 use crate::jetstream::key::{self, Incarnation};
 use crate::jetstream::record::{Fence, IndexRecord, MemberRecord};
@@ -145,7 +146,8 @@ impl Core {
                 Ok(_) if taken.contains(&addition.new.endpoint) => later.push(addition),
                 Ok(member) => {
                     taken.insert(addition.new.endpoint.clone());
-                    planned.push(Planned { addition, member, id: key::fresh()? });
+                    let id = self.fresh_unless(JetStreamDefect::ReusesMemberships)?;
+                    planned.push(Planned { addition, member, id });
                 }
             }
         }
@@ -192,13 +194,14 @@ impl Core {
     ) -> Result<bool, Error> {
         let incarnation = &view.incarnation;
         let mut head = view.head.next(&key::fresh()?);
-        let (mut index, mut keys, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut index, mut counters) = (Vec::new(), Vec::new());
+        let (mut keys, mut members) = (Vec::new(), Vec::new());
         for Planned { addition, member, id } in planned {
             let endpoint = &member.endpoint;
             let epoch = member.joined_epoch.get();
             let fence = IndexRecord { fence: Fence::Head(view.revision), epoch };
             index.push(put(Bucket::RoomsByMember, incarnation.index(endpoint, id), &fence)?);
-            index.push(put(Bucket::RoomsByMember, key::index_count(endpoint), id)?);
+            counters.push(put(Bucket::RoomsByMember, key::index_count(endpoint), id)?);
             if let Some((epoch, ciphertext)) = &addition.new.key {
                 let key = incarnation.sealed(endpoint, *epoch, id);
                 let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
@@ -212,13 +215,19 @@ impl Core {
             }
             members.push(put(Bucket::Members, key, &MemberRecord::new(id.clone(), member))?);
         }
+        let change = Change { view, head, puts: members };
+        if self.is(JetStreamDefect::IndexesAfterTheCommit) {
+            self.gateway.publish_all(Bucket::RoomKeys, keys, by).await?;
+            let made = self.commit(change, by).await?;
+            self.publish_index(index, counters, by).await?;
+            return Ok(made);
+        }
         future::try_join(
-            self.gateway.publish_all(Bucket::RoomsByMember, index, by),
+            self.publish_index(index, counters, by),
             self.gateway.publish_all(Bucket::RoomKeys, keys, by),
         )
         .await?;
-        let write = head.last_write().to_owned();
-        self.commit(Change { view, write: &write, head, puts: members }, by).await
+        self.commit(change, by).await
     }
 }
 

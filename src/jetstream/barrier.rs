@@ -19,6 +19,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::jetstream::counters::Counters;
+use crate::jetstream::defect::JetStreamDefect;
+use crate::mutation::Mutation;
 
 /// Barriers of one bucket under way at once, as long as they are answered.
 const YOUNG: usize = 4;
@@ -42,6 +45,8 @@ struct Shared {
     /// A std lock: held for a moment, never across an await.
     next: Mutex<Next>,
     wanted: Notify,
+    counters: Counters,
+    mutation: Mutation<JetStreamDefect>,
 }
 
 #[derive(Default)]
@@ -97,8 +102,14 @@ fn gone() -> Error {
 
 impl Barriers {
     /// Barriers that are sent by `send`, each with `op_timeout` to succeed.
-    pub(super) fn new(send: Sender, op_timeout: Duration) -> Self {
-        let shared = Arc::new(Shared { next: Mutex::default(), wanted: Notify::new() });
+    pub(super) fn new(
+        send: Sender,
+        op_timeout: Duration,
+        counters: Counters,
+        mutation: Mutation<JetStreamDefect>,
+    ) -> Self {
+        let next = Mutex::default();
+        let shared = Arc::new(Shared { next, wanted: Notify::new(), counters, mutation });
         let task = tokio::spawn(Arc::clone(&shared).run(send)).abort_handle();
         Self { shared, op_timeout, task }
     }
@@ -117,11 +128,16 @@ impl Barriers {
         };
         round.outcome().await
     }
+
+    /// Sends none any more: whoever waits for one fails.
+    pub(super) fn end(&self) {
+        self.task.abort();
+    }
 }
 
 impl Drop for Barriers {
     fn drop(&mut self) {
-        self.task.abort();
+        self.end();
     }
 }
 
@@ -144,11 +160,12 @@ impl Shared {
     }
 
     async fn run(self: Arc<Self>, send: Sender) {
-        let _abandoned = Abandoned(&self);
+        let shared = &*self;
+        let _abandoned = Abandoned(shared);
         let mut under_way = FuturesUnordered::new();
         // When each of those under way was sent, the oldest first.
         let mut sent_at: Vec<Instant> = Vec::new();
-        let mut wanted = false;
+        let (mut wanted, mut told) = (false, false);
         loop {
             let now = Instant::now();
             let young = sent_at.len().checked_sub(YOUNG).and_then(|n| sent_at.get(n));
@@ -160,25 +177,34 @@ impl Shared {
             if wanted && free.is_some_and(|free| free <= now) {
                 // Whoever is ready to ask now is served by this one.
                 tokio::task::yield_now().await;
-                wanted = false;
+                (wanted, told) = (false, false);
                 let Some(round) = self.next().round.take() else { continue };
+                if self.mutation.is(JetStreamDefect::JoinsBarriersUnderWay) {
+                    self.next().round = Some(Arc::clone(&round));
+                }
                 let (barrier, told, at) = (send(round.by), Told(round), Instant::now());
                 sent_at.push(at);
                 under_way.push(async move {
                     told.0.tell(barrier.await);
+                    shared.next().round.take_if(|next| Arc::ptr_eq(next, &told.0));
                     at
                 });
                 continue;
             }
+            if wanted && !told {
+                told = true;
+                self.counters.barrier_waits();
+            }
             let late = self.next().round.as_ref().map(|round| round.by);
             let wake = late.map(|late| free.map_or(late, |free| free.min(late)));
             tokio::select! {
+                biased;
+                () = self.wanted.notified() => wanted = true,
                 Some(done) = under_way.next(), if !under_way.is_empty() => {
                     if let Some(n) = sent_at.iter().position(|at| *at == done) {
                         sent_at.remove(n);
                     }
                 }
-                () = self.wanted.notified() => wanted = true,
                 () = tokio::time::sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
                     if late.is_some_and(|late| late <= Instant::now())
                         && let Some(round) = self.next().round.take()
@@ -214,7 +240,9 @@ mod tests {
                 Ok(number)
             })
         });
-        (Arc::new(Barriers::new(sender, Duration::from_secs(5))), sent, permits)
+        let barriers =
+            Barriers::new(sender, Duration::from_secs(5), Counters::default(), Mutation::NONE);
+        (Arc::new(barriers), sent, permits)
     }
 
     async fn until(sent: &AtomicU64, number: u64) {
@@ -273,7 +301,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_leaves_nobody_waiting() {
         let send: Sender = Box::new(|_| Box::pin(async { panic!("as the test wants it") }));
-        let barriers = Barriers::new(send, Duration::from_secs(5));
+        let barriers =
+            Barriers::new(send, Duration::from_secs(5), Counters::default(), Mutation::NONE);
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
     }

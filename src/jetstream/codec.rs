@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use crc::{CRC_64_XZ, Crc, Table};
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,21 +18,23 @@ pub(super) const FORMAT_VERSION: u32 = 1;
 const CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
 const HEAD: usize = "1:0123456789abcdef:".len();
 
-fn checksum(bucket: Bucket, key: &str, payload: &[u8]) -> String {
+fn checksum(bucket: Bucket, key: &str, payload: &[u8]) -> [u8; 16] {
     let mut digest = CRC.digest();
     digest.update(bucket.name().as_bytes());
     digest.update(b"\0");
     digest.update(key.as_bytes());
     digest.update(b"\0");
     digest.update(payload);
-    format!("{:016x}", digest.finalize())
+    let mut hex = [0; 16];
+    HEXLOWER.encode_mut(&digest.finalize().to_be_bytes(), &mut hex);
+    hex
 }
 
 /// Raw bytes, sealed to the bucket and key they are for.
 pub(super) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> Bytes {
     let mut value = Vec::with_capacity(HEAD + payload.len());
     value.extend_from_slice(b"1:");
-    value.extend_from_slice(checksum(bucket, key, payload).as_bytes());
+    value.extend_from_slice(&checksum(bucket, key, payload));
     value.push(b':');
     value.extend_from_slice(payload);
     Bytes::from(value)
@@ -50,7 +53,7 @@ pub(super) fn open<'a>(bucket: Bucket, key: &str, value: &'a [u8]) -> Result<&'a
         return corrupt("the value is of no version this program knows");
     }
     let expected = checksum(bucket, key, payload);
-    if sum.strip_suffix(b":") != Some(expected.as_bytes()) {
+    if sum.strip_suffix(b":") != Some(&expected[..]) {
         return corrupt("the checksum is wrong: the value was changed by hand or damaged");
     }
     Ok(payload)

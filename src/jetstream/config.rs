@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Invalid};
+use crate::jetstream::counters::Counters;
 
 /// How to reach the servers of a [`JetStreamStore`](crate::JetStreamStore), and how it behaves.
 ///
@@ -34,11 +35,13 @@ pub struct JetStreamConfig {
     /// How many servers keep each bucket, 1 to 5, when the buckets are made. Buckets that exist
     /// keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
     pub replicas: u8,
-    /// How long a call may take: at least 50 ms. Rekey, delete and `set_replicas` may take ten
+    /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).
     pub op_timeout: Duration,
     /// How fresh a decision is.
     pub read_mode: ReadMode,
+    /// Counts what its clients go through.
+    pub counters: Counters,
 }
 
 /// Who a store is to its servers.
@@ -98,7 +101,7 @@ pub enum ReadMode {
     /// without contact for that long every decision is a denial (clause AUTH-4). All other calls
     /// are as fresh as ever.
     BoundedStaleness {
-        /// At least 10 ms.
+        /// 10 ms to an hour.
         bound: Duration,
     },
 }
@@ -108,6 +111,8 @@ impl JetStreamConfig {
     pub const MAX_PREFIX_BYTES: usize = 32;
     /// The shortest `op_timeout`.
     pub const MIN_OP_TIMEOUT: Duration = Duration::from_millis(50);
+    /// The longest `op_timeout`, and the longest bound of [`ReadMode::BoundedStaleness`].
+    pub const MAX_OP_TIMEOUT: Duration = Duration::from_hours(1);
 
     /// One replica, no credentials, no prefix, linearizable reads, 5 s.
     pub fn new<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Self {
@@ -119,6 +124,7 @@ impl JetStreamConfig {
             replicas: 1,
             op_timeout: Duration::from_secs(5),
             read_mode: ReadMode::Linearizable,
+            counters: Counters::default(),
         }
     }
 
@@ -138,13 +144,16 @@ impl JetStreamConfig {
             return refuse("prefix", problem);
         }
         check_replicas(self.replicas)?;
-        if self.op_timeout < Self::MIN_OP_TIMEOUT {
-            let problem = format!("is {:?}; at least 50 ms are needed", self.op_timeout);
+        let allowed = Self::MIN_OP_TIMEOUT..=Self::MAX_OP_TIMEOUT;
+        if !allowed.contains(&self.op_timeout) {
+            let problem = format!("is {:?}; 50 ms to an hour are allowed", self.op_timeout);
             return refuse("op_timeout", problem);
         }
+        let allowed = Duration::from_millis(10)..=Self::MAX_OP_TIMEOUT;
         match self.read_mode {
-            ReadMode::BoundedStaleness { bound } if bound < Duration::from_millis(10) => {
-                refuse("read_mode", format!("has a bound of {bound:?}; at least 10 ms are needed"))
+            ReadMode::BoundedStaleness { bound } if !allowed.contains(&bound) => {
+                let problem = format!("has a bound of {bound:?}; 10 ms to an hour are allowed");
+                refuse("read_mode", problem)
             }
             _ => Ok(()),
         }
@@ -195,11 +204,15 @@ mod tests {
     #[case::six(config(|c| c.replicas = 6), "invalid replicas: is 6; 1 to 5 are allowed")]
     #[case::hasty(
         config(|c| c.op_timeout = Duration::from_millis(49)),
-        "invalid op_timeout: is 49ms; at least 50 ms are needed"
+        "invalid op_timeout: is 49ms; 50 ms to an hour are allowed"
+    )]
+    #[case::endless(
+        config(|c| c.op_timeout = Duration::MAX),
+        "invalid op_timeout: is 18446744073709551615.999999999s; 50 ms to an hour are allowed"
     )]
     #[case::bound(
         config(|c| c.read_mode = ReadMode::BoundedStaleness { bound: Duration::from_millis(9) }),
-        "invalid read_mode: has a bound of 9ms; at least 10 ms are needed"
+        "invalid read_mode: has a bound of 9ms; 10 ms to an hour are allowed"
     )]
     fn limits(#[case] outcome: String, #[case] expected: &str) {
         assert_eq!(outcome, expected);

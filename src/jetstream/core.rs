@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future;
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 
 use crate::error::Record;
@@ -13,19 +13,25 @@ use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::Barriers;
 use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
+use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
-use crate::jetstream::gateway::{Entry, Gateway, Pause, Put, ReadError, Snapshot, WriteError};
+use crate::jetstream::gateway::{
+    Entry, Gateway, Pause, Put, ReadError, Snapshot, WINDOW, WriteError,
+};
 use crate::jetstream::key::{Incarnation, Parts};
-use crate::jetstream::record::{Fate, Head, MemberGone, MemberRecord, RoomGone, RoomRecord};
+use crate::jetstream::record::{
+    Changes, Fate, Head, MemberGone, MemberRecord, RoomGone, RoomRecord,
+};
 use crate::jetstream::replica::Replica;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
 use crate::jetstream::{codec, key};
+use crate::mutation::Mutation;
 use crate::{EndpointId, Error, Member, RoomId};
 
 /// The parts that the calls share.
 pub(super) struct Core {
-    pub(super) gateway: Arc<dyn Gateway>,
+    pub(super) gateway: Arc<Gateway>,
     pub(super) barriers: PerBucket<Barriers>,
     pub(super) users: Arc<Replica>,
     pub(super) chores: Chores,
@@ -34,6 +40,7 @@ pub(super) struct Core {
     pub(super) epochs: Epochs,
     pub(super) waiting: Waiting,
     pub(super) op_timeout: Duration,
+    pub(super) mutation: Mutation<JetStreamDefect>,
 }
 
 /// What a room id stands for.
@@ -48,6 +55,15 @@ impl Occupant {
     pub(super) fn revision(&self) -> u64 {
         match self {
             Self::Nobody(revision, _) | Self::Room(_, revision) => *revision,
+        }
+    }
+
+    /// What was done to the id, so far.
+    pub(super) fn changes(&self) -> Changes {
+        match self {
+            Self::Nobody(_, None) => Changes::default(),
+            Self::Nobody(_, Some(gone)) => gone.changes.clone(),
+            Self::Room(record, _) => record.changes.clone(),
         }
     }
 }
@@ -135,16 +151,32 @@ pub(super) fn no_member(room: &RoomId, endpoint: &EndpointId) -> Error {
 /// A change to an incarnation, planned on a view of it.
 pub(super) struct Change<'a> {
     pub(super) view: &'a View,
-    /// The id of the change, new for this plan.
-    pub(super) write: &'a str,
     pub(super) head: Head,
     /// What is written with the head.
     pub(super) puts: Vec<Put>,
 }
 
 impl Core {
+    /// Whether it is broken in this way, for the suite to catch.
+    pub(super) fn is(&self, defect: JetStreamDefect) -> bool {
+        self.mutation.is(defect)
+    }
+
+    /// A new id; always the same one where that is what is wrong.
+    pub(super) fn fresh_unless(&self, defect: JetStreamDefect) -> Result<String, Error> {
+        if self.is(defect) { Ok("same".to_owned()) } else { key::fresh() }
+    }
+
     /// The sequence of a barrier that began after this call did.
     pub(super) async fn barrier(&self, bucket: Bucket) -> Result<u64, Error> {
+        if self.is(JetStreamDefect::NoBarrier)
+            || (self.is(JetStreamDefect::NoBarrierForUsers) && bucket == Bucket::Users)
+        {
+            return Ok(0);
+        }
+        if self.is(JetStreamDefect::AnotherBucketsBarrier) && bucket == Bucket::Members {
+            return self.barriers.get(Bucket::Rooms).pass().await;
+        }
         self.barriers.get(bucket).pass().await
     }
 
@@ -155,6 +187,10 @@ impl Core {
         filters: &[String],
         by: Instant,
     ) -> Result<Snapshot, ReadError> {
+        if self.is(JetStreamDefect::BarrierAfterTheRead) {
+            let snapshot = self.gateway.read(bucket, filters, 0, by).await?;
+            return self.barrier(bucket).await.map(|_| snapshot).map_err(ReadError::Failed);
+        }
         let sequence = self.barrier(bucket).await.map_err(ReadError::Failed)?;
         self.gateway.read(bucket, filters, sequence, by).await
     }
@@ -167,6 +203,62 @@ impl Core {
         by: Instant,
     ) -> Result<Snapshot, Error> {
         self.read(bucket, filters, by).await.map_err(|error| few(bucket, error))
+    }
+
+    /// Stores messages under keys that nobody else writes before these are there, many at once, in
+    /// any order. A copy that comes late, after the key was written again, is refused.
+    pub(super) async fn publish_first(
+        &self,
+        bucket: Bucket,
+        puts: Vec<Put>,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let first = |put: Put| async move {
+            let mut pause = Pause::new(by);
+            loop {
+                let error = match self.gateway.publish(bucket, put.clone().expecting(0), by).await {
+                    Ok(_) => return Ok(()),
+                    Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
+                    Err(WriteError::Refused) => {
+                        // By an earlier copy of it: one that is there, or one that a former leader
+                        // took and that will never be.
+                        let key = std::slice::from_ref(&put.key);
+                        if self.is(JetStreamDefect::BelievesRefusedFirsts) {
+                            return Ok(());
+                        }
+                        if self.read_few(bucket, key, by).await?.find(&put.key).is_some() {
+                            return Ok(());
+                        }
+                        Error::Timeout
+                    }
+                };
+                pause.after(error).await?;
+            }
+        };
+        let all = stream::iter(puts.into_iter().map(first)).buffer_unordered(WINDOW);
+        all.try_for_each(future::ok).await
+    }
+
+    /// Stores entries of the index, and the counters of the endpoints they are for, so that no
+    /// counter stands before an entry: whoever sees an old entry missing would take the counter
+    /// that announces it for the one before.
+    pub(super) async fn publish_index(
+        &self,
+        entries: Vec<Put>,
+        counters: Vec<Put>,
+        by: Instant,
+    ) -> Result<(), Error> {
+        // Sent at once, for in that order they mostly arrive.
+        let (stored, counted) = future::try_join(
+            self.gateway.publish_all(Bucket::RoomsByMember, entries, by),
+            self.gateway.publish_all(Bucket::RoomsByMember, counters.clone(), by),
+        )
+        .await?;
+        let counted_first = counted.iter().min() < stored.iter().max();
+        if counted_first && !self.is(JetStreamDefect::CountsFirst) {
+            self.gateway.publish_all(Bucket::RoomsByMember, counters, by).await?;
+        }
+        Ok(())
     }
 
     /// What a room id stands for.
@@ -269,12 +361,16 @@ impl Core {
     /// Makes a change happen, in one atomic batch, if nothing else happened to the incarnation
     /// since the view. `false`: it did not and will not happen.
     pub(super) async fn commit(&self, change: Change<'_>, by: Instant) -> Result<bool, Error> {
-        let Change { view, write, head, mut puts } = change;
-        let version = head.version;
+        let Change { view, head, mut puts } = change;
+        let planned = head.changes.clone();
         let key = view.incarnation.head();
         // The head comes last: were a batch ever seen in part, what is not yet counted would be
         // corrupt rather than believed.
-        puts.push(put(Bucket::Members, key.clone(), &head)?.expecting(view.revision));
+        let mut put = put(Bucket::Members, key.clone(), &head)?;
+        if !self.is(JetStreamDefect::ExpectsNothing) {
+            put = put.expecting(view.revision);
+        }
+        puts.push(put);
         let mut doubt = false;
         let mut pause = Pause::new(by);
         loop {
@@ -285,25 +381,34 @@ impl Core {
             };
             let error = match sent {
                 Ok(_) => return Ok(true),
-                Err(WriteError::Refused) if !doubt => return Ok(false),
                 Err(WriteError::Failed(error)) if !doubt => return Err(error),
+                Err(WriteError::Refused) if doubt && self.is(JetStreamDefect::RepeatsInDoubt) => {
+                    return Ok(false);
+                }
                 Err(WriteError::Refused) => Error::Timeout,
-                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => error,
+                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
+                    doubt = true;
+                    error
+                }
             };
-            doubt = true;
+            if doubt && self.is(JetStreamDefect::RepeatsInDoubt) {
+                pause.after(error).await.map_err(in_doubt)?;
+                continue;
+            }
+            // A refusal proves nothing: it may be a former leader's, or that of a second copy.
             let filters = [key.clone()];
             let now = self.read_few(Bucket::Members, &filters, by).await;
-            match now.map_err(in_doubt)?.find(&key).map(head_record).transpose()? {
-                Some(now) => match now.fate(version, write) {
-                    Fate::Done => return Ok(true),
-                    Fate::Lost => return Ok(false),
-                    Fate::Open => {}
-                    Fate::Unknown => return Err(Error::Timeout),
-                },
-                // The room was deleted meanwhile, after this or without it.
-                None => return Err(Error::Timeout),
+            let now = if doubt { now.map_err(in_doubt)? } else { now? };
+            let now = now.find(&key).map(head_record).transpose()?;
+            match now.map(|now| now.changes.fate_of(&planned)) {
+                Some(Fate::Done) => return Ok(true),
+                Some(Fate::Open) => {}
+                // Too long ago to tell, or gone with the room.
+                Some(Fate::Unknown) | None if doubt => return Err(Error::Timeout),
+                Some(Fate::Lost | Fate::Unknown) | None => return Ok(false),
             }
-            pause.after(error).await.map_err(in_doubt)?;
+            let paused = pause.after(error).await;
+            paused.map_err(|error| if doubt { in_doubt(error) } else { error })?;
         }
     }
 

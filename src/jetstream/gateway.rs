@@ -1,28 +1,32 @@
-//! All traffic of the store to its buckets, as one narrow trait.
+//! All traffic of the store to its buckets, through one narrow gate.
 //!
-//! What crosses it is ours: keys, values, sequences, errors. Driver types, subjects, headers and
-//! wire formats stay on the far side, and so do deadlines of single exchanges, retries that are
-//! always safe, and the mapping of the server's errors.
+//! [`Gateway`] is what the store calls: it knows what is tried again, and until when. Below it is
+//! the trait [`Servers`]: one exchange with the servers a call. What crosses that is ours: keys,
+//! values, sequences, errors. Driver types, subjects, headers and wire formats stay on its far
+//! side, and so does the mapping of the server's errors; a simulation of servers stands there, too.
 
 mod api;
 mod connect;
+mod consumer;
 mod feed;
 mod mux;
 mod nats;
+mod rotation;
+mod tries;
 mod wire;
-
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
 
+#[cfg(feature = "testing")]
+pub(super) use api::BucketStatus;
 pub(super) use api::{BucketState, Settings};
-pub(super) use nats::{NatsGateway, Pause};
+pub(super) use nats::NatsServers;
+pub(super) use tries::{Gateway, Pause, WINDOW};
 
 /// One message to be stored under a key.
 #[derive(Clone, Debug)]
@@ -59,7 +63,7 @@ pub(super) struct Entry {
 }
 
 /// A read that proved to be fresh enough: one state of the bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     /// Everything that was asked for and is there, in no particular order. What is not here was
     /// not there.
@@ -96,35 +100,81 @@ pub(super) enum ReadError {
 pub(super) trait FeedSink: Send + Sync + 'static {
     /// The copy begins anew: everything so far may be wrong.
     fn reset(&self);
-    /// The next message in the bucket's order; nothing was left out since the last.
-    fn entry(&self, entry: Entry);
-    /// The sequence of the last entry, 0 after a reset.
+    /// The next message in the bucket's order. Of what came since the last only that is left out
+    /// which was replaced before it could be sent, by something that is to come: where there is
+    /// `more`, what the copy has may therefore be a state that the bucket was never in.
+    fn entry(&self, entry: Entry, more: bool);
+    /// The sequence up to which the copy has everything, 0 after a reset.
     fn position(&self) -> u64;
 }
 
-#[async_trait]
-pub(super) trait Gateway: Send + Sync + 'static {
-    /// Stores one message, and returns its sequence once a quorum has it. Without an expectation
-    /// it is repeated until it is acknowledged: the keys of such messages are written by nobody
-    /// else, or their content does not matter.
-    async fn publish(&self, bucket: Bucket, put: Put, by: Instant) -> Result<u64, WriteError>;
+/// What came of one try to store something.
+#[derive(Debug)]
+pub(super) enum Ack {
+    /// A quorum has it; the sequence of the last message of it.
+    Stored(u64),
+    /// Nothing of it is stored or ever will be, and it is safe and useful to send it again.
+    Again(Error),
+    Not(WriteError),
+}
 
-    /// Stores many messages without an expectation, many at once, in any order.
-    async fn publish_all(&self, bucket: Bucket, puts: Vec<Put>, by: Instant) -> Result<(), Error>;
+/// What came of one try to read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// What some replica has; whether that is fresh, `up_to` must tell.
+    State {
+        /// The sequence of the last message the replica has.
+        up_to: u64,
+        entries: Vec<Entry>,
+    },
+    /// The filters match more than one answer may hold.
+    TooMany,
+    /// There was no answer, or none that says anything.
+    Again(Error),
+    Not(Error),
+}
+
+/// What came of one try to have something done, or to learn something.
+#[derive(Debug)]
+pub(super) enum Reply<T> {
+    Done(T),
+    /// It may help to ask again, and does no harm.
+    Again(Error),
+    Not(Error),
+}
+
+/// What a consumer of a bucket sends.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// A message, the `count`-th of this consumer; whether `more` waited behind it.
+    Entry { count: u64, entry: Entry, more: bool },
+    /// There is nothing to send; so many messages were sent until now, where it says so.
+    Idle { count: Option<u64> },
+}
+
+/// A consumer of a bucket, as seen by who listens.
+#[async_trait]
+pub(super) trait Deliveries: Send {
+    /// The next delivery; `None` when something went wrong that another consumer may not meet.
+    async fn next(&mut self) -> Option<Delivery>;
+
+    /// Says that nobody listens any more.
+    async fn end(&mut self);
+}
+
+/// The servers that keep the buckets: one exchange a call, answered by `by` or not at all.
+#[async_trait]
+pub(super) trait Servers: Send + Sync + 'static {
+    /// Stores one message.
+    async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack;
 
     /// Stores up to [`MAX_BATCH`] messages, all or none of them, seen by all readers at one
-    /// moment. Returns the sequence of the last.
-    async fn batch(&self, bucket: Bucket, puts: Vec<Put>, by: Instant) -> Result<u64, WriteError>;
+    /// moment.
+    async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack;
 
-    /// The newest message of every key that a filter matches, from a state of the bucket that
-    /// has everything up to the sequence `at_least`.
-    async fn read(
-        &self,
-        bucket: Bucket,
-        filters: &[String],
-        at_least: u64,
-        by: Instant,
-    ) -> Result<Snapshot, ReadError>;
+    /// The newest message of every key that a filter matches, of one state of the bucket that
+    /// some replica is in. The barrier's key is never among them.
+    async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading;
 
     /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.
     async fn purge(
@@ -133,20 +183,20 @@ pub(super) trait Gateway: Send + Sync + 'static {
         filter: &str,
         up_to: Option<u64>,
         by: Instant,
-    ) -> Result<(), Error>;
-
-    /// Keeps `sink` in step with the bucket, from now until the gateway is shut.
-    /// Returns what to notify to have the copy begin to listen anew.
-    fn feed(&self, bucket: Bucket, sink: Arc<dyn FeedSink>) -> Arc<Notify>;
+    ) -> Reply<()>;
 
     /// The bucket's settings and replicas, `None` where there is no such bucket.
-    async fn bucket(&self, bucket: Bucket, by: Instant) -> Result<Option<BucketState>, Error>;
+    async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>>;
 
     /// Makes the bucket, if nobody else just did.
-    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Result<(), Error>;
+    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()>;
 
-    /// Has the bucket kept by so many servers.
-    async fn set_replicas(&self, bucket: Bucket, replicas: u8, by: Instant) -> Result<(), Error>;
+    /// Gives the bucket these settings.
+    async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()>;
+
+    /// A consumer of the bucket's messages above the sequence `after`, in their order, and of all
+    /// that come.
+    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>>;
 
     /// Sends what is still to be sent, as far as that is possible until then, and lets go of the
     /// connection.

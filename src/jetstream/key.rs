@@ -58,9 +58,17 @@ pub(super) fn id(text: &str) -> Option<String> {
 /// A new id that nobody else has or will have: 80 random bits.
 pub(super) fn fresh() -> Result<String, Error> {
     let mut bytes = [0_u8; 10];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::unavailable(format!("no random numbers to be had: {error}")))?;
+    fill(&mut bytes)?;
     Ok(BASE32HEX_NOPAD.encode(&bytes).to_ascii_lowercase())
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), Error> {
+    #[cfg(feature = "testing")]
+    if crate::jetstream::testing::seeded(bytes) {
+        return Ok(());
+    }
+    getrandom::fill(bytes)
+        .map_err(|error| Error::unavailable(format!("no random numbers to be had: {error}")))
 }
 
 /// Two hex digits by which a large listing is read in 16 or 256 parts, each small enough for one
@@ -88,8 +96,8 @@ impl Parts {
     /// Enough parts for so many records, with room to spare below the 1,024 of one request.
     pub(super) fn for_count(count: u64) -> Self {
         match count {
-            0..=990 => Self::One,
-            991..=12_000 => Self::Sixteen,
+            0..=1_010 => Self::One,
+            1_011..=12_000 => Self::Sixteen,
             _ => Self::Many,
         }
     }

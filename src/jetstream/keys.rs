@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
-use crate::jetstream::gateway::{MAX_BATCH, Put, ReadError};
+use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::gateway::{MAX_BATCH, Put, ReadError, Snapshot};
 use crate::jetstream::key::{self, Incarnation};
 use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
 use crate::jetstream::{codec, sweep};
@@ -44,14 +45,10 @@ impl Core {
             // Asked for by its epoch while it is being found out which one it is.
             let guess = epoch.or_else(|| self.epochs.guess(room));
             let early = async {
-                let sequence = self.barrier(Bucket::RoomKeys).await?;
-                let Some(guess) = guess else { return Ok((sequence, None)) };
-                let filter = [Incarnation::any(room).sealed(endpoint, guess, "*")];
-                let early = self.gateway.read(Bucket::RoomKeys, &filter, sequence, by).await;
-                early.map(|early| (sequence, Some(early))).map_err(few_keys)
+                let Some(guess) = guess else { return Ok(Snapshot::default()) };
+                self.written(&Incarnation::any(room).sealed(endpoint, guess, "*"), by).await
             };
-            let (view, (sequence, early)) =
-                future::try_join(self.view(room, wanted, by), early).await?;
+            let (view, early) = future::try_join(self.view(room, wanted, by), early).await?;
             if epoch.is_none() {
                 self.epochs.saw(room, view.head.epoch(room)?);
             }
@@ -65,14 +62,13 @@ impl Core {
                     return Err(own.unwrap_or(error));
                 }
             };
-            let snapshot = match early {
-                Some(early) if early.find(&key).is_some() => early,
-                _ => {
-                    let key = std::slice::from_ref(&key);
-                    let read = self.gateway.read(Bucket::RoomKeys, key, sequence, by);
-                    read.await.map_err(few_keys)?
-                }
-            };
+            let mut snapshot = early;
+            if snapshot.find(&key).is_none() {
+                snapshot = self.written(&key, by).await?;
+            }
+            if snapshot.find(&key).is_none() {
+                snapshot = self.read_few(Bucket::RoomKeys, std::slice::from_ref(&key), by).await?;
+            }
             if let Some(entry) = snapshot.find(&key).filter(|entry| !entry.removal) {
                 // Written once, before it was named: it is what it was when it was.
                 let bytes = codec::open(Bucket::RoomKeys, &key, &entry.value)?;
@@ -83,8 +79,8 @@ impl Core {
                 let (room, endpoint) = (room.clone(), endpoint.clone());
                 return Ok(SealedKey { room, epoch, endpoint, ciphertext });
             }
-            // Named after the barrier of the keys, or collected after the view; but not if the
-            // same incarnation stood before and after a read that has not got it.
+            // Collected after the view; but not if the same incarnation stood before and after a
+            // read that has not got it.
             if missed == Some(view.revision) {
                 let problem = "missing, though the room names it";
                 let still = self.view(room, |_| Vec::new(), by).await?;
@@ -94,6 +90,13 @@ impl Core {
             }
             missed = Some(view.revision);
         }
+    }
+
+    /// What some replica has under the filter, however old that is. A key is written once, before it
+    /// is named: what is there is what the name stands for, and needs no barrier of its own.
+    async fn written(&self, filter: &str, by: Instant) -> Result<Snapshot, Error> {
+        let filter = [filter.to_owned()];
+        self.gateway.read(Bucket::RoomKeys, &filter, 0, by).await.map_err(few_keys)
     }
 
     /// Fails as a key of the endpoint for the epoch does that cannot be read.
@@ -164,10 +167,15 @@ impl Core {
             };
             let roster = match (next, written.as_ref().filter(fits)) {
                 (Some(epoch), None) if !missing => {
-                    let (incarnation, attempt) = (view.incarnation.clone(), key::fresh()?);
+                    let incarnation = view.incarnation.clone();
+                    let attempt = self.fresh_unless(JetStreamDefect::IgnoresAttempts)?;
                     *written = Some(Written { incarnation, epoch, attempt: attempt.clone() });
                     let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
-                    future::try_join(known(kept), keys).await?.0
+                    if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
+                        known(kept).await?
+                    } else {
+                        future::try_join(known(kept), keys).await?.0
+                    }
                 }
                 _ => known(kept).await?,
             };
@@ -181,6 +189,9 @@ impl Core {
             if let Some(room) =
                 self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
             {
+                if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
+                    self.write_keys(&view.incarnation, next, rekey, &attempt, by).await?;
+                }
                 return Ok(room);
             }
         }
@@ -203,7 +214,7 @@ impl Core {
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
-        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await
+        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await.map(drop)
     }
 
     /// Names the keys of an attempt, if nothing happened to the incarnation since the view.
@@ -245,7 +256,7 @@ impl Core {
                 put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
             });
             let members = members.collect::<Result<Vec<_>, _>>()?;
-            self.gateway.publish_all(Bucket::Members, members, by).await?;
+            self.publish_first(Bucket::Members, members, by).await?;
             head.ended = 0;
         } else {
             head.ended += u64::try_from(gone.len()).unwrap_or(u64::MAX);
@@ -264,7 +275,7 @@ impl Core {
         }
         let generation = head.generation.clone();
         let room = view.record.room(&view.id, &head)?;
-        if self.commit(Change { view, write: &write, head, puts }, by).await? {
+        if self.commit(Change { view, head, puts }, by).await? {
             self.rosters.keep(incarnation, &write, roster);
             for (key, ticket) in tickets {
                 sweep::ticket(self, incarnation, key, ticket);

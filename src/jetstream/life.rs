@@ -46,6 +46,7 @@ impl Life {
             return Err(Error::Closed);
         }
         tokio::select! {
+            biased;
             done = timeout_at(by, call(by)) => done.unwrap_or(Err(Error::Timeout)),
             () = over => Err(Error::Timeout),
         }

@@ -78,7 +78,7 @@ impl Core {
                 removal(Bucket::Members, key, &MemberGone { id: record.id })?,
                 put(Bucket::Members, ticket_key.clone(), &ticket)?,
             ];
-            if self.commit(Change { view: &view, write: &write, head, puts }, by).await? {
+            if self.commit(Change { view: &view, head, puts }, by).await? {
                 if let Some(mut roster) = self.rosters.of(&view) {
                     Arc::make_mut(&mut roster).remove(endpoint);
                     self.rosters.keep(incarnation, &write, roster);

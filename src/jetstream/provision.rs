@@ -32,7 +32,7 @@ pub(super) fn check_version(version: &str) -> Result<(), Error> {
 
 /// Makes or checks all buckets.
 pub(super) async fn all(
-    gateway: &dyn Gateway,
+    gateway: &Gateway,
     prefix: &str,
     replicas: u8,
     by: Instant,
@@ -42,7 +42,7 @@ pub(super) async fn all(
 }
 
 async fn one(
-    gateway: &dyn Gateway,
+    gateway: &Gateway,
     bucket: Bucket,
     prefix: &str,
     replicas: u8,
@@ -123,6 +123,17 @@ fn check(name: &str, settings: &Settings) -> Result<(), Error> {
     if settings.sealed {
         return refuse("is sealed", again);
     }
+    let other = |name| settings.others.get(name);
+    if other("allow_msg_counter").is_some_and(|on| on == true) {
+        return refuse("takes counters only (allow_msg_counter)", again);
+    }
+    if other("max_consumers").and_then(serde_json::Value::as_i64).is_some_and(|most| most > 0) {
+        let what = "limits who may listen to it (max_consumers)";
+        return refuse(what, again);
+    }
+    if other("consumer_limits").and_then(|l| l.as_object()).is_some_and(|l| !l.is_empty()) {
+        return refuse("limits who listens to it (consumer_limits)", again);
+    }
     if settings.persist_mode.as_deref().is_some_and(|mode| mode == "async") {
         return refuse("acknowledges before it stores (persist_mode async)", again);
     }
@@ -133,33 +144,30 @@ fn check(name: &str, settings: &Settings) -> Result<(), Error> {
 const MESSAGE: i64 = 512 * 1024;
 
 /// Finds or writes the record that says whose the bucket is and of which version.
-async fn claim(
-    gateway: &dyn Gateway,
-    bucket: Bucket,
-    name: &str,
-    by: Instant,
-) -> Result<(), Error> {
+async fn claim(gateway: &Gateway, bucket: Bucket, name: &str, by: Instant) -> Result<(), Error> {
     let key = key::FORMAT.to_owned();
     let mut pause = Pause::new(by);
     loop {
-        let barrier = Put::new(key::BARRIER.to_owned(), bytes::Bytes::new());
-        let sequence = gateway.publish(bucket, barrier, by).await.map_err(unwritten)?;
-        match gateway.read(bucket, std::slice::from_ref(&key), sequence, by).await {
-            Ok(snapshot) => {
-                if let Some(entry) = snapshot.find(&key) {
-                    return check_format(bucket, &entry.value, entry.removal);
-                }
-            }
-            Err(error) => return Err(few(bucket, error)),
+        let sequence = gateway.publish(bucket, barrier(), by).await.map_err(unwritten)?;
+        if let Some(checked) = claimed(gateway, bucket, sequence, by).await? {
+            return checked;
         }
         // Ours to claim, if nobody else has used it.
-        match gateway.read(bucket, &[">".to_owned()], sequence, by).await {
-            Ok(all) if all.entries.iter().all(|entry| entry.key == key) => {}
+        let used = match gateway.read(bucket, &[">".to_owned()], sequence, by).await {
+            Ok(all) => !all.entries.is_empty(),
+            Err(ReadError::TooMany) => true,
             Err(ReadError::Failed(error)) => return Err(error),
-            Ok(_) | Err(ReadError::TooMany) => {
-                let problem = "missing, though the bucket is in use: it is not this store's";
-                return Err(Error::corrupt(name, key, problem));
-            }
+        };
+        if used {
+            // It may have been claimed, and used, between the two looks.
+            let sequence = gateway.publish(bucket, barrier(), by).await.map_err(unwritten)?;
+            return match claimed(gateway, bucket, sequence, by).await? {
+                Some(checked) => checked,
+                None => {
+                    let problem = "missing, though the bucket is in use: it is not this store's";
+                    Err(Error::corrupt(name, key, problem))
+                }
+            };
         }
         let record = FormatRecord { membership_format: FORMAT_VERSION };
         let value = codec::seal_record(bucket, &key, &record)?;
@@ -172,6 +180,23 @@ async fn claim(
             };
         pause.after(error).await?;
     }
+}
+
+fn barrier() -> Put {
+    Put::new(key::BARRIER.to_owned(), bytes::Bytes::new())
+}
+
+/// Whether the record that says whose the bucket is is there, and if so, whether it is ours.
+async fn claimed(
+    gateway: &Gateway,
+    bucket: Bucket,
+    sequence: u64,
+    by: Instant,
+) -> Result<Option<Result<(), Error>>, Error> {
+    let key = key::FORMAT.to_owned();
+    let found = gateway.read(bucket, std::slice::from_ref(&key), sequence, by).await;
+    let found = found.map_err(|error| few(bucket, error))?;
+    Ok(found.find(&key).map(|entry| check_format(bucket, &entry.value, entry.removal)))
 }
 
 fn unwritten(error: WriteError) -> Error {
@@ -213,6 +238,10 @@ mod tests {
         assert_eq!(check_version(version).is_ok(), good);
     }
 
+    fn other(settings: &mut Settings, name: &str, value: impl Into<serde_json::Value>) {
+        settings.others.insert(name.to_owned(), value.into());
+    }
+
     fn settings(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings {
             name: "KV_users".to_owned(),
@@ -250,6 +279,9 @@ mod tests {
     #[case::small(settings(|s| s.max_msg_size = 100), "max_msg_size")]
     #[case::acks(settings(|s| s.no_ack = true), "no_ack")]
     #[case::hasty(settings(|s| s.persist_mode = Some("async".into())), "persist_mode")]
+    #[case::counter(settings(|s| other(s, "allow_msg_counter", true)), "allow_msg_counter")]
+    #[case::crowded(settings(|s| other(s, "max_consumers", 1)), "max_consumers")]
+    #[case::free(settings(|s| other(s, "max_consumers", -1)), "")]
     fn what_would_break_the_contract_is_refused(#[case] said: String, #[case] expected: &str) {
         if expected.is_empty() {
             assert_eq!(said, "");

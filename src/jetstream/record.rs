@@ -12,23 +12,74 @@ use crate::{
 /// tell whether its write was one of them.
 const REMEMBERED: usize = 32;
 
+/// The latest changes of a record, so that whoever lost the answer to one can tell what became of
+/// it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Changes {
+    /// Grows by one with every change.
+    version: u64,
+    /// The ids of the latest, the newest last: `recent.last()` made `version`.
+    recent: Vec<String>,
+}
+
+/// What became of a change whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is there.
+    Done,
+    /// It is not there and can never be.
+    Lost,
+    /// It is not there, but nothing keeps it from arriving still.
+    Open,
+    /// Too much happened since to tell.
+    Unknown,
+}
+
+impl Changes {
+    /// With the change `write`.
+    pub(super) fn next(&self, write: &str) -> Self {
+        let forgotten = (self.recent.len() + 1).saturating_sub(REMEMBERED);
+        let mut recent = self.recent.get(forgotten..).unwrap_or_default().to_vec();
+        recent.push(write.to_owned());
+        Self { version: self.version + 1, recent }
+    }
+
+    /// The newest.
+    pub(super) fn last(&self) -> &str {
+        self.recent.last().map_or("", String::as_str)
+    }
+
+    /// What became of the newest of `planned`, by the record that is there now.
+    pub(super) fn fate_of(&self, planned: &Self) -> Fate {
+        let Some(back) = self.version.checked_sub(planned.version) else { return Fate::Open };
+        let made_by =
+            usize::try_from(back).ok().and_then(|back| self.recent.iter().rev().nth(back));
+        match made_by {
+            Some(write) if write == planned.last() => Fate::Done,
+            Some(_) => Fate::Lost,
+            None => Fate::Unknown,
+        }
+    }
+}
+
 /// `rooms`: the incarnation that a room id stands for, and what of it never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomRecord {
     pub(super) incarnation: String,
-    /// The revision this replaced: 0, or that of the marker of the former room.
-    pub(super) over: u64,
+    /// Creations, by their incarnations, and deletions.
+    pub(super) changes: Changes,
     owner: String,
     encrypted: bool,
     created_at: i64,
 }
 
 impl RoomRecord {
-    pub(super) fn new(new: &NewRoom, incarnation: String, over: u64) -> Self {
+    pub(super) fn new(new: &NewRoom, incarnation: String, before: &Changes) -> Self {
         Self {
+            changes: before.next(&incarnation),
             incarnation,
-            over,
             owner: new.owner.as_str().to_owned(),
             encrypted: new.owner_key.is_some(),
             created_at: new.created_at.as_millis(),
@@ -59,10 +110,8 @@ impl RoomRecord {
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomGone {
     pub(super) incarnation: String,
-    /// The revision this replaced.
-    pub(super) over: u64,
-    /// Who deleted it.
-    pub(super) write: String,
+    /// As of the room's record, and the deletion.
+    pub(super) changes: Changes,
 }
 
 /// `members`: the state of one incarnation. Every change to the incarnation is one atomic batch
@@ -70,8 +119,7 @@ pub(super) struct RoomGone {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Head {
-    /// Grows by one with every change.
-    pub(super) version: u64,
+    pub(super) changes: Changes,
     /// The revision of the room's key that its creator saw: unless that is still the newest, an
     /// incarnation that the room's record does not name will never be named.
     pub(super) planned: u64,
@@ -85,47 +133,12 @@ pub(super) struct Head {
     /// The rekey that made the current epoch; empty at the first.
     pub(super) attempt: String,
     pub(super) rekey_due: bool,
-    /// The ids of the latest changes, the newest last: `recent.last()` made `version`.
-    recent: Vec<String>,
-}
-
-/// What became of a write whose answer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is there.
-    Done,
-    /// It is not there and can never be.
-    Lost,
-    /// It is not there, but nothing keeps it from arriving still.
-    Open,
-    /// Too much happened since to tell.
-    Unknown,
-}
-
-fn remember(recent: &mut Vec<String>, write: &str) {
-    recent.push(write.to_owned());
-    if recent.len() > REMEMBERED {
-        recent.remove(0);
-    }
-}
-
-/// What became of the write that was to make `version`, by a record that is at `now`.
-fn fate(recent: &[String], now: u64, version: u64, write: &str) -> Fate {
-    if now < version {
-        return Fate::Open;
-    }
-    let back = usize::try_from(now - version).unwrap_or(usize::MAX);
-    match recent.iter().rev().nth(back) {
-        Some(made_by) if made_by == write => Fate::Done,
-        Some(_) => Fate::Lost,
-        None => Fate::Unknown,
-    }
 }
 
 impl Head {
     pub(super) fn first(room: &Room, planned: u64, generation: String, write: &str) -> Self {
         Self {
-            version: 1,
+            changes: Changes::default().next(write),
             planned,
             generation,
             count: 1,
@@ -133,7 +146,6 @@ impl Head {
             epoch: room.epoch.get(),
             attempt: String::new(),
             rekey_due: false,
-            recent: vec![write.to_owned()],
         }
     }
 
@@ -149,20 +161,7 @@ impl Head {
 
     /// The head that the change `write` makes of this one, before its own fields are set.
     pub(super) fn next(&self, write: &str) -> Self {
-        let mut next = self.clone();
-        next.version += 1;
-        remember(&mut next.recent, write);
-        next
-    }
-
-    /// The change that made this.
-    pub(super) fn last_write(&self) -> &str {
-        self.recent.last().map_or("", String::as_str)
-    }
-
-    /// What became of the change `write` that was to make `version`.
-    pub(super) fn fate(&self, version: u64, write: &str) -> Fate {
-        fate(&self.recent, self.version, version, write)
+        Self { changes: self.changes.next(write), ..self.clone() }
     }
 }
 
@@ -325,21 +324,14 @@ impl UserRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admins {
-    pub(super) version: u64,
+    pub(super) changes: Changes,
     pub(super) active: u64,
-    recent: Vec<String>,
 }
 
 impl Admins {
     /// The record after the change `write`.
     pub(super) fn next(&self, active: u64, write: &str) -> Self {
-        let mut next = Self { version: self.version + 1, active, recent: self.recent.clone() };
-        remember(&mut next.recent, write);
-        next
-    }
-
-    pub(super) fn fate(&self, version: u64, write: &str) -> Fate {
-        fate(&self.recent, self.version, version, write)
+        Self { changes: self.changes.next(write), active }
     }
 }
 
@@ -363,18 +355,18 @@ mod tests {
     #[case::overtaken(2, "other", Fate::Lost)]
     #[case::overtaken_long_ago(1, "other", Fate::Lost)]
     fn the_fate_of_a_write(#[case] version: u64, #[case] write: &str, #[case] fate: Fate) {
-        let admins = Admins::default().next(1, "w1").next(2, "w2");
-        assert_eq!(admins.fate(version, write), fate);
+        let now = Changes::default().next("w1").next("w2");
+        let planned = Changes { version, recent: vec![write.to_owned()] };
+        assert_eq!(now.fate_of(&planned), fate);
     }
 
     #[test]
     fn what_is_forgotten_is_unknown() {
-        let mut admins = Admins::default();
-        for n in 0..=REMEMBERED {
-            admins = admins.next(1, &format!("w{n}"));
-        }
-        assert_eq!(admins.fate(1, "w0"), Fate::Unknown);
-        assert_eq!(admins.fate(2, "w1"), Fate::Done);
-        assert_eq!(admins.recent.len(), REMEMBERED);
+        let first = Changes::default().next("w0");
+        let second = first.next("w1");
+        let now = (2..=REMEMBERED).fold(second.clone(), |now, n| now.next(&format!("w{n}")));
+        assert_eq!(now.fate_of(&first), Fate::Unknown);
+        assert_eq!(now.fate_of(&second), Fate::Done);
+        assert_eq!(now.recent.len(), REMEMBERED);
     }
 }

@@ -39,6 +39,10 @@ struct Copy {
     corrupt: BTreeSet<UserKey>,
     /// A key that nobody of us wrote: what it was meant for cannot be told.
     strange: Option<Error>,
+    /// What came and does not make a whole state yet.
+    held: Vec<Arrived>,
+    /// Something was left out that was replaced by what is to come.
+    skipped: bool,
 }
 
 /// The copy.
@@ -130,8 +134,8 @@ impl Replica {
     /// Whether there is an active admin other than `except`; an error where that hangs on a record
     /// that cannot be read.
     pub(super) fn has_admin(&self, except: Option<&UserKey>) -> Result<bool, Error> {
-        let (admins, _) = self.admins()?;
         let copy = self.read()?;
+        let admins = copy.admins.as_ref().map(|(_, record)| record.clone()).transpose()?;
         if copy.active.iter().any(|user| Some(user) != except) {
             return Ok(true);
         }
@@ -171,42 +175,30 @@ impl FeedSink for Replica {
         self.copy.clear_poison();
     }
 
-    fn entry(&self, entry: Entry) {
-        let Entry { key, sequence, removal, value } = entry;
+    /// What comes counts as soon as it makes a state that the bucket was in, and all of it at one
+    /// moment.
+    ///
+    /// A bucket keeps the newest message of a key. So between a message and the next one that
+    /// comes, another may be missing, because it was replaced since: by one that is still to come.
+    /// (A user would be unknown who was added before the barrier and revoked after it.) Only with
+    /// nothing missing, or nothing more to come, is a state whole. And an admin is written in one
+    /// batch with the record of admins, which comes after.
+    fn entry(&self, entry: Entry, more: bool) {
+        // Everything is checked once, here.
+        let arrived = Arrived::from(entry);
+        let sequence = arrived.sequence;
         let mut copy = self.write();
-        if let Some(user) = key::parse_user(&key) {
-            let record = if removal {
-                Err(removed(&key))
-            } else {
-                // Everything of it is checked once, here.
-                codec::open_record::<UserRecord>(Bucket::Users, &key, &value)
-                    .and_then(|record| record.user(&user).map(|_| record))
-            };
-            let active = record.as_ref().is_ok_and(|record| record.admin && !record.revoked);
-            if active {
-                copy.active.insert(user)
-            } else {
-                copy.active.remove(&user)
-            };
-            if record.is_err() {
-                copy.corrupt.insert(user)
-            } else {
-                copy.corrupt.remove(&user)
-            };
-            let standing = record.as_ref().ok();
-            let standing = standing.map(|r| Standing { admin: r.admin, revoked: r.revoked });
-            copy.standings.insert(user, standing);
-            copy.users.insert(user, (sequence, record));
-        } else if key == key::ADMINS {
-            let record = if removal {
-                Err(removed(&key))
-            } else {
-                codec::open_record(Bucket::Users, &key, &value)
-            };
-            copy.admins = Some((sequence, record));
-        } else if key != key::BARRIER && key != key::FORMAT {
-            let problem = "a key that this program does not write";
-            copy.strange = Some(Error::corrupt(Bucket::Users.name(), key, problem));
+        // The feed may have begun anew, from where the copy stands.
+        copy.held.retain(|held| held.sequence < sequence);
+        let before = copy.held.last().map_or(self.position(), |held| held.sequence);
+        copy.skipped = more && (copy.skipped || sequence != before + 1);
+        let half = arrived.is_an_admin();
+        copy.held.push(arrived);
+        if copy.skipped || half {
+            return;
+        }
+        for held in std::mem::take(&mut copy.held) {
+            copy.take(held);
         }
         drop(copy);
         self.position.store(sequence, Ordering::Release);
@@ -215,6 +207,80 @@ impl FeedSink for Replica {
 
     fn position(&self) -> u64 {
         Replica::position(self)
+    }
+}
+
+/// An entry, read.
+struct Arrived {
+    sequence: u64,
+    what: What,
+}
+
+enum What {
+    User(UserKey, Result<UserRecord, Error>),
+    Admins(Result<Admins, Error>),
+    /// A barrier, or the format.
+    Nothing,
+    Strange(Error),
+}
+
+impl From<Entry> for Arrived {
+    fn from(entry: Entry) -> Self {
+        let Entry { key, sequence, removal, value } = entry;
+        let what = if let Some(user) = key::parse_user(&key) {
+            let record = if removal {
+                Err(removed(&key))
+            } else {
+                codec::open_record::<UserRecord>(Bucket::Users, &key, &value)
+                    .and_then(|record| record.user(&user).map(|_| record))
+            };
+            What::User(user, record)
+        } else if key == key::ADMINS {
+            What::Admins(if removal {
+                Err(removed(&key))
+            } else {
+                codec::open_record(Bucket::Users, &key, &value)
+            })
+        } else if key == key::BARRIER || key == key::FORMAT {
+            What::Nothing
+        } else {
+            let problem = "a key that this program does not write";
+            What::Strange(Error::corrupt(Bucket::Users.name(), key, problem))
+        };
+        Self { sequence, what }
+    }
+}
+
+impl Arrived {
+    fn is_an_admin(&self) -> bool {
+        matches!(&self.what, What::User(_, Ok(record)) if record.admin)
+    }
+}
+
+impl Copy {
+    fn take(&mut self, arrived: Arrived) {
+        let Arrived { sequence, what } = arrived;
+        match what {
+            What::User(user, record) => {
+                let standing = record.as_ref().ok();
+                let standing = standing.map(|r| Standing { admin: r.admin, revoked: r.revoked });
+                if standing.is_some_and(|standing| standing.admin && !standing.revoked) {
+                    self.active.insert(user)
+                } else {
+                    self.active.remove(&user)
+                };
+                if record.is_err() {
+                    self.corrupt.insert(user)
+                } else {
+                    self.corrupt.remove(&user)
+                };
+                self.standings.insert(user, standing);
+                self.users.insert(user, (sequence, record));
+            }
+            What::Admins(record) => self.admins = Some((sequence, record)),
+            What::Nothing => {}
+            What::Strange(error) => self.strange = Some(error),
+        }
     }
 }
 
@@ -238,6 +304,13 @@ mod tests {
         Entry { key: key.to_owned(), sequence, removal, value: value.to_vec().into() }
     }
 
+    /// A change of one admin: his record, and the one of all of them.
+    fn batch(sequence: u64, user: &User, active: u64) -> [Entry; 2] {
+        let record = Admins::default().next(active, "w");
+        let value = codec::seal_record(Bucket::Users, key::ADMINS, &record).unwrap();
+        [stored(sequence, user), entry(sequence + 1, key::ADMINS, &value, false)]
+    }
+
     fn stored(sequence: u64, user: &User) -> Entry {
         let key = key::user(&user.key);
         let record = UserRecord::new(user, "w");
@@ -249,21 +322,23 @@ mod tests {
     fn a_damaged_or_removed_record_is_corrupt_and_no_other_is() {
         let replica = Replica::default();
         let [a, b, c] = [1, 2, 3].map(|n| UserKey::from_bytes([n; 32]));
-        replica.entry(stored(1, &user(a)));
-        replica.entry(entry(2, &b.to_string(), b"by hand", false));
-        replica.entry(entry(3, &c.to_string(), b"", true));
+        for entry in batch(1, &user(a), 1) {
+            replica.entry(entry, false);
+        }
+        replica.entry(entry(3, &b.to_string(), b"by hand", false), false);
+        replica.entry(entry(4, &c.to_string(), b"", true), false);
         assert!(replica.standing(&a).unwrap().is_some_and(|s| s.admin));
         assert!(matches!(replica.standing(&b), Err(Error::Corrupt(_))));
         assert!(matches!(replica.standing(&c), Err(Error::Corrupt(_))));
         assert!(matches!(replica.users(&Page::first()), Err(Error::Corrupt(_))));
         assert_eq!(replica.users(&Page::new(None, 1).unwrap()).unwrap(), [user(a)]);
-        assert_eq!(replica.position(), 3);
+        assert_eq!(replica.position(), 4);
     }
 
     #[test]
     fn a_strange_key_makes_every_listing_corrupt() {
         let replica = Replica::default();
-        replica.entry(entry(1, "nobody", b"", false));
+        replica.entry(entry(1, "nobody", b"", false), false);
         assert!(matches!(replica.users(&Page::first()), Err(Error::Corrupt(_))));
     }
 
@@ -271,9 +346,55 @@ mod tests {
     fn a_reset_forgets_everything() {
         let replica = Replica::default();
         let a = UserKey::from_bytes([1; 32]);
-        replica.entry(stored(7, &user(a)));
+        for entry in batch(7, &user(a), 1) {
+            replica.entry(entry, false);
+        }
+        assert_eq!(replica.position(), 8);
         replica.reset();
         assert_eq!(replica.position(), 0);
         assert_eq!(replica.standing(&a), Ok(None));
+    }
+
+    #[test]
+    fn a_change_of_admins_counts_when_both_halves_of_it_are_there() {
+        let replica = Replica::default();
+        let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
+        for entry in batch(1, &user(a), 1) {
+            replica.entry(entry, false);
+        }
+        for entry in batch(3, &user(b), 2) {
+            replica.entry(entry, false);
+        }
+        let gone = User { revoked_at: Some(Timestamp::from_millis(2)), revoked: true, ..user(b) };
+        let [first, second] = batch(5, &gone, 1);
+        replica.entry(first.clone(), false);
+        assert_eq!(replica.position(), 4);
+        assert_eq!(replica.has_admin(Some(&a)), Ok(true));
+        // In between, and the first half once more: the feed began anew.
+        replica.entry(entry(7, key::BARRIER, b"", false), true);
+        replica.entry(first, true);
+        assert_eq!(replica.position(), 4);
+        replica.entry(Entry { sequence: 9, ..second }, false);
+        assert_eq!(replica.position(), 9);
+        assert_eq!(replica.has_admin(Some(&a)), Ok(false));
+        assert_eq!(replica.standing(&b).unwrap().map(|s| s.revoked), Some(true));
+    }
+
+    #[test]
+    fn nothing_counts_while_something_is_missing_that_is_still_to_come() {
+        let replica = Replica::default();
+        let [a, b] = [1, 2].map(|n| User { admin: false, ..user(UserKey::from_bytes([n; 32])) });
+        replica.entry(entry(1, key::FORMAT, b"", false), true);
+        // One of `a` stood here.
+        replica.entry(stored(3, &b), true);
+        replica.entry(entry(4, key::BARRIER, b"", false), true);
+        assert_eq!(replica.position(), 1);
+        assert_eq!(replica.standing(&b.key), Ok(None));
+        replica.entry(stored(5, &a), false);
+        assert_eq!(replica.position(), 5);
+        assert!(replica.standing(&a.key).unwrap().is_some());
+        // From there on nothing is missing, however much there is to come.
+        replica.entry(stored(6, &b), true);
+        assert_eq!(replica.position(), 6);
     }
 }

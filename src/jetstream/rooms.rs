@@ -7,10 +7,13 @@ use tokio::time::Instant;
 
 use crate::error::Record;
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, Occupant, in_doubt, no_room, put, removal};
+use crate::jetstream::core::{Core, Occupant, few, in_doubt, no_room, occupant, put, removal};
+use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
 use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{Fence, Head, IndexRecord, MemberRecord, RoomGone, RoomRecord};
+use crate::jetstream::record::{
+    Changes, Fate, Fence, Head, IndexRecord, MemberRecord, RoomGone, RoomRecord,
+};
 use crate::jetstream::{codec, sweep};
 use crate::{Error, NewRoom, Room, RoomId};
 
@@ -28,15 +31,24 @@ impl Core {
         by: Instant,
     ) -> Result<Room, Error> {
         let taken = || Error::AlreadyExists(Record::Room(new.id.clone()));
+        let mut believed = self.is(JetStreamDefect::BelievesRefusals);
         loop {
-            let occupant = self.occupant(&new.id, by).await?;
-            let Occupant::Nobody(planned, _) = occupant else { return Err(taken()) };
-            let (incarnation, membership) = (key::fresh()?, key::fresh()?);
+            let occupant = if std::mem::take(&mut believed) {
+                self.unproved_occupant(&new.id, by).await?
+            } else {
+                self.occupant(&new.id, by).await?
+            };
+            if matches!(occupant, Occupant::Room(..)) {
+                return Err(taken());
+            }
+            let planned = occupant.revision();
+            let incarnation = self.fresh_unless(JetStreamDefect::ReusesIncarnations)?;
+            let membership = key::fresh()?;
             self.prepare_room(&new, &incarnation, &membership, planned, by).await?;
             let key = key::room(&new.id);
-            let record = RoomRecord::new(&new, incarnation.clone(), planned);
+            let record = RoomRecord::new(&new, incarnation.clone(), &occupant.changes());
             let put = put(Bucket::Rooms, key, &record)?.expecting(planned);
-            let settled = self.settle_room(&new.id, put, &incarnation, planned, by).await;
+            let settled = self.settle_room(&new.id, put, &record.changes, by).await;
             let started = Incarnation::new(&new.id, &incarnation);
             match settled? {
                 Settled::Done => {
@@ -71,29 +83,26 @@ impl Core {
         let generation = key::fresh()?;
         let head = Head::first(&room, planned, generation.clone(), membership);
         let owner = MemberRecord::new(membership.to_owned(), &member);
-        let members = vec![
-            put(Bucket::Members, incarnation.head(), &head)?,
-            put(Bucket::Members, incarnation.member(&generation, &new.owner), &owner)?,
-        ];
+        let head = put(Bucket::Members, incarnation.head(), &head)?;
+        let owner = put(Bucket::Members, incarnation.member(&generation, &new.owner), &owner)?;
         let fence = IndexRecord { fence: Fence::Room(planned), epoch: room.epoch.get() };
         let index = incarnation.index(&new.owner, membership);
-        let entry = vec![
-            put(Bucket::RoomsByMember, index, &fence)?,
-            put(Bucket::RoomsByMember, key::index_count(&new.owner), &membership)?,
-        ];
+        let entry = put(Bucket::RoomsByMember, index, &fence)?;
+        let counter = put(Bucket::RoomsByMember, key::index_count(&new.owner), &membership)?;
         let keys = new.owner_key.iter().map(|ciphertext| {
             let key = incarnation.sealed(&new.owner, room.epoch, membership);
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
         // The index entry is the way by which what a crash leaves is found: it comes first.
-        self.gateway.publish_all(Bucket::RoomsByMember, entry, by).await?;
+        self.publish_index(vec![entry], vec![counter], by).await?;
         future::try_join(
-            self.gateway.publish_all(Bucket::Members, members, by),
+            self.publish_first(Bucket::Members, vec![owner], by),
             self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by),
         )
         .await?;
-        Ok(())
+        // A state that has the head has the owner, too; and the head is what others write next.
+        self.publish_first(Bucket::Members, vec![head], by).await
     }
 
     pub(super) async fn delete_room(
@@ -105,12 +114,11 @@ impl Core {
             let Occupant::Room(record, revision) = self.occupant(room, by).await? else {
                 return Err(no_room(room));
             };
-            let write = key::fresh()?;
             let incarnation = record.incarnation;
-            let gone =
-                RoomGone { incarnation: incarnation.clone(), over: revision, write: write.clone() };
+            let changes = record.changes.next(&key::fresh()?);
+            let gone = RoomGone { incarnation: incarnation.clone(), changes };
             let put = removal(Bucket::Rooms, key::room(room), &gone)?.expecting(revision);
-            match self.settle_room(room, put, &write, revision, by).await? {
+            match self.settle_room(room, put, &gone.changes, by).await? {
                 Settled::Done => {
                     let incarnation = Incarnation::new(room, &incarnation);
                     self.chore(|core, by| async move {
@@ -124,14 +132,21 @@ impl Core {
         }
     }
 
-    /// Publishes a record or a removal over the revision `planned` of a room, and finds out what
-    /// became of it where the answer does not tell.
+    /// What whoever answers takes a room id to stand for, which proves nothing.
+    async fn unproved_occupant(&self, room: &RoomId, by: Instant) -> Result<Occupant, Error> {
+        let key = key::room(room);
+        let read = self.gateway.read(Bucket::Rooms, std::slice::from_ref(&key), 0, by).await;
+        let found = read.map_err(|error| few(Bucket::Rooms, error))?;
+        found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
+    }
+
+    /// Publishes a record or a removal of a room, which makes its newest change of those that are
+    /// `planned`, and finds out what became of it where the answer does not tell.
     async fn settle_room(
         &self,
         room: &RoomId,
         put: Put,
-        write: &str,
-        planned: u64,
+        planned: &Changes,
         by: Instant,
     ) -> Result<Settled, Error> {
         let mut doubt = false;
@@ -140,6 +155,9 @@ impl Core {
             let error = match self.gateway.publish(Bucket::Rooms, put.clone(), by).await {
                 Ok(_) => return Ok(Settled::Done),
                 Err(WriteError::Failed(error)) if !doubt => return Err(error),
+                Err(WriteError::Refused) if self.is(JetStreamDefect::BelievesRefusals) => {
+                    return Ok(Settled::Lost(self.unproved_occupant(room, by).await?));
+                }
                 Err(WriteError::Refused) => Error::Timeout,
                 Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
                     doubt = true;
@@ -149,23 +167,11 @@ impl Core {
             // A refusal proves nothing: it may be a former leader's.
             let now = self.occupant(room, by).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
-            let (over, by_us) = match &now {
-                Occupant::Room(record, _) => (Some(record.over), record.incarnation == write),
-                Occupant::Nobody(_, Some(gone)) => {
-                    (Some(gone.over), gone.write == write || gone.incarnation == write)
-                }
-                Occupant::Nobody(_, None) => (None, false),
-            };
-            if by_us {
-                return Ok(Settled::Done);
-            }
-            if now.revision() != planned {
-                // Without doubt it was not ours; with doubt, it was not ours if something else
-                // stands directly over what we planned on.
-                if !doubt || over == Some(planned) {
-                    return Ok(Settled::Lost(now));
-                }
-                return Err(Error::Timeout);
+            match now.changes().fate_of(planned) {
+                Fate::Done => return Ok(Settled::Done),
+                Fate::Lost => return Ok(Settled::Lost(now)),
+                Fate::Unknown => return Err(Error::Timeout),
+                Fate::Open => {}
             }
             let paused = pause.after(error).await;
             if doubt { paused.map_err(in_doubt)? } else { paused? }

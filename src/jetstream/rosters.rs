@@ -34,7 +34,7 @@ impl Rosters {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = |kept: &&Kept| kept.incarnation == view.incarnation;
         let found = kept.iter().find(ours)?;
-        (found.write == view.head.last_write()).then(|| Arc::clone(&found.roster))
+        (found.write == view.head.changes.last()).then(|| Arc::clone(&found.roster))
     }
 
     /// Keeps the roster that the change `write` made, instead of the incarnation's former one.

@@ -15,21 +15,23 @@ use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
 use crate::jetstream::core::Core;
+use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
-use crate::jetstream::gateway::{Gateway, NatsGateway, Put, WriteError};
+use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Put, Servers, WriteError};
 use crate::jetstream::life::Life;
 use crate::jetstream::replica::Replica;
 use crate::jetstream::replicas::BucketProgress;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
 use crate::jetstream::{key, provision};
+use crate::mutation::Mutation;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
 
 /// How many times `op_timeout` the long calls may take (clause TIME-1).
-const LONG: u32 = 10;
+pub(super) const LONG: u32 = 10;
 
 /// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
 ///
@@ -45,7 +47,7 @@ pub struct JetStreamStore {
     op_timeout: Duration,
     freshness: Freshness,
     #[cfg(feature = "testing")]
-    nats: Arc<NatsGateway>,
+    fused: Arc<super::testing::Fused>,
 }
 
 /// How a decision knows that the copy of the users is fresh enough.
@@ -91,13 +93,37 @@ impl JetStreamStore {
     /// [`Unavailable`](Error::Unavailable) where no server answers, refuses the credentials or
     /// has no JetStream.
     pub async fn open(config: JetStreamConfig) -> Result<Self, Error> {
+        Self::start(config, Mutation::NONE).await
+    }
+
+    async fn start(
+        config: JetStreamConfig,
+        mutation: Mutation<JetStreamDefect>,
+    ) -> Result<Self, Error> {
         config.check()?;
-        let by = Instant::now() + config.op_timeout * LONG;
-        let connected = Instant::now() + config.op_timeout;
-        let nats = Arc::new(NatsGateway::connect(&config, connected).await?);
-        provision::check_version(&nats.server_version())?;
-        provision::all(&*nats, &config.prefix, config.replicas, by).await?;
-        let gateway: Arc<dyn Gateway> = Arc::<NatsGateway>::clone(&nats);
+        let begun = Instant::now();
+        let (connected, by) = (begun + config.op_timeout, begun + config.op_timeout * LONG);
+        let servers = Arc::new(NatsServers::connect(&config, mutation, connected).await?);
+        provision::check_version(&servers.server_version())?;
+        servers.greet(connected).await?;
+        let opened = Self::open_on(Arc::<NatsServers>::clone(&servers), config, mutation, by).await;
+        opened.map_err(|error| servers.explain(error))
+    }
+
+    /// Opens a client of these servers; by then at the latest.
+    pub(super) async fn open_on(
+        servers: Arc<dyn Servers>,
+        config: JetStreamConfig,
+        mutation: Mutation<JetStreamDefect>,
+        by: Instant,
+    ) -> Result<Self, Error> {
+        #[cfg(feature = "testing")]
+        let fused = Arc::new(super::testing::Fused::new(servers));
+        #[cfg(feature = "testing")]
+        let servers: Arc<dyn Servers> = Arc::<super::testing::Fused>::clone(&fused);
+        let counters = config.counters.clone();
+        let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation));
+        provision::all(&gateway, &config.prefix, config.replicas, by).await?;
 
         let users = Arc::new(Replica::default());
         users.set_kick(gateway.feed(Bucket::Users, Arc::<Replica>::clone(&users)));
@@ -107,7 +133,7 @@ impl JetStreamStore {
                 Bucket::Users => users_barrier(&gateway, &users, &proof),
                 _ => barrier(&gateway, bucket),
             };
-            Barriers::new(send, config.op_timeout)
+            Barriers::new(send, config.op_timeout, config.counters.clone(), mutation)
         });
         let op_timeout = config.op_timeout;
         let core = Arc::new(Core {
@@ -120,6 +146,7 @@ impl JetStreamStore {
             rosters: Rosters::default(),
             epochs: Epochs::default(),
             op_timeout,
+            mutation,
         });
         let freshness = match config.read_mode {
             ReadMode::Linearizable => Freshness::Proved,
@@ -134,10 +161,14 @@ impl JetStreamStore {
             op_timeout,
             freshness,
             #[cfg(feature = "testing")]
-            nats,
+            fused,
         };
-        // The copy of the users is there before the first question is.
-        store.core.barrier(Bucket::Users).await?;
+        // The copy of the users is there before the first question is. A barrier has the time of a
+        // call, and a cluster may need longer to begin the feed.
+        let mut pause = Pause::new(by);
+        while let Err(error) = store.core.barrier(Bucket::Users).await {
+            pause.after(error).await?;
+        }
         Ok(store)
     }
 
@@ -175,7 +206,7 @@ impl JetStreamStore {
             Freshness::Proved => self.life.quick(self.core.standing(key)).await,
             Freshness::Recent { bound, proof, .. } => {
                 self.life.check()?;
-                if proof.is_younger_than(*bound) {
+                if proof.is_younger_than(*bound) || self.core.is(JetStreamDefect::TrustsItsMemory) {
                     self.core.users.standing(key)
                 } else {
                     Err(Error::Timeout)
@@ -185,15 +216,15 @@ impl JetStreamStore {
     }
 }
 
-fn barrier(gateway: &Arc<dyn Gateway>, bucket: Bucket) -> Sender {
+fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
     let gateway = Arc::clone(gateway);
     Box::new(move |by| {
         let gateway = Arc::clone(&gateway);
-        Box::pin(async move { publish_barrier(&*gateway, bucket, by).await })
+        Box::pin(async move { publish_barrier(&gateway, bucket, by).await })
     })
 }
 
-async fn publish_barrier(gateway: &dyn Gateway, bucket: Bucket, by: Instant) -> Result<u64, Error> {
+async fn publish_barrier(gateway: &Gateway, bucket: Bucket, by: Instant) -> Result<u64, Error> {
     let put = Put::new(key::BARRIER.to_owned(), Bytes::new());
     gateway.publish(bucket, put, by).await.map_err(|error| match error {
         WriteError::Unknown(error) | WriteError::Failed(error) => error,
@@ -202,14 +233,14 @@ async fn publish_barrier(gateway: &dyn Gateway, bucket: Bucket, by: Instant) -> 
 }
 
 /// A barrier of `users` is passed when the copy in memory has reached it.
-fn users_barrier(gateway: &Arc<dyn Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
+fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
     Box::new(move |by| {
         let (gateway, users, proof) =
             (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
         Box::pin(async move {
             let (began, before) = (Instant::now(), users.position());
-            let sequence = publish_barrier(&*gateway, Bucket::Users, by).await?;
+            let sequence = publish_barrier(&gateway, Bucket::Users, by).await?;
             if sequence <= before {
                 // Another stream under the same name: the copy is of one that is no more.
                 users.kick();
@@ -343,7 +374,12 @@ impl Store for JetStreamStore {
             renewal.abort();
         }
         self.core.chores.finish(by).await;
-        self.core.gateway.shut(by).await;
+        for bucket in Bucket::ALL {
+            self.core.barriers.get(bucket).end();
+        }
+        if !self.core.is(JetStreamDefect::KeepsTheConnection) {
+            self.core.gateway.shut(by).await;
+        }
         Ok(())
     }
 }
@@ -351,6 +387,15 @@ impl Store for JetStreamStore {
 /// Ways into the store that no caller has, for the conformance suite.
 #[cfg(feature = "testing")]
 impl JetStreamStore {
+    /// Opens a store that is broken in this way, for the suite to catch.
+    #[doc(hidden)]
+    pub async fn open_broken(
+        config: JetStreamConfig,
+        defect: JetStreamDefect,
+    ) -> Result<Self, Error> {
+        Self::start(config, Mutation::of(defect)).await
+    }
+
     /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
@@ -363,17 +408,25 @@ impl JetStreamStore {
         self.call(async |by| self.core.corrupt(target, by).await).await
     }
 
-    /// Lets `messages` more messages out to the servers, then none: as if the process had been
-    /// killed there.
+    /// Lets `exchanges` more exchanges with the servers happen, then none, as if the process had
+    /// been killed there. With `sends_the_last` the one after them is sent still, and its answer
+    /// never heard.
     #[doc(hidden)]
-    pub fn stop_after(&self, messages: u32) {
-        self.nats.fuse().set(i64::from(messages));
+    pub fn stop_after(&self, exchanges: u32, sends_the_last: bool) {
+        self.fused.stop_after(exchanges, sends_the_last);
     }
 
-    /// Whether [`stop_after`](Self::stop_after) has stopped the store.
+    /// Whether [`stop_after`](Self::stop_after) has stopped the store: an exchange was kept from
+    /// happening, or its answer from being heard.
     #[doc(hidden)]
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.nats.fuse().left() <= 0
+        self.fused.is_stopped()
+    }
+
+    /// Returns once the store [is stopped](Self::is_stopped).
+    #[doc(hidden)]
+    pub async fn stopped(&self) {
+        self.fused.stopped().await;
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Occupant, View, few, open, put};
+use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::ReadError;
 use crate::jetstream::key::{self, Incarnation, Parts};
 use crate::jetstream::record::{AttemptRecord, Fence, Head, Ticket};
@@ -171,12 +172,14 @@ async fn collect(
         entries.push(incarnation.index(&endpoint, &member.id));
         keys.push(incarnation.sealed_to(&endpoint));
     }
+    let fenced = !core.is(JetStreamDefect::CollectsWithoutAFence);
+    let keys_up_to = fenced.then_some(ticket.keys_up_to);
     // A generation that does not count any more goes as a whole; markers of one that does stay.
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
         purge_all(core, Bucket::RoomsByMember, entries, None, by),
-        purge_all(core, Bucket::RoomKeys, keys, Some(ticket.keys_up_to), by),
+        purge_all(core, Bucket::RoomKeys, keys, keys_up_to, by),
         purge_all(core, Bucket::Members, over.into_iter().collect(), None, by),
     )
     .await?;
@@ -210,9 +213,9 @@ async fn renew(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
         put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
     });
     let members = members.collect::<Result<Vec<_>, _>>()?;
-    core.gateway.publish_all(Bucket::Members, members, by).await?;
+    core.publish_first(Bucket::Members, members, by).await?;
     let (old, new) = (view.head.generation.clone(), head.generation.clone());
-    let change = Change { view: &view, write: &write, head, puts: Vec::new() };
+    let change = Change { view: &view, head, puts: Vec::new() };
     let over = if core.commit(change, by).await? { old } else { new };
     let filter = format!("{}.>", view.incarnation.roster(&over));
     core.gateway.purge(Bucket::Members, &filter, None, by).await
@@ -298,7 +301,11 @@ pub(super) async fn stale_entries(
             // A member of a room that is gone. It was there once, so it is over for good.
             (Fence::Head(_), _) if !named => deleted_room(core, incarnation, by).await?,
             // A member that is not there, and was planned on an older head: it is over or lost.
-            (fence, Some(head)) if named && fence != Fence::Head(head.sequence) => {
+            (fence, Some(head))
+                if named
+                    && (fence != Fence::Head(head.sequence)
+                        || core.is(JetStreamDefect::CollectsWhatIsUnderWay)) =>
+            {
                 let record: Head = open(Bucket::Members, head)?;
                 let member = members.find(&incarnation.member(&record.generation, endpoint));
                 let member = member.map_or(Ok(None), super::core::member_record)?;

@@ -1,7 +1,10 @@
 //! Ways into the store that no caller has, for the conformance suite.
 
+mod fuse;
+mod probe;
+mod random;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::time::Instant;
 
@@ -13,34 +16,9 @@ use crate::jetstream::record::{EpochRecord, FormatRecord};
 use crate::jetstream::{codec, core};
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
-/// Stops a store dead after so many messages to its servers.
-#[derive(Debug)]
-pub(super) struct Fuse(AtomicI64);
-
-impl Default for Fuse {
-    fn default() -> Self {
-        Self(AtomicI64::new(i64::MAX))
-    }
-}
-
-impl Fuse {
-    pub(super) fn set(&self, messages: i64) {
-        self.0.store(messages, Ordering::SeqCst);
-    }
-
-    /// How many are left.
-    pub(super) fn left(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn burn(&self) -> Result<(), Error> {
-        if self.0.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return Ok(());
-        }
-        self.0.store(0, Ordering::SeqCst);
-        Err(Error::unavailable("stopped dead, as the test wants it"))
-    }
-}
+pub(super) use fuse::Fused;
+pub use probe::{Probe, Said};
+pub(super) use random::{Seeded, seeded};
 
 /// A stored record, for tests that damage it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +72,7 @@ impl Core {
             }
             Put::new(entry.key, value.into())
         });
-        self.gateway.publish_all(bucket, damaged.collect(), by).await
+        self.gateway.publish_all(bucket, damaged.collect(), by).await.map(drop)
     }
 
     /// Gives every bucket the version after ours.
@@ -142,7 +120,7 @@ impl Core {
             }
             head.set_epoch(epoch);
             head.attempt.clone_from(&attempt);
-            if self.commit(Change { view: &view, write: &write, head, puts }, by).await? {
+            if self.commit(Change { view: &view, head, puts }, by).await? {
                 return Ok(());
             }
         }

@@ -9,6 +9,7 @@ use crate::decision::Standing;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Core, in_doubt, put};
+use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, Fate, UserRecord};
@@ -130,7 +131,11 @@ impl Core {
         let mut puts: Vec<Put> = vec![user];
         if let Some((admins, revision)) = &plan.admins {
             let admins = put(Bucket::Users, key::ADMINS.to_owned(), admins)?;
-            puts.push(admins.expecting(*revision));
+            puts.push(if self.is(JetStreamDefect::CountsAdminsApart) {
+                admins
+            } else {
+                admins.expecting(*revision)
+            });
         }
         let mut doubt = false;
         let mut pause = Pause::new(by);
@@ -141,20 +146,24 @@ impl Core {
             };
             let error = match sent {
                 Ok(_) => return Ok(true),
-                Err(WriteError::Refused) if !doubt => return Ok(false),
                 Err(WriteError::Failed(error)) if !doubt => return Err(error),
                 Err(WriteError::Refused) => Error::Timeout,
-                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => error,
+                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
+                    doubt = true;
+                    error
+                }
             };
-            doubt = true;
-            self.see_users().await.map_err(in_doubt)?;
+            // A refusal proves nothing: it may be a former leader's, or that of a second copy.
+            let seen = self.see_users().await;
+            seen.map_err(|error| if doubt { in_doubt(error) } else { error })?;
             match self.fate(plan)? {
                 Fate::Done => return Ok(true),
-                Fate::Lost => return Ok(false),
                 Fate::Open => {}
-                Fate::Unknown => return Err(Error::Timeout),
+                Fate::Unknown if doubt => return Err(Error::Timeout),
+                Fate::Lost | Fate::Unknown => return Ok(false),
             }
-            pause.after(error).await.map_err(in_doubt)?;
+            let paused = pause.after(error).await;
+            paused.map_err(|error| if doubt { in_doubt(error) } else { error })?;
         }
     }
 
@@ -162,8 +171,7 @@ impl Core {
     fn fate(&self, plan: &Plan) -> Result<Fate, Error> {
         if let Some((planned, _)) = &plan.admins {
             let (admins, _) = self.users.admins()?;
-            let fate =
-                admins.map_or(Fate::Open, |admins| admins.fate(planned.version, &plan.write));
+            let fate = admins.map_or(Fate::Open, |admins| admins.changes.fate_of(&planned.changes));
             if fate != Fate::Open {
                 return Ok(fate);
             }

@@ -2,6 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection};
 
+use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::layout::{KeyRow, epoch_column};
 use super::readers::one_state;
@@ -88,6 +89,9 @@ impl<'db> Remove<'db> {
         {
             epochs.push(epoch);
             last = epoch;
+        }
+        if defect::is(SqliteDefect::RemovesOneKey) {
+            epochs = epochs.pop().into_iter().collect();
         }
         let statement = db.prepare_cached(
             "DELETE FROM room_keys WHERE room = ?1 AND epoch = ?2 AND endpoint = ?3",

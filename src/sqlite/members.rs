@@ -3,6 +3,7 @@
 use rusqlite::{CachedStatement, Connection, Row};
 
 use super::columns::Problem;
+use super::defect::{self, SqliteDefect};
 use super::driver::{Failure, Result};
 use super::layout::{MemberRow, limit_column};
 use super::readers::one_state;
@@ -86,11 +87,15 @@ pub(super) fn rooms_of(
 ) -> Result<Vec<RoomId>> {
     let after = page.after().map_or("", RoomId::as_str);
     // Through the index to the record itself, which has the checksum.
-    let mut statement = db.prepare_cached(
+    let sql = if defect::is(SqliteDefect::ScansAllMembers) {
+        "SELECT room, endpoint, owner, joined_epoch, added_at, sum FROM members
+         WHERE +endpoint = ?1 AND +room > ?2 ORDER BY room LIMIT ?3"
+    } else {
         "SELECT room, endpoint, owner, joined_epoch, added_at, sum
          FROM members INDEXED BY rooms_of
-         WHERE endpoint = ?1 AND room > ?2 ORDER BY room LIMIT ?3",
-    )?;
+         WHERE endpoint = ?1 AND room > ?2 ORDER BY room LIMIT ?3"
+    };
+    let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query((endpoint.as_str(), after, limit_column(page)))?;
     let mut rooms = Vec::new();
     while let Some(row) = rows.next()? {

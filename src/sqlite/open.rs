@@ -9,6 +9,7 @@ use std::{fs, io, thread};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::options::SqliteOptions;
 use super::schema;
@@ -128,7 +129,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "foreign_keys", !defect::is(SqliteDefect::KeepsOrphans))?;
     connection.pragma_update(None, "trusted_schema", false)?;
     // Every page is looked over when it is read.
     connection.pragma_update(None, "cell_size_check", true)?;

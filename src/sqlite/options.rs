@@ -2,7 +2,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::SqliteStore;
+use super::defect::SqliteDefect;
 use crate::Error;
+use crate::mutation::Mutation;
 
 /// How a [`SqliteStore`] is opened.
 ///
@@ -25,12 +27,18 @@ pub struct SqliteOptions {
     pub(super) op_timeout: Duration,
     pub(super) group_commit: bool,
     pub(super) max_bytes: Option<u64>,
+    pub(super) mutation: Mutation<SqliteDefect>,
 }
 
 impl SqliteOptions {
     /// `op_timeout` 5 seconds, grouped commits, no limit of size.
     pub const fn new() -> Self {
-        Self { op_timeout: Duration::from_secs(5), group_commit: true, max_bytes: None }
+        Self {
+            op_timeout: Duration::from_secs(5),
+            group_commit: true,
+            max_bytes: None,
+            mutation: Mutation::NONE,
+        }
     }
 
     /// How long a call may take before it ends in [`Error::Timeout`]; a rekey, the deletion of a
@@ -53,6 +61,14 @@ impl SqliteOptions {
     /// limit is this client's own, and does not count the write-ahead log.
     pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
+        self
+    }
+
+    /// Opens a store that is broken in this way, for the suite to catch.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub const fn broken(mut self, defect: SqliteDefect) -> Self {
+        self.mutation = Mutation::of(defect);
         self
     }
 

@@ -11,9 +11,11 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::cutoff::Cutoff;
+use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::open;
 use crate::Error;
+use crate::mutation::Mutation;
 
 /// The most connections that are kept while nobody uses them: more than any usual runtime has
 /// threads, and a read never waits while it holds one.
@@ -24,6 +26,7 @@ pub(super) struct Readers {
     path: PathBuf,
     /// `None` once closed. A std lock, because nobody awaits or reads while holding it.
     idle: Mutex<Option<Vec<Reader>>>,
+    mutation: Mutation<SqliteDefect>,
 }
 
 struct Reader {
@@ -32,8 +35,8 @@ struct Reader {
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::new(Some(Vec::new())) }
+    pub(super) fn new(path: PathBuf, mutation: Mutation<SqliteDefect>) -> Self {
+        Self { path, idle: Mutex::new(Some(Vec::new())), mutation }
     }
 
     /// Runs `work` on a connection, at most until `deadline`. `Timeout` before the deadline means
@@ -49,6 +52,7 @@ impl Readers {
             None => self.open()?,
         };
         reader.cutoff.set(deadline);
+        defect::work_for(self.mutation);
         let result = work(&reader.connection).map_err(Error::from);
         // A connection that met damage, or whose transaction did not end, is not used again.
         let sound = !matches!(result, Err(Error::Unavailable(_) | Error::Corrupt(_)));
@@ -67,6 +71,9 @@ impl Readers {
 
     /// Closes what is idle now, and later what is in use now.
     pub(super) fn close(&self) {
+        if self.mutation.is(SqliteDefect::KeepsReaders) {
+            return;
+        }
         drop(self.lock().take());
     }
 
@@ -87,6 +94,9 @@ pub(super) fn one_state<T>(
     db: &Connection,
     work: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
+    if defect::is(SqliteDefect::ReadsStateByState) {
+        return work(db);
+    }
     db.prepare_cached("BEGIN")?.execute([])?;
     let result = work(db);
     // Nothing was written: the end of a read cannot fail in a way that matters to it, and a
@@ -102,9 +112,9 @@ mod tests {
 
     use super::*;
 
-    /// A statement without an end.
+    /// A statement that takes many seconds.
     fn endless(db: &Connection) -> Result<i64> {
-        let sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+        let sql = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 30000000)
                    SELECT max(x) FROM n";
         Ok(db.query_row(sql, [], |row| row.get(0))?)
     }
@@ -114,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("members.db");
         drop(Connection::open(&path).unwrap());
-        let readers = Readers::new(path);
+        let readers = Readers::new(path, Mutation::NONE);
         for _ in 0..2 {
             let started = Instant::now();
             let deadline = started + Duration::from_millis(100);
@@ -137,7 +147,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("members.db");
         drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)"));
-        let readers = Readers::new(path);
+        let readers = Readers::new(path, Mutation::NONE);
         let deadline = Instant::now() + Duration::from_secs(5);
         let close = |_: &Connection| {
             readers.close();

@@ -5,6 +5,7 @@ use std::iter::Peekable;
 
 use rusqlite::Connection;
 
+use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::{keys, members, rooms};
 use crate::error::{Conflict, Record};
@@ -40,7 +41,10 @@ pub(super) fn rekey(db: &Connection, id: &RoomId, rekey: &Rekey) -> Result<Room>
         }
     }
     let mut insert = keys::Insert::new(db)?;
-    for (endpoint, ciphertext) in rekey.keys() {
+    for (number, (endpoint, ciphertext)) in rekey.keys().iter().enumerate() {
+        if number == rekey.keys().len() / 2 && defect::is(SqliteDefect::CommitsHalfARekey) {
+            db.execute_batch("COMMIT; BEGIN IMMEDIATE; SAVEPOINT job")?;
+        }
         insert.key(id, next, endpoint, ciphertext)?;
     }
     room.epoch = next;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::open::refuse;
 use crate::Error;
@@ -38,6 +39,11 @@ pub(super) fn version(db: &Connection, path: &Path) -> Result<usize> {
     match (application, usize::try_from(version)) {
         (0, Ok(0)) if objects == 0 => Ok(0),
         (APPLICATION, Ok(version @ 1..=CURRENT)) => Ok(version),
+        (APPLICATION, Ok(version))
+            if version > CURRENT && defect::is(SqliteDefect::OpensWhatIsNewer) =>
+        {
+            Ok(CURRENT)
+        }
         (APPLICATION, Ok(version)) if version > CURRENT => Err(refuse(
             path,
             &format!(

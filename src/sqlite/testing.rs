@@ -4,10 +4,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::layout::epoch_column;
-use super::{SqliteStore, driver, keys, members, rooms};
+use super::layout::{UserRow, epoch_column};
+use super::{SqliteStore, driver, keys, members, rooms, users};
 use crate::error::{Conflict, Record};
-use crate::{EndpointId, Epoch, Error, RoomId};
+use crate::{EndpointId, Epoch, Error, RoomId, User, UserKey};
 
 impl SqliteStore {
     /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
@@ -36,6 +36,26 @@ impl SqliteStore {
         .await
     }
 
+    /// Gives a revoked user, in the file at `path`, the row it had before, as somebody would who
+    /// puts a page of an old backup back. Says whether the user was revoked.
+    #[doc(hidden)]
+    pub fn unrevoke(path: impl AsRef<Path>, key: &UserKey) -> Result<bool, Error> {
+        let change = || -> driver::Result<bool> {
+            let db = Connection::open(path)?;
+            let user = users::get(&db, key)?;
+            if !user.revoked {
+                return Ok(false);
+            }
+            let before = User { revoked: false, revoked_at: None, ..user };
+            db.execute(
+                "UPDATE users SET revoked = 0, revoked_at = NULL, sum = ?2 WHERE key = ?1",
+                (key.as_bytes(), UserRow::of(&before).sum()),
+            )?;
+            Ok(true)
+        };
+        Ok(change()?)
+    }
+
     /// Changes one field of a record in the file at `path`, as somebody with an SQL shell would.
     /// The store may be open: this goes through SQLite.
     #[doc(hidden)]
@@ -57,7 +77,7 @@ impl SqliteStore {
                     (room.as_str(), endpoint.as_str(), epoch.map(epoch_column)),
                 )?,
                 Record::User(key) => db.execute(
-                    "UPDATE users SET revoked = 1 - revoked WHERE key = ?1",
+                    "UPDATE users SET admin = 1 - admin WHERE key = ?1",
                     [key.as_bytes()],
                 )?,
             })

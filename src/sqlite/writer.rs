@@ -12,11 +12,13 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
 
+use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::open;
 use super::options::SqliteOptions;
 use super::readers::Readers;
 use crate::Error;
+use crate::mutation::Mutation;
 use group::Grouping;
 use job::{Job, Write};
 
@@ -31,6 +33,7 @@ pub(super) struct Writer {
     places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     ended: watch::Receiver<bool>,
+    mutation: Mutation<SqliteDefect>,
 }
 
 impl Writer {
@@ -45,10 +48,11 @@ impl Writer {
         let (queue, jobs) = mpsc::channel();
         let (end, ended) = watch::channel(false);
         let (opened, outcome) = oneshot::channel();
-        let grouping = Grouping::new(options.group_commit);
+        let (grouping, mutation) = (Grouping::new(options.group_commit), options.mutation);
         let thread = thread::Builder::new()
             .name("membership-sqlite".to_owned())
             .spawn(move || {
+                defect::work_for(options.mutation);
                 let end = End { end, readers };
                 let (connection, result) = match open::writer(&path, &options, deadline) {
                     Ok(connection) => (Some(connection), Ok(())),
@@ -67,6 +71,7 @@ impl Writer {
             places: Arc::new(Semaphore::new(QUEUE)),
             thread: Mutex::new(Some(thread)),
             ended,
+            mutation,
         };
         match timeout_at(deadline.into(), outcome).await {
             Ok(Ok(result)) => result.map(|()| writer),
@@ -84,6 +89,8 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&Connection) -> Result<T> + Send + 'static,
     {
+        let budget =
+            if self.mutation.is(SqliteDefect::WaitsForEver) { budget * 1000 } else { budget };
         let deadline = Instant::now() + budget;
         let place = timeout_at(deadline.into(), Arc::clone(&self.places).acquire_owned());
         let place = place.await.map_err(|_| Error::Timeout)?.map_err(|_| Error::Closed)?;
@@ -149,7 +156,7 @@ mod tests {
 
     async fn start(dir: &tempfile::TempDir) -> Writer {
         let path = dir.path().join("members.db");
-        let readers = Arc::new(Readers::new(path.clone()));
+        let readers = Arc::new(Readers::new(path.clone(), Mutation::NONE));
         let deadline = Instant::now() + 10 * SECOND;
         Writer::start(readers, path, SqliteOptions::new(), deadline).await.unwrap()
     }
@@ -244,7 +251,8 @@ mod tests {
         let writer = start(&dir).await;
         let slow = writer.write(SECOND / 5, |db| {
             let sql = "INSERT INTO revocations (key)
-                       WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+                       WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n
+                                         LIMIT 30000000)
                        SELECT CAST(x AS BLOB) FROM n WHERE x < 0";
             Ok(db.execute(sql, []).map(drop)?)
         });

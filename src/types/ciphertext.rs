@@ -6,7 +6,7 @@ use crate::error::{Error, Invalid};
 /// A room's secret key, sealed to one endpoint: 1 to 4096 opaque bytes.
 ///
 /// `Debug` shows the length, never the bytes (clause TYPE-5). Cloning is cheap.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Ciphertext(Arc<[u8]>);
 
 impl Ciphertext {

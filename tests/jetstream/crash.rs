@@ -1,4 +1,4 @@
-//! A client stopped dead after each message it sends; what it leaves, another takes up.
+//! A client stopped dead after each exchange with its server; what it leaves, another takes up.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -109,17 +109,17 @@ async fn model(calls: &[Call]) -> MemoryStore {
     model
 }
 
-/// Cuts one call short after each message in turn.
-async fn cut(server: &Server, name: &str, call: Call, mut rng: Rng) {
+/// Cuts one call short after each exchange in turn, the next one sent (and its answer lost) or not.
+async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng) {
     let model = model(&setup()).await;
     let seen_before = dump(&model).await;
     let success = call.run(&model).await;
     assert!(success.starts_with("Ok"), "{name}: {success}");
     let seen_after = dump(&model).await;
     assert_ne!(seen_before, seen_after);
-    for messages in 0.. {
-        let what = format!("{name} stopped after {messages} messages");
-        let prefix = format!("{name}-{messages}-");
+    for exchanges in 0.. {
+        let what = format!("{name} stopped after {exchanges} exchanges, the next sent: {sends}");
+        let prefix = format!("{name}-{sends}-{exchanges}-");
         let first = server.open(&prefix).await;
         for step in setup() {
             let said = step.run(&first).await;
@@ -133,7 +133,7 @@ async fn cut(server: &Server, name: &str, call: Call, mut rng: Rng) {
             ..server.config()
         };
         let stopped = JetStreamStore::open(config).await.unwrap();
-        stopped.stop_after(messages);
+        stopped.stop_after(exchanges, sends);
         let said = call.run(&stopped).await;
         let finished = !stopped.is_stopped();
         drop(stopped);
@@ -161,7 +161,7 @@ async fn cut(server: &Server, name: &str, call: Call, mut rng: Rng) {
         other.close().await.unwrap();
         if finished {
             assert!(said.starts_with("Ok"), "{what}: {said}");
-            println!("{name}: {messages} messages at most");
+            println!("{name}: {exchanges} exchanges at most");
             return;
         }
     }
@@ -169,12 +169,14 @@ async fn cut(server: &Server, name: &str, call: Call, mut rng: Rng) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
-    let server = Arc::new(Server::start());
+    let server = Arc::new(Server::start().await);
     let mut rng = Rng::new("cut short");
     let mut cuts = tokio::task::JoinSet::new();
     for (name, call) in cut_short() {
-        let (server, rng) = (Arc::clone(&server), rng.fork());
-        cuts.spawn(async move { cut(&server, name, call, rng).await });
+        for sends in [false, true] {
+            let (server, call, rng) = (Arc::clone(&server), call.clone(), rng.fork());
+            cuts.spawn(async move { cut(&server, name, sends, call, rng).await });
+        }
     }
     while let Some(cut) = cuts.join_next().await {
         cut.unwrap();
@@ -208,14 +210,14 @@ async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_answer_depends_on_is_collected() {
-    let server = Server::start();
+    let server = Server::start().await;
     let store = server.open("gc-").await;
     let raw = server.raw().await;
     for step in setup() {
         step.run(&store).await;
     }
     // A rekey, an addition and a creation that crash half-way.
-    for (call, messages) in [
+    for (call, exchanges) in [
         (rekey(2, &[], &[0, 1, 2], "lost"), 8),
         (add(4, 2, "lost"), 6),
         (cut_short()[0].1.clone(), 5),
@@ -226,7 +228,7 @@ async fn what_no_answer_depends_on_is_collected() {
             ..server.config()
         };
         let crashed = JetStreamStore::open(config).await.unwrap();
-        crashed.stop_after(messages);
+        crashed.stop_after(exchanges, false);
         assert!(!call.run(&crashed).await.starts_with("Ok"));
         assert!(crashed.is_stopped());
     }
@@ -257,19 +259,19 @@ fn live(key: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged() {
-    let mut server = Server::start();
+    let server = Server::start().await;
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
     for step in setup() {
         assert!(step.run(&store).await.starts_with("Ok"));
     }
     let before = dump(&store).await;
-    server.kill();
+    server.kill().await;
     let begun = std::time::Instant::now();
     assert!(!store.is_authorized(&calls::user(0)).await.is_allowed());
     assert!(store.room(&room()).await.is_err_and(|error| error.outcome_unknown()));
     assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
-    server.restart();
+    server.run().await;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while !store.is_authorized(&calls::user(0)).await.is_allowed() {
         assert!(std::time::Instant::now() < deadline, "it does not come back");
@@ -279,7 +281,7 @@ async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
-    let mut server = Server::start();
+    let server = Server::start().await;
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
     for step in setup() {
@@ -299,8 +301,8 @@ async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let before = dump(&store).await;
-    server.kill();
-    server.restart();
+    server.kill().await;
+    server.run().await;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while store.room(&room()).await.is_err() {
         assert!(std::time::Instant::now() < deadline, "it does not come back");

@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::server::Server;
 
 async fn compare(test: &str, clients: usize, calls: usize) {
-    let server = Server::start();
+    let server = Server::start().await;
     let mut rng = Rng::new(test);
     let model = MemoryStore::new();
     let mut stores = Vec::new();

@@ -1,5 +1,4 @@
-//! The JetStream store on a real server, found through `NATS_SERVER` (a nats-server binary, 2.12 or
-//! later).
+//! The JetStream store on real servers, which are had the way the suite has them.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,9 +14,13 @@
 mod badinput;
 mod calls;
 mod cluster;
+mod costs;
 mod crash;
 mod differential;
+mod full;
+mod reality;
 mod rng;
 mod server;
-mod speed;
+mod settings;
 mod together;
+mod who;

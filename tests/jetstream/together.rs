@@ -37,7 +37,7 @@ pub(crate) async fn make_room(store: &dyn Store, room: &RoomId, members: usize) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_rekeys_one_wins_with_all_its_keys() {
-    let server = Server::start();
+    let server = Server::start().await;
     let mut stores: Vec<Arc<JetStreamStore>> = Vec::new();
     for _ in 0..3 {
         stores.push(Arc::new(server.open("r-").await));
@@ -77,7 +77,7 @@ async fn of_many_rekeys_one_wins_with_all_its_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_that_is_seen_is_whole() {
-    let server = Server::start();
+    let server = Server::start().await;
     let mut rng = Rng::new("whole states");
     let done = Arc::new(AtomicBool::new(false));
     let room: RoomId = "ops".parse().unwrap();
@@ -187,7 +187,7 @@ async fn look(store: &JetStreamStore, room: &RoomId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_admins_who_revoke_each_other_one_stays() {
-    let server = Server::start();
+    let server = Server::start().await;
     let stores = [server.open("a-").await, server.open("a-").await];
     let user = |n: u8| NewUser {
         key: UserKey::from_bytes([n; 32]),
@@ -214,7 +214,7 @@ async fn of_two_admins_who_revoke_each_other_one_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_is_seen_by_the_next_read_of_another_client() {
-    let server = Server::start();
+    let server = Server::start().await;
     let (a, b) = (server.open("n-").await, server.open("n-").await);
     let room: RoomId = "ops".parse().unwrap();
     make_room(&a, &room, 1).await;
@@ -242,7 +242,7 @@ async fn a_write_is_seen_by_the_next_read_of_another_client() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_calls_leave_whole_states() {
-    let server = Server::start();
+    let server = Server::start().await;
     let mut rng = Rng::new("dropped");
     let store = server.open("d-").await;
     let room: RoomId = "ops".parse().unwrap();
@@ -270,7 +270,7 @@ async fn look_alone(store: &JetStreamStore, room: &RoomId) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_rooms_are_listed_rekeyed_and_emptied() {
-    let server = Server::start();
+    let server = Server::start().await;
     let store = Arc::new(server.open("l-").await);
     let room: RoomId = "big".parse().unwrap();
     make_room(&*store, &room, 1).await;

@@ -62,6 +62,7 @@ async fn an_edited_user_is_corrupt(#[case] edit: &str) {
 #[case("DELETE FROM revocations")]
 #[case("UPDATE bootstrap SET admin_made = 0")]
 #[case("DELETE FROM bootstrap")]
+#[case("UPDATE bootstrap SET sum = sum + 1")]
 #[case("DELETE FROM users WHERE admin = 1")]
 #[tokio::test]
 async fn one_witness_is_not_enough(#[case] edit: &str) {

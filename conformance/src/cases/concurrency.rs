@@ -1,7 +1,7 @@
 //! Many callers at once: whatever happens has an order that explains it (LIN-1), and what must
 //! hold in every state holds in each that somebody sees.
 
-pub(super) mod dropped;
+pub(super) mod index;
 pub(super) mod memberships;
 pub(super) mod orders;
 pub(super) mod readers;

@@ -99,7 +99,7 @@ async fn each_write_survives_on_its_own(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     Script::first_call().apply(&store).await;
     store.close().await?;
-    let script = Script::new(cx.seed(), 0, 40);
+    let script = Script::new(cx.seed(), 0, usize::try_from(cx.rounds(40).max(12)).unwrap_or(40));
     for (number, call) in (1..).zip(script.calls()) {
         // Dropped without close, right after the answer.
         let store = cx.open_unheld().await?;
@@ -117,7 +117,7 @@ async fn a_store_reopened_many_times_keeps_everything(cx: Cx) -> Verdict {
     let mut store = cx.open().await?;
     set_up(&store).await?;
     let before = scope().observe(&store).await?;
-    for number in 0..30 {
+    for number in 0..usize::try_from(cx.rounds(30).max(10)).unwrap_or(30) {
         store.create_room(plain(&format!("round {number}"), "zoe")).await?;
         store = reopen(&cx, store).await?;
         let rooms = store.rooms_of(&endpoint("zoe"), membership::Page::first()).await?;
@@ -244,7 +244,7 @@ async fn calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all(cx: Cx) -> Ver
     let store = cx.open().await?;
     Script::first_call().apply(&store).await;
     store.close().await?;
-    for round in 0..10 {
+    for round in 0..cx.rounds(10) {
         let seed = cx.seed() ^ (round << 32);
         let store = cx.open_unheld().await?.unrecorded();
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();

@@ -69,12 +69,13 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
     each(&cx, &ways, |cx, harm| async move {
         let store = cx.open().await?;
         set_up(&store).await?;
-        lead_all(&cx, 0).await?;
-        let before = scope().observe(&store).await?;
         let servers = servers(&cx)?;
-        servers.harm(0, harm).await?;
-        // A client that had a server of its own to lose, and one that had not.
-        let other = cx.open_at(1).await?;
+        // A client that loses its server, and one that does not.
+        let lost = servers.connected().await?;
+        lead_all(&cx, lost).await?;
+        let before = scope().observe(&store).await?;
+        servers.harm(lost, harm).await?;
+        let other = cx.open_at((lost + 1) % servers.count()).await?;
         let by = Instant::now() + servers.failover();
         let (one, two) = (store.unrecorded(), other.unrecorded());
         let (one, two) =

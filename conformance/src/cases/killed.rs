@@ -6,10 +6,10 @@ use membership::Store;
 use rand::RngExt;
 
 use crate::case::declare;
-use crate::child::script::Script;
+use crate::child::script::{Acknowledged, Script};
 use crate::child::{Job, Process};
 use crate::context::Cx;
-use crate::make::{encrypted, endpoint, epoch, joins_at, key_of, room};
+use crate::make::{encrypted, endpoint, epoch, joins_at, key_of, rekey, room};
 use crate::race::joined;
 use crate::together::together;
 use crate::transcript::Client;
@@ -33,9 +33,6 @@ const LEN: usize = 400;
 /// The most lines a parent waits for before it kills.
 const LINES: usize = 150;
 
-/// What each task of a child had acknowledged when it was killed.
-type Acknowledged = Vec<usize>;
-
 /// Starts a child, lets it work for a number of acknowledgements drawn from the seed, kills it.
 async fn killed_at_work(cx: &Cx, seed: u64) -> Verdict<Acknowledged> {
     let wait_for = cx.rng(seed).random_range(0..LINES);
@@ -48,41 +45,13 @@ async fn killed_at_work(cx: &Cx, seed: u64) -> Verdict<Acknowledged> {
         lines.push(line);
     }
     lines.extend(child.kill().await?);
-    counted(&lines)
-}
-
-/// How far each task came, from the lines `task number`.
-fn counted(lines: &[String]) -> Verdict<Acknowledged> {
-    let tasks = usize::try_from(Script::TASKS).unwrap_or_default();
-    let mut counts = vec![0; tasks];
-    for line in lines {
-        let parsed = line.split_once(' ').and_then(|(task, number)| {
-            Some((task.parse::<usize>().ok()?, number.parse::<usize>().ok()?))
-        });
-        let slot = parsed.and_then(|(task, number)| Some((counts.get_mut(task)?, number)));
-        let Some((count, number)) = slot else {
-            return Err(Failure::new("a task and a number", format!("{line:?}")));
-        };
-        *count = number;
-    }
-    Ok(counts)
-}
-
-/// Everything acknowledged is there, and no more than the one call in flight of each task; what
-/// was found is what must be found ever after.
-async fn verified(store: &Client, seed: u64, counts: &Acknowledged) -> Verdict<Acknowledged> {
-    let mut found = Vec::new();
-    for (task, count) in (0..).zip(counts) {
-        let script = Script::new(seed, task, LEN);
-        found.push(script.verify(&*store.unrecorded(), *count).await?);
-    }
-    Ok(found)
+    Acknowledged::of(&lines)
 }
 
 /// What earlier rounds left is as it was found then.
 async fn still(store: &Client, rounds: &[(u64, Acknowledged)]) -> Verdict {
     for (seed, found) in rounds {
-        same(&verified(store, *seed, found).await?, found)?;
+        same(&found.verify(&*store.unrecorded(), *seed, LEN).await?, found)?;
     }
     Ok(())
 }
@@ -101,7 +70,7 @@ async fn a_killed_process_loses_nothing_acknowledged(cx: Cx) -> Verdict {
         let counts = killed_at_work(&cx, seed).await?;
         // Nobody else has it open: whoever opens it now repairs it, by opening it.
         let store = cx.open().await?;
-        rounds.push((seed, verified(&store, seed, &counts).await?));
+        rounds.push((seed, counts.verify(&*store.unrecorded(), seed, LEN).await?));
         store.close().await?;
     }
     still(&cx.open().await?, &rounds).await
@@ -113,7 +82,7 @@ async fn a_process_killed_beside_an_open_client_loses_nothing_acknowledged(cx: C
     for round in 0..cx.rounds(25) {
         let seed = cx.seed().wrapping_add(round);
         let counts = killed_at_work(&cx, seed).await?;
-        rounds.push((seed, verified(&store, seed, &counts).await?));
+        rounds.push((seed, counts.verify(&*store.unrecorded(), seed, LEN).await?));
     }
     still(&store, &rounds).await
 }
@@ -134,7 +103,7 @@ async fn a_process_killed_while_others_write_disturbs_none_of_them(cx: Cx) -> Ve
         });
         let counts = killed_at_work(&cx, theirs).await?;
         joined(work).await?;
-        rounds.push((theirs, verified(&store, theirs, &counts).await?));
+        rounds.push((theirs, counts.verify(&*store.unrecorded(), theirs, LEN).await?));
         let script = Script::new(ours, 0, 60);
         same(script.verify(&*store.unrecorded(), 60).await?, 60)?;
     }
@@ -150,7 +119,7 @@ async fn two_processes_killed_at_once_lose_nothing_acknowledged(cx: Cx) -> Verdi
         let (one, two) = futures::future::try_join(one, two).await?;
         let store = cx.open().await?;
         for (seed, counts) in seeds.into_iter().zip([one, two]) {
-            rounds.push((seed, verified(&store, seed, &counts).await?));
+            rounds.push((seed, counts.verify(&*store.unrecorded(), seed, LEN).await?));
         }
         store.close().await?;
     }
@@ -212,6 +181,11 @@ async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verd
             same(key.epoch, epoch(last))?;
             same(key.ciphertext, key_of(&who, epoch(last)))?;
         }
+        // Nothing of a rekey that was not made stands in the way of the next.
+        let who = ids.iter().map(String::as_str).chain(["ann"]);
+        let moved = store.rekey(&room("large"), rekey(last, [], who)).await?;
+        last += 1;
+        same(moved.epoch, epoch(last))?;
         store.close().await?;
     }
     Ok(())

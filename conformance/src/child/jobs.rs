@@ -36,6 +36,8 @@ pub enum Job {
     },
     /// Answer each user's key on standard input with whether that user is let in.
     Ask,
+    /// Open the store and close it.
+    Open,
 }
 
 /// How many calls a racer makes before it ends.
@@ -48,6 +50,7 @@ impl fmt::Display for Job {
             Self::Rekey { members } => write!(f, "rekey {members}"),
             Self::Race { seed } => write!(f, "race {seed}"),
             Self::Ask => f.write_str("ask"),
+            Self::Open => f.write_str("open"),
         }
     }
 }
@@ -65,6 +68,7 @@ impl FromStr for Job {
             ["rekey", members] => Self::Rekey { members: members.parse().map_err(|_| ())? },
             ["race", seed] => Self::Race { seed: number(seed)? },
             ["ask"] => Self::Ask,
+            ["open"] => Self::Open,
             _ => return Err(()),
         })
     }
@@ -83,7 +87,7 @@ pub(super) async fn run(job: Job, store: Arc<dyn Store>) -> Result<(), String> {
         Job::Work { seed, len } => work(seed, len, &store).await,
         Job::Rekey { members } => rekey(members, &*store).await,
         Job::Race { seed } => race(seed, &*store).await.map_err(|error| error.show()),
-        Job::Ask => Ok(()),
+        Job::Ask | Job::Open => Ok(()),
     }?;
     store.close().await.map_err(|error| error.show())
 }

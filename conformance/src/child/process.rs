@@ -5,8 +5,9 @@ use std::process::{ExitStatus, Stdio};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use super::{Job, VARIABLE, jobs, orders};
+use super::{Job, VARIABLE, WATCHED, jobs, orders};
 use crate::context::Cx;
+use crate::power::{self, Recording};
 use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict};
 
@@ -19,6 +20,21 @@ pub struct Process {
     errors: ChildStderr,
 }
 
+/// Runs a child on the case's store to its end, and says what it did to the store's files.
+pub async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
+    let mut command = command(cx, job)?;
+    command.env(WATCHED, "");
+    let files = cx.instance().files()?;
+    let watching = tokio::task::spawn_blocking(move || power::record(command, &files));
+    Ok(watching.await.map_err(TargetError::from)??)
+}
+
+fn command(cx: &Cx, job: Job) -> Result<std::process::Command, TargetError> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.env(VARIABLE, orders(cx.target().name(), job, &cx.instance().address()?));
+    Ok(command)
+}
+
 impl Process {
     /// Starts a child on the case's store; it may not have opened it yet.
     pub fn start(cx: &Cx, job: Job) -> Verdict<Self> {
@@ -26,9 +42,7 @@ impl Process {
     }
 
     fn spawn(cx: &Cx, job: Job) -> Result<Self, TargetError> {
-        let orders = orders(cx.target().name(), job, &cx.instance().address()?);
-        let mut child = Command::new(std::env::current_exe()?)
-            .env(VARIABLE, orders)
+        let mut child = Command::from(command(cx, job)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -6,6 +6,7 @@ use membership::{EndpointId, Epoch, NewMember, NewRoom, NewUser, Page, Rekey, Ro
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
+use crate::judge::looks_like;
 use crate::make::{admin, at, endpoint, epoch, room, sealed, user};
 use crate::model::{Answer, Model, Op};
 use crate::show::Show;
@@ -89,15 +90,56 @@ impl Script {
 
     /// The store must be exactly as the model, through every view.
     async fn agrees(&self, store: &dyn Store, model: &Model) -> Verdict {
-        let mut model = model.clone();
-        for view in self.names.views(&mut model) {
-            let (answer, right) = (view.apply(store).await, model.apply(&view));
-            if answer != right {
-                let expected = format!("{view:?} -> {}", right.show());
-                return Err(Failure::new(expected, answer.show()));
-            }
-        }
+        let views = self.names.views(&mut model.clone());
+        looks_like(store, model, &views).await
+    }
+}
+
+/// What each task of a child had acknowledged by some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledged(Vec<usize>);
+
+impl Acknowledged {
+    /// Nothing, by any task.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self(vec![0; usize::try_from(Script::TASKS).unwrap_or_default()])
+    }
+
+    /// What the lines `task number` tell.
+    pub fn of(lines: &[String]) -> Verdict<Self> {
+        let mut acknowledged = Self::nothing();
+        lines.iter().try_for_each(|line| acknowledged.hear(line))?;
+        Ok(acknowledged)
+    }
+
+    /// One line more.
+    pub fn hear(&mut self, line: &str) -> Verdict {
+        let parsed = line.split_once(' ').and_then(|(task, number)| {
+            Some((task.parse::<usize>().ok()?, number.parse::<usize>().ok()?))
+        });
+        let slot = parsed.and_then(|(task, number)| Some((self.0.get_mut(task)?, number)));
+        let Some((count, number)) = slot else {
+            return Err(Failure::new("a task and a number", format!("{line:?}")));
+        };
+        *count = number;
         Ok(())
+    }
+
+    /// Everything acknowledged is there, and no more than the one call in flight of each task;
+    /// what was found is what must be found ever after.
+    pub async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
+        let mut found = Vec::new();
+        for (task, count) in (0..).zip(&self.0) {
+            found.push(Script::new(seed, task, len).verify(store, *count).await?);
+        }
+        Ok(Self(found))
+    }
+}
+
+impl Show for Acknowledged {
+    fn show(&self) -> String {
+        format!("{:?} calls of the tasks", self.0)
     }
 }
 

@@ -1,5 +1,6 @@
-//! Which case runs when: many at once, those that measure time alone.
+//! Which case runs when: those that work, those that play, those that wait, those that measure time.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use futures::StreamExt;
 use futures::stream;
 
 use super::progress::Progress;
-use crate::case::Case;
+use crate::case::{Case, Company};
 use crate::report::Results;
 use crate::run::{Outcome, run_case};
 use crate::target::Target;
@@ -16,17 +17,13 @@ use crate::target::Target;
 pub(super) async fn run(
     cases: &[&'static Case],
     targets: &[Arc<dyn Target>],
+    servers: Vec<String>,
     seed: u64,
     jobs: Option<NonZeroUsize>,
 ) -> Results {
     let began = Instant::now();
-    let jobs = jobs.map_or_else(cores, NonZeroUsize::get);
     let stores: Vec<_> = targets.iter().map(|target| target.name().to_owned()).collect();
     let progress = Progress::new(cases, &stores);
-
-    let places = (0..cases.len()).flat_map(|row| (0..targets.len()).map(move |col| (row, col)));
-    let (alone, together): (Vec<_>, Vec<_>) =
-        places.partition(|(row, _)| cases.get(*row).is_some_and(|case| case.alone()));
 
     let one = |(row, column): (usize, usize)| {
         let progress = &progress;
@@ -38,14 +35,20 @@ pub(super) async fn run(
             Some(((row, column), outcome))
         }
     };
-    let mut done: Vec<((usize, usize), Outcome)> = stream::iter(together)
-        .map(one)
-        .buffer_unordered(jobs)
-        .filter_map(|o| async { o })
-        .collect()
-        .await;
-    for place in alone {
-        done.extend(one(place).await);
+    let mut done: Vec<((usize, usize), Outcome)> = Vec::new();
+    for company in Company::ALL {
+        let rows = cases.iter().enumerate().filter(|(_, case)| case.company() == company);
+        let places = rows.flat_map(|(row, _)| (0..targets.len()).map(move |column| (row, column)));
+        let mut places: Vec<_> = places.collect();
+        if company == Company::Waiting {
+            // The longest waits first, or one of them would be all that is left in the end.
+            places.sort_by_key(|(_, column)| targets.get(*column).map(|t| Reverse(t.pace())));
+        }
+        let outcomes = stream::iter(places)
+            .map(one)
+            .buffer_unordered(company.at_once(jobs))
+            .filter_map(|outcome| async { outcome });
+        done.extend(outcomes.collect::<Vec<_>>().await);
     }
     for target in targets {
         target.finish().await;
@@ -56,9 +59,5 @@ pub(super) async fn run(
     let mut outcomes = done.into_iter().map(|(_, outcome)| outcome);
     let cases =
         cases.iter().map(|case| (*case, outcomes.by_ref().take(targets.len()).collect())).collect();
-    Results { stores, cases, seed, took: began.elapsed() }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    Results { stores, cases, servers, seed, took: began.elapsed() }
 }

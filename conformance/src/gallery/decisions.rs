@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use membership::{Decision, DenyReason, Error, MemoryStore, Store, UserKey};
+use membership::{Decision, DenyReason, Error, Store, UserKey};
 
 use super::defect::Defect;
 use super::listings::locked;
@@ -13,15 +13,16 @@ use super::mutants;
 
 mutants! {
     allows_on_error: "AUTH-2", "is_authorized allows when the store fails" => AllowsOnError;
+    allows_on_timeout unseen: "AUTH-2", "is_authorized allows when the store does not answer in time" => AllowsOnTimeout;
     admits_admins_on_error: "AUTH-2", "is_admin allows when the store fails" => AdminOnError;
     allows_the_unknown: "AUTH-1", "is_authorized allows who is unknown" => AllowsUnknown;
     every_user_is_an_admin: "AUTH-1", "is_admin allows every user" => AllAdmins;
     denies_without_the_reason: "AUTH-1", "denies a revoked user as an unknown one" => WrongReason;
     caches_decisions: "AUTH-3", "is_authorized answers from the last 50 ms" => Caches;
     caches_decisions_per_client: "AUTH-3", "is_authorized answers from the client's last 50 ms, and only its own revocations clear them" => CachesPerClient;
-    no_admin_on_error: "AUTH-5", "has_admin answers false when the store fails" => NoAdminOnError;
+    no_admin_on_error unseen: "AUTH-5", "has_admin answers false when the store fails" => NoAdminOnError;
     no_admin_when_closed: "AUTH-5", "has_admin answers false on a closed store" => NoAdminClosed;
-    stop_stops_nothing: "AUTH-2", "goes on answering while it is stopped" => StopsNothing;
+    stop_stops_nothing unseen: "AUTH-2", "goes on answering while it is stopped" => StopsNothing;
 }
 
 fn failed(decision: &Decision) -> bool {
@@ -36,6 +37,19 @@ impl Defect for AllowsOnError {
     async fn is_authorized(&self, inner: &dyn Store, key: &UserKey) -> Decision {
         let decision = inner.is_authorized(key).await;
         if failed(&decision) { Decision::Allow } else { decision }
+    }
+}
+
+#[derive(Default)]
+struct AllowsOnTimeout;
+
+#[async_trait]
+impl Defect for AllowsOnTimeout {
+    async fn is_authorized(&self, inner: &dyn Store, key: &UserKey) -> Decision {
+        match inner.is_authorized(key).await {
+            Decision::Deny(DenyReason::Failed(Error::Timeout)) => Decision::Allow,
+            other => other,
+        }
     }
 }
 
@@ -175,5 +189,7 @@ impl Defect for NoAdminClosed {
 struct StopsNothing;
 
 impl Defect for StopsNothing {
-    fn inject(&self, _: &MemoryStore) {}
+    fn breaks(&self) -> bool {
+        false
+    }
 }

@@ -27,8 +27,8 @@ mutants! {
     drops_former_epochs: "KEY-9", "forgets the keys of earlier epochs at a rekey" => DropsFormer;
     skips_an_epoch: "KEY-4", "a rekey moves the room on by two epochs" => SkipsEpoch;
     rekeys_plain_rooms: "KEY-10", "a rekey of an unencrypted room succeeds" => RekeysPlain;
-    refuses_large_rekeys: "KEY-11", "refuses a rekey of more than 5,000 members" => RefusesLarge;
-    goes_past_the_last_epoch: "TYPE-6", "a rekey at the last epoch succeeds" => PastTheLast;
+    refuses_large_rekeys unseen: "KEY-11", "refuses a rekey of more than 5,000 members" => RefusesLarge;
+    goes_past_the_last_epoch unseen: "TYPE-6", "a rekey at the last epoch succeeds" => PastTheLast;
 }
 
 type Triple = (RoomId, EndpointId, Epoch);

@@ -20,7 +20,7 @@ mutants! {
     needs_after_to_exist: "LIST-1", "starts at the beginning after an id that is no member" => AfterExists;
     lists_a_missing_room: "LIST-3", "answers no members for a missing room" => EmptyListing;
     hides_revoked_users: "USER-5", "leaves revoked users out of the list" => HidesRevoked;
-    tears_pages: "LIST-2", "reads a page of members in two steps" => TornPage;
+    tears_pages unseen: "LIST-2", "reads a page of members in two steps" => TornPage;
 }
 
 /// A defect's own lock protects nothing that a panic could leave half-done.
@@ -29,9 +29,9 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Pairs that were true once.
-type Index = Mutex<BTreeSet<(EndpointId, RoomId)>>;
+pub(super) type Index = Mutex<BTreeSet<(EndpointId, RoomId)>>;
 
-async fn with_former(
+pub(super) async fn with_former(
     former: &Index,
     inner: &dyn Store,
     endpoint: &EndpointId,

@@ -32,7 +32,7 @@ const DECLINES: &[(Need, &str)] = &[
 
 /// It, on three servers, as a target.
 pub(crate) fn target(provision: Provision) -> JetStream {
-    JetStream::another(NAME, 3, provision, open, DECLINES)
+    JetStream::another(NAME, 3, provision, Arc::new(open), DECLINES)
 }
 
 pub(super) fn mutant() -> Mutant {
@@ -40,6 +40,8 @@ pub(super) fn mutant() -> Mutant {
         name: NAME,
         clause: "AUTH-3",
         what: "it decides by a plain kv.get, which any one server answers",
+        visible: false,
+        first: None,
         target: Arc::new(target(Provision::Auto)) as Arc<dyn Target>,
     }
 }

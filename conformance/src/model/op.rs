@@ -2,11 +2,12 @@ use membership::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::show::Show;
 
 /// One call of [`Store`], with its arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is the method of its name")]
 pub enum Op {
     CreateRoom(NewRoom),
@@ -32,7 +33,7 @@ pub enum Op {
 }
 
 /// What a call answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is what it holds")]
 pub enum Answer {
     Room(Result<Room, Error>),

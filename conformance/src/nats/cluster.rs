@@ -6,17 +6,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
-use async_nats::ServerAddr;
+use async_nats::{ConnectOptions, ServerAddr};
 use futures::future::{join_all, try_join_all};
+use percent_encoding::percent_decode_str;
 use tokio::net::TcpSocket;
 
-use super::config::Place;
+use super::config::{Place, TlsFiles};
 use super::link::Upstream;
-use super::monitor::{self, Routes};
+use super::monitor::{self, Clients, Routes};
 use super::node::Links;
 use super::provision::Means;
 use super::workdir::WorkDir;
-use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Way, ready};
+use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Sync, Way, ready};
 
 /// One, three or five servers on loopback, each link through a [`Link`]. Dropping it kills them;
 /// so does the end of this process, whatever ended it.
@@ -35,6 +36,7 @@ pub struct Cluster {
     elsewhere: Option<ServerAddr>,
     /// Ports that are ours and lead nowhere.
     dead_ends: DeadEnds,
+    tls: Option<TlsFiles>,
     /// Last, so that the servers are gone when it is removed.
     dir: WorkDir,
 }
@@ -81,7 +83,11 @@ impl Cluster {
         if ![1, 3, 5].contains(&servers) {
             return Err(NatsError::Options { servers, why: "say 1, 3 or 5".to_owned() });
         }
-        let dir = WorkDir::new()?;
+        // A container has a place in memory of its own, which goes with it.
+        let hastily = options.sync == Sync::Default && matches!(server.means, Means::Binary(_));
+        let dir = WorkDir::new(hastily)?;
+        let tls = options.tls.as_ref().map(|tls| tls.write(dir.path())).transpose();
+        let tls = tls.map_err(NatsError::io("write certificates"))?;
         match &server.means {
             Means::Url(url) if servers == 1 => {
                 let address = url.parse::<ServerAddr>().map_err(refused("read the URL"))?;
@@ -98,6 +104,7 @@ impl Cluster {
                     clients: vec![Link::to(found)?],
                     elsewhere: Some(address),
                     dead_ends: DeadEnds::take(0).map_err(NatsError::io("listen on 127.0.0.1"))?,
+                    tls,
                     dir,
                 });
             }
@@ -111,14 +118,14 @@ impl Cluster {
         let mut nodes = Vec::new();
         for from in 0..servers {
             clients.push(Link::new(Upstream::Down)?);
-            nodes.push(Node::new(from, &server.means, dir.path(), &dir.data()));
+            nodes.push(Node::new(from, &server.means, dir.path(), dir.data()));
             for to in from + 1..servers {
                 routes.insert((from, to), Link::new(Upstream::Down)?);
             }
         }
         let dead_ends = DeadEnds::take(servers).map_err(NatsError::io("listen on 127.0.0.1"))?;
         let cluster =
-            Self { server, options, nodes, routes, clients, elsewhere: None, dead_ends, dir };
+            Self { server, options, nodes, routes, clients, elsewhere: None, dead_ends, tls, dir };
         cluster.configure()?;
         Ok(cluster)
     }
@@ -139,6 +146,7 @@ impl Cluster {
                 ports: node.ports_dir(),
                 routes: &routes,
                 nowhere: self.dead_ends.refusing,
+                tls: self.tls.as_ref(),
             });
             fs::write(node.config(), file).map_err(NatsError::io("write a configuration"))?;
         }
@@ -242,8 +250,8 @@ impl Cluster {
     /// # Errors
     /// [`NatsError::Refused`] when the node lets nobody in.
     pub async fn admin(&self, node: usize) -> Result<async_nats::Client, NatsError> {
-        let options = self.options.auth.options();
-        let options = options
+        let options = self
+            .connect_options()?
             .connection_timeout(Duration::from_secs(1))
             .request_timeout(Some(Duration::from_secs(1)))
             .max_reconnects(1);
@@ -252,9 +260,31 @@ impl Cluster {
     }
 
     /// Options with the cluster's credentials, for clients of its URLs.
-    #[must_use]
-    pub fn connect_options(&self) -> async_nats::ConnectOptions {
-        self.options.auth.options()
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] for credentials that are none.
+    pub fn connect_options(&self) -> Result<ConnectOptions, NatsError> {
+        let options = match self.elsewhere.as_ref() {
+            Some(url) if url.has_user_pass() => in_url(url),
+            _ => self.options.auth.options().map_err(refused("use the credentials"))?,
+        };
+        Ok(match &self.tls {
+            Some(tls) => tls.options(options),
+            None => options,
+        })
+    }
+
+    /// How many clients are connected to a node.
+    ///
+    /// # Errors
+    /// [`NatsError::NoNode`]; [`NatsError::NotOurs`] for the one at a URL;
+    /// [`NatsError::Refused`] when it does not answer.
+    pub async fn clients_of(&self, node: usize) -> Result<usize, NatsError> {
+        let asked = format!("list the clients of n{node}");
+        let ports = self.node(node)?.ports().ok_or("it is down").map_err(refused(&asked))?;
+        let clients: Clients =
+            monitor::get(ports.monitor, "/connz").await.map_err(refused(&asked))?;
+        Ok(clients.num_connections)
     }
 
     /// Waits until the cluster serves: every running node has joined, the same leader is known to
@@ -262,7 +292,7 @@ impl Cluster {
     /// majority.
     ///
     /// # Errors
-    /// [`NatsError::TooLate`] after 30 s, with what is missing.
+    /// [`NatsError::TooLate`] after 75 s, with what is missing.
     pub async fn wait_ready(&self) -> Result<(), NatsError> {
         ready::wait(self, self.options.jetstream).await
     }
@@ -382,6 +412,38 @@ impl Cluster {
         Ok(true)
     }
 
+    /// Whether a node has noticed that it is connected to no other: from then on nothing reaches it
+    /// that was sent to it before. `false` also where it does not answer.
+    pub async fn is_alone(&self, node: usize) -> bool {
+        let Some(ports) = self.node(node).ok().and_then(Node::ports) else { return false };
+        let routes: Result<Routes, _> = monitor::get(ports.monitor, "/routez").await;
+        routes.is_ok_and(|routes| routes.routes.is_empty())
+    }
+
+    /// How many clients of this name are connected to the servers.
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] when a running node does not answer.
+    pub async fn connections_of(&self, name: &str) -> Result<usize, NatsError> {
+        Ok(self.nodes_of(name).await?.len())
+    }
+
+    /// The nodes to which clients of this name are connected, one for each connection.
+    ///
+    /// # Errors
+    /// [`NatsError::Refused`] when a running node does not answer.
+    pub async fn nodes_of(&self, name: &str) -> Result<Vec<usize>, NatsError> {
+        let mut nodes = Vec::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let Some(ports) = node.ports() else { continue };
+            let asked = monitor::get(ports.monitor, "/connz?limit=100000").await;
+            let all: Clients = asked.map_err(refused("list the connections"))?;
+            let named = all.connections.iter().filter(|connection| connection.name == name);
+            nodes.extend(named.map(|_| number));
+        }
+        Ok(nodes)
+    }
+
     /// Sets what happens to what one node sends another. The way back is left as it is.
     ///
     /// # Errors
@@ -418,6 +480,12 @@ impl Cluster {
         }
         let (leader, _) = votes.into_iter().find(|(_, (count, of))| 2 * count > *of)?;
         self.nodes.iter().position(|node| node.name() == leader)
+    }
+
+    /// What a node's replica of a stream says of itself, whoever it reaches; `None` when it has none,
+    /// or does not answer.
+    pub async fn replica(&self, node: usize, stream: &str) -> Option<Replica> {
+        ready::replica(self.node(node).ok()?, stream).await
     }
 
     /// Makes the leader of a stream hand over, and waits until another leads it.
@@ -457,6 +525,16 @@ impl Cluster {
     }
 }
 
+/// One node's replica of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The sequence of the last message it has.
+    pub last_sequence: u64,
+    /// Whether it answers direct gets. A follower begins to up to two seconds after it came to
+    /// follow; until then those that reach it are answered elsewhere, if anywhere.
+    pub answers: bool,
+}
+
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dir = self.dir.path();
@@ -470,6 +548,16 @@ impl fmt::Debug for Cluster {
 /// What could not be done, and what was said; for `map_err`.
 pub(super) fn refused<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> NatsError {
     move |error| NatsError::Refused { what: what.to_owned(), why: error.to_string() }
+}
+
+/// Options for whom a URL names.
+fn in_url(url: &ServerAddr) -> ConnectOptions {
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let name = plain(url.username().unwrap_or_default());
+    match url.password() {
+        Some(password) => ConnectOptions::new().user_and_password(name, plain(password)),
+        None => ConnectOptions::new().token(name),
+    }
 }
 
 /// Ports that are taken, so that nobody else answers there, and lead nowhere.

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use async_nats::ConnectOptions;
 
 use super::Provision;
 
@@ -15,6 +18,8 @@ pub struct ClusterOptions {
     pub(super) jetstream: bool,
     pub(super) sync: Sync,
     pub(super) max_file_store: Option<u64>,
+    pub(super) tls: Option<Tls>,
+    pub(super) lines: String,
 }
 
 impl ClusterOptions {
@@ -29,6 +34,8 @@ impl ClusterOptions {
             jetstream: true,
             sync: Sync::Default,
             max_file_store: None,
+            tls: None,
+            lines: String::new(),
         }
     }
 
@@ -61,6 +68,18 @@ impl ClusterOptions {
     pub fn max_file_store(self, bytes: u64) -> Self {
         Self { max_file_store: Some(bytes), ..self }
     }
+
+    /// Has clients talk to the servers by TLS.
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// Further lines of each server's configuration file.
+    #[must_use]
+    pub fn lines(self, lines: impl Into<String>) -> Self {
+        Self { lines: lines.into(), ..self }
+    }
 }
 
 /// When a server makes sure that what it acknowledged is on the disk.
@@ -71,6 +90,54 @@ pub enum Sync {
     Default,
     /// Before each acknowledgement (`sync_interval: always`).
     Always,
+}
+
+/// TLS between the servers and their clients, as PEM texts.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// The authority that signed the certificates of the servers and of their clients.
+    pub authority: String,
+    /// The servers' certificate, for 127.0.0.1, and its key.
+    pub server: (String, String),
+    /// A client's certificate and its key. If given, the servers let nobody in without one.
+    pub client: Option<(String, String)>,
+}
+
+/// The files that a [`Tls`] is in, below the cluster's directory.
+#[derive(Clone, Debug)]
+pub(super) struct TlsFiles {
+    authority: PathBuf,
+    server: [PathBuf; 2],
+    client: Option<[PathBuf; 2]>,
+}
+
+impl Tls {
+    pub(super) fn write(&self, dir: &Path) -> io::Result<TlsFiles> {
+        let file = |name: &str, text: &str| {
+            let path = dir.join(name);
+            fs::write(&path, text).map(|()| path)
+        };
+        let pair = |name: &str, (certificate, key): &(String, String)| {
+            let [pem, secret] = [format!("{name}.pem"), format!("{name}.key")];
+            Ok::<_, io::Error>([file(&pem, certificate)?, file(&secret, key)?])
+        };
+        Ok(TlsFiles {
+            authority: file("authority.pem", &self.authority)?,
+            server: pair("server", &self.server)?,
+            client: self.client.as_ref().map(|client| pair("client", client)).transpose()?,
+        })
+    }
+}
+
+impl TlsFiles {
+    /// The same options for a client that talks TLS.
+    pub(super) fn options(&self, options: ConnectOptions) -> ConnectOptions {
+        let options = options.require_tls(true).add_root_certificates(self.authority.clone());
+        match self.client.clone() {
+            None => options,
+            Some([certificate, key]) => options.add_client_certificate(certificate, key),
+        }
+    }
 }
 
 /// Whom the servers let in.
@@ -95,6 +162,9 @@ pub enum Auth {
         /// Its seed (`SU…`).
         seed: String,
     },
+    /// Whom [`ClusterOptions::lines`] say; the text of a file of credentials (`.creds`) of one
+    /// who is let in.
+    Credentials(String),
 }
 
 impl std::fmt::Debug for Auth {
@@ -104,22 +174,27 @@ impl std::fmt::Debug for Auth {
             Self::User { .. } => "User",
             Self::Token(_) => "Token",
             Self::NKey { .. } => "NKey",
+            Self::Credentials(_) => "Credentials",
         })
     }
 }
 
 impl Auth {
     /// Options with which a client is let in.
-    pub(super) fn options(&self) -> async_nats::ConnectOptions {
-        let options = async_nats::ConnectOptions::new();
-        match self {
+    ///
+    /// # Errors
+    /// What is wrong with [`Credentials`](Self::Credentials).
+    pub(super) fn options(&self) -> io::Result<ConnectOptions> {
+        let options = ConnectOptions::new();
+        Ok(match self {
             Self::None => options,
             Self::User { user, password } => {
                 options.user_and_password(user.clone(), password.clone())
             }
             Self::Token(token) => options.token(token.clone()),
             Self::NKey { seed, .. } => options.nkey(seed.clone()),
-        }
+            Self::Credentials(text) => options.credentials(text)?,
+        })
     }
 }
 
@@ -133,6 +208,7 @@ pub(super) struct Place<'a> {
     pub(super) routes: &'a [SocketAddr],
     /// What it tells the others of its own address.
     pub(super) nowhere: SocketAddr,
+    pub(super) tls: Option<&'a TlsFiles>,
 }
 
 impl ClusterOptions {
@@ -174,8 +250,15 @@ impl ClusterOptions {
             line(format_args!("  ]"));
             line(format_args!("}}"));
         }
+        if let Some(TlsFiles { authority, server: [certificate, key], client }) = place.tls {
+            let [authority, certificate, key] =
+                [authority, certificate, key].map(|path| path.to_string_lossy());
+            line(format_args!("tls {{ cert_file: {certificate:?}, key_file: {key:?}"));
+            line(format_args!("  ca_file: {authority:?}, verify: {} }}", client.is_some()));
+        }
+        line(format_args!("{}", self.lines));
         match &self.auth {
-            Auth::None => {}
+            Auth::None | Auth::Credentials(_) => {}
             Auth::User { user, password } => {
                 line(format_args!("authorization {{ user: {user:?}, password: {password:?} }}"));
             }

@@ -51,7 +51,7 @@ async fn obtain() -> Result<Image, String> {
     let pulled = GenericImage::new(&official.name, &official.tag).pull_image().await;
     let Err(why) = pulled else { return Ok(official) };
     let why = format!("no image nats:{} ({})", fetch::PINNED, one_line(&why));
-    let binary = tokio::task::spawn_blocking(fetch::fetch).await;
+    let binary = tokio::task::spawn_blocking(|| fetch::fetch(fetch::PINNED)).await;
     let binary = binary.map_err(|_| why.clone())?.map_err(|error| format!("{why}; {error}"))?;
     let image = GenericBuildableImage::new(BUILT, fetch::PINNED)
         .with_dockerfile_string(DOCKERFILE)

@@ -1,23 +1,25 @@
-//! The pinned binary, fetched once and kept under the target directory.
+//! Pinned binaries, fetched once and kept under the target directory.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-/// The version that is fetched.
+/// The version that tests run on.
 pub(super) const PINNED: &str = "2.15.1";
+/// The last one before atomic batches.
+pub(super) const TOO_OLD: &str = "2.11.11";
 
 /// Carried in the library, so that whoever depends on it needs no file of ours.
 const SCRIPT: &str = include_str!("../../nats-server.py");
 
-/// Where the binary is, or would be.
-pub(super) fn place() -> PathBuf {
-    target_dir().join("nats-server").join(PINNED).join("nats-server")
+/// Where the binary of a version is, or would be.
+pub(super) fn place(version: &str) -> PathBuf {
+    target_dir().join("nats-server").join(version).join("nats-server")
 }
 
 /// Fetches the binary unless it is there. Safe to call from many processes at once.
-pub(super) fn fetch() -> Result<PathBuf, String> {
+pub(super) fn fetch(version: &str) -> Result<PathBuf, String> {
     let python = ["python3", "python"]
         .into_iter()
         .find(|name| super::provision::on_path(name).is_some())
@@ -25,6 +27,7 @@ pub(super) fn fetch() -> Result<PathBuf, String> {
     let mut child = Command::new(python)
         .arg("-")
         .arg(target_dir().join("nats-server"))
+        .arg(version)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

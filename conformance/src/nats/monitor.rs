@@ -53,7 +53,14 @@ struct Account {
 #[derive(Debug, Deserialize)]
 pub(super) struct Stream {
     name: String,
+    pub(super) state: StreamState,
     pub(super) cluster: Option<StreamCluster>,
+}
+
+/// What the replica holds.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamState {
+    pub(super) last_seq: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,6 +79,34 @@ impl JetStream {
     }
 }
 
+/// `/subsz`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Subscriptions {
+    /// Those of the server itself and of its clients, not those of other servers.
+    #[serde(default)]
+    pub(super) subscriptions_list: Vec<Subscription>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Subscription {
+    pub(super) subject: String,
+}
+
+/// `/connz`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Clients {
+    pub(super) num_connections: usize,
+    #[serde(default)]
+    pub(super) connections: Vec<Connection>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Connection {
+    /// What the client calls itself.
+    #[serde(default)]
+    pub(super) name: String,
+}
+
 /// `/routez`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Routes {
@@ -86,10 +121,11 @@ pub(super) struct Route {
 }
 
 /// Asks for `path`; the server's answer whatever its status, or why there is none.
-pub(super) async fn get<T>(server: SocketAddr, path: &'static str) -> Result<T, String>
+pub(super) async fn get<T>(server: SocketAddr, path: &str) -> Result<T, String>
 where
     T: DeserializeOwned + Send + 'static,
 {
+    let path = path.to_owned();
     let ask = move || {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))

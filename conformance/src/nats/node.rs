@@ -89,12 +89,14 @@ impl Node {
         all.iter().skip(all.len().saturating_sub(lines)).copied().collect::<Vec<_>>().join("\n")
     }
 
-    pub(super) fn config(&self) -> &Path {
-        &self.config
+    /// Where it keeps its data.
+    #[must_use]
+    pub fn store(&self) -> &Path {
+        &self.store
     }
 
-    pub(super) fn store(&self) -> &Path {
-        &self.store
+    pub(super) fn config(&self) -> &Path {
+        &self.config
     }
 
     pub(super) fn ports_dir(&self) -> &Path {

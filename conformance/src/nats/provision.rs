@@ -7,7 +7,7 @@ use std::process::Command;
 use std::str::FromStr;
 use std::{env, fs};
 
-use super::{NatsError, fetch};
+use super::{NatsError, fetch, greeting};
 
 /// The oldest server with atomic batches: (major, minor).
 const OLDEST: (u64, u64) = (2, 12);
@@ -110,7 +110,22 @@ impl NatsServer {
         }
     }
 
-    /// The server's version, as it says itself; of a server at a URL, `at` and its address.
+    /// A server that is too old for the store, so that tests can see it refused: the last one
+    /// that takes the messages of an atomic batch and stores them one by one. Fetched as the
+    /// pinned one is; blocks for as long.
+    ///
+    /// # Errors
+    /// [`NatsError::Way`] when it cannot be had.
+    pub fn too_old() -> Result<Self, NatsError> {
+        let found = fetch::fetch(fetch::TOO_OLD).map(|path| Self {
+            means: Means::Binary(path),
+            version: fetch::TOO_OLD.to_owned(),
+            way: "binary, too old".to_owned(),
+        });
+        found.map_err(|why| NatsError::Way { way: "binary", why })
+    }
+
+    /// The server's version, as it says itself.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -133,9 +148,15 @@ impl NatsServer {
         if address.host().is_empty() {
             return Err(illegal("it names no host".to_owned()));
         }
+        let (host, port) = (address.host(), address.port());
+        let unfit = |why| NatsError::Way { way: "url", why };
+        let version = greeting::version_at(host, port).map_err(unfit)?;
+        if let Verdict::Older(oldest) = judge(&version) {
+            return Err(unfit(format!("{host}:{port} runs {version}, older than {oldest}")));
+        }
         // Not the URL itself: it may hold a password.
-        let version = format!("at {}:{}", address.host(), address.port());
-        Ok(Some(Self { means: Means::Url(url), version, way: "url".to_owned() }))
+        let way = format!("url, {host}:{port}");
+        Ok(Some(Self { means: Means::Url(url), version, way }))
     }
 
     /// What the environment names must do, or the run would be of another server than was said.
@@ -151,11 +172,11 @@ impl NatsServer {
                 Err(why) => tried.push(why),
             },
         }
-        let cached = fetch::place();
+        let cached = fetch::place(fetch::PINNED);
         let (path, way) = if cached.is_file() {
             (cached, "binary, cached")
         } else {
-            match fetch::fetch() {
+            match fetch::fetch(fetch::PINNED) {
                 Ok(path) => (path, "binary, fetched"),
                 Err(why) => {
                     tried.push(why);
@@ -179,18 +200,14 @@ impl NatsServer {
         let said = String::from_utf8_lossy(&done.stdout);
         // `nats-server: v2.15.1`
         let version = said.split_whitespace().last().unwrap_or_default().trim_start_matches('v');
-        let mut numbers = version.split(['.', '-']).map(str::parse::<u64>);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Ok(Self {
+        match judge(version) {
+            Verdict::Fit => Ok(Self {
                 means: Means::Binary(path.to_owned()),
                 version: version.to_owned(),
                 way: way.to_owned(),
             }),
-            (Some(Ok(_)), Some(Ok(_))) => {
-                let (major, minor) = OLDEST;
-                Err(format!("{shown} is {version}, older than {major}.{minor}"))
-            }
-            _ => {
+            Verdict::Older(oldest) => Err(format!("{shown} is {version}, older than {oldest}")),
+            Verdict::NoVersion => {
                 let said = said.lines().next().unwrap_or_default();
                 Err(format!("{shown} --version said {said:?}, no version"))
             }
@@ -215,6 +232,23 @@ impl NatsServer {
 impl fmt::Display for NatsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "nats-server {} ({})", self.version, self.way)
+    }
+}
+
+/// Whether a version will do.
+enum Verdict {
+    Fit,
+    /// Than this one.
+    Older(String),
+    NoVersion,
+}
+
+fn judge(version: &str) -> Verdict {
+    let mut numbers = version.split(['.', '-']).map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST => Verdict::Fit,
+        (Some(Ok(_)), Some(Ok(_))) => Verdict::Older(format!("{}.{}", OLDEST.0, OLDEST.1)),
+        _ => Verdict::NoVersion,
     }
 }
 

@@ -7,11 +7,14 @@ use futures::future::{BoxFuture, join_all};
 use serde_json::Value;
 
 use super::cluster::refused;
-use super::monitor::{self, Health, JetStream, StreamCluster};
-use super::{Cluster, NatsError, Node};
+use super::monitor::{self, Health, JetStream, StreamCluster, Subscriptions};
+use super::{Cluster, NatsError, Node, Replica};
 
-/// How long a cluster may take. A missed election costs up to nine seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a cluster may take. A missed election costs up to nine seconds. A server that led while
+/// it was cut off, and took writes that were never acknowledged, comes back to the others' log in
+/// steps of two seconds each: fourteen of them were seen after fifteen seconds of a cut, by
+/// nats-server 2.15.1 ("Expected first catchup entry to be a snapshot and peerstate, will retry").
+const PATIENCE: Duration = Duration::from_secs(75);
 
 /// How long between one look and the next.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -32,6 +35,7 @@ async fn within<'a, T>(
         match look().await {
             Ok(found) => return Ok(found),
             Err(missing) if Instant::now() > deadline => {
+                cluster.keep_logs();
                 let state = format!("{missing}\n{}", cluster.logs(5));
                 let what = what.to_owned();
                 return Err(NatsError::TooLate { what, seconds: PATIENCE.as_secs(), state });
@@ -151,6 +155,18 @@ pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)>
             Some((leader, replicas.len() + 1))
         }
     }
+}
+
+/// What a node's replica of a stream has, and whether it answers direct gets; `None` when it has
+/// none, or does not answer.
+pub(super) async fn replica(node: &Node, stream: &str) -> Option<Replica> {
+    let last_sequence = streams(node).await?.ok()?.stream(stream)?.state.last_seq;
+    // Who answers a request listens to its subject. (So do others, to all of `$JS.API.>`.)
+    let subject = format!("$JS.API.DIRECT.GET.{stream}");
+    let path = format!("/subsz?subs=1&test={subject}");
+    let listening: Subscriptions = monitor::get(node.ports()?.monitor, &path).await.ok()?;
+    let answers = listening.subscriptions_list.iter().any(|listens| listens.subject == subject);
+    Some(Replica { last_sequence, answers })
 }
 
 pub(super) async fn step_down(cluster: &Cluster, stream: &str) -> Result<usize, NatsError> {

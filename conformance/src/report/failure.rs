@@ -6,7 +6,7 @@ use crate::case::Case;
 use crate::contract;
 use crate::run::Report;
 
-/// A failure in full: the clauses and what they say, what was expected, what came, the calls, and
+/// A failure in full: the clauses and what they say, the calls, what was expected, what came, and
 /// the one command that runs just this again.
 pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
     let mut text = String::new();
@@ -19,14 +19,15 @@ pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
             let _ = writeln!(text, "  {label:<8}  {line}");
         }
     }
-    let found = &report.failure;
-    let _ = writeln!(text, "  expected  {}", found.expected);
-    let _ = writeln!(text, "  got       {}", found.got);
-    let _ = writeln!(text, "  at        {}:{}", found.at.file(), found.at.line());
     for (number, line) in report.transcript.iter().enumerate() {
         let label = if number == 0 { "calls" } else { "" };
         let _ = writeln!(text, "  {label:<8}  {line}");
     }
+    // After the calls, which may be hundreds: the end is what is looked at first.
+    let found = &report.failure;
+    let _ = writeln!(text, "  expected  {}", found.expected);
+    let _ = writeln!(text, "  got       {}", found.got);
+    let _ = writeln!(text, "  at        {}:{}", found.at.file(), found.at.line());
     let _ = writeln!(text, "  again     {}", again(case, store, report.seed));
     text
 }

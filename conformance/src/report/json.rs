@@ -11,6 +11,8 @@ struct Document<'a> {
     contract: &'a str,
     seed: String,
     stores: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    servers: &'a [String],
     cases: Vec<Case<'a>>,
     summary: Summary,
 }
@@ -28,6 +30,8 @@ struct Result {
     status: &'static str,
     ms: u64,
     message: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reached: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
@@ -54,6 +58,7 @@ pub(crate) fn json(results: &Results) -> serde_json::Result<String> {
         contract: contract::version(),
         seed: format!("{:#x}", results.seed),
         stores: &results.stores,
+        servers: &results.servers,
         cases: cases.collect(),
         summary: Summary {
             passed: tally.passed,
@@ -74,7 +79,7 @@ fn result(outcome: &Outcome) -> Result {
         }
         Status::NotClaimed(need, reason) => ("not_claimed", Some(format!("{need}: {reason}"))),
     };
-    Result { status, ms: millis(outcome.took), message }
+    Result { status, ms: millis(outcome.took), message, reached: outcome.reached.clone() }
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

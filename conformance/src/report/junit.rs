@@ -9,6 +9,7 @@ pub(crate) fn junit(results: &Results) -> Result<String, quick_junit::SerializeE
     document.set_time(results.took);
     for name in &results.stores {
         let mut suite = TestSuite::new(name);
+        suite.add_properties(results.servers.iter().map(|server| ("server", server.as_str())));
         for (case, store, outcome) in results.outcomes() {
             if store != name {
                 continue;

@@ -19,7 +19,7 @@ pub(crate) fn matrix(results: &Results) -> String {
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(header(&results.stores));
+    table.set_header(header("", &results.stores));
     for (group, rows) in &groups {
         table.add_row(row(group, &results.stores, rows));
     }
@@ -28,9 +28,9 @@ pub(crate) fn matrix(results: &Results) -> String {
     table.trim_fmt()
 }
 
-fn header(stores: &[String]) -> Vec<Cell> {
+pub(super) fn header(first: &str, stores: &[String]) -> Vec<Cell> {
     let names = stores.iter().map(|name| right(name.clone()));
-    std::iter::once(Cell::new("")).chain(names).collect()
+    std::iter::once(Cell::new(first)).chain(names).collect()
 }
 
 fn row(name: &str, stores: &[String], rows: &[&[Outcome]]) -> Vec<Cell> {
@@ -45,7 +45,7 @@ fn row(name: &str, stores: &[String], rows: &[&[Outcome]]) -> Vec<Cell> {
     std::iter::once(Cell::new(name)).chain(counts).collect()
 }
 
-fn right(text: String) -> Cell {
+pub(super) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 

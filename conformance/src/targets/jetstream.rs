@@ -3,6 +3,7 @@
 mod faults;
 mod home;
 mod instance;
+mod pool;
 mod replicas;
 mod supply;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use membership::{Error, JetStreamConfig, JetStreamStore, Store};
+use membership::{Error, JetStreamConfig, JetStreamDefect, JetStreamStore, Store};
 use tokio::sync::OnceCell;
 
 use crate::nats::{Cluster, Provision, Sync};
@@ -21,18 +22,23 @@ use home::Home;
 use instance::{Connect, JetStreamInstance};
 use supply::Supply;
 
-/// [`JetStreamStore`](membership::JetStreamStore) on a number of servers that each keep
+/// The `op_timeout` on servers that nobody breaks: longer than an election, which a server that is
+/// starved of a core for seconds can lose its lead in.
+const UNHARMED: Duration = Duration::from_secs(10);
+
+/// [`JetStreamStore`] on a number of servers that each keep
 /// everything, as a target.
 ///
 /// The stores of cases that break no server share one cluster, which starts with the first of
-/// them, under a bucket prefix each. The others have a cluster of their own.
+/// them, under a bucket prefix each. The others have a cluster to themselves, which is healed and
+/// given to another case when they are over.
 pub struct JetStream {
     name: &'static str,
     servers: u8,
     connect: Connect,
     declines: &'static [(Need, &'static str)],
     supply: Arc<Supply>,
-    shared: OnceCell<Arc<Cluster>>,
+    shared: Arc<OnceCell<Arc<Cluster>>>,
 }
 
 impl JetStream {
@@ -41,8 +47,8 @@ impl JetStream {
     pub fn all(provision: Provision) -> [Self; 3] {
         let supply = Arc::new(Supply::new(provision));
         [("jetstream-r1", 1), ("jetstream-r3", 3), ("jetstream-r5", 5)].map(|(name, servers)| {
-            let (supply, shared) = (Arc::clone(&supply), OnceCell::new());
-            Self { name, servers, connect: open, declines: &[], supply, shared }
+            let (supply, shared) = (Arc::clone(&supply), Arc::default());
+            Self { name, servers, connect: Arc::new(open), declines: &[], supply, shared }
         })
     }
 
@@ -54,8 +60,21 @@ impl JetStream {
         connect: Connect,
         declines: &'static [(Need, &'static str)],
     ) -> Self {
-        let (supply, shared) = (Arc::new(Supply::new(provision)), OnceCell::new());
+        let (supply, shared) = (Arc::new(Supply::new(provision)), Arc::default());
         Self { name, servers, connect, declines, supply, shared }
+    }
+
+    /// The store broken in this way, on the same servers.
+    pub(crate) fn broken(&self, name: &'static str, defect: JetStreamDefect) -> Self {
+        let connect = move |config| -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
+            Box::pin(async move {
+                let store = JetStreamStore::open_broken(config, defect).await?;
+                Ok(Arc::new(store) as Arc<dyn Store>)
+            })
+        };
+        let (supply, shared) = (Arc::clone(&self.supply), Arc::clone(&self.shared));
+        let (servers, declines) = (self.servers, self.declines);
+        Self { name, servers, connect: Arc::new(connect), declines, supply, shared }
     }
 
     /// Nothing that is started costs anything until a case asks for it.
@@ -65,15 +84,16 @@ impl JetStream {
         self.shared.get_or_try_init(start).await.cloned()
     }
 
-    fn instance(&self, home: Home, prefix: String) -> Box<dyn Instance> {
+    fn instance(&self, home: Home, prefix: String, op_timeout: Duration) -> Box<dyn Instance> {
         let config = JetStreamConfig {
             prefix,
             replicas: self.servers,
-            op_timeout: self.op_timeout(),
+            op_timeout,
             ..JetStreamConfig::new(Vec::<String>::new())
         };
         let (supply, harmed) = (Arc::clone(&self.supply), Harmed::default());
-        Box::new(JetStreamInstance { home, config, supply, harmed, connect: self.connect })
+        let connect = Arc::clone(&self.connect);
+        Box::new(JetStreamInstance { home, config, supply, harmed, connect })
     }
 }
 
@@ -84,7 +104,11 @@ impl Target for JetStream {
     }
 
     fn op_timeout(&self) -> Duration {
-        if self.servers == 1 { Duration::from_secs(1) } else { Duration::from_secs(2) }
+        Duration::from_secs(2)
+    }
+
+    fn op_timeout_for(&self, needs: &[Need]) -> Duration {
+        if harmful(needs) { self.op_timeout() } else { UNHARMED }
     }
 
     fn claims(&self, need: Need) -> Claim {
@@ -96,6 +120,7 @@ impl Target for JetStream {
                 Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
             }
             Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
+            Need::PowerCuts => Claim::Declined("its files are the servers'"),
             _ => Claim::Claimed,
         }
     }
@@ -126,8 +151,7 @@ impl Target for JetStream {
     }
 
     async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
-        let harmful = needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas));
-        let home = if harmful {
+        let home = if harmful(needs) {
             // That there is no server is said here; the cluster starts when it is first used.
             self.supply.server(self.servers).await?;
             // Costly, and so only where it is asked for.
@@ -136,14 +160,20 @@ impl Target for JetStream {
         } else {
             Home::Shared(self.shared().await?)
         };
-        Ok(self.instance(home, self.supply.prefix()))
+        Ok(self.instance(home, self.supply.prefix(), self.op_timeout_for(needs)))
     }
 
     async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
         let mut lines = address.lines();
         let prefix = lines.next().ok_or("an address without a prefix")?.to_owned();
-        Ok(self.instance(Home::Elsewhere(lines.map(str::to_owned).collect()), prefix))
+        let home = Home::Elsewhere(lines.map(str::to_owned).collect());
+        Ok(self.instance(home, prefix, UNHARMED))
     }
+}
+
+/// Whether cases with these needs break servers, which must be theirs alone.
+fn harmful(needs: &[Need]) -> bool {
+    needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas))
 }
 
 fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {

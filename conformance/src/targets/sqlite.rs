@@ -3,15 +3,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use membership::{Epoch, Error, Record, RoomId, SqliteOptions, SqliteStore, Store};
+use membership::{Epoch, Error, Record, RoomId, SqliteDefect, SqliteOptions, SqliteStore, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::power::{self, Files};
 use crate::target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};
 
 /// [`SqliteStore`] as a target: each store a file in a directory of its own.
-#[derive(Debug, Default)]
-pub struct Sqlite;
+#[derive(Debug)]
+pub struct Sqlite {
+    name: &'static str,
+    defect: Option<SqliteDefect>,
+}
+
+impl Default for Sqlite {
+    fn default() -> Self {
+        Self { name: "sqlite", defect: None }
+    }
+}
+
+impl Sqlite {
+    /// One that is broken in this way.
+    pub(crate) fn broken(name: &'static str, defect: SqliteDefect) -> Self {
+        Self { name, defect: Some(defect) }
+    }
+
+    fn instance(&self, path: PathBuf, dir: Option<TempDir>) -> Box<dyn Instance> {
+        let options = SqliteOptions::new().op_timeout(OP_TIMEOUT);
+        let options = match self.defect {
+            Some(defect) => options.broken(defect),
+            None => options,
+        };
+        Box::new(SqliteInstance { path, options, _dir: dir, fault: Mutex::default() })
+    }
+}
 
 const OP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -29,8 +55,8 @@ const TABLES: [&str; 4] = ["rooms", "members", "room_keys", "users"];
 
 #[async_trait]
 impl Target for Sqlite {
-    fn name(&self) -> &'static str {
-        "sqlite"
+    fn name(&self) -> &str {
+        self.name
     }
 
     fn op_timeout(&self) -> Duration {
@@ -41,6 +67,7 @@ impl Target for Sqlite {
         match need {
             Need::Replicas | Need::Synced => Claim::Declined("one file"),
             Need::Bounded => Claim::Declined("it is never out of date"),
+            Need::PowerCuts => power::claim(),
             _ => Claim::Claimed,
         }
     }
@@ -52,12 +79,11 @@ impl Target for Sqlite {
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
         let dir = directory()?;
         let path = dir.path().join("members.db");
-        Ok(Box::new(SqliteInstance { path, _dir: Some(dir), fault: Mutex::default() }))
+        Ok(self.instance(path, Some(dir)))
     }
 
     async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
-        let path = PathBuf::from(address);
-        Ok(Box::new(SqliteInstance { path, _dir: None, fault: Mutex::default() }))
+        Ok(self.instance(PathBuf::from(address), None))
     }
 }
 
@@ -75,6 +101,7 @@ fn directory() -> std::io::Result<TempDir> {
 
 struct SqliteInstance {
     path: PathBuf,
+    options: SqliteOptions,
     /// Removed with everything in it when the instance is dropped; none of an attached one.
     _dir: Option<TempDir>,
     /// The fault that lasts. A std lock: held for a statement or two, never across an await.
@@ -108,12 +135,29 @@ impl SqliteInstance {
 #[async_trait]
 impl Instance for SqliteInstance {
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        let options = SqliteOptions::new().op_timeout(OP_TIMEOUT);
-        Ok(Arc::new(options.open(&self.path).await?))
+        Ok(Arc::new(self.options.clone().open(&self.path).await?))
+    }
+
+    /// The open files of this process that are the database or stand beside it.
+    #[cfg(target_os = "linux")]
+    async fn held(&self) -> Result<Option<usize>, TargetError> {
+        let path = self.path.to_str().ok_or("the path is not UTF-8")?;
+        let ours = |entry: std::io::Result<std::fs::DirEntry>| {
+            // One that was closed meanwhile is nobody's.
+            let target = entry.ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
+            target.is_some_and(|target| target.to_string_lossy().starts_with(path))
+        };
+        Ok(Some(std::fs::read_dir("/proc/self/fd")?.map(ours).filter(|ours| *ours).count()))
     }
 
     fn address(&self) -> Result<String, TargetError> {
         Ok(self.path.to_str().ok_or("the path is not UTF-8")?.to_owned())
+    }
+
+    fn files(&self) -> Result<Files, TargetError> {
+        let folder = self.path.parent().ok_or("a path without a folder")?.to_owned();
+        // The index of the write-ahead log is made anew from the log.
+        Ok(Files { folder, scratch: &["-shm"] })
     }
 
     async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
@@ -148,6 +192,7 @@ impl Instance for SqliteInstance {
             Stored::Key(room, endpoint, epoch) => {
                 Record::Key { room, endpoint, epoch: Some(epoch) }
             }
+            Stored::User(key) if SqliteStore::unrevoke(&self.path, &key)? => return Ok(()),
             Stored::User(key) => Record::User(key),
             Stored::Version => {
                 return Ok(self.connect()?.pragma_update(None, "user_version", i32::MAX)?);

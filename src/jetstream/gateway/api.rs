@@ -60,7 +60,7 @@ pub(in crate::jetstream) struct Settings {
 
 impl Settings {
     /// The settings of a bucket we make.
-    pub(super) fn new(name: String, subject: String, replicas: u8) -> Self {
+    pub(in crate::jetstream) fn new(name: String, subject: String, replicas: u8) -> Self {
         Self {
             name,
             subjects: vec![subject],

@@ -1,17 +1,23 @@
 //! From configuration to connection, and from the driver's failures to a line an operator can
 //! act on.
 
-use std::sync::Arc;
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::rustls::{self, AlertDescription, CertificateError};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer, ServerAddr};
+use percent_encoding::percent_decode_str;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::config::{Credentials, JetStreamConfig};
+use crate::jetstream::config::{Credentials, JetStreamConfig, Tls};
 use crate::jetstream::gateway::mux::Mux;
+use crate::jetstream::gateway::rotation::Rotation;
 
 /// How often the connection is tried for life; it is given up, and made anew, when three in a row
 /// went without an answer.
@@ -22,23 +28,54 @@ const RECONNECT: Duration = Duration::from_millis(250);
 /// times out and is repeated, a feed sees the gap and starts again.
 const CAPACITY: usize = 1 << 18;
 
+/// What the server complained of last, beside its answers: that something is not permitted it
+/// does not say to the one who waits for it.
+#[derive(Clone, Default)]
+pub(super) struct Complaint(Arc<Mutex<Option<String>>>);
+
+impl Complaint {
+    fn set(&self, text: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// A missing answer, with the reason if there is one.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(text) if error == Error::Timeout => Error::unavailable(format!(
+                "the server says {text}; allow it for this user, or give other credentials"
+            )),
+            _ => error,
+        }
+    }
+}
+
 pub(super) async fn connect(
     config: &JetStreamConfig,
     mux: Arc<Mux>,
     lost: Arc<Notify>,
+    complaint: Complaint,
     by: Instant,
 ) -> Result<Client, Error> {
-    let servers = config
-        .servers
-        .iter()
-        .map(|url| url.parse::<ServerAddr>().map_err(|error| bad_url(url, &error.to_string())))
-        .collect::<Result<Vec<_>, _>>()?;
-    let options = options(config, by)?.event_callback(move |event| {
-        if matches!(event, Event::Disconnected | Event::Closed) {
-            mux.lose_all();
-            lost.notify_waiters();
+    let mut servers =
+        config.servers.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>()?;
+    // So that not all clients of a server that is lost go to the same one.
+    let first = getrandom::u32().map_or(0, |number| number as usize % servers.len().max(1));
+    servers.rotate_left(first);
+    let rotation = Rotation::default();
+    let options = options(config, &servers, by)?.event_callback(move |event| {
+        match event {
+            Event::Disconnected | Event::Closed => {
+                mux.lose_all();
+                lost.notify_waiters();
+            }
+            Event::ServerError(error) => complaint.set(error.to_string()),
+            _ => {}
         }
         std::future::ready(())
+    });
+    let options = options.reconnect_to_server_callback(move |servers, _| {
+        let next = rotation.next(&servers);
+        std::future::ready(next.map(|addr| ReconnectToServer { addr, delay: None }))
     });
     let attempt = options.connect(servers);
     match tokio::time::timeout_at(by, attempt).await {
@@ -49,6 +86,18 @@ pub(super) async fn connect(
             config.shown_servers()
         ))),
     }
+}
+
+fn address(url: &str) -> Result<ServerAddr, Error> {
+    let address: ServerAddr =
+        url.parse().map_err(|error: io::Error| bad_url(url, &error.to_string()))?;
+    if address.host().is_empty() {
+        return Err(bad_url(url, "it names no host"));
+    }
+    if address.is_websocket() {
+        return Err(bad_url(url, "websockets are not supported"));
+    }
+    Ok(address)
 }
 
 fn bad_url(url: &str, problem: &str) -> Error {
@@ -68,7 +117,39 @@ fn hide(url: &str) -> String {
     }
 }
 
-fn options(config: &JetStreamConfig, by: Instant) -> Result<ConnectOptions, Error> {
+/// Who we are, by what stands before the `@` of the URLs. The driver does not look there.
+fn named_in_urls(servers: &[ServerAddr]) -> Result<Option<Credentials>, Error> {
+    let mut names = servers.iter().map(|server| (server.username(), server.password()));
+    let Some((user, password)) = names.next() else { return Ok(None) };
+    if names.any(|other| other != (user, password)) {
+        let problem = "name different users; a store is the same user to all of its servers";
+        return Err(Invalid::new("servers", problem).into());
+    }
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Ok(user.map(|user| match password {
+        Some(password) => {
+            Credentials::UserPassword { user: plain(user), password: plain(password) }
+        }
+        None => Credentials::Token(plain(user)),
+    }))
+}
+
+fn credentials(config: &JetStreamConfig, servers: &[ServerAddr]) -> Result<Credentials, Error> {
+    match (&config.credentials, named_in_urls(servers)?) {
+        (Credentials::None, Some(named)) => Ok(named),
+        (given, None) => Ok(given.clone()),
+        _ => {
+            let problem = "are given, and others stand in the URLs of servers; keep one of them";
+            Err(Invalid::new("credentials", problem).into())
+        }
+    }
+}
+
+fn options(
+    config: &JetStreamConfig,
+    servers: &[ServerAddr],
+    by: Instant,
+) -> Result<ConnectOptions, Error> {
     let left = by.saturating_duration_since(Instant::now());
     let mut options = ConnectOptions::new()
         .name(format!("membership {}", config.prefix))
@@ -83,49 +164,98 @@ fn options(config: &JetStreamConfig, by: Instant) -> Result<ConnectOptions, Erro
         .reconnect_delay_callback(|attempts| {
             RECONNECT.min(Duration::from_millis(10) * u32::try_from(attempts).unwrap_or(u32::MAX))
         });
-    options = match &config.credentials {
+    options = match credentials(config, servers)? {
         Credentials::None => options,
-        Credentials::UserPassword { user, password } => {
-            options.user_and_password(user.clone(), password.clone())
-        }
-        Credentials::Token(token) => options.token(token.clone()),
-        Credentials::Nkey(seed) => options.nkey(seed.clone()),
+        Credentials::UserPassword { user, password } => options.user_and_password(user, password),
+        Credentials::Token(token) => options.token(token),
+        Credentials::Nkey(seed) => options.nkey(seed),
         Credentials::File(path) => {
-            let unreadable = |error: std::io::Error| {
+            let unusable = |error: io::Error| {
                 let problem = format!("file {} cannot be used: {error}", path.display());
                 Error::from(Invalid::new("credentials", problem))
             };
-            options
-                .credentials(&std::fs::read_to_string(path).map_err(unreadable)?)
-                .map_err(unreadable)?
+            options.credentials(&fs::read_to_string(&path).map_err(unusable)?).map_err(unusable)?
         }
     };
     if let Some(tls) = &config.tls {
         options = options.require_tls(true);
         if let Some(ca) = &tls.ca_file {
+            check_pem("tls.ca_file", ca, "BEGIN CERTIFICATE-----")?;
             options = options.add_root_certificates(ca.clone());
         }
         if let Some((certificate, key)) = &tls.client {
+            check_pem("tls.client", certificate, "BEGIN CERTIFICATE-----")?;
+            check_pem("tls.client", key, "PRIVATE KEY-----")?;
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
     }
     Ok(options)
 }
 
+/// The driver reads the files, and names none of them when it cannot use one.
+fn check_pem(field: &'static str, path: &Path, holds: &str) -> Result<(), Error> {
+    let shown = path.display();
+    let refuse = |problem: String| Err(Error::from(Invalid::new(field, problem)));
+    match fs::read_to_string(path) {
+        Err(error) => refuse(format!("file {shown} cannot be read: {error}")),
+        Ok(text) if !text.contains(holds) => {
+            refuse(format!("file {shown} is no PEM file with \"{holds}\" in it"))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
 fn refused(config: &JetStreamConfig, error: &async_nats::ConnectError) -> Error {
     let servers = config.shown_servers();
     let hint = match error.kind() {
+        // Nothing was sent yet: the seed is none.
+        ConnectErrorKind::Authentication => {
+            return Invalid::new("credentials", "hold no seed of a user nkey (SU…)").into();
+        }
+        _ if let Some(failure) = tls_failure(error) => tls_hint(failure),
         ConnectErrorKind::ServerParse => "check the URL",
         ConnectErrorKind::Dns => "check the host name",
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "check the credentials"
-        }
-        ConnectErrorKind::Tls => "check the TLS settings and the server's certificate",
+        ConnectErrorKind::AuthorizationViolation => "check the credentials",
+        ConnectErrorKind::Tls => "check the TLS settings",
         ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
-            "is a NATS server listening there?"
+            match &config.tls {
+                Some(Tls { client: None, .. }) => {
+                    "is a NATS server listening there, and wants it no certificate of ours?"
+                }
+                _ => "is a NATS server listening there?",
+            }
         }
     };
-    Error::unavailable(format!("cannot connect to {servers}: {error}; {hint}"))
+    // What listens there may have said anything.
+    let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    Error::unavailable(format!("cannot connect to {servers}: {said}; {hint}"))
+}
+
+/// What TLS did not like. The driver has it among its I/O errors.
+fn tls_failure(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(failure) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(failure);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn tls_hint(failure: &rustls::Error) -> &'static str {
+    match failure {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "give the authority that signed the server's certificate as tls.ca_file",
+        rustls::Error::InvalidCertificate(_) => "check the server's certificate",
+        rustls::Error::InvalidMessage(_) => "does the server speak TLS there?",
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "give the certificate that the server asks for as tls.client"
+        }
+        _ => "check the TLS settings",
+    }
 }
 
 #[cfg(test)]
@@ -140,5 +270,29 @@ mod tests {
     #[case("nats://host", "nats://host")]
     fn passwords_are_not_shown(#[case] url: &str, #[case] shown: &str) {
         assert_eq!(hide(url), shown);
+    }
+
+    #[rstest]
+    #[case::nobody(&["nats://a"], "None")]
+    #[case::user(&["nats://u:p@a", "u:p@b"], "UserPassword { user: \"u\", password: <1 bytes> }")]
+    #[case::encoded(&["nats://%40:p%2Fq@a"], "UserPassword { user: \"@\", password: <3 bytes> }")]
+    #[case::token(&["nats://t@a"], "Token(<1 bytes>)")]
+    #[case::two(&["nats://t@a", "b"], "invalid servers: name different users; a store is the same user to all of its servers")]
+    #[case::websocket(&["ws://a"], "invalid servers: has \"ws://a\", which is no NATS URL (websockets are not supported); e.g. nats://127.0.0.1:4222")]
+    fn urls_say_who_we_are(#[case] urls: &[&str], #[case] expected: &str) {
+        let servers = urls.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>();
+        let named = servers.and_then(|s| credentials(&JetStreamConfig::new(["unused"]), &s));
+        let said = named.map_or_else(|error| error.to_string(), |named| format!("{named:?}"));
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn who_we_are_is_said_once() {
+        let config = JetStreamConfig {
+            credentials: Credentials::Token("t".to_owned()),
+            ..JetStreamConfig::new(["nats://u:p@a"])
+        };
+        let error = credentials(&config, &[address("nats://u:p@a").unwrap()]).unwrap_err();
+        assert!(error.to_string().starts_with("invalid credentials: are given, and others stand"));
     }
 }

@@ -7,34 +7,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message};
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use crate::Error;
-use crate::jetstream::gateway::api::{ConsumerSettings, CreateConsumer, Plain, StreamInfo};
-use crate::jetstream::gateway::nats::{Link, Pause};
-use crate::jetstream::gateway::{Entry, FeedSink, wire};
-use crate::jetstream::key;
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::gateway::tries::until_answered;
+use crate::jetstream::gateway::{Deliveries, Delivery, FeedSink, Servers};
+use crate::mutation::Mutation;
 
-/// How often the server says that there is nothing to say.
-const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How long it may say nothing at all.
+/// How long a consumer may say nothing at all, not even that there is nothing to say.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long one try to make a consumer may take.
 const SETUP: Duration = Duration::from_secs(3);
-/// When the server forgets a consumer that nobody listens to.
-const FORGET: Duration = Duration::from_secs(30);
 
 pub(super) struct Feed {
-    pub(super) link: Arc<Link>,
-    pub(super) stream: String,
-    /// What the subjects of the bucket begin with.
-    pub(super) prefix: String,
+    pub(super) servers: Arc<dyn Servers>,
+    pub(super) bucket: Bucket,
+    /// How long one exchange may take before it is tried again.
+    pub(super) attempt: Duration,
     /// Told to make the consumer anew.
     pub(super) kick: Arc<Notify>,
+    pub(super) mutation: Mutation<JetStreamDefect>,
 }
 
 impl Feed {
@@ -54,120 +49,43 @@ impl Feed {
     /// One consumer's life. Ends at the first irregularity.
     async fn round(&self, sink: &Arc<dyn FeedSink>, created: &mut Option<String>) {
         let by = Instant::now() + SETUP;
-        let info = format!("STREAM.INFO.{}", self.stream);
-        let Ok(info) = self.link.administer::<StreamInfo>(&info, Bytes::new(), by).await else {
-            return;
-        };
-        let Some(state) = info.state() else { return };
+        let state = until_answered(self.attempt, by, |by| self.servers.bucket(self.bucket, by));
+        let Ok(Some(state)) = state.await else { return };
         if created.as_ref() != Some(&state.created) {
             sink.reset();
             *created = Some(state.created);
         }
-        let Ok(name) = key::fresh() else { return };
-        let inbox = format!("_INBOX.{name}");
-        let Ok(mut messages) = self.link.client.subscribe(inbox.clone()).await else { return };
-        if self.make_consumer(&name, &inbox, sink.position(), by).await.is_err() {
-            return;
-        }
-        let mut count = 0;
+        let after = sink.position();
+        let consumer = |by| self.servers.consume(self.bucket, after, by);
+        let Ok(mut deliveries) = until_answered(self.attempt, by, consumer).await else { return };
+        self.listen(sink, &mut *deliveries).await;
+        deliveries.end().await;
+    }
+
+    /// Whether the consumer's count is the one that comes next: another one is a gap.
+    fn is_next(&self, count: u64, next: u64) -> bool {
+        count == next || self.mutation.is(JetStreamDefect::IgnoresGaps)
+    }
+
+    async fn listen(&self, sink: &Arc<dyn FeedSink>, deliveries: &mut dyn Deliveries) {
+        let mut sent = 0;
         loop {
             let next = tokio::select! {
-                next = timeout(PATIENCE, messages.next()) => next,
-                () = self.kick.notified() => break,
-                () = self.link.lost.notified() => break,
+                biased;
+                next = timeout(PATIENCE, deliveries.next()) => next,
+                () = self.kick.notified() => return,
             };
-            let Ok(Some(message)) = next else { break };
-            if wire::status(&message) == Some(100) {
-                if !idle(&self.link.client, &message, count).await {
-                    break;
+            match next {
+                Ok(Some(Delivery::Entry { count, entry, more }))
+                    if self.is_next(count, sent + 1) && entry.sequence > sink.position() =>
+                {
+                    sent = count;
+                    sink.entry(entry, more);
                 }
-                continue;
-            }
-            let Some((sequence, delivery)) = message.reply.as_deref().and_then(place) else {
-                break;
-            };
-            if delivery != count + 1 || sequence <= sink.position() {
-                break;
-            }
-            count = delivery;
-            let Some(key) = message.subject.strip_prefix(&*self.prefix) else { break };
-            let (key, removal) = (key.to_owned(), wire::is_removal(&message));
-            sink.entry(Entry { key, sequence, removal, value: message.payload });
-        }
-        let delete = format!("CONSUMER.DELETE.{}.{name}", self.stream);
-        let soon = Instant::now() + Duration::from_millis(100);
-        let _ = self.link.administer::<Plain>(&delete, Bytes::new(), soon).await;
-    }
-
-    async fn make_consumer(
-        &self,
-        name: &str,
-        inbox: &str,
-        after: u64,
-        by: Instant,
-    ) -> Result<(), Error> {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let request = CreateConsumer {
-            stream_name: &self.stream,
-            config: ConsumerSettings {
-                name,
-                deliver_subject: inbox,
-                deliver_policy: "by_start_sequence",
-                opt_start_seq: after + 1,
-                ack_policy: "none",
-                replay_policy: "instant",
-                flow_control: true,
-                idle_heartbeat: nanos(HEARTBEAT),
-                inactive_threshold: nanos(FORGET),
-                num_replicas: 1,
-                mem_storage: true,
-            },
-        };
-        let what = format!("CONSUMER.CREATE.{}.{name}", self.stream);
-        let payload = serde_json::to_vec(&request)
-            .map_err(|error| Error::unavailable(format!("cannot encode a request: {error}")))?;
-        let mut pause = Pause::new(by);
-        loop {
-            let answer: Plain = self.link.administer(&what, payload.clone().into(), by).await?;
-            match answer.error {
-                None => return Ok(()),
-                Some(error) => pause.after(Error::unavailable(error.description)).await?,
+                Ok(Some(Delivery::Idle { count }))
+                    if count.is_none_or(|count| self.is_next(count, sent)) => {}
+                _ => return,
             }
         }
-    }
-}
-
-/// Answers what needs an answer; `false` when the consumer has sent more than came here.
-async fn idle(client: &Client, message: &Message, count: u64) -> bool {
-    let stalled = wire::header(message, wire::STALLED).map(str::to_owned);
-    for subject in message.reply.as_ref().map(ToString::to_string).into_iter().chain(stalled) {
-        if client.publish(subject, Bytes::new()).await.is_err() {
-            return false;
-        }
-    }
-    wire::number(message, wire::LAST_CONSUMER).is_none_or(|last| last == count)
-}
-
-/// The stream's sequence and the consumer's count of a delivery, from its reply subject:
-/// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<sequence>.<count>.<time>.<pending>`.
-fn place(reply: &str) -> Option<(u64, u64)> {
-    let tokens: Vec<&str> = reply.split('.').collect();
-    let at = if tokens.len() > 9 { 7 } else { 5 };
-    Some((tokens.get(at)?.parse().ok()?, tokens.get(at + 1)?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case::plain("$JS.ACK.KV_users.c1.1.17.3.1700000000.0", Some((17, 3)))]
-    #[case::domain("$JS.ACK.hub.ACC.KV_users.c1.1.17.3.1700000000.0.tok", Some((17, 3)))]
-    #[case::short("$JS.ACK.KV_users", None)]
-    #[case::flow_control("$JS.FC.KV_users.c1.abc", None)]
-    fn places(#[case] reply: &str, #[case] expected: Option<(u64, u64)>) {
-        assert_eq!(place(reply), expected);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every request has a reply subject of its own below one inbox; answers are sorted by it. So a
 //! read of many messages costs no subscription of its own, and all that wait are told at once
-//! when the connection is gone.
+//! when the connection is gone. The messages of such an answer are made out one by one as they
+//! come, while the connection still takes in those that follow.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::Message;
 use tokio::sync::oneshot;
+
+use crate::jetstream::gateway::{Entry, wire};
 
 /// Hands every answer to the one who waits for it.
 pub(super) struct Mux {
@@ -21,8 +24,25 @@ pub(super) struct Mux {
 
 enum Waiter {
     One(oneshot::Sender<Message>),
-    /// All messages up to the one with a status, which ends them.
-    Many(Vec<Message>, oneshot::Sender<Vec<Message>>),
+    Many(Listing, oneshot::Sender<(Listing, Message)>),
+}
+
+/// The records of an answer of several messages, up to the one with a status, which ends them.
+pub(super) struct Listing {
+    /// What the subjects of the records begin with, before their keys.
+    pub(super) prefix: String,
+    /// `None` where a message was no record.
+    pub(super) entries: Option<Vec<Entry>>,
+}
+
+impl Listing {
+    fn add(&mut self, message: Message) {
+        let Some(entries) = &mut self.entries else { return };
+        match wire::entry(&self.prefix, message) {
+            Some(entry) => entries.push(entry),
+            None => self.entries = None,
+        }
+    }
 }
 
 /// A place in the queue for an answer; given up when dropped.
@@ -60,8 +80,9 @@ impl Mux {
         self.wait(Waiter::One)
     }
 
-    pub(super) fn many(self: &Arc<Self>) -> Waiting<Vec<Message>> {
-        self.wait(|sender| Waiter::Many(Vec::new(), sender))
+    pub(super) fn many(self: &Arc<Self>, prefix: String) -> Waiting<(Listing, Message)> {
+        let listing = Listing { prefix, entries: Some(Vec::new()) };
+        self.wait(|sender| Waiter::Many(listing, sender))
     }
 
     fn wait<T>(self: &Arc<Self>, waiter: impl FnOnce(oneshot::Sender<T>) -> Waiter) -> Waiting<T> {
@@ -81,13 +102,10 @@ impl Mux {
         let Some(id) = id else { return };
         let mut waiters = self.waiters();
         match waiters.get_mut(&id) {
-            Some(Waiter::Many(messages, _)) if message.status.is_none() => messages.push(message),
+            Some(Waiter::Many(listing, _)) if message.status.is_none() => listing.add(message),
             Some(_) => match waiters.remove(&id) {
                 Some(Waiter::One(sender)) => drop(sender.send(message)),
-                Some(Waiter::Many(mut messages, sender)) => {
-                    messages.push(message);
-                    drop(sender.send(messages));
-                }
+                Some(Waiter::Many(listing, sender)) => drop(sender.send((listing, message))),
                 None => {}
             },
             // Who waited has given up.

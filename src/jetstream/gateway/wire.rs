@@ -4,7 +4,7 @@ use async_nats::{HeaderMap, Message};
 use serde::Deserialize;
 
 use crate::Error;
-use crate::jetstream::gateway::{Put, WriteError};
+use crate::jetstream::gateway::{Ack, Entry, Put, WriteError};
 
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
@@ -46,15 +46,6 @@ struct PubAck {
     #[serde(default)]
     seq: u64,
     error: Option<ApiError>,
-}
-
-/// What an acknowledgement of a publish says.
-#[derive(Debug)]
-pub(super) enum Ack {
-    Stored(u64),
-    /// Nothing of it is stored or ever will be, and it is safe and useful to send it again.
-    Again(Error),
-    Not(WriteError),
 }
 
 /// Reads the answer to a publish to the stream `stream`.
@@ -100,6 +91,13 @@ pub(super) fn header<'a>(message: &'a Message, name: &'static str) -> Option<&'a
 
 pub(super) fn number(message: &Message, name: &'static str) -> Option<u64> {
     header(message, name)?.parse().ok()
+}
+
+/// The record that a message of an answer holds, under the key that follows `prefix`.
+pub(super) fn entry(prefix: &str, message: Message) -> Option<Entry> {
+    let key = header(&message, SUBJECT)?.strip_prefix(prefix)?.to_owned();
+    let (sequence, removal) = (number(&message, SEQUENCE)?, is_removal(&message));
+    Some(Entry { key, sequence, removal, value: message.payload })
 }
 
 /// Whether a stored message marks its key as deleted.

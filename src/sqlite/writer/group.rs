@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::super::cutoff::Cutoff;
+use super::super::defect::{self, SqliteDefect};
 use super::super::driver::Result;
 use super::job::Job;
 use crate::Error;
@@ -62,6 +63,9 @@ impl Grouping {
 fn transact(db: &Connection, cutoff: &Cutoff, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
     let done = begin(db, &mut jobs).and_then(|()| {
         jobs.iter_mut().try_for_each(|job| one(db, cutoff, &mut **job))?;
+        if defect::is(SqliteDefect::AnswersBeforeCommit) {
+            jobs.drain(..).for_each(Job::answer);
+        }
         execute(db, "COMMIT")
     });
     let Err(error) = done else {
@@ -71,6 +75,9 @@ fn transact(db: &Connection, cutoff: &Cutoff, mut jobs: Vec<Box<dyn Job>>) -> Ve
     if !db.is_autocommit() {
         // If even this fails, the next BEGIN does too, and says so to whoever is next.
         let _ = execute(db, "ROLLBACK");
+    }
+    for job in &mut jobs {
+        job.forget();
     }
     if jobs.len() > 1 {
         return jobs;
@@ -90,7 +97,8 @@ fn begin(db: &Connection, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), Error> {
         if jobs.is_empty() {
             return Ok(());
         }
-        match execute(db, "BEGIN IMMEDIATE") {
+        let begin = if defect::is(SqliteDefect::LocksLate) { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        match execute(db, begin) {
             Err(Error::Timeout) => thread::sleep(POLL),
             other => return other,
         }
@@ -101,7 +109,6 @@ fn begin(db: &Connection, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), Error> {
 /// transaction as a whole.
 fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<(), Error> {
     if !job.wanted() {
-        job.skip();
         return Ok(());
     }
     execute(db, "SAVEPOINT job")?;
@@ -112,6 +119,10 @@ fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<(), Error>
         Ok(()) => execute(db, "RELEASE job"),
         // SQLite ends the whole transaction when a write is interrupted or the disk is full.
         Err(error) if matches!(error, Error::Unavailable(_)) || db.is_autocommit() => Err(error),
+        Err(_) if defect::is(SqliteDefect::LosesNeighbours) => {
+            execute(db, "ROLLBACK")?;
+            execute(db, "BEGIN IMMEDIATE")
+        }
         Err(_) => {
             execute(db, "ROLLBACK TO job")?;
             execute(db, "RELEASE job")
@@ -125,4 +136,39 @@ fn execute(db: &Connection, sql: &str) -> Result<(), Error> {
         Ok(())
     };
     Ok(run()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::super::job::Write;
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<usize, Error>>;
+
+    fn job(
+        work: impl FnMut(&Connection) -> Result<usize> + Send + 'static,
+    ) -> (Box<dyn Job>, Answer) {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (job, answer) = Write::new(work, Instant::now() + Duration::from_secs(5), place);
+        (Box::new(job), answer)
+    }
+
+    #[test]
+    fn what_was_undone_with_its_group_has_no_result() {
+        let mut db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE t (x)").unwrap();
+        let cutoff = Cutoff::install(&mut db).unwrap();
+        let (done, mut undone) = job(|db| Ok(db.execute("INSERT INTO t VALUES (1)", [])?));
+        let (breaks, _answer) = job(|_| Err(Error::unavailable("broken").into()));
+
+        let mut again = transact(&db, &cutoff, vec![done, breaks]);
+        assert_eq!(again.len(), 2);
+        // Its time is up before it can be tried again.
+        again.swap_remove(0).answer();
+        assert_eq!(undone.try_recv(), Ok(Err(Error::Timeout)));
+    }
 }

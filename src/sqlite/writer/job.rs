@@ -17,8 +17,8 @@ pub(super) trait Job: Send {
     /// Does the work and keeps the result; says why it failed, if it did.
     fn run(&mut self, db: &Connection) -> Result<(), Error>;
 
-    /// Forgets the result of an earlier run: it was undone.
-    fn skip(&mut self);
+    /// Forgets the result of a run that was undone.
+    fn forget(&mut self);
 
     /// Gives the caller the result of the last run; `Timeout` where there was none.
     fn answer(self: Box<Self>);
@@ -71,7 +71,7 @@ where
         said
     }
 
-    fn skip(&mut self) {
+    fn forget(&mut self) {
         self.result = None;
     }
 

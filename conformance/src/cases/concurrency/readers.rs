@@ -26,16 +26,17 @@ declare! { "concurrency";
     a_page_of_members_shows_a_rekeys_removals_all_or_none: "LIST-2" "KEY-5";
     a_page_of_rooms_is_one_state: "LIST-2" "LIST-4";
     a_room_never_shows_its_rekey_half_done: "KEY-5" "LIST-2";
+    who_was_removed_by_a_rekey_is_gone_at_its_epoch: "KEY-5" "LIN-1";
     epochs_never_go_back_for_any_reader: "LIN-1" "KEY-4";
     epochs_never_go_back_through_any_client: "LIN-1" "KEY-4", needs Clients;
     what_one_client_wrote_another_reads_at_once: "LIN-1", needs Clients;
     what_one_client_removed_no_other_finds: "LIN-1" "MEM-3" "LIST-4", needs Clients;
 }
 
-type Task = BoxFuture<'static, Verdict>;
+pub(super) type Task = BoxFuture<'static, Verdict>;
 
 /// Runs the writer to its end, and the readers again and again until then, at least once each.
-async fn while_writing(
+pub(super) async fn while_writing(
     writer: impl Future<Output = Verdict> + Send + 'static,
     readers: impl IntoIterator<Item = impl FnMut() -> Task + Send + 'static>,
 ) -> Verdict {
@@ -254,6 +255,37 @@ async fn a_room_never_shows_its_rekey_half_done(cx: Cx) -> Verdict {
                     holds(member.joined_epoch <= now, &format!("epoch {now} at most"), &member)?;
                 }
                 Ok(())
+            })
+        }
+    });
+    while_writing(write, readers).await
+}
+
+/// Bob is removed by rekeys alone: where he is gone, the room has left the epoch he joined at.
+async fn who_was_removed_by_a_rekey_is_gone_at_its_epoch(cx: Cx) -> Verdict {
+    let client = cx.open().await?;
+    crew(&client, "r", &["ann"]).await?;
+    let (writer, rounds) = (client.clone(), cx.rounds(120));
+    let write = async move {
+        for from in 1..=rounds {
+            writer.add_member(&room("r"), joins_at("bob", from)).await?;
+            tokio::task::yield_now().await;
+            writer.rekey(&room("r"), rekey(from, ["bob"], ["ann"])).await?;
+        }
+        Ok(())
+    };
+    let readers = (0..3).map(|_| {
+        let store = client.unrecorded();
+        move || -> Task {
+            let store = Arc::clone(&store);
+            Box::pin(async move {
+                let (r, bob) = (room("r"), endpoint("bob"));
+                let Ok(member) = store.member(&r, &bob).await else { return Ok(()) };
+                while store.member(&r, &bob).await.is_ok_and(|again| again == member) {
+                    tokio::task::yield_now().await;
+                }
+                let (joined, now) = (member.joined_epoch, store.room(&r).await?);
+                holds(now.epoch > joined, &format!("an epoch after {joined}"), &now)
             })
         }
     });

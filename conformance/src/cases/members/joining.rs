@@ -15,6 +15,7 @@ declare! { "members";
     a_member_of_an_unencrypted_room_is_read_back: "MEM-1" "KEY-10";
     a_member_of_an_encrypted_room_is_read_back_with_its_key: "MEM-1" "KEY-3";
     a_member_joins_at_the_current_epoch: "MEM-1" "KEY-1";
+    a_member_joins_at_the_current_epoch_though_a_rekey_is_due: "MEM-1" "MEM-3";
     a_key_for_another_epoch_is_stale: "MEM-1" "ERR-2";
     an_encrypted_room_demands_a_key: "MEM-1" "ERR-2";
     an_unencrypted_room_refuses_a_key: "MEM-1" "KEY-10" "ERR-2";
@@ -65,6 +66,19 @@ async fn a_member_joins_at_the_current_epoch(cx: Cx) -> Verdict {
         fails(key(&store, "carl", number).await, &no_key("r", "carl", number))?;
     }
     same(key(&store, "carl", 3).await?, sealed_key("r", "carl", 3))?;
+    everybody().observe(&store).await?;
+    Ok(())
+}
+
+async fn a_member_joins_at_the_current_epoch_though_a_rekey_is_due(cx: Cx) -> Verdict {
+    let (store, r) = (with_bob(&cx, true).await?, room("r"));
+    store.remove_member(&r, &endpoint("bob")).await?;
+    rekey_due(&store, true).await?;
+    fails(store.add_member(&r, joins_at("carl", 2)).await, &stale(1))?;
+    same(store.add_member(&r, joins_at("carl", 1)).await?, member_of("r", "carl", 1))?;
+    same(store.member(&r, &endpoint("carl")).await?, member_of("r", "carl", 1))?;
+    same(key(&store, "carl", 1).await?, sealed_key("r", "carl", 1))?;
+    rekey_due(&store, true).await?;
     everybody().observe(&store).await?;
     Ok(())
 }

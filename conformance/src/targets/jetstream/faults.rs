@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::future::{join_all, try_join_all};
 
 use super::home::BUCKETS;
-use crate::nats::{Cluster, Link, NatsError};
+use crate::nats::{Cluster, Flow, Link, NatsError};
 use crate::target::{Fault, Harm, TargetError};
 
 /// Nothing is answered and nothing acknowledged while it lasts.
@@ -32,6 +32,9 @@ const OF_SEVERAL: &[Fault] =
 pub(super) fn of(servers: u8) -> &'static [Fault] {
     if servers == 1 { OF_ONE } else { OF_SEVERAL }
 }
+
+/// What a slow link does to what it carries.
+const SLOW: Flow = Flow::Delay(Duration::from_millis(100));
 
 /// How long the buckets may take to have leaders again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,10 +70,23 @@ impl Harmed {
         harm: Harm,
     ) -> Result<(), NatsError> {
         self.0.store(true, Ordering::SeqCst);
+        let others: Vec<_> = (0..cluster.size()).filter(|other| *other != server).collect();
+        let mut others_each = others.iter().copied();
         match harm {
             Harm::Isolate => cluster.isolate(server),
+            Harm::Mute => {
+                others_each.try_for_each(|other| cluster.one_way(server, other, Flow::Blackhole))
+            }
+            Harm::Deafen => {
+                others_each.try_for_each(|other| cluster.one_way(other, server, Flow::Blackhole))
+            }
+            Harm::Slow => {
+                others_each.try_for_each(|other| {
+                    cluster.route(server, other).map(|link| link.both(SLOW))
+                })?;
+                cluster.client_link(server).map(|link| link.both(SLOW))
+            }
             Harm::Blackhole => {
-                let others: Vec<_> = (0..cluster.size()).filter(|other| *other != server).collect();
                 cluster.blackhole(&[server], &others)?;
                 cluster.client_link(server).map(Link::blackhole)
             }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use futures::future::join_all;
+use tokio::sync::OnceCell;
 
+use super::pool::Lent;
 use super::supply::Supply;
 use crate::nats::{Cluster, NatsError, Sync};
 use crate::target::TargetError;
@@ -14,29 +16,16 @@ pub(super) const BUCKETS: [&str; 5] = ["rooms", "members", "rooms_by_member", "r
 pub(super) enum Home {
     /// Servers that other instances use too, and nobody breaks.
     Shared(Arc<Cluster>),
-    /// Servers that are broken. Started when they are first used, so that a case that makes
-    /// further stores, and never uses the one it was given, does not hold two clusters.
-    Own { servers: u8, sync: Sync, cluster: Box<OnceCell<OwnCluster>> },
+    /// Servers that are broken. Had when they are first used, so that a case that makes further
+    /// stores, and never uses the one it was given, does not hold two clusters.
+    Own { servers: u8, sync: Sync, lent: Box<OnceCell<Lent>> },
     /// Another process's servers, by their URLs.
     Elsewhere(Vec<String>),
 }
 
-pub(super) struct OwnCluster {
-    cluster: Cluster,
-    /// Given back after the servers are gone.
-    _room: OwnedSemaphorePermit,
-}
-
-impl OwnCluster {
-    async fn start(servers: u8, sync: Sync, supply: &Supply) -> Result<Self, TargetError> {
-        let room = supply.room(servers).await?;
-        Ok(Self { cluster: supply.start(servers, sync).await?, _room: room })
-    }
-}
-
 impl Home {
     pub(super) fn own(servers: u8, sync: Sync) -> Self {
-        Self::Own { servers, sync, cluster: Box::default() }
+        Self::Own { servers, sync, lent: Box::default() }
     }
 
     /// The URLs of all servers: straight where nothing is ever cut, through their links where it
@@ -53,36 +42,48 @@ impl Home {
     pub(super) fn known_urls(&self) -> Result<Vec<String>, TargetError> {
         match self {
             Self::Shared(cluster) => Ok(direct(cluster)?),
-            Self::Own { cluster, .. } => match cluster.get() {
-                Some(own) => Ok(own.cluster.client_urls()),
+            Self::Own { lent, .. } => match lent.get().and_then(Lent::cluster) {
+                Some(cluster) => Ok(cluster.client_urls()),
                 None => Err("its servers do not run yet: open a client first".into()),
             },
             Self::Elsewhere(urls) => Ok(urls.clone()),
         }
     }
 
-    /// The servers that are to be broken.
-    pub(super) async fn cluster(&self, supply: &Supply) -> Result<&Cluster, TargetError> {
-        let Self::Own { servers, sync, cluster } = self else {
-            return Err("its servers are shared, and must not be broken".into());
+    /// How many connections of this name the servers have, where they are ours.
+    pub(super) async fn connections(
+        &self,
+        supply: &Supply,
+        name: &str,
+    ) -> Result<Option<usize>, TargetError> {
+        let cluster = match self {
+            Self::Shared(cluster) => cluster,
+            Self::Own { .. } => self.cluster(supply).await?,
+            Self::Elsewhere(_) => return Ok(None),
         };
-        let start = || OwnCluster::start(*servers, *sync, supply);
-        Ok(&cluster.get_or_try_init(start).await?.cluster)
+        Ok(Some(cluster.connections_of(name).await?))
     }
 
-    /// Removes the buckets, or the servers with them, in the background.
+    /// The servers that are to be broken.
+    pub(super) async fn cluster(&self, supply: &Supply) -> Result<&Cluster, TargetError> {
+        let Self::Own { servers, sync, lent } = self else {
+            return Err("its servers are shared, and must not be broken".into());
+        };
+        let borrow = || supply.pool.lend(*servers, *sync, supply);
+        let own = lent.get_or_try_init(borrow).await?;
+        Ok(own.cluster().ok_or("its servers have not started")?)
+    }
+
+    /// Removes the buckets in the background; servers that were broken are made whole first.
     pub(super) fn leave(&mut self, prefix: &str, supply: &Supply) {
         match self {
             Self::Shared(cluster) => {
                 let (cluster, prefix) = (Arc::clone(cluster), prefix.to_owned());
                 supply.leave(async move { remove(&cluster, &prefix).await });
             }
-            Self::Own { cluster, .. } => {
-                if let Some(own) = cluster.take() {
-                    // Waits for processes to end.
-                    supply.leave(async move {
-                        let _ = tokio::task::spawn_blocking(move || drop(own)).await;
-                    });
+            Self::Own { lent, .. } => {
+                if let Some(lent) = lent.take() {
+                    supply.leave(lent.give_back(prefix.to_owned()));
                 }
             }
             Self::Elsewhere(_) => {}
@@ -95,10 +96,11 @@ fn direct(cluster: &Cluster) -> Result<Vec<String>, NatsError> {
 }
 
 /// What cannot be removed goes with the servers.
-async fn remove(cluster: &Cluster, prefix: &str) {
+pub(super) async fn remove(cluster: &Cluster, prefix: &str) {
     let Ok(client) = cluster.admin(0).await else { return };
-    for bucket in BUCKETS {
+    let requests = BUCKETS.map(|bucket| {
         let subject = format!("$JS.API.STREAM.DELETE.KV_{prefix}{bucket}");
-        let _ = client.request(subject, "".into()).await;
-    }
+        client.request(subject, "".into())
+    });
+    join_all(requests).await;
 }

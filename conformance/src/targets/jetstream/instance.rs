@@ -8,7 +8,9 @@ use membership::{Epoch, Error, JetStreamConfig, JetStreamStore, ReadMode, RoomId
 use super::faults::Harmed;
 use super::home::Home;
 use super::supply::Supply;
-use crate::target::{Fault, Instance, Replicas, Stored, TargetError};
+use crate::history::Reached;
+use crate::history::reached::{BARRIERS_WAITED, RETRIES, STALE_REPLIES};
+use crate::target::{Fault, Instance, Need, Replicas, Stored, TargetError, Unclaimed};
 
 /// Five buckets under a prefix of their own.
 pub(super) struct JetStreamInstance {
@@ -21,7 +23,8 @@ pub(super) struct JetStreamInstance {
 }
 
 /// Opens a client as a configuration says.
-pub(super) type Connect = fn(JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>>;
+pub(super) type Connect =
+    Arc<dyn Fn(JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> + Send + Sync>;
 
 impl JetStreamInstance {
     /// A client of these servers alone.
@@ -33,12 +36,17 @@ impl JetStreamInstance {
         (self.connect)(JetStreamConfig { servers, read_mode, ..self.config.clone() }).await
     }
 
+    /// What our clients call themselves.
+    pub(super) fn client_name(&self) -> String {
+        format!("membership {}", self.config.prefix)
+    }
+
     async fn servers(&self) -> Result<Vec<String>, Error> {
         self.home.urls(&self.supply).await.map_err(Error::unavailable)
     }
 
     /// A client with the ways in that only tests have.
-    async fn client(&self) -> Result<JetStreamStore, Error> {
+    pub(super) async fn client(&self) -> Result<JetStreamStore, Error> {
         let servers = self.servers().await?;
         JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
     }
@@ -52,6 +60,10 @@ impl Instance for JetStreamInstance {
 
     async fn open_bounded(&self, bound: Duration) -> Result<Arc<dyn Store>, Error> {
         self.connect(self.servers().await?, ReadMode::BoundedStaleness { bound }).await
+    }
+
+    async fn held(&self) -> Result<Option<usize>, TargetError> {
+        Ok(self.home.connections(&self.supply, &self.client_name()).await?)
     }
 
     fn address(&self) -> Result<String, TargetError> {
@@ -86,7 +98,19 @@ impl Instance for JetStreamInstance {
     }
 
     fn replicas(&self) -> Result<&dyn Replicas, TargetError> {
+        if self.config.replicas == 1 {
+            return Err(Unclaimed(Need::Replicas).into());
+        }
         Ok(self)
+    }
+
+    fn reached(&self) -> Reached {
+        let counters = &self.config.counters;
+        Reached::from([
+            (BARRIERS_WAITED, counters.barriers_that_waited()),
+            (RETRIES, counters.retries()),
+            (STALE_REPLIES, counters.stale_replies()),
+        ])
     }
 
     async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {

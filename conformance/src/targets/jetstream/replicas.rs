@@ -26,6 +26,12 @@ impl Replicas for JetStreamInstance {
         self.connect(self.url(server).await?, ReadMode::Linearizable).await
     }
 
+    async fn connected(&self) -> Result<usize, TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        let nodes = cluster.nodes_of(&self.client_name()).await?;
+        Ok(*nodes.first().ok_or("no client is connected")?)
+    }
+
     async fn open_bounded_at(
         &self,
         server: usize,
@@ -62,6 +68,12 @@ impl Replicas for JetStreamInstance {
     async fn heal(&self) -> Result<(), TargetError> {
         let cluster = self.home.cluster(&self.supply).await?;
         self.harmed.heal(cluster, &self.config.prefix).await
+    }
+
+    async fn keep_by(&self, count: usize) -> Result<(), TargetError> {
+        let store = self.client().await?;
+        store.set_replicas(u8::try_from(count)?, |_| {}).await?;
+        Ok(store.close().await?)
     }
 }
 

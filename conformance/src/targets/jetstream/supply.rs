@@ -3,21 +3,20 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
+use super::pool::Pool;
 use crate::nats::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 use crate::target::TargetError;
 
-/// How many servers may run beside those that are shared: a cluster of three for each fault.
-const SERVERS: u32 = 15;
-
-/// Where servers come from, and how many more there may be.
+/// Where servers come from.
 pub(super) struct Supply {
     provision: Provision,
     /// Looked for once, also where there is none: it takes long to find that out.
     found: OnceCell<Result<NatsServer, String>>,
-    room: Arc<Semaphore>,
+    /// Those that are broken, one case after the other.
+    pub(super) pool: Arc<Pool>,
     prefixes: AtomicU64,
     /// Buckets on their way out. A std lock: never held across an await.
     leaving: Mutex<JoinSet<()>>,
@@ -28,7 +27,7 @@ impl Supply {
         Self {
             provision,
             found: OnceCell::new(),
-            room: Arc::new(Semaphore::new(SERVERS as usize)),
+            pool: Arc::default(),
             prefixes: AtomicU64::new(0),
             leaving: Mutex::default(),
         }
@@ -70,12 +69,6 @@ impl Supply {
         Ok(Cluster::start_with(server, options).await?)
     }
 
-    /// Waits until there is room for this many servers more.
-    pub(super) async fn room(&self, servers: u8) -> Result<OwnedSemaphorePermit, TargetError> {
-        let wanted = u32::from(servers).min(SERVERS);
-        Ok(Arc::clone(&self.room).acquire_many_owned(wanted).await?)
-    }
-
     /// What no other instance's buckets begin with: not on a server that others use, either.
     pub(super) fn prefix(&self) -> String {
         let number = self.prefixes.fetch_add(1, Ordering::Relaxed);
@@ -96,5 +89,6 @@ impl Supply {
         let leaving =
             std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
         leaving.join_all().await;
+        self.pool.empty().await;
     }
 }

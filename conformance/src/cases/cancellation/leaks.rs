@@ -1,0 +1,173 @@
+//! Nothing is left: no task, no file, no connection.
+//!
+//! Tasks are counted on a runtime that only the store under test has; files and connections by the
+//! target, which knows whose they are.
+
+use std::time::{Duration, Instant};
+
+use membership::Store;
+
+use super::{cut_here, each_poll, never_ends};
+use crate::case::declare;
+use crate::context::Cx;
+use crate::judge::views;
+use crate::make::{admin, at, encrypted, endpoint, joins_at, rekey, room, user, user_number};
+use crate::model::Op;
+use crate::show::Show;
+use crate::transcript::Client;
+use crate::verdict::{Failure, Verdict};
+
+declare! { "cancellation";
+    nothing_is_left_of_a_call: "TIME-2";
+    nothing_is_left_of_a_client_that_was_closed: "CLOSE-1";
+    nothing_is_left_of_a_client_that_was_dropped: "CLOSE-3";
+}
+
+/// Runs `case` on a runtime of its own, so that each of its tasks is the store's.
+async fn apart<F>(cx: &Cx, case: impl FnOnce(Cx) -> F + Send + 'static) -> Verdict
+where
+    F: Future<Output = Verdict>,
+{
+    let cx = cx.clone();
+    let alone = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new("a runtime", error.to_string()))?;
+        let verdict = runtime.block_on(case(cx));
+        // A task that blocks does not keep the case from ending.
+        runtime.shutdown_background();
+        verdict
+    };
+    match tokio::task::spawn_blocking(alone).await {
+        Ok(verdict) => verdict,
+        Err(error) => Err(Failure::new("no panic", error.to_string())),
+    }
+}
+
+/// What there is of a store: tasks on this runtime, and what the target counts of its clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Held {
+    tasks: usize,
+    outside: Option<usize>,
+}
+
+impl Show for Held {
+    fn show(&self) -> String {
+        let outside = self.outside.map(|held| format!(", {held} files or connections"));
+        format!("{} tasks{}", self.tasks, outside.unwrap_or_default())
+    }
+}
+
+async fn held(cx: &Cx) -> Verdict<Held> {
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    Ok(Held { tasks, outside: cx.instance().held().await? })
+}
+
+/// Waits until there is no more than `most`, as long as a long call may take.
+async fn settles_at(cx: &Cx, most: Held) -> Verdict {
+    let until = Instant::now() + cx.bound() * 2;
+    loop {
+        let now = held(cx).await?;
+        if now.tasks <= most.tasks && now.outside <= most.outside {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(Failure::new(format!("{} at most", most.show()), now.show()));
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A call of every kind, each of them in order after those before it.
+fn every_call(number: u64) -> Vec<Op> {
+    let id = format!("r{number}");
+    let (key, r) = (user_number(number), room(&id));
+    let mut calls = vec![
+        Op::AddUser(user(key)),
+        Op::CreateRoom(encrypted(&id, "ann")),
+        Op::AddMember(r.clone(), joins_at("bob", 1)),
+        Op::AddMember(r.clone(), joins_at("cat", 1)),
+        Op::RemoveMember(r.clone(), endpoint("cat")),
+        Op::Rekey(r.clone(), rekey(1, ["bob"], ["ann"])),
+        Op::BootstrapAdmin(admin(key)),
+    ];
+    calls.extend(views(std::slice::from_ref(&r), &[endpoint("ann")], &[key], 2));
+    calls.extend([Op::RevokeUser(key, at(7)), Op::DeleteRoom(r)]);
+    calls
+}
+
+async fn nothing_is_left_of_a_call(cx: Cx) -> Verdict {
+    apart(&cx, |cx| async move {
+        let store = cx.open_unheld().await?.unrecorded();
+        for call in every_call(1_000_000) {
+            cx.within_slow_bound(call.apply(&*store)).await?;
+        }
+        // What the calls have begun in the background ends when it is done.
+        let before = rest(&cx).await?;
+        for polls in each_poll(&cx) {
+            let mut ended = true;
+            for call in every_call(polls) {
+                if cut_here(call.apply(&*store), polls).await.is_none() {
+                    ended = false;
+                    // The next one is in order if this one is done.
+                    cx.within_slow_bound(call.apply(&*store)).await?;
+                }
+            }
+            if ended {
+                return settles_at(&cx, before).await;
+            }
+        }
+        Err(never_ends())
+    })
+    .await
+}
+
+/// What there is once it has not changed for a while.
+async fn rest(cx: &Cx) -> Verdict<Held> {
+    let until = Instant::now() + cx.bound();
+    let (mut last, mut since) = (held(cx).await?, Instant::now());
+    while since.elapsed() < Duration::from_millis(100) && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = held(cx).await?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
+}
+
+/// What there is before the first client is opened, or after the last is gone.
+const fn none(outside: Option<usize>) -> Held {
+    Held { tasks: 0, outside: if outside.is_some() { Some(0) } else { None } }
+}
+
+async fn in_use(cx: &Cx) -> Verdict<Client> {
+    let store = cx.open_unheld().await?;
+    let raw = store.unrecorded();
+    for call in every_call(1) {
+        cx.within_slow_bound(call.apply(&*raw)).await?;
+    }
+    // And some that are dropped.
+    for call in every_call(2) {
+        cut_here(call.apply(&*raw), 1).await;
+    }
+    Ok(store)
+}
+
+async fn nothing_is_left_of_a_client_that_was_closed(cx: Cx) -> Verdict {
+    apart(&cx, |cx| async move {
+        let store = in_use(&cx).await?;
+        cx.within_bound(store.close()).await??;
+        settles_at(&cx, none(cx.instance().held().await?)).await?;
+        drop(store);
+        Ok(())
+    })
+    .await
+}
+
+async fn nothing_is_left_of_a_client_that_was_dropped(cx: Cx) -> Verdict {
+    apart(&cx, |cx| async move {
+        drop(in_use(&cx).await?);
+        settles_at(&cx, none(cx.instance().held().await?)).await
+    })
+    .await
+}

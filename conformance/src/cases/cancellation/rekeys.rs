@@ -1,0 +1,66 @@
+//! Many rekeys at once, half of which are dropped.
+
+use membership::{Ciphertext, Rekey, Store};
+
+use super::cut_here;
+use crate::case::declare;
+use crate::context::Cx;
+use crate::judge::race;
+use crate::make::{at_epoch, endpoint, epoch, sealed, stale};
+use crate::scene::crew;
+use crate::show::Show;
+use crate::verdict::{Failure, Verdict, fails, holds, same};
+
+declare! { "cancellation";
+    of_many_rekeys_half_of_them_dropped_at_most_one_wins: "TIME-2" "KEY-7";
+}
+
+async fn of_many_rekeys_half_of_them_dropped_at_most_one_wins(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    let who = ["ann", "bob", "cid"];
+    let key = |number: usize, who: &str| -> Ciphertext { sealed(format!("{number} to {who}")) };
+    for round in 0..cx.rounds(12) {
+        let before = crew(&store, &format!("r{round}"), &who).await?;
+        let mut calls = Vec::new();
+        for number in 0..16 {
+            let keys = who.map(|who| (endpoint(who), key(number, who)));
+            let (store, id) = (store.clone(), before.id.clone());
+            let rekey = Rekey::new(epoch(1), [], keys)?;
+            // Every other one waits for its answer.
+            calls.push(async move {
+                let call = store.rekey(&id, rekey);
+                if number % 2 == 0 {
+                    cut_here(call, 1 + u64::try_from(number % 4).unwrap_or(0)).await
+                } else {
+                    Some(call.await)
+                }
+            });
+        }
+        let mut winners = Vec::new();
+        for (number, result) in race(calls).await?.into_iter().enumerate() {
+            match result {
+                Some(Ok(moved)) => {
+                    same(moved, at_epoch(&before, 2))?;
+                    winners.push(number);
+                }
+                Some(refused) => fails(refused, &stale(2))?,
+                None => {}
+            }
+        }
+        holds(winners.len() <= 1, "one winner at most", &winners)?;
+        // Those who waited had an answer, so somebody won: perhaps one who was dropped.
+        same(store.room(&before.id).await?, at_epoch(&before, 2))?;
+        let found = store.latest_key(&before.id, &endpoint("ann")).await?.ciphertext;
+        let winner = (0..16).find(|number| key(*number, "ann") == found);
+        let winner = winner.ok_or_else(|| Failure::new("a contender's key", found.show()))?;
+        let waited = winners.first().copied();
+        let told = waited.is_none_or(|told| told == winner);
+        holds(told, &format!("keys of contender {winner}, the winner"), &winners)?;
+        holds(waited.is_some() || winner % 2 == 0, "a winner that was dropped or told", &winner)?;
+        for who in who {
+            let latest = store.latest_key(&before.id, &endpoint(who)).await?;
+            same(latest.ciphertext, key(winner, who))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! A write that is dropped, alone and beside another about the same record.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use membership::{NewRoom, RoomId};
+
+use super::{cut, each_poll, never_ends};
+use crate::case::declare;
+use crate::context::Cx;
+use crate::judge::{agree, looks_like, views};
+use crate::make::{
+    admin, at, encrypted, endpoint, joins_at, rekey, room, user, user_key, user_number,
+};
+use crate::model::{Answer, Model, Op};
+use crate::race::{clients, joined};
+use crate::show::Show;
+use crate::transcript::Client;
+use crate::verdict::{Failure, Verdict};
+
+declare! { "cancellation";
+    a_creation_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "ROOM-1";
+    a_deletion_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "ROOM-4";
+    an_addition_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "MEM-1";
+    a_removal_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "MEM-3";
+    a_rekey_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "KEY-5";
+    a_bootstrap_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "USER-1";
+    a_new_user_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "USER-2";
+    a_revocation_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "USER-3";
+    a_creation_beside_another_has_an_order: "TIME-2" "LIN-1" "ROOM-2";
+    a_deletion_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "ROOM-5";
+    an_addition_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "KEY-8";
+    a_removal_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "KEY-8";
+    a_rekey_beside_an_addition_has_an_order: "TIME-2" "LIN-1" "KEY-6";
+    a_rekey_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "KEY-7";
+    a_bootstrap_beside_another_has_an_order: "TIME-2" "LIN-1" "USER-1";
+    a_new_user_beside_another_has_an_order: "TIME-2" "LIN-1" "USER-2";
+    a_revocation_beside_another_has_an_order: "TIME-2" "LIN-1" "USER-4";
+}
+
+/// How long what is left of calls that were dropped is watched.
+const LEFT_OVERS: Duration = Duration::from_millis(50);
+
+/// What is tried with the number of polls, which keeps the tries apart.
+pub(super) struct Script {
+    /// Makes the call one that is in order.
+    pub(super) before: fn(u64) -> Vec<Op>,
+    pub(super) call: fn(u64) -> Op,
+    /// Takes back what the call did.
+    undo: fn(u64) -> Vec<Op>,
+    /// Through what to look at it.
+    pub(super) views: fn(u64) -> Vec<Op>,
+}
+
+/// A state that may be, and whether the dropped call has taken effect in it.
+pub(super) type May = (Model, bool);
+
+/// Where these calls, one after the other, lead to; `None` if one of them had another answer.
+fn leads_to(model: &Model, calls: &[(&Op, Option<&Answer>)]) -> Option<Model> {
+    let mut after = model.clone();
+    let as_told = calls.iter().all(|(op, told)| {
+        let answer = after.apply(op);
+        told.is_none_or(|told| answer == *told)
+    });
+    as_told.then_some(after)
+}
+
+/// Drops `call` after so many polls, beside another if there is one. Its answer, if it had ended, and
+/// the states that may be now; none is a failure.
+async fn dropped(
+    cx: &Cx,
+    [store, other]: [&Client; 2],
+    model: &Model,
+    (call, beside): (&Op, Option<Op>),
+    polls: u64,
+) -> Verdict<(Option<Answer>, Vec<May>)> {
+    let (client, op) = (store.clone(), call.clone());
+    let cut = cut(async move { op.apply(&client).await }, polls);
+    let (answer, beside) = match beside {
+        Some(op) => {
+            let (client, made) = (other.clone(), op.clone());
+            let beside = tokio::spawn(async move { made.apply(&client).await });
+            let (answer, told) = futures::join!(cut, cx.within_slow_bound(joined(beside)));
+            (answer, Some((op, told?)))
+        }
+        None => (cut.await, None),
+    };
+    let called = (call, answer.as_ref());
+    let mut orders = match &beside {
+        Some((op, told)) => {
+            let beside = (op, Some(told));
+            vec![(vec![called, beside], true), (vec![beside, called], true)]
+        }
+        None => vec![(vec![called], true)],
+    };
+    if answer.is_none() {
+        orders.push((beside.iter().map(|(op, told)| (op, Some(told))).collect(), false));
+    }
+    let mut may: Vec<May> = Vec::new();
+    for (order, done) in orders {
+        if let Some(after) = leads_to(model, &order)
+            && may.iter().all(|(known, _)| *known != after)
+        {
+            may.push((after, done));
+        }
+    }
+    if may.is_empty() {
+        let told = (answer.map(|answer| answer.show()), beside.map(|(_, told)| told.show()));
+        return Err(Failure::new("answers that some order explains", format!("{told:?}")));
+    }
+    Ok((answer, may))
+}
+
+/// The states of `may` that the store looks like. The call may take effect while it is looked at, but
+/// only once: then the second look is whole.
+pub(super) async fn seen(store: &Client, may: Vec<May>, views: &[Op]) -> Verdict<Vec<May>> {
+    let raw = store.unrecorded();
+    let mut last = Vec::new();
+    for _ in 0..2 {
+        last = join_all(views.iter().map(|view| view.apply(&*raw))).await;
+        let fits = |model: &Model| {
+            let mut model = model.clone();
+            views.iter().zip(&last).all(|(view, answer)| model.apply(view) == *answer)
+        };
+        let left: Vec<_> = may.iter().filter(|(model, _)| fits(model)).cloned().collect();
+        if !left.is_empty() {
+            return Ok(left);
+        }
+    }
+    // Of the state that comes nearest, the first view that differs.
+    let mut nearest: Option<(usize, String, String)> = None;
+    for (model, _) in &may {
+        let mut model = model.clone();
+        let answers = views.iter().zip(&last);
+        let differ = answers.filter_map(|(view, got)| {
+            let expected = model.apply(view);
+            (expected != *got).then(|| (format!("of {view:?}: {}", expected.show()), got.show()))
+        });
+        let differ: Vec<_> = differ.collect();
+        let count = differ.len();
+        if let Some((expected, got)) = differ.into_iter().next()
+            && nearest.as_ref().is_none_or(|(least, ..)| count < *least)
+        {
+            nearest = Some((count, expected, got));
+        }
+    }
+    let (_, expected, got) =
+        nearest.unwrap_or_else(|| (0, "a state that some order explains".into(), "none".into()));
+    Err(Failure::new(expected, got))
+}
+
+/// Drops the call of `script` at each poll, beside another if there is one; looks at what became of
+/// it; and makes it again, which is in order or refused as it was not done or done.
+async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdict {
+    let clients = clients(cx, 2).await?;
+    let [store, other] = clients.as_slice() else { return Ok(()) };
+    let mut model = Model::new();
+    // So that a view of all users is short, and what is about admins has one to spare.
+    agree(store, &mut model, &Op::AddUser(user(user_key(0xff)))).await?;
+    let mut undone = Vec::new();
+    for polls in each_poll(cx) {
+        let (call, views) = ((script.call)(polls), (script.views)(polls));
+        for op in (script.before)(polls) {
+            agree(store, &mut model, &op).await?;
+        }
+        let both = (&call, beside.map(|beside| beside(polls)));
+        let (answer, may) = dropped(cx, [store, other], &model, both, polls).await?;
+        let mut may = cx.within_slow_bound(seen(other, may, &views)).await??;
+        let surely = may.iter().all(|(_, done)| *done);
+        // It may take effect from now on, and does so before what comes next or finds its work done.
+        if answer.is_none() {
+            let late = may.iter().filter(|(_, done)| !done).map(|(model, _)| {
+                let mut late = model.clone();
+                late.apply(&call);
+                (late, true)
+            });
+            let late: Vec<_> = late.collect();
+            may.extend(late);
+        }
+        let again = cx.within_slow_bound(call.apply(store)).await?;
+        let told: Vec<_> = may.iter().map(|(model, _)| model.clone().apply(&call).show()).collect();
+        may.retain_mut(|(model, _)| model.apply(&call) == again);
+        if may.is_empty() {
+            return Err(Failure::new(told.join(" or "), again.show()));
+        }
+        let left = cx.within_slow_bound(seen(other, may, &views)).await??;
+        if let Some((after, _)) = left.into_iter().next() {
+            model = after;
+        }
+        if surely && beside.is_none() {
+            for op in (script.undo)(polls) {
+                agree(other, &mut model, &op).await?;
+            }
+            undone.push(polls);
+        }
+        if answer.is_some() {
+            // What was seen done was done once, and is not done again by anything left of it,
+            // which had the time for it.
+            let until = Instant::now() + LEFT_OVERS;
+            loop {
+                let over = Instant::now() > until;
+                for polls in &undone {
+                    looks_like(&*store.unrecorded(), &model, &(script.views)(*polls)).await?;
+                }
+                if over || undone.is_empty() {
+                    return Ok(());
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    Err(never_ends())
+}
+
+fn id(polls: u64) -> RoomId {
+    room(&format!("r{polls}"))
+}
+
+fn new(polls: u64) -> NewRoom {
+    encrypted(id(polls).as_str(), "ann")
+}
+
+fn nothing(_: u64) -> Vec<Op> {
+    Vec::new()
+}
+
+fn a_room(polls: u64) -> Vec<Op> {
+    vec![Op::CreateRoom(new(polls))]
+}
+
+fn a_crew(polls: u64) -> Vec<Op> {
+    vec![Op::CreateRoom(new(polls)), Op::AddMember(id(polls), joins_at("bob", 1))]
+}
+
+fn room_views(polls: u64) -> Vec<Op> {
+    views(&[id(polls)], &["ann", "bob", "cat"].map(endpoint), &[], 2)
+}
+
+fn user_views(polls: u64) -> Vec<Op> {
+    views(&[], &[], &[user_number(polls), user_number(polls + 1_000_000)], 0)
+}
+
+pub(super) const CREATION: Script = Script {
+    before: nothing,
+    call: |n| Op::CreateRoom(new(n)),
+    undo: |n| vec![Op::DeleteRoom(id(n))],
+    views: room_views,
+};
+pub(super) const DELETION: Script =
+    Script { before: a_crew, call: |n| Op::DeleteRoom(id(n)), undo: a_room, views: room_views };
+pub(super) const ADDITION: Script = Script {
+    before: a_room,
+    call: |n| Op::AddMember(id(n), joins_at("bob", 1)),
+    undo: |n| vec![Op::RemoveMember(id(n), endpoint("bob"))],
+    views: room_views,
+};
+pub(super) const REMOVAL: Script = Script {
+    before: a_crew,
+    call: |n| Op::RemoveMember(id(n), endpoint("bob")),
+    undo: |n| vec![Op::AddMember(id(n), joins_at("bob", 1))],
+    views: room_views,
+};
+pub(super) const REKEY: Script = Script {
+    before: a_crew,
+    call: |n| Op::Rekey(id(n), rekey(1, ["bob"], ["ann"])),
+    undo: |n| vec![Op::AddMember(id(n), joins_at("bob", 2))],
+    views: room_views,
+};
+pub(super) const NEW_USER: Script = Script {
+    before: nothing,
+    call: |n| Op::AddUser(user(user_number(n))),
+    undo: nothing,
+    views: user_views,
+};
+pub(super) const REVOCATION: Script = Script {
+    before: |n| vec![Op::AddUser(user(user_number(n)))],
+    call: |n| Op::RevokeUser(user_number(n), at(7)),
+    undo: nothing,
+    views: user_views,
+};
+
+async fn a_creation_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &CREATION, None).await
+}
+
+async fn a_deletion_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &DELETION, None).await
+}
+
+async fn an_addition_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &ADDITION, None).await
+}
+
+async fn a_removal_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &REMOVAL, None).await
+}
+
+async fn a_rekey_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &REKEY, None).await
+}
+
+async fn a_new_user_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &NEW_USER, None).await
+}
+
+async fn a_revocation_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    each(&cx, &REVOCATION, None).await
+}
+
+async fn a_creation_beside_another_has_an_order(cx: Cx) -> Verdict {
+    let beside = |n| Op::CreateRoom(encrypted(id(n).as_str(), "bob"));
+    each(&cx, &CREATION, Some(beside)).await
+}
+
+async fn a_deletion_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+    each(&cx, &DELETION, Some(|n| Op::Rekey(id(n), rekey(1, ["bob"], ["ann"])))).await
+}
+
+async fn an_addition_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+    each(&cx, &ADDITION, Some(|n| Op::Rekey(id(n), rekey(1, [], ["ann"])))).await
+}
+
+async fn a_removal_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+    each(&cx, &REMOVAL, Some(|n| Op::Rekey(id(n), rekey(1, [], ["ann", "bob"])))).await
+}
+
+async fn a_rekey_beside_an_addition_has_an_order(cx: Cx) -> Verdict {
+    each(&cx, &REKEY, Some(|n| Op::AddMember(id(n), joins_at("cat", 1)))).await
+}
+
+async fn a_rekey_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+    each(&cx, &REKEY, Some(|n| Op::Rekey(id(n), rekey(1, [], ["ann", "bob"])))).await
+}
+
+async fn a_new_user_beside_another_has_an_order(cx: Cx) -> Verdict {
+    each(&cx, &NEW_USER, Some(|n| Op::AddUser(admin(user_number(n))))).await
+}
+
+/// Both are admins, and the last.
+async fn a_revocation_beside_another_has_an_order(cx: Cx) -> Verdict {
+    let beside = |n| Op::RevokeUser(user_number(n + 1_000_000), at(8));
+    once(&cx, beside_revocations, |n| Op::RevokeUser(user_number(n), at(7)), Some(beside)).await
+}
+
+fn beside_revocations(polls: u64) -> Vec<Op> {
+    [polls, polls + 1_000_000].map(|number| Op::AddUser(admin(user_number(number)))).to_vec()
+}
+
+async fn a_bootstrap_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+    once(&cx, nothing, |n| Op::BootstrapAdmin(admin(user_number(n))), None).await
+}
+
+async fn a_bootstrap_beside_another_has_an_order(cx: Cx) -> Verdict {
+    let beside = |n| Op::BootstrapAdmin(admin(user_number(n + 1_000_000)));
+    once(&cx, nothing, |n| Op::BootstrapAdmin(admin(user_number(n))), Some(beside)).await
+}
+
+/// What can be tried only once in a store's life: with a fresh store for each number of polls.
+async fn once(
+    cx: &Cx,
+    before: fn(u64) -> Vec<Op>,
+    call: fn(u64) -> Op,
+    beside: Option<fn(u64) -> Op>,
+) -> Verdict {
+    for polls in each_poll(cx) {
+        let fresh = cx.another().await?;
+        let clients = clients(&fresh, 2).await?;
+        let [store, other] = clients.as_slice() else { return Ok(()) };
+        let mut model = Model::new();
+        for op in before(polls) {
+            agree(store, &mut model, &op).await?;
+        }
+        let (op, views) = (call(polls), user_views(polls));
+        let both = (&op, beside.map(|beside| beside(polls)));
+        let (answer, may) = dropped(cx, [store, other], &model, both, polls).await?;
+        cx.within_slow_bound(seen(other, may, &views)).await??;
+        fresh.close_all().await;
+        if answer.is_some() {
+            return Ok(());
+        }
+    }
+    Err(never_ends())
+}

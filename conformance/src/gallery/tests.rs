@@ -1,0 +1,131 @@
+//! The gallery as a test binary.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::{Mutant, all, control, hunt};
+#[cfg(all(feature = "jetstream", unix))]
+use crate::case::Case;
+use crate::case::{Company, registry};
+use crate::run::{Status, run_case};
+use crate::{child, golden, report};
+
+/// The gallery as a test binary with `harness = false`: a test for each broken store, which
+/// passes when the store is caught, and one for each case on the sound one beside them. The seed
+/// is `MEMBERSHIP_SEED`, as for [`harness::main`](crate::harness::main).
+#[must_use]
+pub fn main() -> ExitCode {
+    let mutants = all();
+    let targets: Vec<_> = mutants.iter().map(|mutant| Arc::clone(&mutant.target)).collect();
+    if let Some(code) = child::run_if_asked(&targets) {
+        return code;
+    }
+    let arguments = Arguments::from_args();
+    // Some of these stores panic on purpose. A case that ends so reports it; nobody else need.
+    std::panic::set_hook(Box::new(|_| {}));
+    let seed = match crate::seed::from_environment() {
+        Ok(seed) => seed,
+        Err(error) => return report::refuse(&error),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => Arc::new(runtime),
+        Err(error) => return report::refuse(&format!("cannot start a tokio runtime: {error}")),
+    };
+    let mut trials = Vec::new();
+    for mutant in mutants {
+        if mutant.visible {
+            let (runtime, mutant) = (Arc::clone(&runtime), mutant.clone());
+            trials.push(Trial::test(format!("golden::{}", mutant.name), move || {
+                runtime.block_on(seen_by_a_golden(&mutant)).map_err(Failed::from)
+            }));
+        }
+        let runtime = Arc::clone(&runtime);
+        trials.push(Trial::test(format!("gallery::{}", mutant.name), move || {
+            match runtime.block_on(hunt(&mutant, seed)) {
+                Ok(_) => Ok(()),
+                Err(survived) => Err(Failed::from(format!("{survived} (seed {seed:#x})"))),
+            }
+        }));
+    }
+    for case in registry().filter(|case| case.company() == Company::Working) {
+        let (runtime, target) = (Arc::clone(&runtime), control());
+        let ignored = crate::run::declined(case, &*target).is_some();
+        let test = move || match runtime.block_on(run_case(case, &target, seed)).status {
+            Status::Fail(failed) => {
+                Err(Failed::from(report::failure(case, target.name(), &failed)))
+            }
+            Status::Pass | Status::NotClaimed(..) => Ok(()),
+        };
+        trials.push(
+            Trial::test(format!("control::{}", case.name()), test).with_ignored_flag(ignored),
+        );
+    }
+    #[cfg(all(feature = "jetstream", unix))]
+    {
+        let runtime = Arc::clone(&runtime);
+        trials.push(Trial::test("gallery::naive-kv", move || {
+            runtime.block_on(naive_is_caught(seed)).map_err(Failed::from)
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    for target in targets {
+        runtime.block_on(target.finish());
+    }
+    conclusion.exit_code()
+}
+
+/// A defect that a caller can see must change a golden transcript.
+async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
+    for scenario in golden::all() {
+        let sound = golden::play(&scenario, &*control()).await.map_err(|e| e.to_string())?;
+        let target = Arc::clone(&mutant.target);
+        // A task of its own: a panic of the store is as good as another answer.
+        let told = tokio::spawn(async move { golden::play(&scenario, &*target).await }).await;
+        if !matches!(told, Ok(Ok(told)) if told == sound) {
+            return Ok(());
+        }
+    }
+    Err(format!("{} ({}) changes no golden transcript", mutant.name, mutant.what))
+}
+
+/// Runs every case that harms servers on the naive store, whatever it is about: the one of the
+/// partitions that watches decisions must be among those that fail, for its own clause.
+#[cfg(all(feature = "jetstream", unix))]
+async fn naive_is_caught(seed: u64) -> Result<(), String> {
+    use futures::{FutureExt, StreamExt, stream};
+
+    let mutant = super::naive::mutant();
+    mutant.target.prepare().await.map_err(|error| error.to_string())?;
+    let needs = |case: &&Case| case.needs.contains(&crate::target::Need::Replicas);
+    let mut passed = Vec::new();
+    let mut caught = None;
+    let target = &mutant.target;
+    let runs = registry()
+        .filter(needs)
+        .map(|case| async move { (case, run_case(case, target, seed).await.status) });
+    // Boxed, since the compiler cannot tell that so deep a future can be sent.
+    let runs = runs.map(FutureExt::boxed);
+    let runs = stream::iter(runs).buffer_unordered(Company::Waiting.at_once(None));
+    for (case, status) in runs.collect::<Vec<_>>().await {
+        match status {
+            Status::Fail(report) => {
+                let cites = case.clauses.contains(&mutant.clause);
+                if case.group == "partitions" && cites && report.failure.got.contains("Allow") {
+                    caught.get_or_insert((case, report));
+                }
+            }
+            Status::Pass => passed.push(case.name()),
+            Status::NotClaimed(..) => {}
+        }
+    }
+    mutant.target.finish().await;
+    match caught {
+        Some(_) => Ok(()),
+        None => {
+            let Mutant { name, clause, what, .. } = mutant;
+            Err(format!("{} (seed {seed:#x})", super::Survived { name, clause, what, passed }))
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Files, and what a power cut leaves of them.
+//!
+//! What is promised is what ext4, XFS and APFS keep: a synced file has its contents and, where it
+//! is new, its name; a synced folder has its names; a rename is one step. Of the rest, any part
+//! may be there: sectors in any order, lengths, names. A sector is whole or was not written, and
+//! bytes that nobody wrote stay as they are.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+use super::recording::Change;
+
+/// The unit that a disk writes whole, in bytes.
+const SECTOR: usize = 512;
+
+/// How the machine ends.
+pub enum Ending<'a> {
+    /// It does not: only the process is gone, and everything it did is there.
+    Killed,
+    /// The power is cut, and nothing is there that was not synced.
+    Cut,
+    /// The power is cut, and of what was not synced some is there, drawn from this.
+    Torn(&'a mut ChaCha8Rng),
+}
+
+/// The contents of files by name.
+pub type Contents = BTreeMap<String, Vec<u8>>;
+
+/// A folder of files, as the system has it and as the disk does.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    synced_names: BTreeMap<String, usize>,
+    unsynced_names: Vec<Naming>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    unsynced: Vec<Write>,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Bytes(usize, Vec<u8>),
+    Len(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Naming {
+    Made(String, usize),
+    Removed(String),
+    Renamed(String, String),
+}
+
+impl Disk {
+    /// These files, all of them synced.
+    #[must_use]
+    pub fn new(contents: Contents) -> Self {
+        let mut disk = Self::default();
+        for (name, bytes) in contents {
+            disk.names.insert(name, disk.files.len());
+            disk.files.push(File { now: bytes.clone(), synced: bytes, unsynced: Vec::new() });
+        }
+        disk.synced_names.clone_from(&disk.names);
+        disk
+    }
+
+    /// Does what the process did.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Make(name) => self.name(Naming::Made(name.clone(), self.files.len())),
+            Change::Remove(name) => self.name(Naming::Removed(name.clone())),
+            Change::Rename(from, to) => self.name(Naming::Renamed(from.clone(), to.clone())),
+            Change::Write { name, offset, bytes } => {
+                self.write(name, Write::Bytes(*offset, bytes.clone()));
+            }
+            Change::Resize(name, len) => self.write(name, Write::Len(*len)),
+            Change::Sync(name) => self.sync(name),
+            Change::SyncFolder => {
+                for naming in std::mem::take(&mut self.unsynced_names) {
+                    naming.apply(&mut self.synced_names);
+                }
+            }
+        }
+    }
+
+    /// The files as this ending leaves them.
+    #[must_use]
+    pub fn after(&self, ending: &mut Ending<'_>) -> Contents {
+        let names = match ending {
+            Ending::Killed => self.names.clone(),
+            Ending::Cut => self.synced_names.clone(),
+            Ending::Torn(rng) => {
+                let mut names = self.synced_names.clone();
+                for naming in &self.unsynced_names {
+                    if rng.random_bool(0.5) {
+                        naming.apply(&mut names);
+                    }
+                }
+                names
+            }
+        };
+        let contents = names.into_iter().filter_map(|(name, file)| {
+            let file = self.files.get(file)?;
+            Some((
+                name,
+                match ending {
+                    Ending::Killed => file.now.clone(),
+                    Ending::Cut => file.synced.clone(),
+                    Ending::Torn(rng) => file.torn(rng),
+                },
+            ))
+        });
+        contents.collect()
+    }
+
+    fn name(&mut self, naming: Naming) {
+        if let Naming::Made(..) = naming {
+            self.files.push(File::default());
+        }
+        naming.apply(&mut self.names);
+        self.unsynced_names.push(naming);
+    }
+
+    fn write(&mut self, name: &str, write: Write) {
+        let file = self.names.get(name).and_then(|file| self.files.get_mut(*file));
+        if let Some(file) = file {
+            write.apply(&mut file.now);
+            file.unsynced.push(write);
+        }
+    }
+
+    fn sync(&mut self, name: &str) {
+        let Some(&id) = self.names.get(name) else { return };
+        if let Some(file) = self.files.get_mut(id) {
+            file.synced.clone_from(&file.now);
+            file.unsynced.clear();
+        }
+        // A new file's name is there once it is synced, and with it what was done to names before.
+        let made = |naming: &Naming| matches!(naming, Naming::Made(_, made) if *made == id);
+        if let Some(last) = self.unsynced_names.iter().position(made) {
+            for naming in self.unsynced_names.drain(..=last) {
+                naming.apply(&mut self.synced_names);
+            }
+        }
+    }
+}
+
+impl File {
+    fn torn(&self, rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let mut bytes = self.synced.clone();
+        for write in &self.unsynced {
+            match write {
+                Write::Len(_) if rng.random_bool(0.5) => write.apply(&mut bytes),
+                Write::Len(_) => {}
+                Write::Bytes(offset, data) => {
+                    let mut at = *offset;
+                    let mut rest = data.as_slice();
+                    while !rest.is_empty() {
+                        let len = rest.len().min(SECTOR - at % SECTOR);
+                        let (sector, more) = rest.split_at(len);
+                        if rng.random_bool(0.5) {
+                            Write::Bytes(at, sector.to_vec()).apply(&mut bytes);
+                        }
+                        (at, rest) = (at + len, more);
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Write {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Len(len) => bytes.resize(*len, 0),
+            Self::Bytes(offset, data) => {
+                let end = offset + data.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                if let Some(place) = bytes.get_mut(*offset..end) {
+                    place.copy_from_slice(data);
+                }
+            }
+        }
+    }
+}
+
+impl Naming {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            Self::Made(name, file) => drop(names.insert(name.clone(), *file)),
+            Self::Removed(name) => drop(names.remove(name)),
+            Self::Renamed(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn write(name: &str, offset: usize, bytes: &[u8]) -> Change {
+        Change::Write { name: name.to_owned(), offset, bytes: bytes.to_vec() }
+    }
+
+    fn contents(files: &[(&str, &[u8])]) -> Contents {
+        files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect()
+    }
+
+    #[test]
+    fn a_cut_leaves_what_was_synced() {
+        let mut disk = Disk::new(contents(&[("old", b"abc")]));
+        disk.apply(&write("old", 2, b"xy"));
+        disk.apply(&Change::Make("new".into()));
+        disk.apply(&write("new", 0, b"1"));
+        assert_eq!(disk.after(&mut Ending::Cut), contents(&[("old", b"abc")]));
+        assert_eq!(disk.after(&mut Ending::Killed), contents(&[("new", b"1"), ("old", b"abxy")]));
+        disk.apply(&Change::Sync("new".into()));
+        disk.apply(&write("new", 1, b"2"));
+        disk.apply(&Change::Rename("new".into(), "old".into()));
+        assert_eq!(disk.after(&mut Ending::Cut), contents(&[("new", b"1"), ("old", b"abc")]));
+        disk.apply(&Change::SyncFolder);
+        assert_eq!(disk.after(&mut Ending::Cut), contents(&[("old", b"1")]));
+        disk.apply(&Change::Sync("old".into()));
+        disk.apply(&Change::Remove("old".into()));
+        assert_eq!(disk.after(&mut Ending::Cut), contents(&[("old", b"12")]));
+        assert_eq!(disk.after(&mut Ending::Killed), contents(&[]));
+    }
+
+    #[test]
+    fn a_file_made_again_and_synced_is_there() {
+        let mut disk = Disk::default();
+        disk.apply(&Change::Make("file".into()));
+        disk.apply(&Change::Remove("file".into()));
+        disk.apply(&Change::Make("file".into()));
+        disk.apply(&write("file", 0, b"1"));
+        disk.apply(&Change::Sync("file".into()));
+        disk.apply(&Change::SyncFolder);
+        assert_eq!(disk.after(&mut Ending::Cut), contents(&[("file", b"1")]));
+    }
+
+    #[test]
+    fn a_torn_write_is_whole_sectors_of_it() {
+        let mut disk = Disk::new(contents(&[("file", &[0; 3 * SECTOR])]));
+        disk.apply(&write("file", SECTOR / 2, &[1; 2 * SECTOR]));
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let after = disk.after(&mut Ending::Torn(&mut rng));
+            let sectors: Vec<_> =
+                after["file"].chunks(SECTOR).map(|s| (s[0], s[SECTOR - 1])).collect();
+            seen.insert(sectors);
+        }
+        let expected = [(0, 1), (0, 0)].iter().flat_map(|first| {
+            [(1, 1), (0, 0)].iter().flat_map(move |second| {
+                [(1, 0), (0, 0)].iter().map(move |third| vec![*first, *second, *third])
+            })
+        });
+        assert_eq!(seen, expected.collect());
+    }
+}

@@ -1,0 +1,19 @@
+//! The JetStream store on simulated servers: its own code, thousands of histories a minute, each
+//! of them brought back by its seed.
+//!
+//! [`play`] draws a [`Plan`] from a seed, has several clients make calls on simulated servers to
+//! which things happen, and judges what they were answered ([`history`](crate::history)).
+//! [`crash`] enumerates instead of drawing: every write is stopped dead after each of its
+//! exchanges, alone and beside every other. [`broken`] has clients that only this catches.
+
+pub mod broken;
+pub mod crash;
+mod plan;
+mod run;
+mod tally;
+mod world;
+
+pub use plan::Plan;
+pub use run::{Outcome, Progress, run};
+pub use tally::Tally;
+pub use world::{Played, play, play_plan};

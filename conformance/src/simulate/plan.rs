@@ -1,0 +1,96 @@
+use std::time::Duration;
+
+use membership::{Blow, JetStreamDefect, Weather};
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use crate::history::Mix;
+
+/// What a simulated history is made of; all of it follows from the seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// How many servers there are, and replicas of each bucket.
+    pub servers: usize,
+    /// How many clients make calls.
+    pub clients: usize,
+    /// How many calls each makes.
+    pub calls: usize,
+    /// What the calls are about.
+    pub mix: Mix,
+    /// What messages meet from the beginning.
+    pub weather: Weather,
+    /// What happens to the servers, and when.
+    pub blows: Vec<(Duration, Blow)>,
+    /// Of a thousand calls, how many are made by a client that is stopped dead before long.
+    pub crashes: u32,
+    /// Of a thousand calls, how many are dropped before they end.
+    pub drops: u32,
+    /// The longest that a client waits between two calls, in milliseconds.
+    pub pace: u32,
+    /// What is wrong with the clients: nothing, in a plan that is drawn.
+    pub defect: Option<JetStreamDefect>,
+}
+
+impl Plan {
+    /// The plan of this seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let servers = pick(&mut rng, &[1, 3, 3, 3, 3, 3, 5]);
+        let mix = pick(
+            &mut rng,
+            &[Mix::Rooms, Mix::Rooms, Mix::Rooms, Mix::Lists, Mix::Lists, Mix::Users, Mix::All],
+        );
+        let weather = match rng.random_range(0..4) {
+            0 => Weather::CALM,
+            1 | 2 => Weather::ROUGH,
+            _ => Weather {
+                latency: rng.random_range(0..30),
+                shortest: 0,
+                lag: rng.random_range(0..400),
+                lost_requests: rng.random_range(0..30),
+                lost_answers: rng.random_range(0..60),
+                late_requests: rng.random_range(0..40),
+                feed_faults: rng.random_range(0..100),
+            },
+        };
+        let mut blows = Vec::new();
+        for _ in 0..rng.random_range(0..4) {
+            blows.extend(blow(&mut rng, servers));
+        }
+        blows.sort_by_key(|(at, _)| *at);
+        Self {
+            servers,
+            clients: rng.random_range(2..5),
+            calls: rng.random_range(5..12),
+            mix,
+            weather,
+            blows,
+            crashes: pick(&mut rng, &[0, 0, 60, 150]),
+            drops: pick(&mut rng, &[0, 0, 0, 80]),
+            pace: pick(&mut rng, &[0, 5, 40, 400]),
+            defect: None,
+        }
+    }
+}
+
+/// Something that happens to one of the servers, and its end.
+fn blow(rng: &mut ChaCha8Rng, servers: usize) -> Vec<(Duration, Blow)> {
+    let at = Duration::from_millis(rng.random_range(0..3_000));
+    let end = at + Duration::from_millis(rng.random_range(20..6_000));
+    let server = rng.random_range(0..servers);
+    match rng.random_range(0..6) {
+        0 | 1 if servers > 1 => vec![(at, Blow::Isolate(server)), (end, Blow::Join)],
+        0 | 2 => vec![(at, Blow::Kill(server)), (end, Blow::Start(server))],
+        1 | 3 => vec![(at, Blow::Pause(server)), (end, Blow::Resume(server))],
+        4 => vec![(at, Blow::StepDown)],
+        _ => vec![(at, Blow::Weather(Weather::ROUGH)), (end, Blow::Weather(Weather::CALM))],
+    }
+}
+
+fn pick<T: Copy>(rng: &mut ChaCha8Rng, from: &[T]) -> T {
+    let place = rng.random_range(0..from.len());
+    #[expect(clippy::indexing_slicing, reason = "the place is below the length")]
+    from[place]
+}

@@ -1,0 +1,60 @@
+//! Many simulated histories, on all cores.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::tally::Tally;
+use super::world::play;
+
+/// How far a run has come.
+pub type Progress<'a> = &'a (dyn Fn(&Tally) + Sync);
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What was reached.
+    pub tally: Tally,
+    /// The first history that is wrong, by its seed, and what is wrong with it.
+    pub failure: Option<(u64, String)>,
+}
+
+/// Plays histories, that of `seed` first, then those of the seeds that follow, until there are
+/// `histories`, or `limit` is over, or one is wrong.
+pub fn run(
+    seed: u64,
+    histories: u64,
+    limit: Option<Duration>,
+    jobs: usize,
+    progress: Progress<'_>,
+) -> Outcome {
+    let (began, next, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+    let outcome = Mutex::new(Outcome::default());
+    std::thread::scope(|threads| {
+        for _ in 0..jobs.max(1) {
+            threads.spawn(|| {
+                while !over.load(Ordering::Relaxed)
+                    && limit.is_none_or(|limit| began.elapsed() < limit)
+                {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= histories {
+                        break;
+                    }
+                    let seed = seed.wrapping_add(number);
+                    let played = play(seed, false);
+                    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                    outcome.tally += played.tally;
+                    if let Some(problem) = played.problem {
+                        over.store(true, Ordering::Relaxed);
+                        // Of several at once that of the lowest seed, so that a run is repeatable.
+                        if outcome.failure.as_ref().is_none_or(|(other, _)| seed < *other) {
+                            outcome.failure = Some((seed, problem));
+                        }
+                    }
+                    progress(&outcome.tally);
+                }
+            });
+        }
+    });
+    outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

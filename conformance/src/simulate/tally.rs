@@ -1,0 +1,61 @@
+use std::ops::AddAssign;
+
+use membership::Reached;
+
+/// What simulated histories reached, summed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tally {
+    /// How many histories.
+    pub histories: u64,
+    /// How many calls were made.
+    pub calls: u64,
+    /// Writes that ended in `Timeout` or `Unavailable`.
+    pub unknown: u64,
+    /// Writes whose compare-and-set was not answered, and that found out what became of it.
+    pub resolved: u64,
+    /// Clients that were stopped dead.
+    pub crashes: u64,
+    /// Calls that were dropped before they ended.
+    pub dropped: u64,
+    /// Rekeys that lost to another change of the room.
+    pub contended: u64,
+    /// What the servers met.
+    pub reached: Reached,
+}
+
+impl Tally {
+    /// Each count, and what it counts.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(&'static str, u64)> {
+        let mut lines = vec![
+            ("calls", self.calls),
+            ("rekeys that came too late", self.contended),
+            ("writes with an unknown outcome", self.unknown),
+            ("writes in doubt, resolved", self.resolved),
+            ("clients stopped dead", self.crashes),
+            ("calls dropped", self.dropped),
+        ];
+        lines.extend(self.reached.lines());
+        lines
+    }
+
+    /// What was never met, of all that simulations are there for.
+    #[must_use]
+    pub fn missed(&self) -> Vec<&'static str> {
+        self.lines().into_iter().filter(|(_, count)| *count == 0).map(|(what, _)| what).collect()
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.histories += other.histories;
+        self.calls += other.calls;
+        self.unknown += other.unknown;
+        self.resolved += other.resolved;
+        self.crashes += other.crashes;
+        self.dropped += other.dropped;
+        self.contended += other.contended;
+        self.reached += other.reached;
+    }
+}

@@ -1,0 +1,60 @@
+//! Each kind of violation, seeded through a store that is broken on purpose, is found within a
+//! minute by the case that is for it, shrunk to a few calls, and found again in its file.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use membership_conformance::case::registry;
+use membership_conformance::history::{Saved, check};
+use membership_conformance::run::{Status, run_case};
+use membership_conformance::{gallery, soak};
+use rstest::rstest;
+
+const ROOMS: &str = "rooms_members_and_keys_have_one_order";
+const LISTS: &str = "lists_and_their_rooms_have_one_order";
+const USERS: &str = "users_and_decisions_have_one_order";
+
+#[rstest]
+#[case::stale_read("remembers_rooms", ROOMS)]
+#[case::lost_update("loses_one_of_two", ROOMS)]
+#[case::double_winner("lets_two_rekeys_win", ROOMS)]
+#[case::key_of_another_epoch("adds_with_the_old_key", ROOMS)]
+#[case::half_a_rekey("rekeys_in_steps", ROOMS)]
+#[case::half_a_deletion("deletes_in_steps", LISTS)]
+#[case::resurrected_member("revives_former_members", ROOMS)]
+#[case::resurrected_key("returns_keys_to_who_comes_back", ROOMS)]
+#[case::torn_page("tears_pages", ROOMS)]
+#[case::index_that_lies("forgets_the_index_on_removal", LISTS)]
+#[case::stale_allow("caches_decisions_per_client", USERS)]
+#[case::stale_allow_of_all("caches_decisions", USERS)]
+#[case::readmission("readmits_the_revoked", USERS)]
+#[case::second_bootstrap("bootstraps_in_steps", USERS)]
+#[case::last_admin_lost("revokes_the_last_admin", USERS)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seeded_violation_is_found_within_a_minute_and_replays(
+    #[case] mutant: &str,
+    #[case] title: &str,
+) {
+    soak::set(Duration::from_mins(1));
+    let began = Instant::now();
+    let mutant = gallery::all().into_iter().find(|found| found.name == mutant).unwrap();
+    let case = registry().find(|case| case.title == title).unwrap();
+    let Status::Fail(report) = run_case(case, &mutant.target, 1).await.status else {
+        panic!("{} passed {}", mutant.name, case.name());
+    };
+    assert!(began.elapsed() < Duration::from_mins(1));
+    let told = report.failure.got;
+    let (picture, file) = told.split_once("again: cargo conformance replay ").expect(&told);
+    assert!(picture.contains("✗ no order explains this"), "{picture}");
+
+    let file = Path::new(file.trim());
+    let saved = Saved::read(file).unwrap();
+    assert!(saved.replay().is_some());
+    assert!(check(&saved.whole).is_err());
+    let (least, whole) = (saved.least.calls.len(), saved.whole.calls.len());
+    assert!(least <= 12, "{least} of {whole} calls are left:\n{picture}");
+    println!("{} in {:?}, {least} of {whole} calls\n{picture}", mutant.name, began.elapsed());
+    std::fs::remove_file(file).unwrap();
+}

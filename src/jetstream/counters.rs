@@ -1,0 +1,46 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the clients of a [`JetStreamConfig`](crate::JetStreamConfig) and of its clones went through,
+/// counted. A clone counts together with what it was cloned from.
+#[derive(Clone, Debug, Default)]
+pub struct Counters(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    waits: AtomicU64,
+    retries: AtomicU64,
+    stale: AtomicU64,
+}
+
+impl Counters {
+    /// Barriers that were not sent at once, because several were under way.
+    #[must_use]
+    pub fn barriers_that_waited(&self) -> u64 {
+        self.0.waits.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges with a server that were tried again.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        self.0.retries.load(Ordering::Relaxed)
+    }
+
+    /// Replies that were not believed: the replica they came from was behind the barrier.
+    #[must_use]
+    pub fn stale_replies(&self) -> u64 {
+        self.0.stale.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn barrier_waits(&self) {
+        self.0.waits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn retry(&self) {
+        self.0.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn stale_reply(&self) {
+        self.0.stale.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,165 @@
+//! A consumer on real servers: ordered, push, of our own making.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Message, Subscriber};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::jetstream::gateway::api::{ConsumerSettings, CreateConsumer, Plain};
+use crate::jetstream::gateway::nats::{Link, api_error};
+use crate::jetstream::gateway::{Deliveries, Delivery, Entry, Reply, wire};
+use crate::jetstream::key;
+
+/// How often the server says that there is nothing to say.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// When the server forgets a consumer that nobody listens to.
+const FORGET: Duration = Duration::from_secs(30);
+
+/// What the server sends to a subject that only we listen to.
+pub(super) struct NatsDeliveries {
+    link: Arc<Link>,
+    stream: String,
+    /// What the subjects of the bucket begin with.
+    prefix: String,
+    /// The consumer's.
+    name: String,
+    messages: Subscriber,
+}
+
+impl NatsDeliveries {
+    pub(super) async fn begin(
+        link: Arc<Link>,
+        stream: String,
+        prefix: String,
+        after: u64,
+        by: Instant,
+    ) -> Reply<Self> {
+        let name = match key::fresh() {
+            Ok(name) => name,
+            Err(error) => return Reply::Not(error),
+        };
+        let inbox = format!("_INBOX.{name}");
+        let messages = match link.client.subscribe(inbox.clone()).await {
+            Ok(messages) => messages,
+            Err(error) => {
+                return Reply::Not(Error::unavailable(format!("cannot subscribe: {error}")));
+            }
+        };
+        let what = format!("CONSUMER.CREATE.{stream}.{name}");
+        let request = CreateConsumer {
+            stream_name: &stream,
+            config: ConsumerSettings {
+                name: &name,
+                deliver_subject: &inbox,
+                deliver_policy: "by_start_sequence",
+                opt_start_seq: after + 1,
+                ack_policy: "none",
+                replay_policy: "instant",
+                flow_control: true,
+                idle_heartbeat: nanos(HEARTBEAT),
+                inactive_threshold: nanos(FORGET),
+                num_replicas: 1,
+                mem_storage: true,
+            },
+        };
+        let payload = match serde_json::to_vec(&request) {
+            Ok(payload) => payload,
+            Err(error) => {
+                let error = format!("cannot encode {what}: {error}");
+                return Reply::Not(Error::unavailable(error));
+            }
+        };
+        match link.administer::<Plain>(&what, payload.into(), by).await {
+            Reply::Done(Plain { error: None }) => {
+                Reply::Done(Self { link, stream, prefix, name, messages })
+            }
+            Reply::Done(Plain { error: Some(error) }) => api_error(&what, &error),
+            Reply::Again(error) => Reply::Again(error),
+            Reply::Not(error) => Reply::Not(error),
+        }
+    }
+
+    /// What a message says; `None` for what no consumer sends.
+    async fn read(&self, message: Message) -> Option<Delivery> {
+        if wire::status(&message) == Some(100) {
+            return idle(&self.link.client, &message).await;
+        }
+        let Place { sequence, count, pending } = message.reply.as_deref().and_then(place)?;
+        let key = message.subject.strip_prefix(&*self.prefix)?.to_owned();
+        let removal = wire::is_removal(&message);
+        let entry = Entry { key, sequence, removal, value: message.payload };
+        Some(Delivery::Entry { count, entry, more: pending > 0 })
+    }
+}
+
+#[async_trait]
+impl Deliveries for NatsDeliveries {
+    async fn next(&mut self) -> Option<Delivery> {
+        let message = tokio::select! {
+            message = self.messages.next() => message?,
+            () = self.link.lost.notified() => return None,
+        };
+        self.read(message).await
+    }
+
+    async fn end(&mut self) {
+        let delete = format!("CONSUMER.DELETE.{}.{}", self.stream, self.name);
+        let soon = Instant::now() + Duration::from_millis(100);
+        let _ = self.link.administer::<Plain>(&delete, Bytes::new(), soon).await;
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Answers what needs an answer.
+async fn idle(client: &Client, message: &Message) -> Option<Delivery> {
+    let stalled = wire::header(message, wire::STALLED).map(str::to_owned);
+    for subject in message.reply.as_ref().map(ToString::to_string).into_iter().chain(stalled) {
+        client.publish(subject, Bytes::new()).await.ok()?;
+    }
+    Some(Delivery::Idle { count: wire::number(message, wire::LAST_CONSUMER) })
+}
+
+/// What a delivery says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// The stream's sequence.
+    sequence: u64,
+    /// The consumer's count.
+    count: u64,
+    /// How many messages the consumer had still to send.
+    pending: u64,
+}
+
+/// What the reply subject of a delivery says:
+/// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<sequence>.<count>.<time>.<pending>`.
+fn place(reply: &str) -> Option<Place> {
+    let tokens: Vec<&str> = reply.split('.').collect();
+    let at = if tokens.len() > 9 { 7 } else { 5 };
+    let number = |n: usize| tokens.get(n)?.parse().ok();
+    Some(Place { sequence: number(at)?, count: number(at + 1)?, pending: number(at + 3)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain("$JS.ACK.KV_users.c1.1.17.3.1700000000.0", Some((17, 3, 0)))]
+    #[case::domain("$JS.ACK.hub.ACC.KV_users.c1.1.17.3.1700000000.2.tok", Some((17, 3, 2)))]
+    #[case::short("$JS.ACK.KV_users", None)]
+    #[case::flow_control("$JS.FC.KV_users.c1.abc", None)]
+    fn places(#[case] reply: &str, #[case] expected: Option<(u64, u64, u64)>) {
+        let place = place(reply).map(|place| (place.sequence, place.count, place.pending));
+        assert_eq!(place, expected);
+    }
+}

@@ -1,0 +1,296 @@
+//! What of an exchange is tried again, and until when.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::Error;
+use crate::jetstream::bucket::{Bucket, PerBucket};
+use crate::jetstream::counters::Counters;
+use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::gateway::{
+    Ack, BucketState, FeedSink, Put, ReadError, Reading, Reply, Servers, Snapshot, WriteError, feed,
+};
+use crate::mutation::Mutation;
+
+/// Publishes of one call in flight at once.
+pub(in crate::jetstream) const WINDOW: usize = 512;
+/// Atomic batches of one client in flight at once in a bucket; a server takes 50 from all.
+const BATCHES: usize = 16;
+
+/// The way to the servers, for as long as one client lives.
+pub(in crate::jetstream) struct Gateway {
+    servers: Arc<dyn Servers>,
+    /// How long one exchange may take before it is tried again.
+    attempt: Duration,
+    batches: PerBucket<Semaphore>,
+    counters: Counters,
+    /// What runs until the gateway is shut or dropped.
+    tasks: Mutex<JoinSet<()>>,
+    mutation: Mutation<JetStreamDefect>,
+}
+
+impl Gateway {
+    /// The way to these servers, for calls that take `op_timeout` at most.
+    pub(in crate::jetstream) fn new(
+        servers: Arc<dyn Servers>,
+        op_timeout: Duration,
+        counters: Counters,
+        mutation: Mutation<JetStreamDefect>,
+    ) -> Self {
+        Self {
+            servers,
+            attempt: (op_timeout / 4).clamp(Duration::from_millis(25), Duration::from_secs(1)),
+            batches: PerBucket::new(|_| Semaphore::new(BATCHES)),
+            counters,
+            tasks: Mutex::default(),
+            mutation,
+        }
+    }
+
+    /// Until when one exchange may take.
+    fn attempt_by(&self, by: Instant) -> Instant {
+        by.min(Instant::now() + self.attempt)
+    }
+
+    /// Stores one message, and returns its sequence once a quorum has it. Without an expectation
+    /// it is repeated until it is acknowledged: the keys of such messages are written by nobody
+    /// else, or their content does not matter.
+    pub(in crate::jetstream) async fn publish(
+        &self,
+        bucket: Bucket,
+        put: Put,
+        by: Instant,
+    ) -> Result<u64, WriteError> {
+        let mut pause = Pause::new(by);
+        loop {
+            let error = match self.servers.publish(bucket, &put, self.attempt_by(by)).await {
+                Ack::Stored(sequence) => return Ok(sequence),
+                Ack::Not(WriteError::Unknown(error)) if put.expect.is_none() => error,
+                Ack::Not(error) => return Err(error),
+                Ack::Again(error) => error,
+            };
+            self.again(&mut pause, error).await.map_err(WriteError::Unknown)?;
+        }
+    }
+
+    /// Stores many messages without an expectation, many at once, in any order. Returns their
+    /// sequences, likewise.
+    pub(in crate::jetstream) async fn publish_all(
+        &self,
+        bucket: Bucket,
+        puts: Vec<Put>,
+        by: Instant,
+    ) -> Result<Vec<u64>, Error> {
+        let mut sequences = Vec::with_capacity(puts.len());
+        let mut puts = puts.into_iter();
+        let mut flying = FuturesUnordered::new();
+        loop {
+            while flying.len() < WINDOW
+                && let Some(put) = puts.next()
+            {
+                flying.push(self.publish(bucket, put, by));
+            }
+            match flying.next().await {
+                None => return Ok(sequences),
+                Some(Ok(sequence)) => sequences.push(sequence),
+                Some(Err(WriteError::Unknown(error) | WriteError::Failed(error))) => {
+                    return Err(error);
+                }
+                Some(Err(WriteError::Refused)) => {
+                    let error = format!("{bucket} refused a write that expects nothing");
+                    return Err(Error::unavailable(error));
+                }
+            }
+        }
+    }
+
+    /// Stores up to [`MAX_BATCH`](super::MAX_BATCH) messages, all or none of them, seen by all
+    /// readers at one moment. Returns the sequence of the last.
+    pub(in crate::jetstream) async fn batch(
+        &self,
+        bucket: Bucket,
+        puts: Vec<Put>,
+        by: Instant,
+    ) -> Result<u64, WriteError> {
+        let too_late = |_| WriteError::Failed(Error::Timeout);
+        let permit = timeout_at(by, self.batches.get(bucket).acquire()).await.map_err(too_late)?;
+        let _permit = permit.map_err(|_| WriteError::Failed(Error::Closed))?;
+        let mut pause = Pause::new(by);
+        loop {
+            match self.servers.batch(bucket, &puts, self.attempt_by(by)).await {
+                Ack::Stored(sequence) => return Ok(sequence),
+                Ack::Not(error) => return Err(error),
+                Ack::Again(error) => {
+                    self.again(&mut pause, error).await.map_err(WriteError::Failed)?;
+                }
+            }
+        }
+    }
+
+    /// The newest message of every key that a filter matches, from a state of the bucket that
+    /// has everything up to the sequence `at_least`.
+    pub(in crate::jetstream) async fn read(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        at_least: u64,
+        by: Instant,
+    ) -> Result<Snapshot, ReadError> {
+        let mut pause = Pause::new(by);
+        // Any replica may be asked, also one that nobody reaches any more: whoever asks again soon
+        // asks another. A read that takes long has the time at last.
+        let mut patience = self.attempt / 4;
+        loop {
+            let until = by.min(Instant::now() + patience);
+            patience = (patience * 2).min(self.attempt);
+            let error = match self.servers.read(bucket, filters, until).await {
+                Reading::State { up_to, entries } if up_to >= at_least => {
+                    return Ok(Snapshot { entries });
+                }
+                Reading::State { .. } => {
+                    self.counters.stale_reply();
+                    Error::unavailable(format!("{bucket}: the replica that answered is behind"))
+                }
+                Reading::TooMany => return Err(ReadError::TooMany),
+                Reading::Again(error) => error,
+                Reading::Not(error) => return Err(ReadError::Failed(error)),
+            };
+            self.again(&mut pause, error).await.map_err(ReadError::Failed)?;
+        }
+    }
+
+    /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.
+    pub(in crate::jetstream) async fn purge(
+        &self,
+        bucket: Bucket,
+        filter: &str,
+        up_to: Option<u64>,
+        by: Instant,
+    ) -> Result<(), Error> {
+        self.ask(by, |by| self.servers.purge(bucket, filter, up_to, by)).await
+    }
+
+    /// Keeps `sink` in step with the bucket, from now until the gateway is shut.
+    /// Returns what to notify to have the copy begin to listen anew.
+    pub(in crate::jetstream) fn feed(
+        &self,
+        bucket: Bucket,
+        sink: Arc<dyn FeedSink>,
+    ) -> Arc<Notify> {
+        let kick = Arc::new(Notify::new());
+        let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
+        let mutation = self.mutation;
+        let feed = feed::Feed { servers, bucket, attempt, kick: Arc::clone(&kick), mutation };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(feed.keep(sink));
+        kick
+    }
+
+    /// The bucket's settings and replicas, `None` where there is no such bucket.
+    pub(in crate::jetstream) async fn bucket(
+        &self,
+        bucket: Bucket,
+        by: Instant,
+    ) -> Result<Option<BucketState>, Error> {
+        self.ask(by, |by| self.servers.bucket(bucket, by)).await
+    }
+
+    /// Makes the bucket, if nobody else just did.
+    pub(in crate::jetstream) async fn make_bucket(
+        &self,
+        bucket: Bucket,
+        replicas: u8,
+        by: Instant,
+    ) -> Result<(), Error> {
+        self.ask(by, |by| self.servers.make_bucket(bucket, replicas, by)).await
+    }
+
+    /// Has the bucket kept by so many servers.
+    pub(in crate::jetstream) async fn set_replicas(
+        &self,
+        bucket: Bucket,
+        replicas: u8,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let missing = || Error::unavailable(format!("there is no bucket {bucket} any more"));
+        let mut settings = self.bucket(bucket, by).await?.ok_or_else(missing)?.settings;
+        if settings.num_replicas == replicas {
+            return Ok(());
+        }
+        settings.num_replicas = replicas;
+        self.ask(by, |by| self.servers.change_bucket(bucket, &settings, by)).await
+    }
+
+    /// Sends what is still to be sent, as far as that is possible until then, and lets go of the
+    /// connection.
+    pub(in crate::jetstream) async fn shut(&self, by: Instant) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.servers.shut(by).await;
+    }
+
+    async fn again(&self, pause: &mut Pause, error: Error) -> Result<(), Error> {
+        self.counters.retry();
+        pause.after(error).await
+    }
+
+    async fn ask<T, F>(&self, by: Instant, exchange: impl Fn(Instant) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Reply<T>>,
+    {
+        until_answered(self.attempt, by, exchange).await
+    }
+}
+
+/// Asks again and again until there is an answer.
+pub(super) async fn until_answered<T, F>(
+    attempt: Duration,
+    by: Instant,
+    exchange: impl Fn(Instant) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Reply<T>>,
+{
+    let mut pause = Pause::new(by);
+    loop {
+        match exchange(by.min(Instant::now() + attempt)).await {
+            Reply::Done(answer) => return Ok(answer),
+            Reply::Not(error) => return Err(error),
+            Reply::Again(error) => pause.after(error).await?,
+        }
+    }
+}
+
+/// The wait between two tries: short at first, never past the deadline.
+pub(in crate::jetstream) struct Pause {
+    by: Instant,
+    next: Duration,
+    /// What went wrong last that says more than "too late".
+    said: Option<Error>,
+}
+
+impl Pause {
+    pub(in crate::jetstream) fn new(by: Instant) -> Self {
+        Self { by, next: Duration::from_millis(1), said: None }
+    }
+
+    /// Waits; past the deadline, fails with the error that says most.
+    pub(in crate::jetstream) async fn after(&mut self, error: Error) -> Result<(), Error> {
+        if error != Error::Timeout {
+            self.said = Some(error);
+        }
+        let until = Instant::now() + self.next;
+        self.next = (self.next * 2).min(Duration::from_millis(50));
+        if until >= self.by {
+            tokio::time::sleep_until(self.by).await;
+            return Err(self.said.take().unwrap_or(Error::Timeout));
+        }
+        tokio::time::sleep_until(until).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,402 @@
+//! One client's way to the simulated servers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::Error;
+use crate::jetstream::bucket::Bucket;
+use crate::jetstream::gateway::{
+    Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
+};
+use crate::jetstream::key;
+use crate::jetstream::simulation::Shared;
+use crate::jetstream::simulation::cluster::{Cluster, Way};
+use crate::jetstream::simulation::feed::SimulatedDeliveries;
+use crate::jetstream::simulation::group::Written;
+use crate::jetstream::simulation::servers::Server;
+use crate::jetstream::simulation::stream::Change;
+
+/// Unanswered exchanges in a row after which another server is tried.
+const PATIENCE: u32 = 6;
+
+pub(super) struct SimulatedServers {
+    pub(super) shared: Arc<Shared>,
+    /// How the client is called in the trace.
+    pub(super) name: String,
+    /// What the names of its buckets begin with.
+    pub(super) prefix: String,
+    /// The server it is connected to.
+    pub(super) server: AtomicUsize,
+    /// Whether it may go to another.
+    pub(super) roams: bool,
+    pub(super) silent: AtomicU32,
+}
+
+/// What a message comes to at the servers.
+enum Heard<T> {
+    Answer(T),
+    /// Nobody answers.
+    Nothing,
+}
+
+/// A message under way.
+struct Sent {
+    server: usize,
+    /// Which of the server's lives it was sent to.
+    life: u32,
+    way: Way,
+}
+
+/// A message that arrives.
+#[derive(Clone, Copy)]
+struct Arrival {
+    server: usize,
+    /// Whoever sent it has given up.
+    late: bool,
+    /// Whoever sent it will hear no answer.
+    unheard: bool,
+}
+
+enum NoAnswer {
+    NotSent,
+    Silence,
+}
+
+impl SimulatedServers {
+    fn stream(&self, bucket: Bucket) -> String {
+        format!("KV_{}{bucket}", self.prefix)
+    }
+
+    /// Sends a message and waits for the answer. Once sent, it arrives or not whatever becomes of
+    /// the client.
+    async fn exchange<T: Send + 'static>(
+        &self,
+        by: Instant,
+        what: impl FnOnce() -> String,
+        mut arrive: impl FnMut(&mut Cluster, Arrival) -> Heard<T> + Send + 'static,
+    ) -> Result<T, NoAnswer> {
+        let Some(sent) = self.send(by, what) else {
+            self.roam();
+            sleep(Duration::from_millis(5)).await;
+            return Err(NoAnswer::NotSent);
+        };
+        let Sent { server, life, way } = sent;
+        let (sender, receiver) = oneshot::channel();
+        if let Some(request) = way.request {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                sleep(request).await;
+                let answer = loop {
+                    let changed = shared.changed.notified();
+                    tokio::pin!(changed);
+                    changed.as_mut().enable();
+                    {
+                        let mut cluster = shared.lock();
+                        let same = |s: &&Server| s.up && s.life == life;
+                        let Some(state) = cluster.servers.get(server).filter(same) else { return };
+                        if !state.paused {
+                            let (late, unheard) = (Instant::now() > by, way.answer.is_none());
+                            match arrive(&mut cluster, Arrival { server, late, unheard }) {
+                                Heard::Answer(answer) => break answer,
+                                Heard::Nothing => return,
+                            }
+                        }
+                    }
+                    changed.await;
+                };
+                let Some(way) = way.answer else { return };
+                sleep(way).await;
+                let same = |s: &Server| s.up && !s.paused && s.life == life;
+                if shared.lock().servers.get(server).is_some_and(same) {
+                    let _ = sender.send(answer);
+                }
+            });
+        }
+        if let Ok(Ok(answer)) = timeout_at(by, receiver).await {
+            self.silent.store(0, Ordering::SeqCst);
+            return Ok(answer);
+        }
+        // Whoever waits cannot tell that nothing will come.
+        sleep_until(by).await;
+        if self.silent.fetch_add(1, Ordering::SeqCst) + 1 >= PATIENCE {
+            self.silent.store(0, Ordering::SeqCst);
+            self.roam();
+        }
+        Err(NoAnswer::Silence)
+    }
+
+    fn send(&self, by: Instant, what: impl FnOnce() -> String) -> Option<Sent> {
+        let server = self.server.load(Ordering::SeqCst);
+        let mut cluster = self.shared.lock();
+        cluster.reached.exchanges += 1;
+        cluster.note(|| format!("{} @{server} {}", self.name, what()));
+        let life = cluster.servers.get(server).filter(|server| server.up)?.life;
+        let way = cluster.way(by.saturating_duration_since(Instant::now()));
+        Some(Sent { server, life, way })
+    }
+
+    /// Goes to another server, if it may.
+    fn roam(&self) {
+        if self.roams {
+            let mut cluster = self.shared.lock();
+            let up: Vec<_> = (0..cluster.servers.0.len())
+                .filter(|server| cluster.servers.get(*server).is_some_and(|server| server.up))
+                .collect();
+            if let Some(next) = cluster.chance.one_of(&up) {
+                self.server.store(next, Ordering::SeqCst);
+            }
+        }
+    }
+
+    async fn store(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+        let stream = self.stream(bucket);
+        let is_barrier = matches!(puts, [put] if put.key == key::BARRIER);
+        let expects = puts.iter().any(|put| put.expect.is_some());
+        let sent = puts.to_vec();
+        let name = self.name.clone();
+        let what = || format!("stores in {bucket}: {}", shown(puts));
+        let outcome = self.exchange(by, what, move |cluster, arrival| {
+            let written = {
+                let Some((group, servers, chance, _)) = cluster.group(&stream) else {
+                    return Heard::Nothing;
+                };
+                group.write(arrival.server, &sent, Instant::now(), servers, chance)
+            };
+            cluster.note(|| format!("{name} {stream}: {written:?}: {}", shown(&sent)));
+            count(cluster, written, arrival, expects);
+            if bucket == Bucket::Users {
+                // Who listens to it need not wait for a heartbeat.
+                cluster.changed.notify_waiters();
+            }
+            match written {
+                Written::Committed(sequence) => Heard::Answer(Ack::Stored(sequence)),
+                Written::Refused | Written::RefusedYetCommitted | Written::RefusedByFormer => {
+                    Heard::Answer(Ack::Not(WriteError::Refused))
+                }
+                Written::NoLeader if cluster.chance.happens(500) => {
+                    Heard::Answer(Ack::Again(no_leader(&stream)))
+                }
+                Written::Nowhere | Written::NoLeader => Heard::Nothing,
+            }
+        });
+        let ack = match outcome.await {
+            Ok(ack) => ack,
+            Err(NoAnswer::NotSent) => Ack::Again(Error::unavailable("not connected")),
+            Err(NoAnswer::Silence) => Ack::Not(WriteError::Unknown(Error::Timeout)),
+        };
+        let mut cluster = self.shared.lock();
+        cluster.reached.barriers += u64::from(is_barrier);
+        let acknowledged = matches!(ack, Ack::Stored(_));
+        cluster.reached.barriers_that_waited += u64::from(is_barrier && !acknowledged);
+        let unknown = matches!(ack, Ack::Not(WriteError::Unknown(_)));
+        if expects && unknown {
+            cluster.reached.unanswered_commits += 1;
+            *cluster.doubts.entry(self.name.clone()).or_default() += 1;
+        }
+        ack
+    }
+}
+
+fn count(cluster: &mut Cluster, written: Written, arrival: Arrival, expects: bool) {
+    let reached = &mut cluster.reached;
+    match written {
+        Written::Refused => reached.refused += 1,
+        Written::RefusedByFormer => {
+            reached.refused += 1;
+            reached.refused_by_former_leaders += 1;
+        }
+        Written::RefusedYetCommitted => reached.refused_yet_committed += 1,
+        Written::Committed(_) => reached.answers_lost += u64::from(arrival.unheard),
+        Written::Nowhere | Written::NoLeader => {}
+    }
+    if arrival.late && expects {
+        reached.late_writes += 1;
+        reached.late_writes_refused += u64::from(written == Written::Refused);
+    }
+}
+
+fn shown(puts: &[Put]) -> String {
+    let put = |put: &Put| {
+        let removal = if put.removal { " removal" } else { "" };
+        let expect = put.expect.map(|expect| format!(" over {expect}")).unwrap_or_default();
+        format!("{}{removal}{expect}", put.key)
+    };
+    puts.iter().map(put).collect::<Vec<_>>().join(", ")
+}
+
+#[async_trait]
+impl Servers for SimulatedServers {
+    async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
+        self.store(bucket, std::slice::from_ref(put), by).await
+    }
+
+    async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+        self.store(bucket, puts, by).await
+    }
+
+    async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
+        let (stream, name) = (self.stream(bucket), self.name.clone());
+        let mut wanted = filters.to_vec();
+        wanted.push(key::BARRIER.to_owned());
+        let what = || format!("reads {bucket}: {}", filters.join(", "));
+        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+            let (answer, behind) = {
+                let Some((group, servers, chance, _)) = cluster.group(&stream) else {
+                    return Heard::Nothing;
+                };
+                let now = Instant::now();
+                let Some((replica, behind)) = group.some_replica(server, now, servers, chance)
+                else {
+                    cluster.reached.reads_nobody_answered += 1;
+                    // Who asks hears so, or, where the servers do not know it, nothing.
+                    return if cluster.chance.happens(500) {
+                        Heard::Answer(Reading::Again(no_leader(&stream)))
+                    } else {
+                        Heard::Nothing
+                    };
+                };
+                let answer = match replica.read(&wanted) {
+                    None => Reading::TooMany,
+                    Some(entries) if entries.is_empty() => {
+                        Reading::Again(Error::unavailable("the replica has nothing yet"))
+                    }
+                    Some(mut entries) => {
+                        entries.retain(|entry| entry.key != key::BARRIER);
+                        Reading::State { up_to: replica.last(), entries }
+                    }
+                };
+                (answer, behind)
+            };
+            cluster.reached.stale_reads += u64::from(behind);
+            cluster.note(|| format!("{name} {stream}: {}", seen(&answer)));
+            Heard::Answer(answer)
+        });
+        match outcome.await {
+            Ok(reading) => reading,
+            Err(NoAnswer::NotSent) => Reading::Again(Error::unavailable("not connected")),
+            Err(NoAnswer::Silence) => Reading::Again(Error::Timeout),
+        }
+    }
+
+    async fn purge(
+        &self,
+        bucket: Bucket,
+        filter: &str,
+        up_to: Option<u64>,
+        by: Instant,
+    ) -> Reply<()> {
+        let stream = self.stream(bucket);
+        let purged = filter.to_owned();
+        let what = || format!("purges {bucket}: {filter} up to {up_to:?}");
+        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+            let Some((group, servers, chance, _)) = cluster.group(&stream) else {
+                return Heard::Nothing;
+            };
+            let purge = Change::Purge { filter: purged.clone(), up_to };
+            match group.purge(server, purge, Instant::now(), servers, chance) {
+                Some(()) => Heard::Answer(()),
+                None => Heard::Nothing,
+            }
+        });
+        replied(outcome.await)
+    }
+
+    async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>> {
+        let stream = self.stream(bucket);
+        let what = || format!("asks for {bucket}");
+        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+            if !cluster.groups.contains_key(&stream) {
+                let quorum = cluster.servers.quorum(server);
+                return if quorum { Heard::Answer(None) } else { Heard::Nothing };
+            }
+            match cluster.group(&stream) {
+                Some((group, servers, ..)) => match group.state(server, servers) {
+                    Some(state) => Heard::Answer(Some(state)),
+                    None => Heard::Nothing,
+                },
+                None => Heard::Nothing,
+            }
+        });
+        replied(outcome.await)
+    }
+
+    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
+        let subject = format!("$KV.{}{bucket}.>", self.prefix);
+        let settings = Settings::new(self.stream(bucket), subject, replicas);
+        let what = || format!("makes {bucket}");
+        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| match cluster
+            .make(server, settings.clone())
+        {
+            Some(()) => Heard::Answer(()),
+            None => Heard::Nothing,
+        });
+        replied(outcome.await)
+    }
+
+    async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()> {
+        let (stream, settings) = (self.stream(bucket), settings.clone());
+        let what = || format!("changes {bucket}");
+        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+            let Some((group, servers, chance, _)) = cluster.group(&stream) else {
+                return Heard::Nothing;
+            };
+            if group.state(server, servers).is_none() {
+                return Heard::Nothing;
+            }
+            group.resize(settings.clone(), Instant::now(), servers, chance);
+            Heard::Answer(())
+        });
+        replied(outcome.await)
+    }
+
+    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>> {
+        let (stream, shared) = (self.stream(bucket), Arc::clone(&self.shared));
+        let what = || format!("listens to {bucket} from {after} on");
+        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+            let place = {
+                let Some((group, servers, chance, _)) = cluster.group(&stream) else {
+                    return Heard::Nothing;
+                };
+                group.some_place(server, servers, chance)
+            };
+            let Some(place) = place else { return Heard::Nothing };
+            let (shared, stream) = (Arc::clone(&shared), stream.clone());
+            let begun = SimulatedDeliveries::begin(shared, cluster, stream, [server, place], after);
+            Heard::Answer(begun)
+        });
+        match replied(outcome.await) {
+            Reply::Done(deliveries) => Reply::Done(Box::new(deliveries)),
+            Reply::Again(error) => Reply::Again(error),
+            Reply::Not(error) => Reply::Not(error),
+        }
+    }
+
+    async fn shut(&self, _by: Instant) {}
+}
+
+fn no_leader(stream: &str) -> Error {
+    Error::unavailable(format!("stream {stream} has no leader that answers just now"))
+}
+
+fn replied<T>(outcome: Result<T, NoAnswer>) -> Reply<T> {
+    match outcome {
+        Ok(answer) => Reply::Done(answer),
+        Err(NoAnswer::NotSent) => Reply::Again(Error::unavailable("not connected")),
+        Err(NoAnswer::Silence) => Reply::Again(Error::Timeout),
+    }
+}
+
+fn seen(reading: &Reading) -> String {
+    match reading {
+        Reading::State { up_to, entries } => {
+            let entries = entries.iter().map(|entry| format!("{} {}", entry.sequence, entry.key));
+            format!("up to {up_to}: {}", entries.collect::<Vec<_>>().join(", "))
+        }
+        other => format!("{other:?}"),
+    }
+}

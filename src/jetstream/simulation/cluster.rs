@@ -1,0 +1,201 @@
+//! The servers together: what reaches what, what happens to them, and what was seen of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+
+use crate::jetstream::gateway::Settings;
+use crate::jetstream::simulation::Reached;
+use crate::jetstream::simulation::group::Group;
+use crate::jetstream::simulation::servers::{Server, Servers};
+use crate::jetstream::simulation::weather::{Chance, Weather};
+
+/// Something that happens to the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Blow {
+    /// The server reaches none of the others, nor they it; its clients still reach it.
+    Isolate(usize),
+    /// All servers reach one another again.
+    Join,
+    /// The server ends at once, and with it the connections to it.
+    Kill(usize),
+    /// It starts again on its data.
+    Start(usize),
+    /// It does nothing; what is sent to it waits.
+    Pause(usize),
+    /// It goes on.
+    Resume(usize),
+    /// Every bucket's leader steps down.
+    StepDown,
+    /// What messages meet changes.
+    Weather(Weather),
+}
+
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) servers: Servers,
+    /// By the names of their streams.
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) chance: Chance,
+    pub(super) reached: Reached,
+    /// Of each client, how many of its compare-and-sets were not answered.
+    pub(super) doubts: BTreeMap<String, u64>,
+    /// Told whenever something may have become possible.
+    pub(super) changed: Arc<Notify>,
+    began: Instant,
+    /// What happened, a line each; only where somebody wants to see it.
+    trace: Option<String>,
+    buckets_made: u64,
+}
+
+impl Cluster {
+    pub(super) fn new(seed: u64, servers: usize, weather: Weather) -> Self {
+        let server = Server { side: 0, up: true, paused: false, life: 0 };
+        Self {
+            servers: Servers(vec![server; servers]),
+            groups: BTreeMap::new(),
+            chance: Chance::new(seed, weather),
+            reached: Reached::default(),
+            doubts: BTreeMap::new(),
+            changed: Arc::default(),
+            began: Instant::now(),
+            trace: None,
+            buckets_made: 0,
+        }
+    }
+
+    pub(super) fn keep_trace(&mut self) {
+        self.trace = Some(String::new());
+    }
+
+    pub(super) fn trace(&self) -> &str {
+        self.trace.as_deref().unwrap_or_default()
+    }
+
+    /// Writes down that something happened.
+    pub(super) fn note(&mut self, happened: impl FnOnce() -> String) {
+        let Some(trace) = &mut self.trace else { return };
+        let at = self.began.elapsed().as_millis();
+        let line = happened();
+        // Writing into a string cannot fail.
+        let _ = writeln!(trace, "{at:>7} ms  {line}");
+    }
+
+    /// The bucket's replicas, brought to the present.
+    pub(super) fn group(
+        &mut self,
+        stream: &str,
+    ) -> Option<(&mut Group, &Servers, &mut Chance, &mut Reached)> {
+        let Self { servers, groups, chance, reached, .. } = self;
+        let group = groups.get_mut(stream)?;
+        group.settle(Instant::now(), servers, chance);
+        Some((group, servers, chance, reached))
+    }
+
+    /// Makes a bucket, if a majority of the servers is within this one's reach.
+    pub(super) fn make(&mut self, server: usize, settings: Settings) -> Option<()> {
+        if !self.servers.quorum(server) {
+            return None;
+        }
+        if self.groups.contains_key(&settings.name) {
+            return Some(());
+        }
+        let mut near: Vec<_> =
+            (0..self.servers.0.len()).filter(|s| self.servers.reach(server, *s)).collect();
+        let mut on = Vec::new();
+        while on.len() < usize::from(settings.num_replicas) {
+            let next = self.chance.one_of(&near)?;
+            near.retain(|server| *server != next);
+            on.push(next);
+        }
+        let leader = self.chance.one_of(&on)?;
+        self.buckets_made += 1;
+        let (name, created) = (settings.name.clone(), format!("bucket {}", self.buckets_made));
+        let mut group = Group::new(settings, created, &on, leader);
+        group.begin(Instant::now(), &self.servers, &mut self.chance);
+        self.groups.insert(name, group);
+        Some(())
+    }
+
+    pub(super) fn strike(&mut self, blow: Blow) {
+        self.note(|| format!("-- {blow:?}"));
+        let now = Instant::now();
+        let Self { servers, groups, chance, reached, .. } = self;
+        for group in groups.values_mut() {
+            group.settle(now, servers, chance);
+        }
+        match blow {
+            Blow::Isolate(server) => {
+                if let Some(server) = servers.0.get_mut(server) {
+                    server.side = 1;
+                }
+            }
+            Blow::Join => servers.0.iter_mut().for_each(|server| server.side = 0),
+            Blow::Kill(killed) => {
+                if let Some(server) = servers.0.get_mut(killed) {
+                    (server.up, server.paused) = (false, false);
+                }
+                for group in groups.values_mut() {
+                    group.killed(killed);
+                    let back = group.forget_purges(killed, chance);
+                    reached.purges_undone += u64::try_from(back).unwrap_or(u64::MAX);
+                }
+            }
+            Blow::Start(server) => {
+                if let Some(server) = servers.0.get_mut(server).filter(|server| !server.up) {
+                    server.up = true;
+                    server.life += 1;
+                }
+            }
+            Blow::Pause(server) => {
+                if let Some(server) = servers.0.get_mut(server) {
+                    server.paused = server.up;
+                }
+            }
+            Blow::Resume(server) => {
+                if let Some(server) = servers.0.get_mut(server) {
+                    server.paused = false;
+                }
+            }
+            Blow::StepDown => groups.values_mut().for_each(|group| group.step_down(now, chance)),
+            Blow::Weather(weather) => chance.weather = weather,
+        }
+        if !matches!(blow, Blow::StepDown | Blow::Weather(_)) {
+            for group in groups.values_mut() {
+                group.disturbed(now, servers, chance);
+            }
+        }
+    }
+
+    pub(super) fn lead(&mut self, server: usize, stream: &str) {
+        if let Some((group, servers, chance, _)) = self.group(stream) {
+            group.lead(server, Instant::now(), servers, chance);
+        }
+    }
+
+    /// How a message and its answer fare on the way.
+    pub(super) fn way(&mut self, attempt: Duration) -> Way {
+        let weather = self.chance.weather;
+        let request = if self.chance.happens(weather.lost_requests) {
+            None
+        } else if self.chance.happens(weather.late_requests) {
+            // Beyond what anybody waits.
+            Some(attempt + self.chance.millis(12_000))
+        } else {
+            Some(self.chance.latency())
+        };
+        let lost = self.chance.happens(weather.lost_answers);
+        let answer = (!lost).then(|| self.chance.latency());
+        Way { request, answer }
+    }
+}
+
+/// How long a message takes, and its answer; `None` for one that is lost.
+pub(super) struct Way {
+    pub(super) request: Option<Duration>,
+    pub(super) answer: Option<Duration>,
+}

@@ -1,0 +1,137 @@
+//! A consumer on a simulated server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::jetstream::gateway::{Deliveries, Delivery, Entry};
+use crate::jetstream::simulation::Shared;
+use crate::jetstream::simulation::cluster::Cluster;
+
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+pub(super) struct SimulatedDeliveries {
+    shared: Arc<Shared>,
+    stream: String,
+    /// The server the client is connected to, and the one that holds the consumer; and which of
+    /// their lives that is.
+    servers: [(usize, u32); 2],
+    /// The sequence of the last message that was sent.
+    position: u64,
+    count: u64,
+    /// One that is sent twice.
+    again: Option<(u64, Entry, bool)>,
+    /// Nothing comes from it any more.
+    silent: bool,
+}
+
+/// What is next to do.
+enum Next {
+    Deliver(u64, Entry, bool, Duration),
+    Wait(Option<Instant>),
+    Gone,
+}
+
+impl SimulatedDeliveries {
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        cluster: &mut Cluster,
+        stream: String,
+        servers: [usize; 2],
+        after: u64,
+    ) -> Self {
+        cluster.reached.feeds_begun += 1;
+        let life = |server| cluster.servers.get(server).map_or(0, |server| server.life);
+        let servers = servers.map(|server| (server, life(server)));
+        Self { shared, stream, servers, position: after, count: 0, again: None, silent: false }
+    }
+
+    fn look(&mut self) -> Next {
+        let mut cluster = self.shared.lock();
+        let [(near, near_life), (far, far_life)] = self.servers;
+        let lives = |server, life| {
+            cluster.servers.get(server).is_some_and(|server| server.up && server.life == life)
+        };
+        if !lives(near, near_life) {
+            return Next::Gone;
+        }
+        if self.silent || !lives(far, far_life) || !cluster.servers.reach(near, far) {
+            return Next::Wait(None);
+        }
+        if let Some((count, entry, more)) = self.again.take() {
+            return Next::Deliver(count, entry, more, Duration::ZERO);
+        }
+        let (next, due) = match cluster.group(&self.stream) {
+            Some((group, ..)) => match group.replica(far) {
+                Some((stream, due)) => {
+                    let next = stream.next(self.position);
+                    (next.map(|next| (stream.next(next.sequence).is_some(), next)), due)
+                }
+                None => return Next::Wait(None),
+            },
+            None => return Next::Wait(None),
+        };
+        let Some((more, entry)) = next else { return Next::Wait(due) };
+        self.position = entry.sequence;
+        self.count += 1;
+        let faults = cluster.chance.weather.feed_faults;
+        if cluster.chance.happens(faults) {
+            cluster.reached.feed_gaps += 1;
+            match cluster.chance.between(0, 2).as_millis() {
+                // Left out: the next has a number too many.
+                0 => {
+                    cluster.note(|| format!("{} is left out of a feed", entry.sequence));
+                    return Next::Wait(Some(Instant::now()));
+                }
+                1 => self.again = Some((self.count, entry.clone(), more)),
+                _ => self.silent = true,
+            }
+        }
+        let latency = cluster.chance.latency();
+        Next::Deliver(self.count, entry, more, latency)
+    }
+}
+
+#[async_trait]
+impl Deliveries for SimulatedDeliveries {
+    async fn next(&mut self) -> Option<Delivery> {
+        let mut heartbeat = Instant::now() + HEARTBEAT;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let changed = shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.look() {
+                Next::Gone => return None,
+                Next::Deliver(count, entry, more, latency) => {
+                    sleep(latency).await;
+                    return Some(Delivery::Entry { count, entry, more });
+                }
+                Next::Wait(due) => {
+                    let until = due.unwrap_or(heartbeat).min(heartbeat);
+                    let _ = timeout_at(until, changed).await;
+                    if Instant::now() >= heartbeat {
+                        if self.is_heard() {
+                            return Some(Delivery::Idle { count: Some(self.count) });
+                        }
+                        heartbeat = Instant::now() + HEARTBEAT;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn end(&mut self) {}
+}
+
+impl SimulatedDeliveries {
+    /// Whether anything comes from the server that holds the consumer.
+    fn is_heard(&self) -> bool {
+        let cluster = self.shared.lock();
+        let [(near, _), (far, life)] = self.servers;
+        let lives = cluster.servers.get(far).is_some_and(|server| server.life == life);
+        !self.silent && lives && cluster.servers.reach(near, far)
+    }
+}

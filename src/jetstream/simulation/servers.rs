@@ -1,0 +1,39 @@
+//! Which servers do anything, and which of them reach one another.
+
+/// Which servers are there, and which of them reach one another.
+#[derive(Clone, Debug)]
+pub(super) struct Servers(pub(super) Vec<Server>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Servers of different sides do not reach each other.
+    pub(super) side: usize,
+    pub(super) up: bool,
+    /// It does nothing, and what is sent to it waits.
+    pub(super) paused: bool,
+    /// Grows with each start.
+    pub(super) life: u32,
+}
+
+impl Servers {
+    pub(super) fn get(&self, server: usize) -> Option<&Server> {
+        self.0.get(server)
+    }
+
+    /// Whether the server does anything at all.
+    pub(super) fn works(&self, server: usize) -> bool {
+        self.get(server).is_some_and(|server| server.up && !server.paused)
+    }
+
+    /// Whether a message of one, which works, reaches the other, and is dealt with at once.
+    pub(super) fn reach(&self, one: usize, other: usize) -> bool {
+        let side = |server| self.get(server).map(|server: &Server| server.side);
+        self.works(one) && self.works(other) && side(one) == side(other)
+    }
+
+    /// A majority of all servers, as this one sees it.
+    pub(super) fn quorum(&self, server: usize) -> bool {
+        let near = (0..self.0.len()).filter(|other| self.reach(server, *other)).count();
+        near > self.0.len() / 2
+    }
+}

@@ -1,0 +1,236 @@
+//! Decisions that are asked for at once: answered together, from one read transaction.
+//!
+//! The larger part of a point read is its transaction, and the smaller the read itself: SQLite
+//! takes and gives back a lock in the write-ahead log's index, under a mutex of the whole process.
+//! So readers on several threads stand in each other's way, and many are slower than one. What a
+//! group saves is that; nothing is kept from one group to the next, so each answer is as fresh as
+//! a read of its own (clause AUTH-3).
+
+use std::collections::VecDeque;
+use std::mem;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Instant;
+
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::timeout_at;
+
+use super::driver::Result;
+use super::readers::{Readers, one_state};
+use super::users;
+use crate::decision::Standing;
+use crate::{Error, UserKey};
+
+/// The most questions that one transaction answers: enough to make its cost small beside theirs,
+/// and few enough that a second thread finds some left.
+const TOGETHER: usize = 32;
+
+/// What a user's record says, or that there is none.
+type Answer = Result<Option<Standing>, Error>;
+
+/// The questions that wait.
+#[derive(Default)]
+pub(super) struct Decisions {
+    /// A std lock, because nobody awaits or reads while holding it.
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// How many threads are reading for a question now.
+    reading: usize,
+    waiting: VecDeque<Question>,
+}
+
+struct Question {
+    key: UserKey,
+    deadline: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Decisions {
+    /// The user's standing at a moment after this call began. Somebody who is alone reads at once;
+    /// somebody who is not lets the others ask first, and then reads for all of them, unless one
+    /// of them was faster.
+    pub(super) async fn ask(&self, readers: &Readers, key: &UserKey, deadline: Instant) -> Answer {
+        let Some(mut answer) = self.join(key, deadline) else {
+            let _reading = Reading(self);
+            return readers.run(deadline, |db| users::standing(db, key));
+        };
+        others_first().await;
+        loop {
+            match answer.try_recv() {
+                Err(TryRecvError::Empty) if self.read_some(readers) => {}
+                Err(TryRecvError::Empty) => break,
+                Ok(found) => return found,
+                Err(TryRecvError::Closed) => return Err(panicked()),
+            }
+        }
+        match timeout_at(deadline.into(), answer).await {
+            Ok(found) => found.unwrap_or_else(|_| Err(panicked())),
+            Err(_) => Err(Error::Timeout),
+        }
+    }
+
+    /// Asks along with the others; `None` when there are none, and the caller counts as reading.
+    fn join(&self, key: &UserKey, deadline: Instant) -> Option<oneshot::Receiver<Answer>> {
+        let mut queue = self.lock();
+        if queue.reading == 0 && queue.waiting.is_empty() {
+            queue.reading += 1;
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        queue.waiting.push_back(Question { key: *key, deadline, answer });
+        Some(answered)
+    }
+
+    /// Answers those who have waited longest, from one state of the database that is newer than
+    /// their questions. Says whether anybody was waiting.
+    fn read_some(&self, readers: &Readers) -> bool {
+        let questions: Vec<_> = {
+            let mut queue = self.lock();
+            let first = queue.waiting.len().min(TOGETHER);
+            let questions: Vec<_> = queue.waiting.drain(..first).collect();
+            queue.reading += usize::from(!questions.is_empty());
+            questions
+        };
+        let Some(deadline) = questions.iter().map(|question| question.deadline).min() else {
+            return false;
+        };
+        let _reading = Reading(self);
+        let mut answers: Vec<Answer> = Vec::with_capacity(questions.len());
+        let read = readers.run(deadline, |db| {
+            one_state(db, |db| {
+                for question in &questions {
+                    answers.push(users::standing(db, &question.key).map_err(Error::from));
+                }
+                Ok(())
+            })?;
+            // What is wrong with one answer may be wrong with the connection.
+            answers.iter().find_map(|answer| answer.clone().err()).map_or(Ok(()), |e| Err(e.into()))
+        });
+        for (at, question) in questions.into_iter().enumerate() {
+            let answer = answers
+                .get(at)
+                .cloned()
+                .unwrap_or_else(|| Err(read.clone().err().unwrap_or(Error::Timeout)));
+            // Somebody who has gone is not told.
+            let _ = question.answer.send(answer);
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Each change of the queue is one step, so it is sound whatever panicked.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever read for us did not come to an end, so nobody is let in.
+fn panicked() -> Error {
+    Error::unavailable("the read panicked")
+}
+
+/// Counts a thread as reading until dropped, also by a panic.
+struct Reading<'decisions>(&'decisions Decisions);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.lock().reading -= 1;
+    }
+}
+
+/// Lets the runtime's other tasks run once. Unlike tokio's `yield_now` it does not have the
+/// runtime look for I/O in between, which costs more than a decision does.
+async fn others_first() {
+    let mut yielded = false;
+    let once = std::future::poll_fn(move |context| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    pin!(once).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+    use crate::mutation::Mutation;
+    use crate::{Label, NewUser, SqliteStore, Store, Timestamp};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn key(number: u8) -> UserKey {
+        UserKey::from_bytes([number; 32])
+    }
+
+    /// A file with users 0 to 9.
+    async fn ten_users(path: &Path) -> SqliteStore {
+        let store = SqliteStore::open(path).await.unwrap();
+        for number in 0..10 {
+            let (key, label) = (key(number), Label::new("").unwrap());
+            let added_at = Timestamp::from_millis(0);
+            store.add_user(NewUser { key, label, admin: false, added_at }).await.unwrap();
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_are_answered_from_one_later_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("members.db");
+        let store = ten_users(&path).await;
+        let (readers, decisions) = (Readers::new(path, Mutation::NONE), Decisions::default());
+        let deadline = Instant::now() + SECOND;
+
+        // Somebody is reading, so all others ask together.
+        decisions.lock().reading += 1;
+        let all = TOGETHER + 4;
+        let keys: Vec<_> = (0..).take(all).map(key).collect();
+        let mut asked: Vec<_> =
+            keys.iter().map(|key| decisions.ask(&readers, key, deadline).boxed()).collect();
+        for asked in &mut asked {
+            assert!(poll!(asked).is_pending());
+        }
+        drop(asked.pop());
+        store.revoke_user(&key(3), Timestamp::from_millis(1)).await.unwrap();
+
+        for (number, asked) in asked.iter_mut().enumerate() {
+            let Poll::Ready(Ok(found)) = poll!(asked) else { panic!("{number}") };
+            let expected = (number < 10).then_some(number == 3);
+            assert_eq!(found.map(|found| found.revoked), expected, "{number}");
+            let left = if number < TOGETHER { all - TOGETHER } else { 0 };
+            assert_eq!(decisions.lock().waiting.len(), left, "{number}");
+        }
+        assert_eq!(decisions.lock().reading, 1);
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_no_standing() {
+        let dir = tempfile::tempdir().unwrap();
+        let readers = Readers::new(dir.path().join("members.db"), Mutation::NONE);
+        let decisions = Decisions::default();
+        let deadline = Instant::now() + Duration::from_millis(50);
+        decisions.lock().reading += 1;
+
+        // Read for by somebody who never comes back, and by somebody who panics.
+        for (panics, expected) in [(false, Error::Timeout), (true, panicked())] {
+            let key = key(1);
+            let mut asked = decisions.ask(&readers, &key, deadline).boxed();
+            assert!(poll!(&mut asked).is_pending());
+            let taken = decisions.lock().waiting.pop_front();
+            assert!(taken.is_some());
+            let taken = taken.filter(|_| !panics);
+            assert_eq!(asked.await.unwrap_err().to_string(), expected.to_string());
+            drop(taken);
+        }
+    }
+}

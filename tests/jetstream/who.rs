@@ -1,0 +1,276 @@
+//! Who a store is to its servers, and who they are to it: every way to say it, right and wrong.
+
+use std::fs;
+use std::path::PathBuf;
+
+use data_encoding::BASE64URL_NOPAD;
+use membership::{Credentials, JetStreamConfig, JetStreamStore, Store};
+use membership_conformance::nats::{Auth, ClusterOptions};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::badinput::refused;
+use crate::server::Server;
+
+/// Who is let in by a server, and who is not.
+async fn let_in(server: &Server, right: Credentials, wrong: Credentials) {
+    let as_ = |credentials| JetStreamConfig { credentials, ..server.config() };
+    let store = JetStreamStore::open(as_(right)).await.unwrap();
+    assert_eq!(store.has_admin().await, Ok(false));
+    store.close().await.unwrap();
+    for stranger in [wrong, Credentials::None] {
+        let said = refused(as_(stranger)).await;
+        assert!(said.contains("cannot connect to nats://127.0.0.1:"), "{said}");
+        assert!(said.ends_with("authorization violation; check the credentials"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_a_password() {
+    let (user, password) = ("ann".to_owned(), "pass@word/".to_owned());
+    let auth = Auth::User { user: user.clone(), password: password.clone() };
+    let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
+    let wrong = Credentials::UserPassword { user: user.clone(), password: "wrong".to_owned() };
+    let_in(&server, Credentials::UserPassword { user, password }, wrong).await;
+    // The same in the URL.
+    let at = |who: &str| JetStreamConfig::new([server.url().replace("://", &format!("://{who}@"))]);
+    JetStreamStore::open(at("ann:pass%40word%2F")).await.unwrap();
+    let said = refused(at("ann:wrong")).await;
+    assert!(said.ends_with("check the credentials") && !said.contains("wrong"), "{said}");
+    let twice = JetStreamConfig { credentials: Credentials::Token("t".into()), ..at("ann:p") };
+    assert!(refused(twice).await.starts_with("invalid credentials: are given, and others"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token() {
+    let auth = Auth::Token("s3cret".to_owned());
+    let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
+    let [right, wrong] = ["s3cret", "secret"].map(|token| Credentials::Token(token.to_owned()));
+    let_in(&server, right, wrong).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_nkey() {
+    let [known, unknown] = [KeyPair::new_user(), KeyPair::new_user()];
+    let seed = known.seed().unwrap();
+    let auth = Auth::NKey { public: known.public_key(), seed: seed.clone() };
+    let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
+    let_in(&server, Credentials::Nkey(seed), Credentials::Nkey(unknown.seed().unwrap())).await;
+    // The public key is no seed; nor is it shown, for whoever mixes the two up.
+    let nkey = Credentials::Nkey(known.public_key());
+    let said = refused(JetStreamConfig { credentials: nkey, ..server.config() }).await;
+    assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");
+}
+
+/// A JWT as `nsc` makes it.
+fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: &Value) -> String {
+    let encoded = |json: Value| BASE64URL_NOPAD.encode(json.to_string().as_bytes());
+    let head = encoded(json!({ "typ": "JWT", "alg": "ed25519-nkey" }));
+    let name = subject.public_key();
+    let claims = encoded(json!({
+        "jti": name, "iat": 0, "iss": issuer.public_key(), "sub": name, "name": name, "nats": nats,
+    }));
+    let signed = format!("{head}.{claims}");
+    let signature = issuer.sign(signed.as_bytes()).unwrap();
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+/// The text of a file of credentials for a new user of the account.
+fn user_of(account: &KeyPair) -> String {
+    let user = KeyPair::new_user();
+    let limits = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        jwt(account, &user, &limits),
+        user.seed().unwrap()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_credentials() {
+    let operator = KeyPair::new_operator();
+    let [system, account, stranger] = [(); 3].map(|()| KeyPair::new_account());
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+        "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1,
+        "consumer": -1,
+    });
+    let known_as = |account: &KeyPair, limits: &Value| {
+        let claims = json!({ "type": "account", "version": 2, "limits": limits });
+        format!("{}: {}", account.public_key(), jwt(&operator, account, &claims))
+    };
+    // JetStream wants a system account, which must have none of it.
+    let lines = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{\n{}\n{}\n}}",
+        jwt(&operator, &operator, &json!({ "type": "operator", "version": 2 })),
+        system.public_key(),
+        known_as(&system, &json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1 })),
+        known_as(&account, &limits),
+    );
+    let known = user_of(&account);
+    let options = ClusterOptions::servers(1).auth(Auth::Credentials(known.clone())).lines(lines);
+    let server = Server::start_with(options).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        Credentials::File(path)
+    };
+    let right = file("right.creds", &known);
+    let_in(&server, right, file("stranger.creds", &user_of(&stranger))).await;
+    for (credentials, problem) in [
+        (Credentials::File(dir.path().join("none.creds")), "No such file"),
+        (file("empty.creds", ""), "cannot parse user JWT"),
+        (file("half.creds", known.split_once("-----BEGIN USER").unwrap().0), "cannot parse nkey"),
+    ] {
+        let said = refused(JetStreamConfig { credentials, ..server.config() }).await;
+        assert!(
+            said.starts_with("invalid credentials: file /") && said.contains(problem),
+            "{said}"
+        );
+        assert!(said.contains(".creds cannot be used: "), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_do_what_the_store_does() {
+    let user = |name: &str, publish: &str| {
+        format!("{{ user: {name}, password: p, permissions: {{ publish: [{publish}] }} }}")
+    };
+    let lines = format!(
+        "authorization {{ users: [ {{ user: all, password: p }}, {}, {} ] }}\nno_auth_user: all",
+        user("nothing", "\"elsewhere\""),
+        user("reader", "\"$JS.API.>\"")
+    );
+    let [all, nothing, reader] = ["all", "nothing", "reader"]
+        .map(|user| Credentials::UserPassword { user: user.into(), password: "p".into() });
+    let server = Server::start_with(ClusterOptions::servers(1).lines(lines)).await;
+    let as_ = |credentials| JetStreamConfig { credentials, ..server.config() };
+    JetStreamStore::open(as_(all)).await.unwrap();
+    for (who, subject) in [(nothing, "$JS.API.INFO"), (reader, "$KV.")] {
+        let said = refused(as_(who)).await;
+        assert!(said.contains("Permissions Violation for Publish to"), "{said}");
+        assert!(said.contains(subject) && said.contains("allow it for this user"), "{said}");
+    }
+}
+
+/// An authority and what it signs, as files.
+struct Authority {
+    dir: TempDir,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ca.pem"), &pem).unwrap();
+        Self { dir, issuer: rcgen::Issuer::new(params, key), pem }
+    }
+
+    /// A certificate for this host and its key.
+    fn signs(&self, host: &str) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Trusted by a client, which shows nothing.
+    fn trusted(&self) -> membership::Tls {
+        membership::Tls { ca_file: Some(self.dir.path().join("ca.pem")), client: None }
+    }
+
+    /// Trusted by a client, which shows a certificate signed by `signer`.
+    fn shown(&self, signer: &Self) -> membership::Tls {
+        let (certificate, key) = signer.signs("client");
+        let client = (self.file("c.pem", &certificate), self.file("c.key", &key));
+        membership::Tls { client: Some(client), ..self.trusted() }
+    }
+}
+
+async fn opens(config: JetStreamConfig) {
+    let store = JetStreamStore::open(config).await.unwrap();
+    assert_eq!(store.has_admin().await, Ok(false));
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_an_authority_of_our_own() {
+    let [ours, other] = [Authority::new(), Authority::new()];
+    let tls = membership_conformance::nats::Tls {
+        authority: ours.pem.clone(),
+        server: ours.signs("127.0.0.1"),
+        client: None,
+    };
+    let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
+    let with = |tls| JetStreamConfig { tls, ..server.config() };
+    opens(with(Some(ours.trusted()))).await;
+    let url = server.url().replace("nats://", "tls://");
+    opens(JetStreamConfig { servers: vec![url], ..with(Some(ours.trusted())) }).await;
+
+    for tls in [None, Some(membership::Tls::default()), Some(other.trusted())] {
+        let said = refused(with(tls)).await;
+        assert!(said.contains("invalid peer certificate"), "{said}");
+        assert!(said.ends_with("signed the server's certificate as tls.ca_file"), "{said}");
+    }
+    // The right authority, and a certificate for somebody else.
+    let host = server.url().replace("127.0.0.1", "localhost");
+    let said = refused(JetStreamConfig { servers: vec![host], ..with(Some(ours.trusted())) }).await;
+    assert!(said.ends_with("; check the server's certificate"), "{said}");
+
+    for (ca, problem) in [
+        (ours.dir.path().join("none.pem"), "none.pem cannot be read: No such file"),
+        (ours.file("no.pem", "nothing"), "no.pem is no PEM file with \"BEGIN CERTIFICATE-----\""),
+    ] {
+        let tls = membership::Tls { ca_file: Some(ca), client: None };
+        let said = refused(with(Some(tls))).await;
+        assert!(
+            said.starts_with("invalid tls.ca_file: file /") && said.contains(problem),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_with_a_certificate_of_the_client() {
+    let [ours, other] = [Authority::new(), Authority::new()];
+    let tls = membership_conformance::nats::Tls {
+        authority: ours.pem.clone(),
+        server: ours.signs("127.0.0.1"),
+        client: Some(ours.signs("suite")),
+    };
+    let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
+    let with = |tls| JetStreamConfig { tls: Some(tls), ..server.config() };
+    opens(with(ours.shown(&ours))).await;
+    let said = refused(with(ours.trusted())).await;
+    assert!(said.contains("cannot connect to") && said.contains("certificate"), "{said}");
+    let said = refused(with(ours.shown(&other))).await;
+    assert!(said.contains("cannot connect to"), "{said}");
+    let mut keyless = ours.shown(&ours);
+    keyless.client = keyless.client.map(|(certificate, _)| (certificate.clone(), certificate));
+    let said = refused(with(keyless)).await;
+    assert!(said.starts_with("invalid tls.client: file /"), "{said}");
+    assert!(said.ends_with("is no PEM file with \"PRIVATE KEY-----\" in it"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_to_a_server_that_has_none() {
+    let server = Server::start().await;
+    let authority = Authority::new();
+    let tls = Some(authority.trusted());
+    let said = refused(JetStreamConfig { tls, ..server.config() }).await;
+    assert!(said.ends_with("; does the server speak TLS there?"), "{said}");
+}
