@@ -26,7 +26,7 @@ declare! { "concurrency";
     a_removal_racing_an_add_of_the_same_endpoint: "MEM-2" "MEM-3";
     one_of_many_concurrent_removals_of_a_member_succeeds: "MEM-3";
     one_of_many_concurrent_adds_of_an_endpoint_succeeds: "MEM-2" "KEY-1";
-    concurrent_adds_of_different_endpoints_all_succeed: "MEM-1" "LIST-4";
+    concurrent_adds_of_different_endpoints_all_succeed: "MEM-1" "LIN-1" "LIST-4";
     concurrent_adds_to_many_rooms_are_all_in_the_reverse_index: "LIST-4";
 }
 
