@@ -241,7 +241,7 @@ impl From<Entry> for Arrived {
             } else {
                 codec::open_record(Bucket::Users, &key, &value)
             })
-        } else if key == key::BARRIER || key == key::FORMAT {
+        } else if key::is_barrier(&key) || key == key::FORMAT {
             What::Nothing
         } else {
             let problem = "a key that this program does not write";

@@ -220,12 +220,18 @@ fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
     let gateway = Arc::clone(gateway);
     Box::new(move |by| {
         let gateway = Arc::clone(&gateway);
-        Box::pin(async move { publish_barrier(&gateway, bucket, by).await })
+        let key = key::BARRIER.to_owned();
+        Box::pin(async move { publish_barrier(&gateway, bucket, key, by).await })
     })
 }
 
-async fn publish_barrier(gateway: &Gateway, bucket: Bucket, by: Instant) -> Result<u64, Error> {
-    let put = Put::new(key::BARRIER.to_owned(), Bytes::new());
+async fn publish_barrier(
+    gateway: &Gateway,
+    bucket: Bucket,
+    key: String,
+    by: Instant,
+) -> Result<u64, Error> {
+    let put = Put::new(key, Bytes::new());
     gateway.publish(bucket, put, by).await.map_err(|error| match error {
         WriteError::Unknown(error) | WriteError::Failed(error) => error,
         WriteError::Refused => Error::unavailable(format!("{bucket} refused a barrier")),
@@ -233,14 +239,20 @@ async fn publish_barrier(gateway: &Gateway, bucket: Bucket, by: Instant) -> Resu
 }
 
 /// A barrier of `users` is passed when the copy in memory has reached it.
+///
+/// Each has another key. Were it replaced by the next one before it was delivered, the copy could
+/// only tell that nothing else is missing by what the server says is still to come, and that is too
+/// much at times (nats-server 2.15.1): the copy would wait for what never comes.
 fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
+    let next = AtomicU64::new(key::any_number().unwrap_or_default());
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
     Box::new(move |by| {
         let (gateway, users, proof) =
             (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
+        let key = key::barrier(next.fetch_add(1, Ordering::Relaxed));
         Box::pin(async move {
             let (began, before) = (Instant::now(), users.position());
-            let sequence = publish_barrier(&gateway, Bucket::Users, by).await?;
+            let sequence = publish_barrier(&gateway, Bucket::Users, key, by).await?;
             if sequence <= before {
                 // Another stream under the same name: the copy is of one that is no more.
                 users.kick();

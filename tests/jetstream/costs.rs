@@ -174,3 +174,28 @@ fn calls_cost_what_the_protocol_says() {
     let missing: Vec<_> = three.iter().filter(|row| !protocol.contains(row.as_str())).collect();
     assert!(missing.is_empty(), "these rows are not in PROTOCOL.md: {missing:#?}");
 }
+
+/// What the server says of how much is to come may be too much, after a message that was replaced
+/// before it was delivered (nats-server 2.15.1). Barriers must not come to depend on it: a copy that
+/// waits for what never comes is made anew only after long.
+#[tokio::test(start_paused = true)]
+async fn decisions_side_by_side_wait_for_their_barriers_and_nothing_else() {
+    let weather = Weather { overcounts: 1000, ..Weather::CALM };
+    let simulation = Simulation::new(7, 1, weather);
+    let config = JetStreamConfig { replicas: 1, ..JetStreamConfig::new(["nats://simulated"]) };
+    let store = simulation.open("caller", 0, false, config).await.unwrap();
+    store.bootstrap_admin(admin(user_number(0))).await.unwrap();
+    let store = &store;
+    let callers = (0..64).map(|caller| async move {
+        for call in 0..50 {
+            let began = Instant::now();
+            assert_eq!(store.is_authorized(&user_number(0)).await, Decision::Allow);
+            // One barrier may be under way; with many, some wait for the one after it.
+            let took = began.elapsed();
+            assert!(took < Duration::from_millis(50), "caller {caller}, call {call}: {took:?}");
+            // Or they would ask all at once, and share each barrier.
+            tokio::time::sleep(Duration::from_millis((7 * caller + 3 * call) % 5)).await;
+        }
+    });
+    futures_util::future::join_all(callers).await;
+}

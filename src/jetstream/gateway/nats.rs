@@ -454,6 +454,6 @@ fn reading(stream: &str, listing: Listing, end: &Message) -> Reading {
     let Some(mut entries) = listing.entries else {
         return again("a message without subject or sequence");
     };
-    entries.retain(|entry| entry.key != key::BARRIER);
+    entries.retain(|entry| !key::is_barrier(&entry.key));
     Reading::State { up_to, entries }
 }

@@ -155,7 +155,7 @@ impl SimulatedServers {
 
     async fn store(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
         let stream = self.stream(bucket);
-        let is_barrier = matches!(puts, [put] if put.key == key::BARRIER);
+        let is_barrier = matches!(puts, [put] if key::is_barrier(&put.key));
         let expects = puts.iter().any(|put| put.expect.is_some());
         let sent = puts.to_vec();
         let name = self.name.clone();
@@ -266,7 +266,7 @@ impl Servers for SimulatedServers {
                         Reading::Again(Error::unavailable("the replica has nothing yet"))
                     }
                     Some(mut entries) => {
-                        entries.retain(|entry| entry.key != key::BARRIER);
+                        entries.retain(|entry| !key::is_barrier(&entry.key));
                         Reading::State { up_to: replica.last(), entries }
                     }
                 };

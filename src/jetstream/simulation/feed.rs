@@ -74,6 +74,9 @@ impl SimulatedDeliveries {
             None => return Next::Wait(None),
         };
         let Some((more, entry)) = next else { return Next::Wait(due) };
+        let overcounts = cluster.chance.weather.overcounts;
+        let replaced = entry.sequence > self.position + 1;
+        let more = more || (replaced && cluster.chance.happens(overcounts));
         self.position = entry.sequence;
         self.count += 1;
         let faults = cluster.chance.weather.feed_faults;
