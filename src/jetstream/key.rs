@@ -12,8 +12,9 @@ use crate::{EndpointId, Epoch, Error, RoomId, UserKey};
 
 /// Published to, to learn that a quorum is there; its content means nothing.
 pub(super) const BARRIER: &str = "=barrier";
-/// How many other keys barriers may have: more than there are under way at once.
-const BARRIERS: u64 = 256;
+/// How many other keys barriers may have: as many as one client has under way at most, for a new copy
+/// reads them all.
+const BARRIERS: u64 = 64;
 /// Says which version of this layout the bucket has.
 pub(super) const FORMAT: &str = "=format";
 /// The record on which every admin change is decided.

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::jetstream::gateway::{Deliveries, Delivery, Entry};
 use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::Cluster;
+use crate::jetstream::simulation::weather::Weather;
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
@@ -74,12 +75,13 @@ impl SimulatedDeliveries {
             None => return Next::Wait(None),
         };
         let Some((more, entry)) = next else { return Next::Wait(due) };
-        let overcounts = cluster.chance.weather.overcounts;
+        let Weather { feed_faults, overcounts, .. } = cluster.chance.weather;
+        // What waits together comes at once, and mostly whole.
+        let faults = if more { feed_faults / 8 } else { feed_faults };
         let replaced = entry.sequence > self.position + 1;
         let more = more || (replaced && cluster.chance.happens(overcounts));
         self.position = entry.sequence;
         self.count += 1;
-        let faults = cluster.chance.weather.feed_faults;
         if cluster.chance.happens(faults) {
             cluster.reached.feed_gaps += 1;
             match cluster.chance.between(0, 2).as_millis() {
