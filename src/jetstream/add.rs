@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, View, put};
-use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::Put;
 use crate::jetstream::key::{self, Incarnation};
 use crate::jetstream::record::{Fence, IndexRecord, MemberRecord};
@@ -219,6 +219,7 @@ impl Core {
         if self.is(JetStreamDefect::IndexesAfterTheCommit) {
             self.gateway.publish_all(Bucket::RoomKeys, keys, by).await?;
             let made = self.commit(change, by).await?;
+            defect::half_done().await;
             self.publish_index(index, counters, by).await?;
             return Ok(made);
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 /// What can be wrong with a JetStream store that a test opens so.
 ///
 /// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst` and
@@ -53,4 +55,10 @@ pub enum JetStreamDefect {
     StaysWhereItIs,
     /// `close` does not let go of the connection.
     KeepsTheConnection,
+}
+
+/// What a broken client leaves half done stays so for as long as a slow server takes, and somebody
+/// has the time to see it.
+pub(super) async fn half_done() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }

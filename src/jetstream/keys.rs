@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
-use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::{MAX_BATCH, Put, ReadError, Snapshot};
 use crate::jetstream::key::{self, Incarnation};
 use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
@@ -190,6 +190,7 @@ impl Core {
                 self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
             {
                 if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
+                    defect::half_done().await;
                     self.write_keys(&view.incarnation, next, rekey, &attempt, by).await?;
                 }
                 return Ok(room);

@@ -258,7 +258,16 @@ impl<'a> UserRow<'a> {
         if found.revoked != columns.flag()? && !defect::is(SqliteDefect::SkipsTheWitness) {
             return Err("is revoked in one of users and revocations, and not in the other".into());
         }
+        found.makes_sense()?;
         Ok(found)
+    }
+
+    fn makes_sense(&self) -> Result<(), Problem> {
+        if self.revoked == self.revoked_at.is_some() {
+            Ok(())
+        } else {
+            Err("has a time of revocation that does not go with its state".to_owned())
+        }
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -267,9 +276,7 @@ impl<'a> UserRow<'a> {
 
     pub(super) fn parse(&self) -> Result<User, Problem> {
         let key = self.key.try_into().map_err(|_| "has a key that is not 32 bytes long")?;
-        if self.revoked != self.revoked_at.is_some() {
-            return Err("has a time of revocation that does not go with its state".to_owned());
-        }
+        self.makes_sense()?;
         Ok(User {
             key: UserKey::from_bytes(key),
             label: Label::new(self.label).map_err(text)?,
@@ -313,4 +320,54 @@ fn parse_epoch(column: i64) -> Result<Epoch, Problem> {
 #[expect(clippy::needless_pass_by_value)]
 fn text(error: Error) -> Problem {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// A checksum that is right is no excuse.
+    #[rstest]
+    #[case::encrypted_without_an_epoch(true, 0, false)]
+    #[case::plain_with_an_epoch(false, 1, false)]
+    #[case::plain_with_a_rekey_due(false, 0, true)]
+    #[case::no_epoch(true, -1, false)]
+    fn a_room_that_contradicts_itself_is_none(
+        #[case] encrypted: bool,
+        #[case] epoch: i64,
+        #[case] rekey_due: bool,
+    ) {
+        let sound = RoomRow {
+            id: "r",
+            owner: "o",
+            encrypted: true,
+            epoch: 1,
+            rekey_due: true,
+            created_at: 0,
+        };
+        assert!(sound.parse().is_ok());
+        assert!(RoomRow { encrypted, epoch, rekey_due, ..sound }.parse().is_err());
+    }
+
+    #[rstest]
+    #[case::in_force_with_a_time(false, Some(1))]
+    #[case::revoked_at_no_time(true, None)]
+    fn a_user_that_contradicts_itself_is_none(
+        #[case] revoked: bool,
+        #[case] revoked_at: Option<i64>,
+    ) {
+        let key = [1; 32];
+        let sound = UserRow {
+            key: &key,
+            label: "ann",
+            admin: false,
+            revoked: true,
+            added_at: 0,
+            revoked_at: Some(1),
+        };
+        assert!(sound.parse().is_ok());
+        assert!(UserRow { revoked, revoked_at, ..sound }.parse().is_err());
+    }
 }

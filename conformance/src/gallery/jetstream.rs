@@ -18,7 +18,7 @@ pub(super) fn mutants() -> Vec<Mutant> {
         jetstream_no_barrier_for_users: "AUTH-3", "decides from its copy of the users without a barrier" => NoBarrierForUsers;
         jetstream_trusts_its_memory: "AUTH-4", "goes on deciding from memory past the bound" => TrustsItsMemory;
         jetstream_commits_before_the_keys: "KEY-5", "a rekey names its keys before they are written" => CommitsBeforeTheKeys;
-        jetstream_indexes_after_the_commit: "LIST-4", "a member is added before the index has it" => IndexesAfterTheCommit;
+        jetstream_indexes_after_the_commit: "LIST-4", "a member is added before the index has it" => IndexesAfterTheCommit, by "concurrency::who_is_a_member_is_in_the_index_from_then_on";
         jetstream_ignores_attempts: "KEY-7", "rekeys that race write their keys under the same names" => IgnoresAttempts;
         jetstream_expects_nothing: "KEY-7", "makes a change whatever happened since it was planned" => ExpectsNothing;
         jetstream_reuses_memberships: "LIST-4", "a member that comes back has the membership's former id" => ReusesMemberships;
