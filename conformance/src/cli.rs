@@ -20,7 +20,7 @@ use crate::child;
 use crate::history::Saved;
 use crate::report::{self, refuse};
 use crate::target::Target;
-use crate::{contract, gallery, seed, soak, targets};
+use crate::{contract, gallery, harness, seed, soak, targets};
 use args::{Args, Command};
 
 /// The binary `conformance`. Exit code 0: all claimed cases passed; 1: a case failed; 2: it could
@@ -64,8 +64,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     let junit = args.junit.as_deref().map(Document::create).transpose()?;
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
     soak::set(args.soak);
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
+    let runtime = harness::runtime()?;
 
     let outside = runtime.block_on(prepared(&targets))?;
     anstream::println!(

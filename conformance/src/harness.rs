@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
 
 use crate::case::{Case, Company, registry};
 use crate::child;
 use crate::report;
 use crate::run::{self, Status, run_case};
+use crate::seed;
 use crate::target::Target;
 
 /// Runs the suite on `targets` as `cargo test` and `cargo nextest run` expect it; arguments are
@@ -28,13 +30,9 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     // Threads for as many as ever run at once; the gate lets in who may.
     let most = Company::ALL.map(|company| company.at_once(jobs)).into_iter().max();
     arguments.test_threads = most;
-    let seed = match crate::seed::from_environment() {
-        Ok(seed) => seed,
+    let (seed, runtime) = match begun() {
+        Ok(begun) => begun,
         Err(error) => return report::refuse(&error),
-    };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => Arc::new(runtime),
-        Err(error) => return report::refuse(&format!("cannot start a tokio runtime: {error}")),
     };
     if targets.is_empty() {
         return report::refuse("no target was given, so no store would be tested");
@@ -61,11 +59,21 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     conclusion.exit_code()
 }
 
+/// The seed of the environment, and what the tests run on.
+pub(crate) fn begun() -> Result<(u64, Arc<Runtime>), String> {
+    Ok((seed::from_environment()?, Arc::new(runtime()?)))
+}
+
+/// What the cases run on.
+pub(crate) fn runtime() -> Result<Runtime, String> {
+    Runtime::new().map_err(|error| format!("cannot start a tokio runtime: {error}"))
+}
+
 /// Has each target of which a test is to run look for what it needs. What is missing must end the
 /// run, with how to get it, rather than fail each test for itself.
 pub fn prepared<Names: Iterator<Item = String>>(
     arguments: &Arguments,
-    runtime: &tokio::runtime::Runtime,
+    runtime: &Runtime,
     targets: &[Arc<dyn Target>],
     names: impl Fn(&dyn Target) -> Names,
 ) -> Result<(), String> {
@@ -90,7 +98,7 @@ fn trial(
     case: &'static Case,
     target: &Arc<dyn Target>,
     seed: u64,
-    runtime: &Arc<tokio::runtime::Runtime>,
+    runtime: &Arc<Runtime>,
     gate: &Arc<Gate>,
 ) -> Trial {
     let name = format!("{}::{}", target.name(), case.name());

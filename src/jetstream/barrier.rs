@@ -21,14 +21,15 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::key;
 use crate::mutation::Mutation;
 
 /// Barriers of one bucket under way at once, as long as they are answered.
 const YOUNG: usize = 4;
 /// From this age on a barrier does not keep others from being sent: its answer may be lost.
 const OLD: Duration = Duration::from_millis(20);
-/// Barriers of one bucket under way at once, answered or not.
-const MOST: usize = 64;
+/// Barriers of one bucket under way at once, answered or not: as many as have keys of their own.
+const MOST: usize = key::BARRIERS;
 
 type Sent = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
 /// Sends one barrier and waits for it, until then at the latest.

@@ -173,7 +173,7 @@ pub(super) trait Servers: Send + Sync + 'static {
     async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack;
 
     /// The newest message of every key that a filter matches, of one state of the bucket that
-    /// some replica is in. The barrier's key is never among them.
+    /// some replica is in. The keys of barriers are never among them.
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading;
 
     /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.

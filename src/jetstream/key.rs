@@ -12,9 +12,8 @@ use crate::{EndpointId, Epoch, Error, RoomId, UserKey};
 
 /// Published to, to learn that a quorum is there; its content means nothing.
 pub(super) const BARRIER: &str = "=barrier";
-/// How many other keys barriers may have: as many as one client has under way at most, for a new copy
-/// reads them all.
-const BARRIERS: u64 = 64;
+/// How many other keys barriers may have. A new copy of the bucket reads them all.
+pub(super) const BARRIERS: usize = 64;
 /// Says which version of this layout the bucket has.
 pub(super) const FORMAT: &str = "=format";
 /// The record on which every admin change is decided.
@@ -60,24 +59,22 @@ pub(super) fn id(text: &str) -> Option<String> {
 
 /// One of the barriers that do not replace one another while they are under way. Where every message
 /// is followed, one that is replaced before it is delivered leaves a gap to be explained.
-pub(super) fn barrier(number: u64) -> String {
+pub(super) fn barrier(number: usize) -> String {
     format!("{BARRIER}.{}", number % BARRIERS)
 }
 
 /// Whether a key is a barrier's.
 pub(super) fn is_barrier(key: &str) -> bool {
-    let rest = key.strip_prefix(BARRIER);
-    rest.is_some_and(|rest| {
-        let number = rest.strip_prefix('.').and_then(|number| number.parse().ok());
-        rest.is_empty() || number.is_some_and(|number: u64| number < BARRIERS)
-    })
+    let number = |rest: &str| rest.strip_prefix('.')?.parse::<usize>().ok();
+    key.strip_prefix(BARRIER)
+        .is_some_and(|rest| rest.is_empty() || number(rest).is_some_and(|number| number < BARRIERS))
 }
 
 /// A number to begin with that others hardly begin with as well.
-pub(super) fn any_number() -> Result<u64, Error> {
-    let mut bytes = [0; 8];
+pub(super) fn any_number() -> Result<usize, Error> {
+    let mut bytes = [0; size_of::<usize>()];
     fill(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
+    Ok(usize::from_le_bytes(bytes))
 }
 
 /// A new id that nobody else has or will have: 80 random bits.

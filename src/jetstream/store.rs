@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -244,7 +244,7 @@ async fn publish_barrier(
 /// only tell that nothing else is missing by what the server says is still to come, and that is too
 /// much at times (nats-server 2.15.1): the copy would wait for what never comes.
 fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
-    let next = AtomicU64::new(key::any_number().unwrap_or_default());
+    let next = AtomicUsize::new(key::any_number().unwrap_or_default());
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
     Box::new(move |by| {
         let (gateway, users, proof) =

@@ -258,7 +258,6 @@ impl<'a> UserRow<'a> {
         if found.revoked != columns.flag()? && !defect::is(SqliteDefect::SkipsTheWitness) {
             return Err("is revoked in one of users and revocations, and not in the other".into());
         }
-        found.makes_sense()?;
         Ok(found)
     }
 
@@ -270,8 +269,9 @@ impl<'a> UserRow<'a> {
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        Standing { admin: self.admin, revoked: self.revoked }
+    pub(super) fn standing(&self) -> Result<Standing, Problem> {
+        self.makes_sense()?;
+        Ok(Standing { admin: self.admin, revoked: self.revoked })
     }
 
     pub(super) fn parse(&self) -> Result<User, Problem> {

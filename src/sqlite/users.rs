@@ -87,7 +87,7 @@ pub(super) fn standing(db: &Connection, key: &UserKey) -> Result<Option<Standing
     one(db, key, |row| {
         let found = UserRow::read(row)?;
         if found.key == key.as_bytes() {
-            Ok(found.standing())
+            found.standing()
         } else {
             Err("was found under another key".to_owned())
         }

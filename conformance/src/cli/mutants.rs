@@ -11,7 +11,7 @@ use super::args::MutantsArgs;
 use crate::case::{Case, registry};
 use crate::gallery::{self, Kill, Mutant, Survived};
 use crate::report::{self, CaughtRow};
-use crate::seed;
+use crate::{harness, seed};
 
 /// Those that only simulated servers bring to light.
 #[cfg(feature = "jetstream")]
@@ -59,10 +59,8 @@ pub(super) fn run(args: &MutantsArgs) -> Result<ExitCode, String> {
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
     // Those bring a runtime of their own.
     let simulated = if args.cases { Vec::new() } else { simulated::hunted(&args.names, seed) };
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| format!("cannot start a tokio runtime: {error}"))?;
-    // Some of these stores panic on purpose. A case that ends so reports it; nobody else need.
-    std::panic::set_hook(Box::new(|_| {}));
+    let runtime = harness::runtime()?;
+    gallery::quiet_panics();
     runtime.block_on(async {
         let code = if args.cases {
             by_case(&mutants, seed).await

@@ -26,9 +26,11 @@ mutants! {
 /// away at once: what was read before may be old now.
 pub(super) async fn pause() {
     let began = Instant::now();
-    tokio::task::yield_now().await;
-    while began.elapsed() < Duration::from_micros(50) {
+    loop {
         tokio::task::yield_now().await;
+        if began.elapsed() >= Duration::from_micros(50) {
+            return;
+        }
     }
 }
 

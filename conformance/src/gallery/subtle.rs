@@ -11,7 +11,7 @@ use membership::{
 };
 
 use super::defect::Defect;
-use super::listings::locked;
+use super::listings::{Index, locked, with_former};
 use super::mutants;
 use super::races::pause;
 
@@ -144,7 +144,7 @@ impl Defect for Forgets {
 
 /// Pairs that were true once, of rooms whose members nobody has read since.
 #[derive(Default)]
-struct RepairsLate(Mutex<BTreeSet<(EndpointId, RoomId)>>);
+struct RepairsLate(Index);
 
 #[async_trait]
 impl Defect for RepairsLate {
@@ -175,7 +175,7 @@ impl Defect for RepairsLate {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        super::listings::with_former(&self.0, inner, endpoint, page).await
+        with_former(&self.0, inner, endpoint, page).await
     }
 }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{Mutant, all, control, hunt};
+use super::{Mutant, all, control, hunt, quiet_panics};
 #[cfg(all(feature = "jetstream", unix))]
 use crate::case::Case;
 use crate::case::{Company, registry};
 use crate::run::{Status, run_case};
-use crate::{child, golden, report};
+use crate::{child, golden, harness, report};
 
 /// The gallery as a test binary with `harness = false`: a test for each broken store, which
 /// passes when the store is caught, and one for each case on the sound one beside them. The seed
-/// is `MEMBERSHIP_SEED`, as for [`harness::main`](crate::harness::main).
+/// is `MEMBERSHIP_SEED`, as for [`harness::main`].
 #[must_use]
 pub fn main() -> ExitCode {
     let mutants = all();
@@ -23,15 +23,10 @@ pub fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::from_args();
-    // Some of these stores panic on purpose. A case that ends so reports it; nobody else need.
-    std::panic::set_hook(Box::new(|_| {}));
-    let seed = match crate::seed::from_environment() {
-        Ok(seed) => seed,
+    quiet_panics();
+    let (seed, runtime) = match harness::begun() {
+        Ok(begun) => begun,
         Err(error) => return report::refuse(&error),
-    };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => Arc::new(runtime),
-        Err(error) => return report::refuse(&format!("cannot start a tokio runtime: {error}")),
     };
     let mut trials = Vec::new();
     for mutant in mutants {
