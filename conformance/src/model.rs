@@ -112,39 +112,6 @@ impl Model {
         self.users.values().filter(|user| user.admin).map(|user| user.key)
     }
 
-    /// Whether KEY-1 and MEM-4 hold, as they do in every state there can be; otherwise what is
-    /// wrong. For tests of the model itself.
-    #[must_use]
-    pub fn broken_invariant(&self) -> Option<String> {
-        for (id, room) in &self.rooms {
-            let owners: Vec<_> = self
-                .members
-                .values()
-                .filter(|m| m.room == *id && m.role == Role::Owner)
-                .map(|m| &m.endpoint)
-                .collect();
-            if owners != [&room.owner] {
-                return Some(format!("room {id:?} of {:?} has the owners {owners:?}", room.owner));
-            }
-            if !room.encrypted && (room.epoch != Epoch::ZERO || room.rekey_due) {
-                return Some(format!("unencrypted room {id:?} is at epoch {}", room.epoch));
-            }
-        }
-        for (id, endpoint) in self.members.keys() {
-            let Some(room) = self.rooms.get(id) else {
-                return Some(format!("member {endpoint:?} of {id:?}, which is no room"));
-            };
-            let current = (id.clone(), endpoint.clone(), room.epoch);
-            if self.keys.contains_key(&current) != room.encrypted {
-                return Some(format!("the current key of {endpoint:?} in {id:?}"));
-            }
-        }
-        let orphan = self.keys.keys().find(|(room, endpoint, _)| {
-            !self.members.contains_key(&(room.clone(), endpoint.clone()))
-        });
-        orphan.map(|(room, endpoint, epoch)| format!("key {epoch} of {endpoint:?} in {room:?}"))
-    }
-
     // ROOM-1, ROOM-2.
     fn create_room(&mut self, new: &NewRoom) -> Result<Room, Error> {
         if self.rooms.contains_key(&new.id) {

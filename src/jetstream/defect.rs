@@ -2,8 +2,8 @@ use std::time::Duration;
 
 /// What can be wrong with a JetStream store that a test opens so.
 ///
-/// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst` and
-/// `BelievesRefusedFirsts` show only in moments that real servers seldom give: they are for servers
+/// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst`,
+/// `BelievesRefusedFirsts` and `KeepsCollectedKeys` show only in moments that real servers seldom give: they are for servers
 /// that can be made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
@@ -49,6 +49,9 @@ pub enum JetStreamDefect {
     CountsFirst,
     /// A first write that is refused is taken for one that an earlier copy of it made.
     BelievesRefusedFirsts,
+    /// A rekey that comes back after losing to another change goes on with the keys it has written,
+    /// whoever went meanwhile.
+    KeepsCollectedKeys,
     /// A client that may answer from memory does so however long it has heard nothing.
     TrustsItsMemory,
     /// A server that says nothing is not left for another.

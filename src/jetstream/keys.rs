@@ -12,7 +12,9 @@ use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, r
 use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::{MAX_BATCH, Put, ReadError, Snapshot};
 use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
+use crate::jetstream::record::{
+    AttemptRecord, EpochRecord, GoneMember, MemberGone, MemberRecord, Ticket,
+};
 use crate::jetstream::{codec, sweep};
 use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
 
@@ -128,12 +130,17 @@ impl Core {
         if let (Err(error), Some(written)) = (&outcome, written)
             && !error.outcome_unknown()
         {
-            self.chore(|core, by| async move {
-                let Written { incarnation, epoch, attempt } = written;
-                sweep::lost_attempt(&core, &incarnation, epoch, &attempt, by).await
-            });
+            self.abandon(written);
         }
         outcome
+    }
+
+    /// Has the keys of an attempt collected that was never named, and never will be.
+    fn abandon(self: &Arc<Self>, written: Written) {
+        self.chore(|core, by| async move {
+            let Written { incarnation, epoch, attempt, .. } = written;
+            sweep::lost_attempt(&core, &incarnation, epoch, &attempt, by).await
+        });
     }
 
     async fn rekey_until_settled(
@@ -169,7 +176,9 @@ impl Core {
                 (Some(epoch), None) if !missing => {
                     let incarnation = view.incarnation.clone();
                     let attempt = self.fresh_unless(JetStreamDefect::IgnoresAttempts)?;
-                    *written = Some(Written { incarnation, epoch, attempt: attempt.clone() });
+                    let began =
+                        Written { incarnation, epoch, attempt: attempt.clone(), roster: None };
+                    *written = Some(began);
                     let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
                     if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
                         known(kept).await?
@@ -179,13 +188,21 @@ impl Core {
                 }
                 _ => known(kept).await?,
             };
+            let members = roster.as_deref();
+            let collected = |written: &mut Written| {
+                !written.still_whole(members) && !self.is(JetStreamDefect::KeepsCollectedKeys)
+            };
+            if let Some(old) = written.take_if(collected) {
+                self.abandon(old);
+            }
             let Some(roster) = roster else { continue };
             let next = check_rekey(&view, &roster, rekey, next)?;
-            let attempt = match written.as_ref().filter(fits) {
-                Some(written) => written.attempt.clone(),
-                // The sizes differed, so the check has failed.
-                None => continue,
+            let Some(written) = written.as_mut().filter(|written| fits(&&**written)) else {
+                // The sizes differed, and the check has failed; or the keys are no longer whole.
+                continue;
             };
+            let attempt = written.attempt.clone();
+            written.roster = Some(Arc::clone(&roster));
             if let Some(room) =
                 self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
             {
@@ -343,6 +360,27 @@ struct Written {
     incarnation: Incarnation,
     epoch: Epoch,
     attempt: String,
+    /// The members of the view it began with, once they are known.
+    roster: Option<Arc<Roster>>,
+}
+
+impl Written {
+    /// Whether no key of the attempt can have been collected. When a membership ends, the keys of its
+    /// endpoint go, up to a sequence that may be above those of this attempt, which began before: also
+    /// if the endpoint has come back since, under another id. Without the members of the first view
+    /// there is no telling.
+    fn still_whole(&self, now: Option<&Roster>) -> bool {
+        let id = |(endpoint, record): (&EndpointId, &Result<MemberRecord, Error>)| {
+            (endpoint.clone(), record.as_ref().ok().map(|record| record.id.clone()))
+        };
+        match (&self.roster, now) {
+            (Some(began), Some(now)) => {
+                std::ptr::eq(&**began, now) || began.iter().map(id).eq(now.iter().map(id))
+            }
+            (Some(_), None) => true,
+            (None, now) => now.is_some(),
+        }
+    }
 }
 
 /// Under which key the endpoint's sealed key stands; `None` when it has none for the epoch.

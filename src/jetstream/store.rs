@@ -441,4 +441,23 @@ impl JetStreamStore {
     pub async fn stopped(&self) {
         self.fused.stopped().await;
     }
+
+    /// Lets `exchanges` more exchanges with the servers happen; whatever would be sent then waits, as
+    /// if the process were paused there, until the store [is let go](Self::let_go).
+    #[doc(hidden)]
+    pub fn hold_after(&self, exchanges: u32) {
+        self.fused.hold_after(exchanges);
+    }
+
+    /// Returns once [`hold_after`](Self::hold_after) holds an exchange.
+    #[doc(hidden)]
+    pub async fn held(&self) {
+        self.fused.held().await;
+    }
+
+    /// Lets go what is held, for good.
+    #[doc(hidden)]
+    pub fn let_go(&self) {
+        self.fused.let_go();
+    }
 }

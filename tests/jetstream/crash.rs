@@ -183,6 +183,54 @@ async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
     }
 }
 
+/// On simulated servers this is enumerated for every write and for much that may happen meanwhile; here
+/// for what once went wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_that_are_there() {
+    let server = Server::start().await;
+    let call = rekey(2, &[], &[0, 1, 2], "held");
+    let meanwhile = [Call::RemoveMember(room(), who(1)), add(1, 2, "back")];
+    let after = async |steps: &[&Call]| {
+        let played = model(&setup()).await;
+        for step in steps {
+            step.run(&played).await;
+        }
+        dump(&played).await
+    };
+    let [goes, comes] = &meanwhile;
+    let (late, early) = (after(&[goes, comes, &call]).await, after(&[&call, goes, comes]).await);
+    for exchanges in 0.. {
+        let prefix = format!("held-{exchanges}-");
+        let other = server.open(&prefix).await;
+        for step in setup() {
+            assert!(step.run(&other).await.starts_with("Ok"), "{step:?}");
+        }
+        let held = server.open(&prefix).await;
+        held.hold_after(exchanges);
+        let mut run = std::pin::pin!(call.run(&held));
+        tokio::select! {
+            biased;
+            () = held.held() => {}
+            said = &mut run => {
+                assert!(said.starts_with("Ok"), "{said}");
+                println!("{exchanges} exchanges");
+                return;
+            }
+        }
+        let (said, ()) = tokio::join!(run, async {
+            for step in &meanwhile {
+                step.run(&other).await;
+            }
+            // What the one who went has left is collected.
+            other.close().await.unwrap();
+            held.let_go();
+        });
+        assert!(said.starts_with("Ok"), "held after {exchanges} exchanges: {said}");
+        let seen = dump(&server.open(&prefix).await).await;
+        assert!(seen == late || seen == early, "held after {exchanges} exchanges\n{seen}");
+    }
+}
+
 /// What stands in a bucket under a filter, without what marks a removal.
 async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
     let request = format!(r#"{{"subjects_filter":"$KV.{bucket}.>"}}"#);

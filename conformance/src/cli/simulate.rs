@@ -10,10 +10,10 @@ use clap::Args;
 
 use crate::report::human;
 use crate::seed;
-use crate::simulate::{self, Tally, crash};
+use crate::simulate::{self, Tally, crash, pause, writes};
 
 /// Runs the JetStream store on simulated servers: every write stopped dead after each of its
-/// exchanges, then histories with all kinds of faults
+/// exchanges, every write held before each of them, then histories with all kinds of faults
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
     /// How many histories
@@ -50,13 +50,17 @@ pub(super) fn run(args: &Simulate) -> Result<ExitCode, String> {
     anstream::println!("simulated servers   seed {seed:#x}\n");
     let began = Instant::now();
     if args.histories.get() > 1 {
-        match crash_points(seed, jobs) {
-            Ok(points) => {
-                anstream::println!("{points:>12}  crash points · {}", human(began.elapsed()));
-            }
-            Err(problem) => {
-                anstream::println!("{problem}\n\nFAILED");
-                return Ok(ExitCode::FAILURE);
+        let points: [(_, fn(u64, usize) -> Result<u64, String>); 2] =
+            [("crash points", crash_points), ("pauses", pauses)];
+        for (what, count) in points {
+            match count(seed, jobs) {
+                Ok(count) => {
+                    anstream::println!("{count:>12}  {what} · {}", human(began.elapsed()));
+                }
+                Err(problem) => {
+                    anstream::println!("{problem}\n\nFAILED");
+                    return Ok(ExitCode::FAILURE);
+                }
             }
         }
     }
@@ -93,7 +97,7 @@ pub(super) fn run(args: &Simulate) -> Result<ExitCode, String> {
 pub(super) fn some(seed: u64, jobs: Option<NonZeroUsize>) -> (String, bool) {
     let jobs = jobs.map_or_else(cores, NonZeroUsize::get);
     let began = Instant::now();
-    let alone = crash::writes().into_iter().map(|write| (write, None)).collect();
+    let alone = writes().into_iter().map(|write| (write, None)).collect();
     let points = match crash::cut_all(alone, seed, jobs) {
         Ok(points) => points,
         Err(problem) => return (format!("simulated servers: {problem}\n"), false),
@@ -137,7 +141,12 @@ fn cores() -> usize {
 
 /// Every kind of write alone, and beside every other.
 fn crash_points(seed: u64, jobs: usize) -> Result<u64, String> {
-    let alone = crash::writes().into_iter().map(|write| (write, None));
+    let alone = writes().into_iter().map(|write| (write, None));
     let beside = crash::pairs().into_iter().map(|(write, rival)| (write, Some(rival)));
     crash::cut_all(alone.chain(beside).collect(), seed, jobs)
+}
+
+/// Every kind of write, with everything that others may do while it is held.
+fn pauses(seed: u64, jobs: usize) -> Result<u64, String> {
+    pause::hold_all(pause::pairs(), seed, jobs)
 }

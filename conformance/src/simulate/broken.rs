@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use membership::JetStreamDefect::{
-    self, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, IgnoresGaps, RepeatsInDoubt,
-    SingleCollect,
+    self, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, IgnoresGaps,
+    KeepsCollectedKeys, RepeatsInDoubt, SingleCollect,
 };
 use membership::{Blow, Weather};
 
+use super::pause;
 use super::plan::Plan;
 use super::world::{play_plan, shown};
 use crate::history::{Mix, check};
+
+use Shows::{InHistories, WhenHeld};
 
 /// A client with a defect.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +26,25 @@ pub struct Broken {
     /// What it does, in words.
     pub what: &'static str,
     defect: JetStreamDefect,
-    mix: Mix,
-    weather: Weather,
-    /// Whether servers are cut off, one after the other.
-    cuts: bool,
+    shows: Shows,
+}
+
+/// Where a defect shows.
+#[derive(Clone, Copy, Debug)]
+enum Shows {
+    /// In random histories; with `cuts` servers are cut off meanwhile, one after the other.
+    InHistories { mix: Mix, weather: Weather, cuts: bool },
+    /// When a write is held.
+    WhenHeld,
+}
+
+/// How a client was caught.
+#[derive(Clone, Debug)]
+pub struct Catch {
+    /// By what, in words.
+    pub by: String,
+    /// What was wrong.
+    pub problem: String,
 }
 
 /// So many histories are enough to catch any of them.
@@ -43,93 +61,105 @@ pub fn all() -> Vec<Broken> {
             clause: "LIST-2",
             what: "rooms_of does not look a second time",
             defect: SingleCollect,
-            mix: Mix::Lists,
-            weather: lossy,
-            cuts: false,
+            shows: InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
         },
         Broken {
             name: "simulated_collects_what_is_under_way",
             clause: "LIST-4",
             what: "a listing collects the index entry of a member who is being added",
             defect: CollectsWhatIsUnderWay,
-            mix: Mix::Lists,
-            weather: lossy,
-            cuts: false,
+            shows: InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
         },
         Broken {
             name: "simulated_repeats_in_doubt",
             clause: "ERR-2",
             what: "sends again what was not answered, and believes the refusal",
             defect: RepeatsInDoubt,
-            mix: Mix::Rooms,
-            weather: Weather { lost_answers: 100, ..calm },
-            cuts: false,
+            shows: InHistories {
+                mix: Mix::Rooms,
+                weather: Weather { lost_answers: 100, ..calm },
+                cuts: false,
+            },
         },
         Broken {
             name: "simulated_counts_first",
             clause: "LIST-4",
             what: "an index entry may come to stand after the counter that announces it",
             defect: CountsFirst,
-            mix: Mix::Lists,
-            weather: lossy,
-            cuts: false,
+            shows: InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
         },
         Broken {
             name: "simulated_believes_refused_firsts",
             clause: "ROOM-1",
             what: "takes the refusal of a room's first records for a copy that is there",
             defect: BelievesRefusedFirsts,
-            mix: Mix::Rooms,
-            weather: Weather::CALM,
-            cuts: true,
+            shows: InHistories { mix: Mix::Rooms, weather: Weather::CALM, cuts: true },
         },
         Broken {
             name: "simulated_ignores_gaps",
             clause: "AUTH-3",
             what: "takes any delivery of the feed for the next one",
             defect: IgnoresGaps,
-            mix: Mix::Users,
-            weather: Weather { feed_faults: 100, ..calm },
-            cuts: false,
+            shows: InHistories {
+                mix: Mix::Users,
+                weather: Weather { feed_faults: 100, ..calm },
+                cuts: false,
+            },
+        },
+        Broken {
+            name: "simulated_keeps_collected_keys",
+            clause: "KEY-1",
+            what: "a rekey names a key that was collected when its member went, who came back",
+            defect: KeepsCollectedKeys,
+            shows: WhenHeld,
         },
     ]
 }
 
 impl Broken {
-    /// The first history from that of `seed` on that no order explains, by its seed, and why;
-    /// `None` when it gets through as many as are enough.
+    /// The first history from that of `seed` on that no order explains, or the first write that is held
+    /// and goes wrong; `None` when it gets through as many as are enough.
     #[must_use]
-    pub fn hunt(&self, seed: u64) -> Option<(u64, String)> {
+    pub fn hunt(&self, seed: u64) -> Option<Catch> {
+        let Some(plan) = self.plan() else {
+            let pairs = pause::pairs();
+            return pairs.iter().find_map(|(write, ops)| {
+                let problem = pause::hold_everywhere(write, ops, Some(self.defect), seed).err()?;
+                Some(Catch { by: format!("{:?}, held while {}", write.name, ops.name), problem })
+            });
+        };
         (0..ENOUGH).find_map(|number| {
             let seed = seed.wrapping_add(number);
-            let played = play_plan(&self.plan(), seed, false);
-            check(&played.history).err().map(|violation| (seed, shown(&violation)))
+            let played = play_plan(&plan, seed, false);
+            let problem = shown(check(&played.history).err()?.as_ref());
+            Some(Catch { by: format!("a simulated history, {seed:#x}"), problem })
         })
     }
 
     /// What nothing is wrong with but the defect.
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> Option<Plan> {
+        let InHistories { mix, weather, cuts } = self.shows else { return None };
         let after = |n| Duration::from_millis(700 * n);
         let cut =
             |n: u64| (after(2 * n), Blow::Isolate(usize::try_from(n % 3).unwrap_or_default()));
-        let cuts = (0..20).flat_map(|n| [cut(n), (after(2 * n + 1), Blow::Join)]);
-        Plan {
+        let blows = (0..20).flat_map(|n| [cut(n), (after(2 * n + 1), Blow::Join)]);
+        Some(Plan {
             servers: 3,
-            clients: if self.mix == Mix::Lists { 6 } else { 4 },
-            calls: if self.mix == Mix::Lists { 30 } else { 14 },
-            mix: self.mix,
-            weather: self.weather,
-            blows: if self.cuts { cuts.collect() } else { Vec::new() },
+            clients: if mix == Mix::Lists { 6 } else { 4 },
+            calls: if mix == Mix::Lists { 30 } else { 14 },
+            mix,
+            weather,
+            blows: if cuts { blows.collect() } else { Vec::new() },
             crashes: 0,
             drops: 0,
-            pace: if self.cuts { 400 } else { 2 },
+            pace: if cuts { 400 } else { 2 },
             defect: Some(self.defect),
-        }
+        })
     }
 
-    /// The same servers and calls, with clients that are sound.
+    /// The same servers and calls, with clients that are sound; `None` where it is writes that are held.
     #[must_use]
-    pub fn control(&self) -> Plan {
-        Plan { defect: None, ..self.plan() }
+    pub fn control(&self) -> Option<Plan> {
+        self.plan().map(|plan| Plan { defect: None, ..plan })
     }
 }

@@ -1,4 +1,4 @@
-//! Many simulated histories, on all cores.
+//! Many simulated histories, or whatever else is simulated, on all cores.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -57,4 +57,34 @@ pub fn run(
         }
     });
     outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What `count` makes of each of `all`, on several threads, together; or the first problem that was met.
+pub(super) fn sum<T: Send>(
+    all: Vec<T>,
+    jobs: usize,
+    count: impl Fn(&T) -> Result<u64, String> + Sync,
+) -> Result<u64, String> {
+    let (all, sum) = (Mutex::new(all.into_iter()), Mutex::new(Ok(0)));
+    std::thread::scope(|threads| {
+        for _ in 0..jobs.max(1) {
+            threads.spawn(|| {
+                loop {
+                    let next = all.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(next) = next else { break };
+                    let counted = count(&next);
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&mut *sum, counted) {
+                        (Ok(sum), Ok(counted)) => *sum += counted,
+                        (sum @ Ok(_), Err(problem)) => {
+                            *sum = Err(problem);
+                            break;
+                        }
+                        (Err(_), _) => break,
+                    }
+                }
+            });
+        }
+    });
+    sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

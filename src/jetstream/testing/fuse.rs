@@ -1,10 +1,10 @@
-//! Stops a client dead between two exchanges with its servers.
+//! Stops a client dead between two exchanges with its servers, or holds it there for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -20,7 +20,12 @@ pub(in crate::jetstream) struct Fused {
     left: AtomicI64,
     /// Whether the one that is one too many is still sent, and its answer lost.
     sends_the_last: AtomicBool,
-    stopped: Notify,
+    /// How many exchanges are left before the client is held.
+    before_held: AtomicI64,
+    /// Closed once it is let go.
+    gate: Semaphore,
+    /// Told when it is stopped, and when it is held.
+    stands: Notify,
 }
 
 /// What becomes of an exchange.
@@ -32,8 +37,14 @@ enum Fate {
 
 impl Fused {
     pub(in crate::jetstream) fn new(servers: Arc<dyn Servers>) -> Self {
-        let (left, sends_the_last) = (AtomicI64::new(i64::MAX), AtomicBool::new(false));
-        Self { servers, left, sends_the_last, stopped: Notify::new() }
+        Self {
+            servers,
+            left: AtomicI64::new(i64::MAX),
+            sends_the_last: AtomicBool::new(false),
+            before_held: AtomicI64::new(i64::MAX),
+            gate: Semaphore::new(0),
+            stands: Notify::new(),
+        }
     }
 
     /// Lets so many more exchanges happen, then none; with `sends_the_last` the one after them is
@@ -50,10 +61,40 @@ impl Fused {
 
     /// Returns once the client is stopped.
     pub(in crate::jetstream) async fn stopped(&self) {
-        let mut stopped = std::pin::pin!(self.stopped.notified());
-        stopped.as_mut().enable();
-        if !self.is_stopped() {
-            stopped.await;
+        self.until(Self::is_stopped).await;
+    }
+
+    /// Lets so many more exchanges happen; then they wait, as those of a paused process do.
+    pub(in crate::jetstream) fn hold_after(&self, exchanges: u32) {
+        self.before_held.store(i64::from(exchanges), Ordering::SeqCst);
+    }
+
+    /// Returns once an exchange waits, or has waited.
+    pub(in crate::jetstream) async fn held(&self) {
+        self.until(|fused| fused.before_held.load(Ordering::SeqCst) < 0).await;
+    }
+
+    /// Lets what was held go on, and nothing be held any more.
+    pub(in crate::jetstream) fn let_go(&self) {
+        self.gate.close();
+    }
+
+    async fn until(&self, stands: impl Fn(&Self) -> bool) {
+        let mut told = std::pin::pin!(self.stands.notified());
+        told.as_mut().enable();
+        while !stands(self) {
+            told.as_mut().await;
+            told.set(self.stands.notified());
+            told.as_mut().enable();
+        }
+    }
+
+    async fn pass(&self) {
+        if self.before_held.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            self.before_held.store(-1, Ordering::SeqCst);
+            self.stands.notify_waiters();
+            // No permit is ever given: it fails, and thereby ends, when the client is let go.
+            let _ = self.gate.acquire().await;
         }
     }
 
@@ -62,7 +103,7 @@ impl Fused {
             1.. => Fate::Lives,
             left => {
                 self.left.store(-1, Ordering::SeqCst);
-                self.stopped.notify_waiters();
+                self.stands.notify_waiters();
                 if left == 0 && self.sends_the_last.load(Ordering::SeqCst) {
                     Fate::AnswerLost
                 } else {
@@ -74,6 +115,7 @@ impl Fused {
 
     async fn exchange<T>(&self, exchange: impl Future<Output = T>, dead: impl Fn(Error) -> T) -> T {
         let stopped = || dead(Error::unavailable("stopped dead, as the test wants it"));
+        self.pass().await;
         match self.burn() {
             Fate::Lives => {
                 let answer = exchange.await;

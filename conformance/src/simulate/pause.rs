@@ -1,0 +1,180 @@
+//! Pauses: every kind of write, held before each of its exchanges with the servers, while another client
+//! makes whole calls and collects what they leave; then it goes on.
+//!
+//! A client may stand still at any moment and for any time, between a look and the write that relies on
+//! it. The calls made meanwhile are those that undo one another, so that what was looked at looks the
+//! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
+//! compare-and-set). One order must explain all answers (clause LIN-1), and afterwards every member must
+//! have its keys (KEY-1).
+
+use membership::{JetStreamDefect, Simulation, Store, Weather};
+
+use super::run::sum;
+use super::world::{alone, shown};
+use super::writes::{Start, Write, begin, look, open, views, writes};
+use crate::history::{History, Recorder, check};
+use crate::make::{admin, at, encrypted, endpoint, joins_at, plain, rekey, room, user, user_key};
+use crate::model::Op;
+
+/// Calls that are made while a write is held.
+#[derive(Clone, Debug)]
+pub struct Meanwhile {
+    /// What they do, in words.
+    pub name: &'static str,
+    ops: Vec<Op>,
+    start: Start,
+}
+
+/// Everything that others may do meanwhile, with what is stored before each kind of write.
+#[must_use]
+pub fn meanwhile() -> Vec<Meanwhile> {
+    let ops = || room("ops");
+    let full = |name, ops| Meanwhile { name, ops, start: Start::Full };
+    let bare = |name, ops| Meanwhile { name, ops, start: Start::NoUsers };
+    let bob_goes = || Op::RemoveMember(ops(), endpoint("bob"));
+    let dan_comes = || Op::AddMember(ops(), joins_at("dan", 2));
+    vec![
+        full("bob goes and comes back", vec![bob_goes(), Op::AddMember(ops(), joins_at("bob", 2))]),
+        full("dan comes back", vec![dan_comes()]),
+        full(
+            "dan comes back and goes",
+            vec![dan_comes(), Op::RemoveMember(ops(), endpoint("dan"))],
+        ),
+        full(
+            "eve comes, goes, and comes back",
+            vec![
+                Op::AddMember(ops(), joins_at("eve", 2)),
+                Op::RemoveMember(ops(), endpoint("eve")),
+                Op::AddMember(ops(), joins_at("eve", 2)),
+            ],
+        ),
+        full("a rekey", vec![Op::Rekey(ops(), rekey(2, [], ["ann", "bob", "cat"]))]),
+        full(
+            "a rekey removes bob, who comes back",
+            vec![
+                Op::Rekey(ops(), rekey(2, ["bob"], ["ann", "cat"])),
+                Op::AddMember(ops(), joins_at("bob", 3)),
+            ],
+        ),
+        full(
+            "the room is deleted and made again as it was",
+            vec![
+                Op::DeleteRoom(ops()),
+                Op::CreateRoom(encrypted("ops", "ann")),
+                Op::AddMember(ops(), joins_at("bob", 1)),
+                Op::AddMember(ops(), joins_at("cat", 1)),
+                Op::Rekey(ops(), rekey(1, [], ["ann", "bob", "cat"])),
+            ],
+        ),
+        full("the room is deleted", vec![Op::DeleteRoom(ops())]),
+        full(
+            "rooms come and go",
+            vec![
+                Op::CreateRoom(plain("new", "cat")),
+                Op::CreateRoom(encrypted("gone", "bob")),
+                Op::DeleteRoom(room("new")),
+                Op::DeleteRoom(room("gone")),
+            ],
+        ),
+        full(
+            "users come and go",
+            vec![
+                Op::AddUser(admin(user_key(9))),
+                Op::RevokeUser(user_key(3), at(6)),
+                Op::RevokeUser(user_key(9), at(6)),
+            ],
+        ),
+        full("the other admin goes", vec![Op::RevokeUser(user_key(2), at(6))]),
+        bare("a user comes", vec![Op::AddUser(user(user_key(1)))]),
+        bare("an admin comes", vec![Op::BootstrapAdmin(admin(user_key(2)))]),
+    ]
+}
+
+/// Every kind of write, with everything that may happen meanwhile.
+#[must_use]
+pub fn pairs() -> Vec<(Write, Meanwhile)> {
+    let all = writes();
+    let pairs = all.iter().flat_map(|write| meanwhile().into_iter().map(move |ops| (write, ops)));
+    pairs
+        .filter(|(write, ops)| write.start == ops.start)
+        .map(|(write, ops)| (write.clone(), ops))
+        .collect()
+}
+
+/// Holds `write` before each of its exchanges in turn, by a client with `defect` if one is given;
+/// returns before how many.
+///
+/// # Errors
+/// What is wrong, and where it was held.
+pub fn hold_everywhere(
+    write: &Write,
+    ops: &Meanwhile,
+    defect: Option<JetStreamDefect>,
+    seed: u64,
+) -> Result<u64, String> {
+    for exchanges in 0.. {
+        let pause = Pause { write, ops, defect, exchanges, seed };
+        let held = pause.play().map_err(|problem| {
+            let (name, meanwhile) = (write.name, ops.name);
+            format!("{name:?}, held after {exchanges} exchanges while {meanwhile}: {problem}")
+        })?;
+        if !held {
+            return Ok(u64::from(exchanges));
+        }
+    }
+    Ok(0)
+}
+
+/// The same for many, on several threads.
+///
+/// # Errors
+/// As [`hold_everywhere`]; of several the first that was met.
+pub fn hold_all(all: Vec<(Write, Meanwhile)>, seed: u64, jobs: usize) -> Result<u64, String> {
+    sum(all, jobs, |(write, ops)| hold_everywhere(write, ops, None, seed))
+}
+
+struct Pause<'a> {
+    write: &'a Write,
+    ops: &'a Meanwhile,
+    defect: Option<JetStreamDefect>,
+    exchanges: u32,
+    seed: u64,
+}
+
+impl Pause<'_> {
+    /// Whether the client was held at all.
+    fn play(&self) -> Result<bool, String> {
+        let Some(history) = alone(async || self.run().await)? else { return Ok(false) };
+        check(&history).map_err(|violation| shown(&violation))?;
+        Ok(true)
+    }
+
+    async fn run(&self) -> Result<Option<History>, String> {
+        let mut simulation = Simulation::new(self.seed, 3, Weather::CALM);
+        if let Some(defect) = self.defect {
+            simulation = simulation.with_defect(defect);
+        }
+        let start = begin(&simulation, self.write.start).await?;
+        let recorder = Recorder::new();
+        let (held, other) = (open(&simulation, "held").await?, open(&simulation, "other").await?);
+        held.hold_after(self.exchanges);
+        let mut call = std::pin::pin!(recorder.call(1, &held, self.write.op.clone()));
+        tokio::select! {
+            biased;
+            () = held.held() => {}
+            _ = &mut call => return Ok(None),
+        }
+        tokio::join!(call, async {
+            for op in &self.ops.ops {
+                recorder.call(2, &other, op.clone()).await;
+            }
+            // And what that leaves is collected.
+            let _ = other.close().await;
+            held.let_go();
+        });
+        let _ = held.close().await;
+        let fresh = open(&simulation, "fresh").await?;
+        look(&recorder, 3, &fresh, &views(4)).await;
+        Ok(Some(History { start, ..recorder.history() }))
+    }
+}
