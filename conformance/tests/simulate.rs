@@ -150,3 +150,9 @@ fn a_write_that_is_held_anywhere_is_right_afterwards() {
     let points = pause::hold_all(pause::pairs(), seed(), 2).unwrap();
     assert!(points > 500, "{points} points");
 }
+
+#[test]
+fn who_moves_while_a_listing_is_held_anywhere_is_always_somewhere() {
+    let points = pause::hold_a_move(None, seed()).unwrap();
+    assert!(points > 50, "{points} points");
+}

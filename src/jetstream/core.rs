@@ -248,6 +248,10 @@ impl Core {
         counters: Vec<Put>,
         by: Instant,
     ) -> Result<(), Error> {
+        if self.is(JetStreamDefect::CountsFirst) {
+            self.gateway.publish_all(Bucket::RoomsByMember, counters, by).await?;
+            return self.gateway.publish_all(Bucket::RoomsByMember, entries, by).await.map(drop);
+        }
         // Sent at once, for in that order they mostly arrive.
         let (stored, counted) = future::try_join(
             self.gateway.publish_all(Bucket::RoomsByMember, entries, by),
@@ -255,7 +259,7 @@ impl Core {
         )
         .await?;
         let counted_first = counted.iter().min() < stored.iter().max();
-        if counted_first && !self.is(JetStreamDefect::CountsFirst) {
+        if counted_first {
             self.gateway.publish_all(Bucket::RoomsByMember, counters, by).await?;
         }
         Ok(())

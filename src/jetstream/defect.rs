@@ -45,7 +45,7 @@ pub enum JetStreamDefect {
     RepeatsInDoubt,
     /// A delivery of the feed that is not the next one is taken for it.
     IgnoresGaps,
-    /// The counter of the index may come to stand before the entry it announces.
+    /// The counter of the index is stored before the entry it announces.
     CountsFirst,
     /// A first write that is refused is taken for one that an earlier copy of it made.
     BelievesRefusedFirsts,

@@ -146,7 +146,7 @@ fn crash_points(seed: u64, jobs: usize) -> Result<u64, String> {
     crash::cut_all(alone.chain(beside).collect(), seed, jobs)
 }
 
-/// Every kind of write, with everything that others may do while it is held.
+/// Every kind of write, with everything that others may do while it is held, and a listing.
 fn pauses(seed: u64, jobs: usize) -> Result<u64, String> {
-    pause::hold_all(pause::pairs(), seed, jobs)
+    Ok(pause::hold_all(pause::pairs(), seed, jobs)? + pause::hold_a_move(None, seed)?)
 }

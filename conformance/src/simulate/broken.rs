@@ -84,16 +84,20 @@ pub fn all() -> Vec<Broken> {
         Broken {
             name: "simulated_counts_first",
             clause: "LIST-4",
-            what: "an index entry may come to stand after the counter that announces it",
+            what: "an index entry comes to stand after the counter that announces it",
             defect: CountsFirst,
-            shows: InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
+            shows: WhenHeld,
         },
         Broken {
             name: "simulated_believes_refused_firsts",
             clause: "ROOM-1",
             what: "takes the refusal of a room's first records for a copy that is there",
             defect: BelievesRefusedFirsts,
-            shows: InHistories { mix: Mix::Rooms, weather: Weather::CALM, cuts: true },
+            shows: InHistories {
+                mix: Mix::Rooms,
+                weather: Weather { lost_requests: 100, ..Weather::CALM },
+                cuts: true,
+            },
         },
         Broken {
             name: "simulated_ignores_gaps",
@@ -122,11 +126,15 @@ impl Broken {
     #[must_use]
     pub fn hunt(&self, seed: u64) -> Option<Catch> {
         let Some(plan) = self.plan() else {
-            let pairs = pause::pairs();
-            return pairs.iter().find_map(|(write, ops)| {
-                let problem = pause::hold_everywhere(write, ops, Some(self.defect), seed).err()?;
-                Some(Catch { by: format!("{:?}, held while {}", write.name, ops.name), problem })
+            let moved = pause::hold_a_move(Some(self.defect), seed).map(drop);
+            let held = moved.and_then(|()| {
+                pause::pairs().iter().try_for_each(|(write, ops)| {
+                    pause::hold_everywhere(write, ops, Some(self.defect), seed).map(drop)
+                })
             });
+            return held
+                .err()
+                .map(|problem| Catch { by: "a call that is held".to_owned(), problem });
         };
         (0..ENOUGH).find_map(|number| {
             let seed = seed.wrapping_add(number);
@@ -143,10 +151,15 @@ impl Broken {
         let cut =
             |n: u64| (after(2 * n), Blow::Isolate(usize::try_from(n % 3).unwrap_or_default()));
         let blows = (0..20).flat_map(|n| [cut(n), (after(2 * n + 1), Blow::Join)]);
+        let (clients, calls) = match mix {
+            _ if cuts => (8, 30),
+            Mix::Lists => (6, 30),
+            _ => (4, 14),
+        };
         Some(Plan {
             servers: 3,
-            clients: if mix == Mix::Lists { 6 } else { 4 },
-            calls: if mix == Mix::Lists { 30 } else { 14 },
+            clients,
+            calls,
             mix,
             weather,
             blows: if cuts { blows.collect() } else { Vec::new() },

@@ -7,13 +7,18 @@
 //! compare-and-set). One order must explain all answers (clause LIN-1), and afterwards every member must
 //! have its keys (KEY-1).
 
-use membership::{JetStreamDefect, Simulation, Store, Weather};
+use std::pin::pin;
+
+use futures::future::maybe_done;
+use membership::{JetStreamDefect, Page, Simulation, Store, Weather};
 
 use super::run::sum;
 use super::world::{alone, shown};
 use super::writes::{Start, Write, begin, look, open, views, writes};
 use crate::history::{History, Recorder, check};
-use crate::make::{admin, at, encrypted, endpoint, joins_at, plain, rekey, room, user, user_key};
+use crate::make::{
+    admin, at, encrypted, endpoint, joins, joins_at, plain, rekey, room, user, user_key,
+};
 use crate::model::Op;
 
 /// Calls that are made while a write is held.
@@ -133,6 +138,87 @@ pub fn hold_all(all: Vec<(Write, Meanwhile)>, seed: u64, jobs: usize) -> Result<
     sum(all, jobs, |(write, ops)| hold_everywhere(write, ops, None, seed))
 }
 
+/// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges;
+/// then the addition is made, the endpoint leaves its former room, and the listing goes on: it is always
+/// in one of the two (clauses LIST-2, LIST-4). By clients with `defect`, if one is given; returns how
+/// many pairs of places there are.
+///
+/// # Errors
+/// What is wrong, and where the two were held.
+pub fn hold_a_move(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
+    let mut points = 0;
+    for adds in 0.. {
+        for reads in 0.. {
+            let (added, read) = play_a_move(defect, adds, reads, seed).map_err(|problem| {
+                format!(
+                    "an addition held after {adds} exchanges, a listing after {reads}: {problem}"
+                )
+            })?;
+            if !added {
+                return Ok(points);
+            }
+            points += 1;
+            if !read {
+                break;
+            }
+        }
+    }
+    Ok(points)
+}
+
+/// Whether the addition was held at all, and whether the listing was.
+fn play_a_move(
+    defect: Option<JetStreamDefect>,
+    adds: u32,
+    reads: u32,
+    seed: u64,
+) -> Result<(bool, bool), String> {
+    let (held, history) = alone(async || {
+        let simulation = simulation(defect, seed);
+        let start = begin(&simulation, Start::Full).await?;
+        let recorder = Recorder::new();
+        let (adder, mover) = (open(&simulation, "adder").await?, open(&simulation, "mover").await?);
+        let reader = open(&simulation, "reader").await?;
+        let eve = || endpoint("eve");
+        recorder.call(2, &mover, Op::AddMember(room("other"), joins("eve"))).await;
+
+        adder.hold_after(adds);
+        let addition = Op::AddMember(room("ops"), joins_at("eve", 2));
+        let mut addition = pin!(maybe_done(recorder.call(1, &adder, addition)));
+        let added = before(&mut addition, adder.held()).await;
+        reader.hold_after(reads);
+        let mut list =
+            pin!(maybe_done(recorder.call(3, &reader, Op::RoomsOf(eve(), Page::first()))));
+        let read = before(&mut list, reader.held()).await;
+        tokio::join!(list, async {
+            adder.let_go();
+            addition.await;
+            recorder.call(2, &mover, Op::RemoveMember(room("other"), eve())).await;
+            reader.let_go();
+        });
+        Ok::<_, String>(((added, read), History { start, ..recorder.history() }))
+    })?;
+    check(&history).map_err(|violation| shown(&violation))?;
+    Ok(held)
+}
+
+/// Whether the client is held before the call is done.
+async fn before(call: impl Future, held: impl Future) -> bool {
+    tokio::select! {
+        biased;
+        _ = held => true,
+        _ = call => false,
+    }
+}
+
+fn simulation(defect: Option<JetStreamDefect>, seed: u64) -> Simulation {
+    let simulation = Simulation::new(seed, 3, Weather::CALM);
+    match defect {
+        Some(defect) => simulation.with_defect(defect),
+        None => simulation,
+    }
+}
+
 struct Pause<'a> {
     write: &'a Write,
     ops: &'a Meanwhile,
@@ -150,19 +236,14 @@ impl Pause<'_> {
     }
 
     async fn run(&self) -> Result<Option<History>, String> {
-        let mut simulation = Simulation::new(self.seed, 3, Weather::CALM);
-        if let Some(defect) = self.defect {
-            simulation = simulation.with_defect(defect);
-        }
+        let simulation = simulation(self.defect, self.seed);
         let start = begin(&simulation, self.write.start).await?;
         let recorder = Recorder::new();
         let (held, other) = (open(&simulation, "held").await?, open(&simulation, "other").await?);
         held.hold_after(self.exchanges);
-        let mut call = std::pin::pin!(recorder.call(1, &held, self.write.op.clone()));
-        tokio::select! {
-            biased;
-            () = held.held() => {}
-            _ = &mut call => return Ok(None),
+        let mut call = pin!(recorder.call(1, &held, self.write.op.clone()));
+        if !before(&mut call, held.held()).await {
+            return Ok(None);
         }
         tokio::join!(call, async {
             for op in &self.ops.ops {
