@@ -370,13 +370,12 @@ impl Written {
     /// if the endpoint has come back since, under another id. Without the members of the first view
     /// there is no telling.
     fn still_whole(&self, now: Option<&Roster>) -> bool {
-        let id = |(endpoint, record): (&EndpointId, &Result<MemberRecord, Error>)| {
-            (endpoint.clone(), record.as_ref().ok().map(|record| record.id.clone()))
-        };
+        type Member<'a> = (&'a EndpointId, &'a Result<MemberRecord, Error>);
+        fn id((endpoint, record): Member<'_>) -> (&EndpointId, Option<&str>) {
+            (endpoint, record.as_ref().ok().map(|record| &*record.id))
+        }
         match (&self.roster, now) {
-            (Some(began), Some(now)) => {
-                std::ptr::eq(&**began, now) || began.iter().map(id).eq(now.iter().map(id))
-            }
+            (Some(began), Some(now)) => began.iter().map(id).eq(now.iter().map(id)),
             (Some(_), None) => true,
             (None, now) => now.is_some(),
         }

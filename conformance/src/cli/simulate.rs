@@ -50,10 +50,9 @@ pub(super) fn run(args: &Simulate) -> Result<ExitCode, String> {
     anstream::println!("simulated servers   seed {seed:#x}\n");
     let began = Instant::now();
     if args.histories.get() > 1 {
-        let points: [(_, fn(u64, usize) -> Result<u64, String>); 2] =
-            [("crash points", crash_points), ("pauses", pauses)];
-        for (what, count) in points {
-            match count(seed, jobs) {
+        let enumerated: [(_, Enumerated); 2] = [("crash points", crash_points), ("pauses", pauses)];
+        for (what, play) in enumerated {
+            match play(seed, jobs) {
                 Ok(count) => {
                     anstream::println!("{count:>12}  {what} · {}", human(began.elapsed()));
                 }
@@ -138,6 +137,9 @@ fn trace(seed: u64) -> ExitCode {
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
+
+/// Plays everything there is of a kind, of a seed, on so many threads; how much that was.
+type Enumerated = fn(u64, usize) -> Result<u64, String>;
 
 /// Every kind of write alone, and beside every other.
 fn crash_points(seed: u64, jobs: usize) -> Result<u64, String> {

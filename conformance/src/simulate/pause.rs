@@ -177,21 +177,22 @@ fn play_a_move(
         let simulation = simulation(defect, seed);
         let start = begin(&simulation, Start::Full).await?;
         let recorder = Recorder::new();
-        let (adder, mover) = (open(&simulation, "adder").await?, open(&simulation, "mover").await?);
+        let (joining, mover) =
+            (open(&simulation, "joining").await?, open(&simulation, "mover").await?);
         let reader = open(&simulation, "reader").await?;
         let eve = || endpoint("eve");
         recorder.call(2, &mover, Op::AddMember(room("other"), joins("eve"))).await;
 
-        adder.hold_after(adds);
+        joining.hold_after(adds);
         let addition = Op::AddMember(room("ops"), joins_at("eve", 2));
-        let mut addition = pin!(maybe_done(recorder.call(1, &adder, addition)));
-        let added = before(&mut addition, adder.held()).await;
+        let mut addition = pin!(maybe_done(recorder.call(1, &joining, addition)));
+        let added = before(&mut addition, joining.held()).await;
         reader.hold_after(reads);
         let mut list =
             pin!(maybe_done(recorder.call(3, &reader, Op::RoomsOf(eve(), Page::first()))));
         let read = before(&mut list, reader.held()).await;
         tokio::join!(list, async {
-            adder.let_go();
+            joining.let_go();
             addition.await;
             recorder.call(2, &mover, Op::RemoveMember(room("other"), eve())).await;
             reader.let_go();
