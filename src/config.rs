@@ -253,6 +253,25 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_shows_its_length_alone() {
+        let secret = Secret::new("s3cr3t");
+        assert_eq!(secret.reveal(), "s3cr3t");
+        assert_eq!(format!("{secret:?}"), "<6 bytes>");
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn what_is_opened_is_what_the_configuration_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = StoreConfig::default();
+        config.sqlite.path = directory.path().join("membership.sqlite");
+        let store = open(&config).await.unwrap();
+        assert!(config.sqlite.path.is_file());
+        assert_eq!(store.has_admin().await, Ok(false));
+        store.close().await.unwrap();
+    }
+
+    #[test]
     fn the_defaults_are_one_file() {
         let config = StoreConfig::from_toml("").unwrap();
         assert_eq!(config, StoreConfig::default());

@@ -323,3 +323,24 @@ impl PartialEq for Cause {
 }
 
 impl Eq for Cause {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_invalid_is_said_in_parts_as_well() {
+        let invalid = Invalid::new("limit", "is 0");
+        assert_eq!((invalid.field(), invalid.problem()), ("limit", "is 0"));
+        assert_eq!(invalid.to_string(), "invalid limit: is 0");
+    }
+
+    #[test]
+    fn causes_are_shown_as_the_backend_shows_them_and_equal_when_that_is() {
+        let broken = Error::unavailable("the disk is full");
+        assert_eq!(broken, Error::unavailable("the disk is full"));
+        assert_ne!(broken, Error::unavailable("the disk is gone"));
+        assert_eq!(broken.to_string(), "unavailable: the disk is full");
+        assert_eq!(format!("{broken:?}"), r#"Unavailable("the disk is full")"#);
+    }
+}

@@ -41,3 +41,25 @@ impl Cutoff {
         deadline != u64::MAX && self.started.elapsed().as_nanos() >= u128::from(deadline)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_cuts_off_until_it_is_cleared() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let cutoff = Cutoff::install(&mut connection).unwrap();
+        let count = || {
+            let long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) \
+                SELECT count(*) FROM n";
+            connection.query_row(long, [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(count(), Ok(100_000));
+        cutoff.set(Instant::now());
+        let interrupted = count().unwrap_err().sqlite_error_code();
+        assert_eq!(interrupted, Some(rusqlite::ErrorCode::OperationInterrupted));
+        cutoff.clear();
+        assert_eq!(count(), Ok(100_000));
+    }
+}

@@ -71,8 +71,10 @@ mod tests {
     async fn a_shut_gate_is_empty_when_the_last_has_left() {
         let gate = Gate::default();
         let inside = gate.enter().unwrap();
+        assert!(!gate.is_shut());
         assert!(gate.shut());
         assert!(!gate.shut());
+        assert!(gate.is_shut());
         assert_eq!(gate.enter().err(), Some(Error::Closed));
 
         let mut empty = std::pin::pin!(gate.empty());

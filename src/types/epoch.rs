@@ -102,4 +102,13 @@ mod tests {
         assert_eq!(Epoch::FIRST.next(), Some(Epoch(2)));
         assert_eq!(Epoch::MAX.next(), None);
     }
+
+    #[test]
+    fn a_time_is_shown_with_its_unit() {
+        let time = Timestamp::from_millis(-3);
+        assert_eq!(
+            (time.to_string(), format!("{time:?}")),
+            ("-3 ms".to_owned(), "-3 ms".to_owned())
+        );
+    }
 }

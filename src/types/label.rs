@@ -51,6 +51,7 @@ mod tests {
         assert_eq!(Label::new("").unwrap().as_str(), "");
         assert_eq!(Label::new("a\n\0").unwrap().as_str(), "a\n\0");
         assert!(Label::new("é".repeat(128)).is_ok());
+        assert_eq!(Label::new("a b").unwrap().to_string(), "a b");
         assert_eq!(
             Label::new("x".repeat(257)).unwrap_err().to_string(),
             "invalid label: is 257 bytes long; 0 to 256 are allowed"

@@ -86,6 +86,20 @@ async fn a_directory_is_refused() {
     );
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_no_regular_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    let path = path.display();
+    assert_eq!(
+        error.to_string(),
+        format!("invalid path: {path} is no regular file; give the path of one")
+    );
+}
+
 #[rstest]
 #[case::empty("")]
 #[case::nul("a\0b")]
@@ -228,15 +242,20 @@ async fn version_1_is_brought_forward() {
     }
 }
 
+#[rstest]
+#[case::epoch_below("epoch = -1", "negative epoch")]
+#[case::epoch_above("epoch = 9007199254740992", "at most 9007199254740991 is allowed")]
+#[case::flag("rekey_due = 2", "is neither 0 nor 1")]
 #[tokio::test]
-async fn a_migration_that_meets_damage_changes_nothing() {
+async fn a_migration_that_meets_damage_changes_nothing(#[case] damage: &str, #[case] said: &str) {
     let (dir, path) = copy_of_fixture("v1.db");
     let db = Connection::open(&path).unwrap();
-    db.execute_batch("UPDATE rooms SET epoch = -1 WHERE id = 'ops'").unwrap();
+    db.pragma_update(None, "ignore_check_constraints", true).unwrap();
+    db.execute_batch(&format!("UPDATE rooms SET {damage} WHERE id = 'ops'")).unwrap();
     db.close().unwrap();
     let before = contents(dir.path());
     let error = SqliteStore::open(&path).await.unwrap_err();
-    assert!(error.to_string().contains("negative epoch"), "{error}");
+    assert!(error.to_string().contains(said), "{error}");
     assert_eq!(contents(dir.path()), before);
 }
 
