@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+"""Hunts the mutants of the stores and the model: all of them in one build.
+
+`cargo mutants` builds and tests once for each mutant, which takes days here. This takes its list, writes
+all of them into one copy of the sources, each behind a switch (Untch, Offutt, Harrold: mutation analysis
+using mutant schemata, 1993), builds that once, and runs the tests that may notice, the quick ones first,
+until one fails.
+
+    tools/mutants.py build            once, and after each change of the sources
+    tools/mutants.py hunt sqlite      resumes where it was left; says what survives, and fails if something does
+
+Needs `cargo install cargo-mutants` and `pip install tree-sitter tree-sitter-rust`. Works under target/mutants.
+What is known to survive, and why, stands in .cargo/mutants.toml; `cargo mutants` leaves it out, so this does.
+"""
+
+import argparse
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "target" / "mutants"
+SOURCE = WORK / "source"
+# In one place, so that `hunt` finds what `build` has made.
+KEPT, TESTS, RESULTS = WORK / "mutants.json", WORK / "tests.json", WORK / "results.jsonl"
+EXAMINED = ["src/**", "conformance/src/model.rs", "conformance/src/model/**"]
+INSTRUMENTS = ["src/**/testing*", "src/**/testing/**", "src/**/simulation*", "src/**/simulation/**", "src/**/defect.rs"]
+
+SWITCH = """
+#[doc(hidden)]
+pub fn mutant(id: u32) -> bool {
+    static ACTIVE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *ACTIVE.get_or_init(|| std::env::var("MUTANT").ok().and_then(|m| m.parse().ok()).unwrap_or(0)) == id
+}
+"""
+
+# Which tests may notice a mutant, by where it is: test binary, its arguments, seconds it may take.
+LIB, MODEL = "lib", "conformance-lib"
+SUITE, GOLDEN = "tests/conformance.rs", "tests/golden.rs"
+AREAS = {
+    "gateway": (r"src/jetstream/gateway/", [
+        (LIB, ["jetstream"], 60), ("tests/jetstream/main.rs", [], 200),
+        (SUITE, ["jetstream-r1::", "--skip", "histories"], 300)]),
+    "jetstream": (r"src/jetstream", [
+        (LIB, ["jetstream"], 60), ("tests/simulate.rs", ["--skip", "defect", "--skip", "broken"], 200),
+        ("tests/jetstream/main.rs", [], 200), (SUITE, ["jetstream-r1::", "--skip", "histories"], 300)]),
+    "sqlite": (r"src/sqlite", [
+        (LIB, ["sqlite"], 60), (GOLDEN, ["sqlite"], 60), ("tests/sqlite/main.rs", [], 120),
+        (SUITE, ["sqlite::", "--skip", "histories", "--skip", "killed", "--skip", "power_cuts"], 150),
+        (SUITE, ["sqlite::killed"], 100), (SUITE, ["sqlite::power_cuts"], 200)]),
+    "memory": (r"src/memory", [
+        (LIB, [], 60), (GOLDEN, ["memory"], 60), (SUITE, ["memory::", "--skip", "histories"], 120),
+        (SUITE, ["memory::histories"], 150)]),
+    "model": (r"conformance/src/model", [
+        (MODEL, ["model"], 60), (SUITE, ["memory::sequences"], 100), (GOLDEN, ["memory"], 60),
+        (MODEL, [], 60), (SUITE, ["memory::"], 150), ("tests/claims.rs", [], 60)]),
+    "types": (r"src/", [
+        (LIB, [], 60), (MODEL, [], 60), (GOLDEN, ["memory"], 60), ("tests/sqlite/main.rs", [], 120),
+        (SUITE, ["memory::", "--skip", "histories"], 120), ("tests/jetstream/main.rs", [], 200)]),
+}
+
+
+def area(path):
+    return next(name for name, (where, _) in AREAS.items() if re.match(where, path))
+
+
+def refuse(what):
+    sys.exit(f"error: {what}")
+
+
+def listed():
+    """The mutants of `cargo mutants`, numbered from 1."""
+    command = ["cargo", "mutants", "--list", "--json", "--workspace"]
+    command += [arg for glob in EXAMINED for arg in ("-f", glob)]
+    command += [arg for glob in INSTRUMENTS for arg in ("-e", glob)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if run.returncode != 0:
+        refuse(f"cargo mutants cannot list: {run.stderr.strip()} (cargo install cargo-mutants)")
+    mutants = json.loads(run.stdout)
+    for number, mutant in enumerate(mutants, 1):
+        mutant["id"] = number
+    return mutants
+
+
+class File:
+    """A source file with switches; `dropped` are left out, for they do not compile."""
+
+    def __init__(self, parser, path, mutants):
+        self.path, self.mutants, self.parser = path, mutants, parser
+        self.text = (ROOT / path).read_bytes()
+        starts = [0] + [at + 1 for at, byte in enumerate(self.text) if byte == 10]
+        offset = lambda p: starts[p["line"] - 1] + len(
+            self.text[starts[p["line"] - 1]:].decode()[: p["column"] - 1].encode())
+        self.spans = {m["id"]: (offset(m["span"]["start"]), offset(m["span"]["end"])) for m in mutants}
+        self.prefix = "crate" if path.startswith("src/") else "membership"
+
+    def write(self, dropped):
+        """Writes it; the ids that found their place."""
+        self.placed = set()
+        self.left = [m for m in self.mutants if m["id"] not in dropped]
+        text = self.go(self.parser.parse(self.text).root_node)
+        (SOURCE / self.path).write_text(text)
+        return self.placed
+
+    def of(self, genre, holds):
+        return [m for m in self.left if m["genre"] == genre and holds(*self.spans[m["id"]])]
+
+    def at(self, genre, node):
+        return self.of(genre, lambda start, end: (start, end) == (node.start_byte, node.end_byte))
+
+    def source(self, node):
+        return self.text[node.start_byte : node.end_byte].decode()
+
+    def marked(self, mutant, text):
+        # By these comments an error of the compiler is traced to its mutant.
+        self.placed.add(mutant["id"])
+        return f"/*<{mutant['id']}*/{text}/*{mutant['id']}>*/"
+
+    def switch(self, mutant):
+        return f"{self.prefix}::mutant({mutant['id']})"
+
+    def either(self, mutant, mutated, text):
+        return self.marked(mutant, f"(if {self.switch(mutant)} {{ {mutated} }} else {{ {text} }})")
+
+    def inner(self, node, instead=lambda child: None):
+        text, at = "", node.start_byte
+        for child in node.children:
+            new = instead(child)
+            text += self.text[at : child.start_byte].decode() + (self.go(child) if new is None else new)
+            at = child.end_byte
+        return text + self.text[at : node.end_byte].decode()
+
+    def go(self, node):
+        kind = node.type
+        if kind in ("macro_invocation", "macro_definition", "token_tree", "line_comment", "block_comment"):
+            return self.source(node)
+        if kind in ("binary_expression", "compound_assignment_expr"):
+            operator = node.child_by_field_name("operator")
+            left, right = (self.source(node.child_by_field_name(side)) for side in ("left", "right"))
+            text = self.inner(node)
+            for mutant in self.at("BinaryOperator", operator):
+                # Of several mutants one is active: its operands are the original ones.
+                text = self.either(mutant, f"{left} {mutant['replacement']} {right}", text)
+            return text
+        if kind == "unary_expression":
+            text = self.inner(node)
+            for mutant in self.at("UnaryOperator", node.children[0]):
+                text = self.either(mutant, mutant["replacement"] + self.source(node)[1:], text)
+            return text
+        if kind == "match_arm":
+            return self.arm(node)
+        if kind == "block" and node.parent is not None and node.parent.type == "function_item":
+            first = next((c for c in node.named_children if not c.type.endswith("comment")), None)
+            bodies = self.of("FnValue", lambda start, end: first is not None
+                             and start == first.start_byte and end < node.end_byte)
+            exits = "".join(self.marked(m, f" if {self.switch(m)} {{ return {m['replacement']}; }} ") for m in bodies)
+            return "{" + exits + self.inner(node)[1:]
+        return self.inner(node)
+
+    def arm(self, node):
+        pattern = node.child_by_field_name("pattern")
+        guard = pattern.child_by_field_name("condition")
+        without = self.of("MatchArm", lambda start, end: start == node.start_byte and abs(end - node.end_byte) <= 1)
+        guards = self.at("MatchArmGuard", guard) if guard is not None else []
+        if not without and not guards:
+            return self.inner(node)
+        there = [self.marked(m, f"!{self.switch(m)}") for m in without]
+        if guard is None:
+            changed = self.go(pattern) + " if " + " && ".join(there)
+        else:
+            condition = self.go(guard)
+            for mutant in guards:
+                condition = self.either(mutant, mutant["replacement"], condition)
+            before = self.text[pattern.start_byte : guard.start_byte].decode()
+            changed = before + " && ".join([*there, f"({condition})"])
+        return self.inner(node, lambda child: changed if child == pattern else None)
+
+
+def culprits(message, files):
+    """The mutants that an error of the compiler is about."""
+    found, beside = set(), set()
+    for span in message["spans"]:
+        if span["file_name"] not in files:
+            continue
+        text = (SOURCE / span["file_name"]).read_bytes()
+        marks = [(m.start(), text.find(b"/*%s>*/" % m.group(1), m.end()), int(m.group(1)))
+                 for m in re.finditer(rb"/\*<(\d+)\*/", text)]
+        start, end = span["byte_start"], span["byte_end"]
+        around = [mark for mark in marks if mark[0] <= start and end <= mark[1]]
+        if around:
+            found.add(max(around)[2])
+        found |= {number for begin, _, number in marks if start <= begin <= end}
+        # A match that is exhaustive no more, a body whose type an early return has fixed.
+        if (message.get("code") or {}).get("code") == "E0004":
+            beside |= {number for begin, _, number in marks if start <= begin <= end + 2500}
+        else:
+            before = [(finish, number) for _, finish, number in marks if finish <= start]
+            beside |= {max(before)[1]} if before else set()
+    return found or beside
+
+
+def build(_):
+    try:
+        import tree_sitter_rust
+        from tree_sitter import Language, Parser
+    except ImportError as missing:
+        refuse(f"{missing}; pip install tree-sitter tree-sitter-rust")
+    parser = Parser(Language(tree_sitter_rust.language()))
+    status = ["git", "status", "--porcelain", "--untracked-files=no"]
+    if subprocess.run(status, cwd=ROOT, capture_output=True, text=True, check=True).stdout:
+        refuse("what is not committed would not be hunted; git commit")
+    mutants = listed()
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    RESULTS.unlink(missing_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["git", "clone", "--quiet", ROOT, SOURCE], check=True)
+    files = {}
+    for mutant in mutants:
+        files.setdefault(mutant["file"], []).append(mutant)
+    files = {path: File(parser, path, of) for path, of in files.items()}
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(WORK / "build"), RUSTFLAGS="--cap-lints allow",
+                       CARGO_PROFILE_DEV_DEBUG="0", CARGO_PROFILE_DEV_OPT_LEVEL="1")
+    dropped = set()
+    while True:
+        placed = set().union(*(file.write(dropped) for file in files.values()))
+        lib = SOURCE / "src" / "lib.rs"
+        lib.write_text((ROOT / "src" / "lib.rs").read_text() + SWITCH)
+        command = ["cargo", "check", "--workspace", "--message-format", "json"]
+        run = subprocess.run(command, cwd=SOURCE, env=environment, capture_output=True, text=True)
+        if run.returncode == 0:
+            break
+        messages = [json.loads(line) for line in run.stdout.splitlines()]
+        errors = [m["message"] for m in messages if m.get("message", {}).get("level") == "error"]
+        bad = set().union(*(culprits(error, files) for error in errors)) - dropped
+        if not bad:
+            refuse("the switches do not compile:\n" + "\n".join(error["rendered"] for error in errors))
+        print(f"{len(bad)} do not compile", flush=True)
+        dropped |= bad
+    kept = [m for m in mutants if m["id"] in placed]
+    KEPT.write_text(json.dumps([{k: m[k] for k in ("id", "name", "file")} for m in kept]))
+    left = len(mutants) - len(kept) - len(dropped)
+    print(f"{len(kept)} of {len(mutants)} mutants; {len(dropped)} do not compile, {left} have no place", flush=True)
+    command = ["cargo", "test", "--workspace", "--no-run"]
+    run = subprocess.run(command, cwd=SOURCE, env=environment, stderr=subprocess.PIPE, text=True)
+    if run.returncode != 0:
+        refuse(run.stderr)
+    tests = {}
+    for name, path in re.findall(r"Executable (?:unittests )?(\S+) \((\S+)\)", run.stderr):
+        if name == "src/lib.rs":
+            name = MODEL if "membership_conformance" in path else LIB
+        tests[name] = str(SOURCE / path)
+    TESTS.write_text(json.dumps(tests))
+
+
+class Hunt:
+    def __init__(self, tests):
+        self.tests = tests
+
+    def run(self, stage, mutant):
+        """How the mutant was caught by a stage, or `None`."""
+        name, arguments, patience = stage
+        inside = name == MODEL or (SOURCE / "conformance" / name).exists()
+        environment = dict(os.environ, MUTANT=str(mutant), MEMBERSHIP_SEED="7", INSTA_UPDATE="no")
+        log = WORK / f"log-{threading.get_ident()}"
+        with log.open("w") as out:
+            test = subprocess.Popen([self.tests[name], *arguments], env=environment, stdout=out,
+                                    cwd=SOURCE / "conformance" if inside else SOURCE,
+                                    stderr=subprocess.STDOUT, start_new_session=True)
+        until, caught = time.time() + patience, None
+        while caught is None:
+            code = test.poll()
+            failed = re.search(r"^test (\S+).* FAILED", log.read_text(errors="replace"), re.M)
+            if failed:
+                caught = failed.group(1)
+            elif code is not None:
+                if code != 0:
+                    caught = f"{name} ended with {code}"
+                break
+            elif time.time() > until:
+                caught = f"{name} did not end in {patience} s"
+            else:
+                time.sleep(0.05)
+        # Its servers and children, too.
+        try:
+            os.killpg(test.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        test.wait()
+        return caught
+
+    def caught(self, mutant):
+        stages = AREAS[area(mutant["file"])][1]
+        return next((by for stage in stages if (by := self.run(stage, mutant["id"]))), None)
+
+
+def hunt(args):
+    if not TESTS.exists():
+        refuse("nothing was built; tools/mutants.py build")
+    mutants = [m for m in json.loads(KEPT.read_text()) if area(m["file"]) in args.areas]
+    results = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    done = {result["id"]: result["by"] for result in results}
+    hunter, lock, todo = Hunt(json.loads(TESTS.read_text())), threading.Lock(), queue.Queue()
+    for name in args.areas:
+        for stage in AREAS[name][1]:
+            if by := hunter.run((*stage[:2], 3 * stage[2]), 0):
+                refuse(f"without a mutant, {by} fails")
+    for mutant in mutants:
+        if mutant["id"] not in done:
+            todo.put(mutant)
+
+    def work():
+        while not todo.empty():
+            try:
+                mutant = todo.get_nowait()
+            except queue.Empty:
+                return
+            by = hunter.caught(mutant)
+            with lock:
+                done[mutant["id"]] = by
+                with RESULTS.open("a") as out:
+                    out.write(json.dumps({"id": mutant["id"], "name": mutant["name"], "by": by}) + "\n")
+                print(f"{len(done):>5}  {mutant['name']}: {by or '✗ survived'}", flush=True)
+
+    workers = [threading.Thread(target=work) for _ in range(args.jobs)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    survivors = [m["name"] for m in mutants if done[m["id"]] is None]
+    print(f"\n{len(mutants) - len(survivors)} of {len(mutants)} caught")
+    for name in survivors:
+        print(f"✗ {name}")
+    sys.exit(bool(survivors))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("build", help="all mutants in one build").set_defaults(run=build)
+    hunts = commands.add_parser("hunt", help="run the tests on each mutant")
+    hunts.add_argument("areas", nargs="*", default=list(AREAS), metavar="AREA", help=", ".join(AREAS))
+    hunts.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="how many at once [one a core]")
+    hunts.set_defaults(run=hunt)
+    args = parser.parse_args()
+    for name in getattr(args, "areas", []):
+        if name not in AREAS:
+            refuse(f"{name} is no area; there are {', '.join(AREAS)}")
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
