@@ -4,20 +4,20 @@
 //! [`play`] draws a [`Plan`] from a seed, has several clients make calls on simulated servers to
 //! which things happen, and judges what they were answered ([`history`](crate::history)).
 //! [`crash`] enumerates instead of drawing: every write is stopped dead after each of its
-//! exchanges, alone and beside every other; [`pause`] holds every write before each of them, while others
-//! do and undo what it was planned on. [`broken`] has clients that only this catches.
+//! exchanges, alone and beside every other; [`pause`] holds every call before each of them, while others
+//! do and undo what it relies on. [`broken`] has clients that only this catches.
 
 pub mod broken;
+mod calls;
 pub mod crash;
 pub mod pause;
 mod plan;
 mod run;
 mod tally;
 mod world;
-mod writes;
 
+pub use calls::{Call, writes};
 pub use plan::Plan;
 pub use run::{Outcome, Progress, run};
 pub use tally::Tally;
 pub use world::{Played, play, play_plan};
-pub use writes::{Write, writes};

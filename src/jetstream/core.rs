@@ -213,30 +213,41 @@ impl Core {
         puts: Vec<Put>,
         by: Instant,
     ) -> Result<(), Error> {
-        let first = |put: Put| async move {
-            let mut pause = Pause::new(by);
-            loop {
-                let error = match self.gateway.publish(bucket, put.clone().expecting(0), by).await {
-                    Ok(_) => return Ok(()),
-                    Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
-                    Err(WriteError::Refused) => {
-                        // By an earlier copy of it: one that is there, or one that a former leader
-                        // took and that will never be.
-                        let key = std::slice::from_ref(&put.key);
-                        if self.is(JetStreamDefect::BelievesRefusedFirsts) {
-                            return Ok(());
-                        }
-                        if self.read_few(bucket, key, by).await?.find(&put.key).is_some() {
-                            return Ok(());
-                        }
-                        Error::Timeout
+        let all =
+            puts.into_iter().map(|put| async move { self.publish_once(bucket, put, by).await });
+        let all = stream::iter(all).buffer_unordered(WINDOW);
+        all.try_for_each(|_| future::ok(())).await
+    }
+
+    /// The same of one; its revision.
+    pub(super) async fn publish_once(
+        &self,
+        bucket: Bucket,
+        put: Put,
+        by: Instant,
+    ) -> Result<u64, Error> {
+        let mut pause = Pause::new(by);
+        loop {
+            let error = match self.gateway.publish(bucket, put.clone().expecting(0), by).await {
+                Ok(revision) => return Ok(revision),
+                Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
+                Err(WriteError::Refused) => {
+                    // By an earlier copy of it: one that is there, or one that a former leader
+                    // took and that will never be.
+                    let key = std::slice::from_ref(&put.key);
+                    if self.is(JetStreamDefect::BelievesRefusedFirsts) {
+                        let read = self.gateway.read(bucket, key, 0, by).await;
+                        let read = read.map_err(|error| few(bucket, error))?;
+                        return Ok(read.find(&put.key).map_or(0, |entry| entry.sequence));
                     }
-                };
-                pause.after(error).await?;
-            }
-        };
-        let all = stream::iter(puts.into_iter().map(first)).buffer_unordered(WINDOW);
-        all.try_for_each(future::ok).await
+                    if let Some(entry) = self.read_few(bucket, key, by).await?.find(&put.key) {
+                        return Ok(entry.sequence);
+                    }
+                    Error::Timeout
+                }
+            };
+            pause.after(error).await?;
+        }
     }
 
     /// Stores entries of the index, and the counters of the endpoints they are for, so that no
@@ -300,8 +311,9 @@ impl Core {
             };
             let incarnation = Incarnation::new(room, &record.incarnation);
             let head = members.find(&incarnation.head());
-            if let Some(head) = head {
-                let (revision, head) = (head.sequence, head_record(head)?);
+            let head = head.map(|entry| Ok::<_, Error>((entry.sequence, head_record(entry)?)));
+            let head = head.transpose()?.filter(|(at, head)| !record.is_late_copy(head, *at));
+            if let Some((revision, head)) = head {
                 let ours = |entry: &Entry| {
                     key::incarnation_of(&entry.key) == Some(record.incarnation.as_str())
                 };

@@ -45,6 +45,11 @@ impl Changes {
         Self { version: self.version + 1, recent }
     }
 
+    /// Whether nothing was changed since the record was made.
+    pub(super) fn is_first(&self) -> bool {
+        self.version == 1
+    }
+
     /// The newest.
     pub(super) fn last(&self) -> &str {
         self.recent.last().map_or("", String::as_str)
@@ -68,6 +73,8 @@ impl Changes {
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomRecord {
     pub(super) incarnation: String,
+    /// The revision of the incarnation's first head.
+    born: u64,
     /// Creations, by their incarnations, and deletions.
     pub(super) changes: Changes,
     owner: String,
@@ -76,10 +83,11 @@ pub(super) struct RoomRecord {
 }
 
 impl RoomRecord {
-    pub(super) fn new(new: &NewRoom, incarnation: String, before: &Changes) -> Self {
+    pub(super) fn new(new: &NewRoom, incarnation: String, born: u64, before: &Changes) -> Self {
         Self {
             changes: before.next(&incarnation),
             incarnation,
+            born,
             owner: new.owner.as_str().to_owned(),
             encrypted: new.owner_key.is_some(),
             created_at: new.created_at.as_millis(),
@@ -101,6 +109,12 @@ impl RoomRecord {
 
     pub(super) fn encrypted(&self) -> bool {
         self.encrypted
+    }
+
+    /// Whether a head at this revision is none of the room's, but a copy of its first that came when
+    /// everything had been collected: the room is deleted, and the copy knows nothing of its changes.
+    pub(super) fn is_late_copy(&self, head: &Head, revision: u64) -> bool {
+        head.changes.is_first() && revision != self.born
     }
 }
 

@@ -44,9 +44,9 @@ impl Core {
             let planned = occupant.revision();
             let incarnation = self.fresh_unless(JetStreamDefect::ReusesIncarnations)?;
             let membership = key::fresh()?;
-            self.prepare_room(&new, &incarnation, &membership, planned, by).await?;
+            let born = self.prepare_room(&new, &incarnation, &membership, planned, by).await?;
             let key = key::room(&new.id);
-            let record = RoomRecord::new(&new, incarnation.clone(), &occupant.changes());
+            let record = RoomRecord::new(&new, incarnation.clone(), born, &occupant.changes());
             let put = put(Bucket::Rooms, key, &record)?.expecting(planned);
             let settled = self.settle_room(&new.id, put, &record.changes, by).await;
             let started = Incarnation::new(&new.id, &incarnation);
@@ -69,7 +69,7 @@ impl Core {
         }
     }
 
-    /// Everything of a room but its record: not yet a room, found by nobody.
+    /// Everything of a room but its record: not yet a room, found by nobody. The revision of its head.
     async fn prepare_room(
         &self,
         new: &NewRoom,
@@ -77,7 +77,7 @@ impl Core {
         membership: &str,
         planned: u64,
         by: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let (room, member) = (new.room(), new.owner_member());
         let incarnation = Incarnation::new(&new.id, incarnation);
         let generation = key::fresh()?;
@@ -102,7 +102,7 @@ impl Core {
         )
         .await?;
         // A state that has the head has the owner, too; and the head is what others write next.
-        self.publish_first(Bucket::Members, vec![head], by).await
+        self.publish_once(Bucket::Members, head, by).await
     }
 
     pub(super) async fn delete_room(

@@ -237,8 +237,11 @@ fn the_room(
     if record.incarnation != possible.incarnation_id {
         return Ok(None);
     }
-    let Some(head) = members.get(&possible.incarnation.head()) else { return Ok(None) };
-    let head: Head = open(Bucket::Members, head)?;
+    let Some(entry) = members.get(&possible.incarnation.head()) else { return Ok(None) };
+    let head: Head = open(Bucket::Members, entry)?;
+    if record.is_late_copy(&head, entry.sequence) {
+        return Ok(None);
+    }
     let member = members.get(&possible.incarnation.member(&head.generation, endpoint));
     let member = member.map_or(Ok(None), member_record)?;
     if member.is_none_or(|member| member.id != possible.membership) {

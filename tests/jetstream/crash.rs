@@ -242,6 +242,61 @@ async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
     subjects.keys().map(|subject| subject.strip_prefix(&prefix).unwrap().to_owned()).collect()
 }
 
+/// The first head of a room, sent twice for want of an answer, may arrive when the room was deleted and
+/// collected: who looked the room up before must not take it for what the room was last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_head_that_comes_when_the_room_is_gone_is_no_state_of_it() {
+    let server = Server::start().await;
+    let raw = server.raw().await;
+    // The two looks go out side by side: which of them is held is chance.
+    for (exchanges, trial) in (0..).flat_map(|exchanges| (0..10).map(move |n| (exchanges, n))) {
+        let prefix = format!("late-{exchanges}-{trial}-");
+        let bucket = format!("{prefix}members");
+        let other = server.open(&prefix).await;
+        let made = NewRoom::encrypted(room(), who(0), now(), cipher("0 at 1"));
+        assert!(Call::CreateRoom(made).run(&other).await.starts_with("Ok"));
+        let heads = raw_keys(&raw, &bucket).await;
+        let head = heads.iter().find(|key| key.ends_with(".=h")).unwrap();
+        let subject = format!("$KV.{bucket}.{head}");
+        let get = format!("$JS.API.DIRECT.GET.KV_{bucket}.{subject}");
+        let first = raw.request(get, "".into()).await.unwrap().payload;
+        assert!(rekey(1, &[], &[0], "at 2").run(&other).await.starts_with("Ok"));
+
+        let reader = server.open(&prefix).await;
+        reader.hold_after(exchanges);
+        let id = room();
+        let mut read = std::pin::pin!(reader.room(&id));
+        let stands = tokio::select! {
+            biased;
+            () = reader.held() => true,
+            done = &mut read => {
+                assert_eq!(done.unwrap().epoch.get(), 2);
+                false
+            }
+        };
+        if !stands {
+            assert!(exchanges > 2, "a room is read with {exchanges} exchanges");
+            return;
+        }
+        let (answer, ()) = tokio::join!(read, async {
+            assert!(Call::DeleteRoom(room()).run(&other).await.starts_with("Ok"));
+            other.close().await.unwrap();
+            let mut headers = async_nats::HeaderMap::new();
+            headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
+            let inbox = raw.new_inbox();
+            let mut acks = raw.subscribe(inbox.clone()).await.unwrap();
+            raw.publish_with_reply_and_headers(subject, inbox, headers, first).await.unwrap();
+            let ack = futures_util::StreamExt::next(&mut acks).await.unwrap();
+            assert!(!String::from_utf8_lossy(&ack.payload).contains("error"), "{ack:?}");
+            reader.let_go();
+        });
+        match answer {
+            Ok(room) => assert_eq!(room.epoch.get(), 2, "held after {exchanges} exchanges"),
+            Err(error) => assert!(matches!(error, membership::Error::NotFound(_)), "{error}"),
+        }
+    }
+}
+
 /// Waits until nothing but the bucket's own records and what `keep` names is left.
 async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str) -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);

@@ -13,7 +13,7 @@ use crate::seed;
 use crate::simulate::{self, Tally, crash, pause, writes};
 
 /// Runs the JetStream store on simulated servers: every write stopped dead after each of its
-/// exchanges, every write held before each of them, then histories with all kinds of faults
+/// exchanges, every call held before each of them, then histories with all kinds of faults
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
     /// How many histories
@@ -148,7 +148,7 @@ fn crash_points(seed: u64, jobs: usize) -> Result<u64, String> {
     crash::cut_all(alone.chain(beside).collect(), seed, jobs)
 }
 
-/// Every kind of write, with everything that others may do while it is held, and a listing.
+/// Every kind of call, with everything that others may do while it is held; and two held at once.
 fn pauses(seed: u64, jobs: usize) -> Result<u64, String> {
     Ok(pause::hold_all(pause::pairs(), seed, jobs)? + pause::hold_a_move(None, seed)?)
 }

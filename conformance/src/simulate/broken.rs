@@ -34,7 +34,7 @@ pub struct Broken {
 enum Shows {
     /// In random histories; with `cuts` servers are cut off meanwhile, one after the other.
     InHistories { mix: Mix, weather: Weather, cuts: bool },
-    /// When a write is held.
+    /// When a call is held.
     WhenHeld,
 }
 
@@ -121,15 +121,15 @@ pub fn all() -> Vec<Broken> {
 }
 
 impl Broken {
-    /// The first history from that of `seed` on that no order explains, or the first write that is held
+    /// The first history from that of `seed` on that no order explains, or the first call that is held
     /// and goes wrong; `None` when it gets through as many as are enough.
     #[must_use]
     pub fn hunt(&self, seed: u64) -> Option<Catch> {
         let Some(plan) = self.plan() else {
             let moved = pause::hold_a_move(Some(self.defect), seed).map(drop);
             let held = moved.and_then(|()| {
-                pause::pairs().iter().try_for_each(|(write, ops)| {
-                    pause::hold_everywhere(write, ops, Some(self.defect), seed).map(drop)
+                pause::pairs().iter().try_for_each(|(call, ops)| {
+                    pause::hold_everywhere(call, ops, Some(self.defect), seed).map(drop)
                 })
             });
             return held
@@ -170,7 +170,7 @@ impl Broken {
         })
     }
 
-    /// The same servers and calls, with clients that are sound; `None` where it is writes that are held.
+    /// The same servers and calls, with clients that are sound; `None` where it is calls that are held.
     #[must_use]
     pub fn control(&self) -> Option<Plan> {
         self.plan().map(|plan| Plan { defect: None, ..plan })

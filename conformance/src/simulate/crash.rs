@@ -7,9 +7,9 @@
 
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
+use super::calls::{Call, begin, look, open, views, writes};
 use super::run::sum;
 use super::world::alone;
-use super::writes::{Write, begin, look, open, views, writes};
 use crate::history::{History, Recorder, check};
 use crate::model::Op;
 
@@ -17,7 +17,7 @@ use crate::model::Op;
 ///
 /// # Errors
 /// What is wrong, and where it was cut short.
-pub fn cut_everywhere(write: &Write, rival: Option<&Write>, seed: u64) -> Result<u64, String> {
+pub fn cut_everywhere(write: &Call, rival: Option<&Call>, seed: u64) -> Result<u64, String> {
     let mut points = 0;
     for sends in [false, true] {
         for exchanges in 0.. {
@@ -39,7 +39,7 @@ pub fn cut_everywhere(write: &Write, rival: Option<&Write>, seed: u64) -> Result
 
 /// Every pair of kinds that may meet.
 #[must_use]
-pub fn pairs() -> Vec<(Write, Write)> {
+pub fn pairs() -> Vec<(Call, Call)> {
     let all = writes();
     let pairs = all.iter().flat_map(|one| all.iter().map(move |other| (one, other)));
     pairs
@@ -52,13 +52,13 @@ pub fn pairs() -> Vec<(Write, Write)> {
 ///
 /// # Errors
 /// As [`cut_everywhere`]; of several the first that was met.
-pub fn cut_all(all: Vec<(Write, Option<Write>)>, seed: u64, jobs: usize) -> Result<u64, String> {
+pub fn cut_all(all: Vec<(Call, Option<Call>)>, seed: u64, jobs: usize) -> Result<u64, String> {
     sum(all, jobs, |(write, rival)| cut_everywhere(write, rival.as_ref(), seed))
 }
 
 struct Cut<'a> {
-    write: &'a Write,
-    rival: Option<&'a Write>,
+    write: &'a Call,
+    rival: Option<&'a Call>,
     exchanges: u32,
     sends: bool,
     seed: u64,

@@ -1,4 +1,4 @@
-//! Pauses: every kind of write, held before each of its exchanges with the servers, while another client
+//! Pauses: every kind of call, held before each of its exchanges with the servers, while another client
 //! makes whole calls and collects what they leave; then it goes on.
 //!
 //! A client may stand still at any moment and for any time, between a look and the write that relies on
@@ -12,16 +12,16 @@ use std::pin::pin;
 use futures::future::maybe_done;
 use membership::{JetStreamDefect, Page, Simulation, Store, Weather};
 
+use super::calls::{Call, Start, begin, look, open, reads, views, writes};
 use super::run::sum;
 use super::world::{alone, shown};
-use super::writes::{Start, Write, begin, look, open, views, writes};
 use crate::history::{History, Recorder, check};
 use crate::make::{
     admin, at, encrypted, endpoint, joins, joins_at, plain, rekey, room, user, user_key,
 };
 use crate::model::Op;
 
-/// Calls that are made while a write is held.
+/// Calls that are made while another is held.
 #[derive(Clone, Debug)]
 pub struct Meanwhile {
     /// What they do, in words.
@@ -30,7 +30,7 @@ pub struct Meanwhile {
     start: Start,
 }
 
-/// Everything that others may do meanwhile, with what is stored before each kind of write.
+/// Everything that others may do meanwhile, with what is stored before.
 #[must_use]
 pub fn meanwhile() -> Vec<Meanwhile> {
     let ops = || room("ops");
@@ -95,32 +95,29 @@ pub fn meanwhile() -> Vec<Meanwhile> {
     ]
 }
 
-/// Every kind of write, with everything that may happen meanwhile.
+/// Every kind of call, with everything that may happen meanwhile.
 #[must_use]
-pub fn pairs() -> Vec<(Write, Meanwhile)> {
-    let all = writes();
-    let pairs = all.iter().flat_map(|write| meanwhile().into_iter().map(move |ops| (write, ops)));
-    pairs
-        .filter(|(write, ops)| write.start == ops.start)
-        .map(|(write, ops)| (write.clone(), ops))
-        .collect()
+pub fn pairs() -> Vec<(Call, Meanwhile)> {
+    let all = writes().into_iter().chain(reads());
+    let pairs = all.flat_map(|call| meanwhile().into_iter().map(move |ops| (call.clone(), ops)));
+    pairs.filter(|(call, ops)| call.start == ops.start).collect()
 }
 
-/// Holds `write` before each of its exchanges in turn, by a client with `defect` if one is given;
+/// Holds `call` before each of its exchanges in turn, by a client with `defect` if one is given;
 /// returns before how many.
 ///
 /// # Errors
 /// What is wrong, and where it was held.
 pub fn hold_everywhere(
-    write: &Write,
+    call: &Call,
     ops: &Meanwhile,
     defect: Option<JetStreamDefect>,
     seed: u64,
 ) -> Result<u64, String> {
     for exchanges in 0.. {
-        let pause = Pause { write, ops, defect, exchanges, seed };
+        let pause = Pause { call, ops, defect, exchanges, seed };
         let held = pause.play().map_err(|problem| {
-            let (name, meanwhile) = (write.name, ops.name);
+            let (name, meanwhile) = (call.name, ops.name);
             format!("{name:?}, held after {exchanges} exchanges while {meanwhile}: {problem}")
         })?;
         if !held {
@@ -134,8 +131,8 @@ pub fn hold_everywhere(
 ///
 /// # Errors
 /// As [`hold_everywhere`]; of several the first that was met.
-pub fn hold_all(all: Vec<(Write, Meanwhile)>, seed: u64, jobs: usize) -> Result<u64, String> {
-    sum(all, jobs, |(write, ops)| hold_everywhere(write, ops, None, seed))
+pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u64, String> {
+    sum(all, jobs, |(call, ops)| hold_everywhere(call, ops, None, seed))
 }
 
 /// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges;
@@ -221,7 +218,7 @@ fn simulation(defect: Option<JetStreamDefect>, seed: u64) -> Simulation {
 }
 
 struct Pause<'a> {
-    write: &'a Write,
+    call: &'a Call,
     ops: &'a Meanwhile,
     defect: Option<JetStreamDefect>,
     exchanges: u32,
@@ -238,11 +235,11 @@ impl Pause<'_> {
 
     async fn run(&self) -> Result<Option<History>, String> {
         let simulation = simulation(self.defect, self.seed);
-        let start = begin(&simulation, self.write.start).await?;
+        let start = begin(&simulation, self.call.start).await?;
         let recorder = Recorder::new();
         let (held, other) = (open(&simulation, "held").await?, open(&simulation, "other").await?);
         held.hold_after(self.exchanges);
-        let mut call = pin!(recorder.call(1, &held, self.write.op.clone()));
+        let mut call = pin!(recorder.call(1, &held, self.call.op.clone()));
         if !before(&mut call, held.held()).await {
             return Ok(None);
         }

@@ -1,14 +1,16 @@
-//! Every kind of write, and what it is made on.
+//! Every kind of call, and what it is made on.
 
-use membership::{Error, JetStreamConfig, JetStreamStore, NewUser, Simulation, Store};
+use membership::{Error, JetStreamConfig, JetStreamStore, NewUser, Page, Simulation, Store};
 
 use super::world::OP_TIMEOUT;
 use crate::history::Recorder;
 use crate::judge;
-use crate::make::{admin, at, encrypted, endpoint, joins_at, plain, rekey, room, user, user_key};
+use crate::make::{
+    admin, at, encrypted, endpoint, epoch, joins_at, plain, rekey, room, user, user_key,
+};
 use crate::model::{Model, Op};
 
-/// What is stored before a write.
+/// What is stored before a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// A room at epoch 2 with three members and a former one, another room, a deleted one, two
@@ -18,9 +20,9 @@ pub(super) enum Start {
     NoUsers,
 }
 
-/// A kind of write.
+/// A kind of call.
 #[derive(Clone, Debug)]
-pub struct Write {
+pub struct Call {
     /// What it is, in words.
     pub name: &'static str,
     pub(super) op: Op,
@@ -29,9 +31,9 @@ pub struct Write {
 
 /// Every kind of write there is.
 #[must_use]
-pub fn writes() -> Vec<Write> {
-    let full = |name, op| Write { name, op, start: Start::Full };
-    let bare = |name, op| Write { name, op, start: Start::NoUsers };
+pub fn writes() -> Vec<Call> {
+    let full = |name, op| Call { name, op, start: Start::Full };
+    let bare = |name, op| Call { name, op, start: Start::NoUsers };
     let ops = || room("ops");
     vec![
         full("create", Op::CreateRoom(encrypted("new", "bob"))),
@@ -54,6 +56,26 @@ pub fn writes() -> Vec<Write> {
             Op::BootstrapAdmin(NewUser { added_at: at(9), ..admin(user_key(2)) }),
         ),
         bare("add a first admin", Op::AddUser(admin(user_key(1)))),
+    ]
+}
+
+/// Every kind of read and of decision.
+#[must_use]
+pub(super) fn reads() -> Vec<Call> {
+    let full = |name, op| Call { name, op, start: Start::Full };
+    let (ops, bob) = (|| room("ops"), || endpoint("bob"));
+    vec![
+        full("room", Op::Room(ops())),
+        full("members", Op::Members(ops(), Page::first())),
+        full("member", Op::Member(ops(), bob())),
+        full("latest key", Op::LatestKey(ops(), bob())),
+        full("key", Op::Key(ops(), bob(), epoch(2))),
+        full("rooms of", Op::RoomsOf(bob(), Page::first())),
+        full("users", Op::Users(Page::first())),
+        full("user", Op::User(user_key(2))),
+        full("has admin", Op::HasAdmin),
+        full("is authorized", Op::IsAuthorized(user_key(3))),
+        full("is admin", Op::IsAdmin(user_key(2))),
     ]
 }
 

@@ -1,0 +1,35 @@
+//! What the list of mutants that no test notices says.
+
+use std::fs;
+use std::path::Path;
+
+/// The path of an entry and the function it names last.
+fn named(entry: &str) -> Option<(String, &str)> {
+    let (path, rest) = entry.split_once(r"\.rs:")?;
+    let name =
+        rest.rsplit(|c: char| !c.is_alphanumeric() && c != '_').find(|name| !name.is_empty())?;
+    Some((format!("{path}.rs"), name))
+}
+
+#[test]
+fn each_that_is_left_out_is_there_and_has_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join(".cargo/mutants.toml")).unwrap();
+    let (_, list) = list.split_once("exclude_re = [").unwrap();
+    let (mut entries, mut reason) = (0, false);
+    for line in list.lines().map(str::trim) {
+        match line.strip_prefix('\'') {
+            Some(entry) => {
+                let entry = entry.trim_end_matches("',");
+                let (path, function) = named(entry).unwrap_or_else(|| panic!("no path: {entry}"));
+                let source = fs::read_to_string(root.join(&path)).unwrap_or_default();
+                assert!(source.contains(&format!("fn {function}")), "gone: {entry}");
+                assert!(reason, "without a reason: {entry}");
+                entries += 1;
+            }
+            None if line.is_empty() => reason = false,
+            None => reason = line.starts_with('#'),
+        }
+    }
+    assert!(entries > 0);
+}
