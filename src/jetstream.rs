@@ -46,4 +46,4 @@ pub use simulation::{Blow, Reached, Simulation, Weather};
 pub use store::JetStreamStore;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::{Damage, Probe, Said};
+pub use testing::{Damage, Misheard, Probe, Said};

@@ -25,7 +25,9 @@ pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 #[cfg(all(feature = "jetstream", feature = "testing"))]
 #[doc(hidden)]
-pub use jetstream::{Blow, Damage, JetStreamDefect, Probe, Reached, Said, Simulation, Weather};
+pub use jetstream::{
+    Blow, Damage, JetStreamDefect, Misheard, Probe, Reached, Said, Simulation, Weather,
+};
 #[cfg(feature = "jetstream")]
 pub use jetstream::{
     BucketProgress, Counters, Credentials, JetStreamConfig, JetStreamStore, ReadMode, Tls,

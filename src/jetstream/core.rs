@@ -205,6 +205,16 @@ impl Core {
         self.read(bucket, filters, by).await.map_err(|error| few(bucket, error))
     }
 
+    /// What some replica has under filters that match few keys, however old that is.
+    pub(super) async fn read_unproved(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        by: Instant,
+    ) -> Result<Snapshot, Error> {
+        self.gateway.read(bucket, filters, 0, by).await.map_err(|error| few(bucket, error))
+    }
+
     /// Stores messages under keys that nobody else writes before these are there, many at once, in
     /// any order. A copy that comes late, after the key was written again, is refused.
     pub(super) async fn publish_first(
@@ -236,8 +246,7 @@ impl Core {
                     // took and that will never be.
                     let key = std::slice::from_ref(&put.key);
                     if self.is(JetStreamDefect::BelievesRefusedFirsts) {
-                        let read = self.gateway.read(bucket, key, 0, by).await;
-                        let read = read.map_err(|error| few(bucket, error))?;
+                        let read = self.read_unproved(bucket, key, by).await?;
                         return Ok(read.find(&put.key).map_or(0, |entry| entry.sequence));
                     }
                     if let Some(entry) = self.read_few(bucket, key, by).await?.find(&put.key) {

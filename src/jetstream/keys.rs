@@ -10,11 +10,9 @@ use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
 use crate::jetstream::defect::{self, JetStreamDefect};
-use crate::jetstream::gateway::{MAX_BATCH, Put, ReadError, Snapshot};
+use crate::jetstream::gateway::{MAX_BATCH, Put, Snapshot};
 use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{
-    AttemptRecord, EpochRecord, GoneMember, MemberGone, MemberRecord, Ticket,
-};
+use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
 use crate::jetstream::{codec, sweep};
 use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
 
@@ -97,8 +95,7 @@ impl Core {
     /// What some replica has under the filter, however old that is. A key is written once, before it
     /// is named: what is there is what the name stands for, and needs no barrier of its own.
     async fn written(&self, filter: &str, by: Instant) -> Result<Snapshot, Error> {
-        let filter = [filter.to_owned()];
-        self.gateway.read(Bucket::RoomKeys, &filter, 0, by).await.map_err(few_keys)
+        self.read_unproved(Bucket::RoomKeys, &[filter.to_owned()], by).await
     }
 
     /// Fails as a key of the endpoint for the epoch does that cannot be read.
@@ -162,23 +159,24 @@ impl Core {
             if rekey.from() != current {
                 return Err(Error::StaleEpoch { current });
             }
+            let next = current.next();
+            let minds = !self.is(JetStreamDefect::KeepsCollectedKeys);
+            let of_no_use = |old: &mut Written| !old.is_for(&view, next, minds);
+            if let Some(old) = written.take_if(of_no_use) {
+                self.abandon(old);
+            }
             // The keys go out while the roster comes in: most rekeys are right. One that comes
             // back after losing to another change has its keys already.
             let missing = view.head.count.abs_diff(rekey_size(rekey)) > 0;
-            let next = current.next();
-            let fits = |w: &&Written| w.incarnation == view.incarnation && Some(w.epoch) == next;
             let kept = self.rosters.of(&view);
             let known = async |kept: Option<Arc<Roster>>| match kept {
                 Some(roster) => Ok(Some(roster)),
                 None => Ok::<_, Error>(self.roster(&view, by).await?.map(Arc::new)),
             };
-            let roster = match (next, written.as_ref().filter(fits)) {
+            let roster = match (next, &written) {
                 (Some(epoch), None) if !missing => {
-                    let incarnation = view.incarnation.clone();
                     let attempt = self.fresh_unless(JetStreamDefect::IgnoresAttempts)?;
-                    let began =
-                        Written { incarnation, epoch, attempt: attempt.clone(), roster: None };
-                    *written = Some(began);
+                    *written = Some(Written::new(&view, epoch, &attempt));
                     let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
                     if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
                         known(kept).await?
@@ -188,21 +186,10 @@ impl Core {
                 }
                 _ => known(kept).await?,
             };
-            let members = roster.as_deref();
-            let collected = |written: &mut Written| {
-                !written.still_whole(members) && !self.is(JetStreamDefect::KeepsCollectedKeys)
-            };
-            if let Some(old) = written.take_if(collected) {
-                self.abandon(old);
-            }
             let Some(roster) = roster else { continue };
             let next = check_rekey(&view, &roster, rekey, next)?;
-            let Some(written) = written.as_mut().filter(|written| fits(&&**written)) else {
-                // The sizes differed, and the check has failed; or the keys are no longer whole.
-                continue;
-            };
-            let attempt = written.attempt.clone();
-            written.roster = Some(Arc::clone(&roster));
+            // Without keys the sizes differed, and the check has failed.
+            let Some(Written { attempt, .. }) = written.clone() else { continue };
             if let Some(room) =
                 self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
             {
@@ -251,7 +238,7 @@ impl Core {
         let mut head = view.head.next(&write);
         head.set_epoch(next);
         attempt.clone_into(&mut head.attempt);
-        head.rekey_due = false;
+        head.ended_since = 0;
         let mut gone = Vec::new();
         for endpoint in rekey.remove() {
             if let Some(record) = Arc::make_mut(&mut roster).remove(endpoint) {
@@ -317,10 +304,6 @@ impl Core {
     }
 }
 
-fn few_keys(error: ReadError) -> Error {
-    super::core::few(Bucket::RoomKeys, error)
-}
-
 /// How many endpoints a rekey speaks of.
 fn rekey_size(rekey: &Rekey) -> u64 {
     u64::try_from(rekey.keys().len() + rekey.remove().len()).unwrap_or(u64::MAX)
@@ -356,29 +339,33 @@ fn check_rekey(
 }
 
 /// An attempt whose keys are written, or being written.
+#[derive(Clone)]
 struct Written {
     incarnation: Incarnation,
     epoch: Epoch,
     attempt: String,
-    /// The members of the view it began with, once they are known.
-    roster: Option<Arc<Roster>>,
+    /// How many memberships had ended when it began, since the current epoch did.
+    ended_since: u64,
 }
 
 impl Written {
-    /// Whether no key of the attempt can have been collected. When a membership ends, the keys of its
-    /// endpoint go, up to a sequence that may be above those of this attempt, which began before: also
-    /// if the endpoint has come back since, under another id. Without the members of the first view
-    /// there is no telling.
-    fn still_whole(&self, now: Option<&Roster>) -> bool {
-        type Member<'a> = (&'a EndpointId, &'a Result<MemberRecord, Error>);
-        fn id((endpoint, record): Member<'_>) -> (&EndpointId, Option<&str>) {
-            (endpoint, record.as_ref().ok().map(|record| &*record.id))
+    fn new(view: &View, epoch: Epoch, attempt: &str) -> Self {
+        Self {
+            incarnation: view.incarnation.clone(),
+            epoch,
+            attempt: attempt.to_owned(),
+            ended_since: view.head.ended_since,
         }
-        match (&self.roster, now) {
-            (Some(began), Some(now)) => began.iter().map(id).eq(now.iter().map(id)),
-            (Some(_), None) => true,
-            (None, now) => now.is_some(),
-        }
+    }
+
+    /// Whether a rekey to the epoch, planned on this view, may name the keys.
+    ///
+    /// When a membership ends, the keys of its endpoint go, up to a sequence that may be above those of
+    /// this attempt, which began before: also if the endpoint has come back since, under another id. So
+    /// where one has ended since, they do not count as whole, unless nobody `minds`.
+    fn is_for(&self, view: &View, next: Option<Epoch>, minds: bool) -> bool {
+        let whole = self.ended_since == view.head.ended_since;
+        self.incarnation == view.incarnation && Some(self.epoch) == next && (whole || !minds)
     }
 }
 

@@ -68,7 +68,7 @@ impl Core {
             let mut head = view.head.next(&write);
             head.count = head.count.saturating_sub(1);
             head.ended += 1;
-            head.rekey_due = view.record.encrypted();
+            head.ended_since += 1;
             let generation = head.generation.clone();
             let gone = GoneMember { endpoint: endpoint.as_str().to_owned(), id: record.id.clone() };
             let ticket = Ticket { keys_up_to, generation, gone: vec![gone] };

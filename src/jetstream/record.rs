@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::jetstream::bucket::Bucket;
 use crate::{
-    EndpointId, Epoch, Error, Label, Member, NewRoom, Role, Room, RoomId, Timestamp, User, UserKey,
+    EndpointId, Epoch, Error, Label, Member, NewRoom, NewUser, Role, Room, RoomId, Timestamp, User,
+    UserKey,
 };
 
 /// How many of the latest writes a record remembers, so that a writer that lost its answer can
@@ -102,7 +103,7 @@ impl RoomRecord {
             owner: EndpointId::new(&self.owner).map_err(|error| corrupt(error.to_string()))?,
             encrypted: self.encrypted,
             epoch: head.epoch(id)?,
-            rekey_due: head.rekey_due,
+            rekey_due: self.encrypted && head.ended_since > 0,
             created_at: Timestamp::from_millis(self.created_at),
         })
     }
@@ -146,7 +147,8 @@ pub(super) struct Head {
     epoch: u64,
     /// The rekey that made the current epoch; empty at the first.
     pub(super) attempt: String,
-    pub(super) rekey_due: bool,
+    /// How many memberships ended since the epoch began: from the first on, a rekey is due.
+    pub(super) ended_since: u64,
 }
 
 impl Head {
@@ -159,7 +161,7 @@ impl Head {
             ended: 0,
             epoch: room.epoch.get(),
             attempt: String::new(),
-            rekey_due: false,
+            ended_since: 0,
         }
     }
 
@@ -285,50 +287,61 @@ pub(super) struct AttemptRecord {
     pub(super) epoch: u64,
 }
 
-/// `users`: a user. There is no deletion.
+/// `users`: a user. There is no deletion: this is written when the user is made and when it is
+/// revoked, and knows both writes, so that whoever lost the answer to one can tell what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserRecord {
     label: String,
     pub(super) admin: bool,
-    pub(super) revoked: bool,
     added_at: i64,
-    revoked_at: Option<i64>,
-    /// The write that made this revision.
-    pub(super) write: String,
+    /// The write that made the user.
+    write: String,
+    pub(super) revoked: Option<Revocation>,
+}
+
+/// The end of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revocation {
+    at: i64,
+    /// The write that revoked the user.
+    write: String,
 }
 
 impl UserRecord {
-    pub(super) fn new(user: &User, write: &str) -> Self {
+    pub(super) fn new(new: &NewUser, write: &str) -> Self {
         Self {
-            label: user.label.as_str().to_owned(),
-            admin: user.admin,
-            revoked: user.revoked,
-            added_at: user.added_at.as_millis(),
-            revoked_at: user.revoked_at.map(Timestamp::as_millis),
+            label: new.label.as_str().to_owned(),
+            admin: new.admin,
+            added_at: new.added_at.as_millis(),
             write: write.to_owned(),
+            revoked: None,
         }
     }
 
     /// The same user, revoked.
     pub(super) fn revoke(&self, at: Timestamp, write: &str) -> Self {
-        let (revoked_at, write) = (Some(at.as_millis()), write.to_owned());
-        Self { revoked: true, revoked_at, write, ..self.clone() }
+        let revocation = Revocation { at: at.as_millis(), write: write.to_owned() };
+        Self { revoked: Some(revocation), ..self.clone() }
+    }
+
+    /// Whether the write made the user, or revoked it.
+    pub(super) fn is_by(&self, write: &str) -> bool {
+        self.write == write || self.revoked.as_ref().is_some_and(|end| end.write == write)
     }
 
     pub(super) fn user(&self, key: &UserKey) -> Result<User, Error> {
-        let corrupt =
-            |problem: String| Error::corrupt(Bucket::Users.name(), key.to_string(), problem);
-        if self.revoked != self.revoked_at.is_some() {
-            return Err(corrupt("revoked without a time, or the other way round".to_owned()));
-        }
+        let label = Label::new(&self.label).map_err(|error| {
+            Error::corrupt(Bucket::Users.name(), key.to_string(), error.to_string())
+        })?;
         Ok(User {
             key: *key,
-            label: Label::new(&self.label).map_err(|error| corrupt(error.to_string()))?,
+            label,
             admin: self.admin,
-            revoked: self.revoked,
+            revoked: self.revoked.is_some(),
             added_at: Timestamp::from_millis(self.added_at),
-            revoked_at: self.revoked_at.map(Timestamp::from_millis),
+            revoked_at: self.revoked.as_ref().map(|end| Timestamp::from_millis(end.at)),
         })
     }
 }
@@ -338,15 +351,7 @@ impl UserRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admins {
-    pub(super) changes: Changes,
     pub(super) active: u64,
-}
-
-impl Admins {
-    /// The record after the change `write`.
-    pub(super) fn next(&self, active: u64, write: &str) -> Self {
-        Self { changes: self.changes.next(write), active }
-    }
 }
 
 /// Every bucket: whose it is.

@@ -263,7 +263,8 @@ impl Copy {
         match what {
             What::User(user, record) => {
                 let standing = record.as_ref().ok();
-                let standing = standing.map(|r| Standing { admin: r.admin, revoked: r.revoked });
+                let standing =
+                    standing.map(|r| Standing { admin: r.admin, revoked: r.revoked.is_some() });
                 if standing.is_some_and(|standing| standing.admin && !standing.revoked) {
                     self.active.insert(user)
                 } else {
@@ -287,17 +288,15 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Label, Timestamp};
+    use crate::{Label, NewUser, Timestamp};
 
-    fn user(key: UserKey) -> User {
-        User {
-            key,
-            label: Label::new("ann").unwrap(),
-            admin: true,
-            revoked: false,
-            added_at: Timestamp::from_millis(1),
-            revoked_at: None,
-        }
+    fn user(key: UserKey) -> NewUser {
+        let label = Label::new("ann").unwrap();
+        NewUser { key, label, admin: true, added_at: Timestamp::from_millis(1) }
+    }
+
+    fn record(user: &NewUser) -> UserRecord {
+        UserRecord::new(user, "w")
     }
 
     fn entry(sequence: u64, key: &str, value: &[u8], removal: bool) -> Entry {
@@ -305,16 +304,15 @@ mod tests {
     }
 
     /// A change of one admin: his record, and the one of all of them.
-    fn batch(sequence: u64, user: &User, active: u64) -> [Entry; 2] {
-        let record = Admins::default().next(active, "w");
-        let value = codec::seal_record(Bucket::Users, key::ADMINS, &record).unwrap();
-        [stored(sequence, user), entry(sequence + 1, key::ADMINS, &value, false)]
+    fn batch(sequence: u64, key: &UserKey, record: &UserRecord, active: u64) -> [Entry; 2] {
+        let admins = Admins { active };
+        let value = codec::seal_record(Bucket::Users, key::ADMINS, &admins).unwrap();
+        [stored(sequence, key, record), entry(sequence + 1, key::ADMINS, &value, false)]
     }
 
-    fn stored(sequence: u64, user: &User) -> Entry {
-        let key = key::user(&user.key);
-        let record = UserRecord::new(user, "w");
-        let value = codec::seal_record(Bucket::Users, &key, &record).unwrap();
+    fn stored(sequence: u64, key: &UserKey, record: &UserRecord) -> Entry {
+        let key = key::user(key);
+        let value = codec::seal_record(Bucket::Users, &key, record).unwrap();
         entry(sequence, &key, &value, false)
     }
 
@@ -322,7 +320,7 @@ mod tests {
     fn a_damaged_or_removed_record_is_corrupt_and_no_other_is() {
         let replica = Replica::default();
         let [a, b, c] = [1, 2, 3].map(|n| UserKey::from_bytes([n; 32]));
-        for entry in batch(1, &user(a), 1) {
+        for entry in batch(1, &a, &record(&user(a)), 1) {
             replica.entry(entry, false);
         }
         replica.entry(entry(3, &b.to_string(), b"by hand", false), false);
@@ -331,7 +329,7 @@ mod tests {
         assert!(matches!(replica.standing(&b), Err(Error::Corrupt(_))));
         assert!(matches!(replica.standing(&c), Err(Error::Corrupt(_))));
         assert!(matches!(replica.users(&Page::first()), Err(Error::Corrupt(_))));
-        assert_eq!(replica.users(&Page::new(None, 1).unwrap()).unwrap(), [user(a)]);
+        assert_eq!(replica.users(&Page::new(None, 1).unwrap()).unwrap(), [user(a).user()]);
         assert_eq!(replica.position(), 4);
     }
 
@@ -346,7 +344,7 @@ mod tests {
     fn a_reset_forgets_everything() {
         let replica = Replica::default();
         let a = UserKey::from_bytes([1; 32]);
-        for entry in batch(7, &user(a), 1) {
+        for entry in batch(7, &a, &record(&user(a)), 1) {
             replica.entry(entry, false);
         }
         assert_eq!(replica.position(), 8);
@@ -359,14 +357,14 @@ mod tests {
     fn a_change_of_admins_counts_when_both_halves_of_it_are_there() {
         let replica = Replica::default();
         let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
-        for entry in batch(1, &user(a), 1) {
+        for entry in batch(1, &a, &record(&user(a)), 1) {
             replica.entry(entry, false);
         }
-        for entry in batch(3, &user(b), 2) {
+        for entry in batch(3, &b, &record(&user(b)), 2) {
             replica.entry(entry, false);
         }
-        let gone = User { revoked_at: Some(Timestamp::from_millis(2)), revoked: true, ..user(b) };
-        let [first, second] = batch(5, &gone, 1);
+        let gone = record(&user(b)).revoke(Timestamp::from_millis(2), "v");
+        let [first, second] = batch(5, &b, &gone, 1);
         replica.entry(first.clone(), false);
         assert_eq!(replica.position(), 4);
         assert_eq!(replica.has_admin(Some(&a)), Ok(true));
@@ -383,18 +381,19 @@ mod tests {
     #[test]
     fn nothing_counts_while_something_is_missing_that_is_still_to_come() {
         let replica = Replica::default();
-        let [a, b] = [1, 2].map(|n| User { admin: false, ..user(UserKey::from_bytes([n; 32])) });
+        let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
+        let user = |key| record(&NewUser { admin: false, ..user(key) });
         replica.entry(entry(1, key::FORMAT, b"", false), true);
         // One of `a` stood here.
-        replica.entry(stored(3, &b), true);
+        replica.entry(stored(3, &b, &user(b)), true);
         replica.entry(entry(4, key::BARRIER, b"", false), true);
         assert_eq!(replica.position(), 1);
-        assert_eq!(replica.standing(&b.key), Ok(None));
-        replica.entry(stored(5, &a), false);
+        assert_eq!(replica.standing(&b), Ok(None));
+        replica.entry(stored(5, &a, &user(a)), false);
         assert_eq!(replica.position(), 5);
-        assert!(replica.standing(&a.key).unwrap().is_some());
+        assert!(replica.standing(&a).unwrap().is_some());
         // From there on nothing is missing, however much there is to come.
-        replica.entry(stored(6, &b), true);
+        replica.entry(stored(6, &b, &user(b)), true);
         assert_eq!(replica.position(), 6);
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::error::Record;
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, Occupant, few, in_doubt, no_room, occupant, put, removal};
+use crate::jetstream::core::{Core, Occupant, in_doubt, no_room, occupant, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
 use crate::jetstream::key::{self, Incarnation};
@@ -97,7 +97,7 @@ impl Core {
         // The index entry is the way by which what a crash leaves is found: it comes first.
         self.publish_index(vec![entry], vec![counter], by).await?;
         future::try_join(
-            self.publish_first(Bucket::Members, vec![owner], by),
+            self.publish_once(Bucket::Members, owner, by),
             self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by),
         )
         .await?;
@@ -135,8 +135,7 @@ impl Core {
     /// What whoever answers takes a room id to stand for, which proves nothing.
     async fn unproved_occupant(&self, room: &RoomId, by: Instant) -> Result<Occupant, Error> {
         let key = key::room(room);
-        let read = self.gateway.read(Bucket::Rooms, std::slice::from_ref(&key), 0, by).await;
-        let found = read.map_err(|error| few(Bucket::Rooms, error))?;
+        let found = self.read_unproved(Bucket::Rooms, std::slice::from_ref(&key), by).await?;
         found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 

@@ -449,7 +449,22 @@ impl JetStreamStore {
         self.fused.hold_after(exchanges);
     }
 
-    /// Returns once [`hold_after`](Self::hold_after) holds an exchange.
+    /// Of `writes` more compare-and-sets that are stored the store hears what is true; of the next one
+    /// that it went `as_if`. From then on it [is held](Self::hold_after).
+    #[doc(hidden)]
+    pub fn mishear_after(&self, writes: u32, as_if: super::Misheard) {
+        self.fused.mishear_after(writes, as_if);
+    }
+
+    /// Whether [a write was misheard](Self::mishear_after).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_misheard(&self) -> bool {
+        self.fused.has_misheard()
+    }
+
+    /// Returns once [`hold_after`](Self::hold_after) or [`mishear_after`](Self::mishear_after) holds an
+    /// exchange.
     #[doc(hidden)]
     pub async fn held(&self) {
         self.fused.held().await;

@@ -17,6 +17,7 @@ use crate::jetstream::{codec, core};
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
 pub(super) use fuse::Fused;
+pub use fuse::Misheard;
 pub use probe::{Probe, Said};
 pub(super) use random::{Seeded, seeded};
 

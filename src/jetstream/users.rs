@@ -12,7 +12,7 @@ use crate::jetstream::core::{Core, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
 use crate::jetstream::key;
-use crate::jetstream::record::{Admins, Fate, UserRecord};
+use crate::jetstream::record::{Admins, UserRecord};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// A change to one user, planned on the copy.
@@ -79,15 +79,15 @@ impl Core {
             if known.is_some() {
                 return Err(Error::AlreadyExists(Record::User(new.key)));
             }
-            let (write, user) = (key::fresh()?, new.user());
-            let record = UserRecord::new(&user, &write);
-            let admins = user.admin.then(|| {
-                let admins = admins.unwrap_or_default();
-                (admins.next(admins.active + 1, &write), admins_revision)
+            let write = key::fresh()?;
+            let record = UserRecord::new(&new, &write);
+            let admins = new.admin.then(|| {
+                let active = admins.map_or(0, |admins| admins.active);
+                (Admins { active: active + 1 }, admins_revision)
             });
             let plan = Plan { write, key: new.key, user: record, revision, admins };
             if self.settle_user(&plan, by).await? {
-                return Ok(user);
+                return Ok(new.user());
             }
         }
     }
@@ -102,17 +102,17 @@ impl Core {
             self.see_users().await?;
             let (record, revision) = self.users.user(key)?;
             let record = record.ok_or(Error::NotFound(Record::User(*key)))?;
-            if record.revoked {
+            if record.revoked.is_some() {
                 return Ok(());
             }
             let write = key::fresh()?;
             let admins = if record.admin {
                 let (admins, admins_revision) = self.users.admins()?;
-                let admins = admins.unwrap_or_default();
-                if admins.active <= 1 || !self.users.has_admin(Some(key))? {
+                let active = admins.map_or(0, |admins| admins.active);
+                if active <= 1 || !self.users.has_admin(Some(key))? {
                     return Err(Conflict::LastAdmin.into());
                 }
-                Some((admins.next(admins.active - 1, &write), admins_revision))
+                Some((Admins { active: active - 1 }, admins_revision))
             } else {
                 None
             };
@@ -156,34 +156,27 @@ impl Core {
             // A refusal proves nothing: it may be a former leader's, or that of a second copy.
             let seen = self.see_users().await;
             seen.map_err(|error| if doubt { in_doubt(error) } else { error })?;
-            match self.fate(plan)? {
-                Fate::Done => return Ok(true),
-                Fate::Open => {}
-                Fate::Unknown if doubt => return Err(Error::Timeout),
-                Fate::Lost | Fate::Unknown => return Ok(false),
+            if let Some(happened) = self.happened(plan)? {
+                return Ok(happened);
             }
             let paused = pause.after(error).await;
             paused.map_err(|error| if doubt { in_doubt(error) } else { error })?;
         }
     }
 
-    /// What became of a change, by the copy.
-    fn fate(&self, plan: &Plan) -> Result<Fate, Error> {
-        if let Some((planned, _)) = &plan.admins {
-            let (admins, _) = self.users.admins()?;
-            let fate = admins.map_or(Fate::Open, |admins| admins.changes.fate_of(&planned.changes));
-            if fate != Fate::Open {
-                return Ok(fate);
-            }
-        }
+    /// Whether a change happened, by the copy; `None`: it did not, but may still.
+    ///
+    /// A user's record is written at most twice, and knows both writes: so what became of a change
+    /// can always be told.
+    fn happened(&self, plan: &Plan) -> Result<Option<bool>, Error> {
+        // Before the user: what the change itself did to it must not look like another's.
+        let (_, admins_revision) = self.users.admins()?;
         let (now, revision) = self.users.user(&plan.key)?;
-        Ok(match now {
-            Some(now) if now.write == plan.write => Fate::Done,
-            _ if revision == plan.revision => Fate::Open,
-            // A user's record is written at most twice: made, then revoked. A revocation that
-            // stands where we made the user leaves open who made it.
-            Some(now) if now.revoked && plan.revision == 0 => Fate::Unknown,
-            _ => Fate::Lost,
-        })
+        if now.is_some_and(|now| now.is_by(&plan.write)) {
+            return Ok(Some(true));
+        }
+        let admins_changed =
+            plan.admins.as_ref().is_some_and(|(_, planned)| *planned != admins_revision);
+        Ok((admins_changed || revision != plan.revision).then_some(false))
     }
 }

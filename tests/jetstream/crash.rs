@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use membership::{
-    Ciphertext, EndpointId, Epoch, JetStreamConfig, JetStreamStore, Label, MemoryStore, NewMember,
-    NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
+    Ciphertext, EndpointId, Epoch, JetStreamConfig, JetStreamStore, Label, MemoryStore, Misheard,
+    NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
 };
 
 use crate::calls::{self, Call};
@@ -228,6 +228,30 @@ async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_tha
         assert!(said.starts_with("Ok"), "held after {exchanges} exchanges: {said}");
         let seen = dump(&server.open(&prefix).await).await;
         assert!(seen == late || seen == early, "held after {exchanges} exchanges\n{seen}");
+    }
+}
+
+/// Whoever revokes a user writes over what tells that the addition happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_addition_that_was_made_succeeds_though_the_user_was_revoked_before_that_is_known() {
+    let server = Server::start().await;
+    let member = NewUser { admin: false, ..admin(1) };
+    for (prefix, added, as_if) in [
+        ("refused-", &member, Misheard::Refused),
+        ("refused-admin-", &admin(1), Misheard::Refused),
+        ("unanswered-", &member, Misheard::Unanswered),
+        ("unanswered-admin-", &admin(1), Misheard::Unanswered),
+    ] {
+        let (store, other) = (server.open(prefix).await, server.open(prefix).await);
+        assert!(Call::Bootstrap(admin(0)).run(&other).await.starts_with("Ok"));
+        store.mishear_after(0, as_if);
+        let (said, ()) = tokio::join!(store.add_user(added.clone()), async {
+            store.held().await;
+            other.revoke_user(&added.key, now()).await.unwrap();
+            store.let_go();
+        });
+        assert_eq!(said, Ok(added.user()), "{prefix}");
+        assert!(other.user(&added.key).await.unwrap().revoked);
     }
 }
 

@@ -4,13 +4,14 @@
 //! A client may stand still at any moment and for any time, between a look and the write that relies on
 //! it. The calls made meanwhile are those that undo one another, so that what was looked at looks the
 //! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
-//! compare-and-set). One order must explain all answers (clause LIN-1), and afterwards every member must
-//! have its keys (KEY-1).
+//! compare-and-set). It may also stand still when one of its writes was stored and it was told otherwise,
+//! or nothing; what it finds then is what others have made of it. One order must explain all answers
+//! (clause LIN-1), and afterwards every member must have its keys (KEY-1).
 
 use std::pin::pin;
 
 use futures::future::maybe_done;
-use membership::{JetStreamDefect, Page, Simulation, Store, Weather};
+use membership::{JetStreamDefect, JetStreamStore, Misheard, Page, Simulation, Store, Weather};
 
 use super::calls::{Call, Start, begin, look, open, reads, views, writes};
 use super::run::sum;
@@ -103,8 +104,26 @@ pub fn pairs() -> Vec<(Call, Meanwhile)> {
     pairs.filter(|(call, ops)| call.start == ops.start).collect()
 }
 
-/// Holds `call` before each of its exchanges in turn, by a client with `defect` if one is given;
-/// returns before how many.
+/// Where a call is held.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// When so many exchanges were made.
+    After(u32),
+    /// When so many compare-and-sets were made, and another one that it misheard.
+    AfterMishearing(u32, Misheard),
+}
+
+impl Place {
+    fn hold(self, client: &JetStreamStore) {
+        match self {
+            Self::After(exchanges) => client.hold_after(exchanges),
+            Self::AfterMishearing(writes, as_if) => client.mishear_after(writes, as_if),
+        }
+    }
+}
+
+/// Holds `call` in each of the places there are, by a client with `defect` if one is given; returns how
+/// many.
 ///
 /// # Errors
 /// What is wrong, and where it was held.
@@ -114,17 +133,25 @@ pub fn hold_everywhere(
     defect: Option<JetStreamDefect>,
     seed: u64,
 ) -> Result<u64, String> {
-    for exchanges in 0.. {
-        let pause = Pause { call, ops, defect, exchanges, seed };
-        let held = pause.play().map_err(|problem| {
-            let (name, meanwhile) = (call.name, ops.name);
-            format!("{name:?}, held after {exchanges} exchanges while {meanwhile}: {problem}")
-        })?;
-        if !held {
-            return Ok(u64::from(exchanges));
+    let kinds: [&dyn Fn(u32) -> Place; 3] =
+        [&Place::After, &|writes| Place::AfterMishearing(writes, Misheard::Refused), &|writes| {
+            Place::AfterMishearing(writes, Misheard::Unanswered)
+        }];
+    let mut places = 0;
+    for kind in kinds.into_iter().take(if call.op.is_write() { 3 } else { 1 }) {
+        for place in (0..).map(kind) {
+            let pause = Pause { call, ops, defect, place, seed };
+            let held = pause.play().map_err(|problem| {
+                let (name, meanwhile) = (call.name, ops.name);
+                format!("{name:?}, held {place:?} while {meanwhile}: {problem}")
+            })?;
+            if !held {
+                break;
+            }
+            places += 1;
         }
     }
-    Ok(0)
+    Ok(places)
 }
 
 /// The same for many, on several threads.
@@ -221,7 +248,7 @@ struct Pause<'a> {
     call: &'a Call,
     ops: &'a Meanwhile,
     defect: Option<JetStreamDefect>,
-    exchanges: u32,
+    place: Place,
     seed: u64,
 }
 
@@ -238,9 +265,10 @@ impl Pause<'_> {
         let start = begin(&simulation, self.call.start).await?;
         let recorder = Recorder::new();
         let (held, other) = (open(&simulation, "held").await?, open(&simulation, "other").await?);
-        held.hold_after(self.exchanges);
-        let mut call = pin!(recorder.call(1, &held, self.call.op.clone()));
-        if !before(&mut call, held.held()).await {
+        self.place.hold(&held);
+        let mut call = pin!(maybe_done(recorder.call(1, &held, self.call.op.clone())));
+        // Who misheard may have nothing more to ask.
+        if !before(&mut call, held.held()).await && !held.has_misheard() {
             return Ok(None);
         }
         tokio::join!(call, async {

@@ -1,7 +1,8 @@
-//! Stops a client dead between two exchanges with its servers, or holds it there for a while.
+//! Stops a client dead between two exchanges with its servers, holds it there for a while, or has it
+//! mishear what became of a write.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore};
@@ -24,8 +25,21 @@ pub(in crate::jetstream) struct Fused {
     before_held: AtomicI64,
     /// Closed once it is let go.
     gate: Semaphore,
+    /// How many writes that expect something are heard of as they went, before one is misheard.
+    before_misheard: AtomicI64,
+    misheard: OnceLock<Misheard>,
     /// Told when it is stopped, and when it is held.
     stands: Notify,
+}
+
+/// What a client hears of a write that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Misheard {
+    /// It is refused: by a former leader that heard of it too, or as the second copy of itself.
+    Refused,
+    /// Nothing.
+    Unanswered,
 }
 
 /// What becomes of an exchange.
@@ -43,6 +57,8 @@ impl Fused {
             sends_the_last: AtomicBool::new(false),
             before_held: AtomicI64::new(i64::MAX),
             gate: Semaphore::new(0),
+            before_misheard: AtomicI64::new(i64::MAX),
+            misheard: OnceLock::new(),
             stands: Notify::new(),
         }
     }
@@ -77,6 +93,31 @@ impl Fused {
     /// Lets what was held go on, and nothing be held any more.
     pub(in crate::jetstream) fn let_go(&self) {
         self.gate.close();
+    }
+
+    /// Of so many more writes that expect something and are stored it hears what is true; of the next
+    /// one this, and then it [is held](Self::hold_after).
+    pub(in crate::jetstream) fn mishear_after(&self, writes: u32, as_if: Misheard) {
+        let _ = self.misheard.set(as_if);
+        self.before_misheard.store(i64::from(writes), Ordering::SeqCst);
+    }
+
+    /// Whether a write was misheard.
+    pub(in crate::jetstream) fn has_misheard(&self) -> bool {
+        self.before_misheard.load(Ordering::SeqCst) < 0
+    }
+
+    fn heard(&self, ack: Ack, puts: &[Put]) -> Ack {
+        let (Ack::Stored(_), Some(misheard)) = (&ack, self.misheard.get()) else { return ack };
+        let expects = puts.iter().any(|put| put.expect.is_some());
+        if !expects || self.before_misheard.fetch_sub(1, Ordering::SeqCst) != 0 {
+            return ack;
+        }
+        self.hold_after(0);
+        Ack::Not(match misheard {
+            Misheard::Refused => WriteError::Refused,
+            Misheard::Unanswered => WriteError::Unknown(Error::Timeout),
+        })
     }
 
     async fn until(&self, stands: impl Fn(&Self) -> bool) {
@@ -138,11 +179,13 @@ fn unknown(error: Error) -> Ack {
 #[async_trait]
 impl Servers for Fused {
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
-        self.exchange(self.servers.publish(bucket, put, by), unknown).await
+        let ack = self.exchange(self.servers.publish(bucket, put, by), unknown).await;
+        self.heard(ack, std::slice::from_ref(put))
     }
 
     async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
-        self.exchange(self.servers.batch(bucket, puts, by), unknown).await
+        let ack = self.exchange(self.servers.batch(bucket, puts, by), unknown).await;
+        self.heard(ack, puts)
     }
 
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
