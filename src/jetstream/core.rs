@@ -20,7 +20,7 @@ use crate::jetstream::gateway::{
 };
 use crate::jetstream::key::{Incarnation, Parts};
 use crate::jetstream::record::{
-    Changes, Fate, Head, MemberGone, MemberRecord, RoomGone, RoomRecord,
+    Changes, Fate, Head, HeadGone, MemberGone, MemberRecord, RoomGone, RoomRecord,
 };
 use crate::jetstream::replica::Replica;
 use crate::jetstream::rosters::Rosters;
@@ -319,10 +319,10 @@ impl Core {
                 Occupant::Room(record, revision) => (record, revision),
             };
             let incarnation = Incarnation::new(room, &record.incarnation);
-            let head = members.find(&incarnation.head());
-            let head = head.map(|entry| Ok::<_, Error>((entry.sequence, head_record(entry)?)));
-            let head = head.transpose()?.filter(|(at, head)| !record.is_late_copy(head, *at));
-            if let Some((revision, head)) = head {
+            let entry = members.find(&incarnation.head());
+            let revision = entry.map_or(0, |entry| entry.sequence);
+            let head = entry.map_or(Ok(None), head_record)?;
+            if let Some(head) = head.filter(|head| !record.is_late_copy(head, revision)) {
                 let ours = |entry: &Entry| {
                     key::incarnation_of(&entry.key) == Some(record.incarnation.as_str())
                 };
@@ -424,13 +424,13 @@ impl Core {
             let filters = [key.clone()];
             let now = self.read_few(Bucket::Members, &filters, by).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
-            let now = now.find(&key).map(head_record).transpose()?;
-            match now.map(|now| now.changes.fate_of(&planned)) {
-                Some(Fate::Done) => return Ok(true),
-                Some(Fate::Open) => {}
-                // Too long ago to tell, or gone with the room.
-                Some(Fate::Unknown) | None if doubt => return Err(Error::Timeout),
-                Some(Fate::Lost | Fate::Unknown) | None => return Ok(false),
+            // Where there is no head, its room was deleted long ago, and others after it.
+            let now = now.find(&key).map(head_changes).transpose()?;
+            match now.map_or(Fate::Unknown, |changes| changes.fate_of(&planned)) {
+                Fate::Done => return Ok(true),
+                Fate::Lost => return Ok(false),
+                Fate::Unknown => return Err(Error::Timeout),
+                Fate::Open => {}
             }
             let paused = pause.after(error).await;
             paused.map_err(|error| if doubt { in_doubt(error) } else { error })?;
@@ -461,12 +461,18 @@ pub(super) fn few(bucket: Bucket, error: ReadError) -> Error {
     }
 }
 
-fn head_record(entry: &Entry) -> Result<Head, Error> {
+/// The head, unless it is the marker of a deleted room's.
+pub(super) fn head_record(entry: &Entry) -> Result<Option<Head>, Error> {
+    if entry.removal { Ok(None) } else { open(Bucket::Members, entry).map(Some) }
+}
+
+/// The changes of an incarnation, also of a deleted room's.
+fn head_changes(entry: &Entry) -> Result<Changes, Error> {
     if entry.removal {
-        let problem = "removed by hand: a head goes only with its room";
-        return Err(Error::corrupt(Bucket::Members.name(), &*entry.key, problem));
+        open::<HeadGone>(Bucket::Members, entry).map(|gone| gone.changes)
+    } else {
+        open::<Head>(Bucket::Members, entry).map(|head| head.changes)
     }
-    open(Bucket::Members, entry)
 }
 
 pub(super) fn occupant(entry: &Entry) -> Result<Occupant, Error> {

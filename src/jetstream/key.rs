@@ -175,6 +175,11 @@ impl Incarnation {
         format!("{}.{}.>", self.room, self.id)
     }
 
+    /// A filter for everything of an incarnation in `members` but its head.
+    pub(super) fn all_but_the_head(&self) -> String {
+        format!("{}.{}.*.>", self.room, self.id)
+    }
+
     /// `members`: its head.
     pub(super) fn head(&self) -> String {
         format!("{}.{}.=h", self.room, self.id)

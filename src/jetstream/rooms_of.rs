@@ -12,11 +12,11 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, Occupant, few, member_record, occupant, open};
+use crate::jetstream::core::{Core, Occupant, few, head_record, member_record, occupant, open};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Entry, ReadError, Snapshot};
 use crate::jetstream::key::{self, Incarnation, Parts};
-use crate::jetstream::record::{Head, IndexRecord};
+use crate::jetstream::record::IndexRecord;
 use crate::jetstream::sweep;
 use crate::{EndpointId, Error, Page, Room, RoomId};
 
@@ -238,7 +238,7 @@ fn the_room(
         return Ok(None);
     }
     let Some(entry) = members.get(&possible.incarnation.head()) else { return Ok(None) };
-    let head: Head = open(Bucket::Members, entry)?;
+    let Some(head) = head_record(entry)? else { return Ok(None) };
     if record.is_late_copy(&head, entry.sequence) {
         return Ok(None);
     }

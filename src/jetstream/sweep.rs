@@ -6,17 +6,18 @@
 //! by a sequence below everything that may count. The record that says what is to be collected
 //! goes last.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Change, Core, Occupant, View, few, open, put};
+use crate::jetstream::core::{Change, Core, Occupant, View, few, head_record, open, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::ReadError;
+use crate::jetstream::gateway::{Pause, ReadError, WriteError};
 use crate::jetstream::key::{self, Incarnation, Parts};
-use crate::jetstream::record::{AttemptRecord, Fence, Head, Ticket};
+use crate::jetstream::record::{AttemptRecord, Fence, Head, HeadGone, Ticket};
 use crate::jetstream::rooms_of::Stale;
 use crate::{EndpointId, Epoch, Error, RoomId};
 
@@ -52,12 +53,51 @@ pub(super) async fn deleted_room(
     incarnation: &Incarnation,
     by: Instant,
 ) -> Result<(), Error> {
+    // The roster is where the entries are known from, and whole as long as there is a head.
     let entries = index_entries(core, incarnation, by).await?;
+    let ended = end_head(core, incarnation, by).await?;
     core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, by).await?;
     let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
     purge_all(core, Bucket::RoomsByMember, entries, None, by).await?;
-    // The roster is where the entries are known from.
-    core.gateway.purge(Bucket::Members, &incarnation.everything(), None, by).await
+    core.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, by).await?;
+    let Some((revision, gone)) = ended else { return Ok(()) };
+    let collected = HeadGone { collected: true, ..gone };
+    let collected = removal(Bucket::Members, incarnation.head(), &collected)?;
+    match core.gateway.publish(Bucket::Members, collected.expecting(revision), by).await {
+        // Refused: somebody else has collected it, too.
+        Ok(_) | Err(WriteError::Refused) => Ok(()),
+        Err(WriteError::Unknown(error) | WriteError::Failed(error)) => Err(error),
+    }
+}
+
+/// Writes over the head of a deleted room that it is over, where there is one. Returns the marker and its
+/// revision, unless everything is collected already.
+async fn end_head(
+    core: &Core,
+    incarnation: &Incarnation,
+    by: Instant,
+) -> Result<Option<(u64, HeadGone)>, Error> {
+    let key = incarnation.head();
+    let mut pause = Pause::new(by);
+    loop {
+        let now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
+        let Some(entry) = now.find(&key) else { return Ok(None) };
+        if entry.removal {
+            let gone: HeadGone = open(Bucket::Members, entry)?;
+            return Ok((!gone.collected).then_some((entry.sequence, gone)));
+        }
+        // One that cannot be read is over all the same.
+        let head = head_record(entry).ok().flatten();
+        let changes = head.map(|head| head.changes).unwrap_or_default().next(&key::fresh()?);
+        let gone = HeadGone { changes, collected: false };
+        let put = removal(Bucket::Members, key.clone(), &gone)?.expecting(entry.sequence);
+        let error = match core.gateway.publish(Bucket::Members, put, by).await {
+            Ok(revision) => return Ok(Some((revision, gone))),
+            Err(WriteError::Refused) => Error::Timeout,
+            Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
+        };
+        pause.after(error).await?;
+    }
 }
 
 /// The index entries of an incarnation's members; `None` where they are many.
@@ -98,18 +138,33 @@ async fn purge_all(
         .await
 }
 
-/// Former incarnations of a room that a crash left behind.
+/// How many markers of ended heads an id keeps, the newest: for nobody has planned a change that long
+/// ago, and still makes it.
+const ENDED: usize = 8;
+
+/// Former incarnations of a room that a crash left behind, and the markers of those long ago.
 pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
     let heads = core.read_few(Bucket::Members, &[Incarnation::any(room).head()], by).await?;
     // Asked after the heads were seen: one that is planned on an older revision than this, and
     // is not named by it, is over or will never be.
     let occupant = core.occupant(room, by).await?;
+    let mut ended = Vec::new();
     for entry in &heads.entries {
-        let head: Head = open(Bucket::Members, entry)?;
         let Some(id) = key::incarnation_of(&entry.key) else { continue };
-        if is_over(&occupant, id, head.planned) {
-            deleted_room(core, &Incarnation::new(room, id), by).await?;
+        let incarnation = Incarnation::new(room, id);
+        let over = match head_record(entry)? {
+            Some(head) => is_over(&occupant, id, head.planned),
+            None => !open::<HeadGone>(Bucket::Members, entry)?.collected,
+        };
+        if over {
+            deleted_room(core, &incarnation, by).await?;
+        } else if entry.removal {
+            ended.push((entry.sequence, incarnation));
         }
+    }
+    ended.sort_unstable_by_key(|(ended_at, _)| Reverse(*ended_at));
+    for (_, incarnation) in ended.iter().skip(ENDED) {
+        everything(core, incarnation, by).await?;
     }
     Ok(())
 }
@@ -161,10 +216,10 @@ async fn collect(
 ) -> Result<(), Error> {
     let filters = [ticket_key.to_owned(), incarnation.head()];
     let now = core.read_few(Bucket::Members, &filters, by).await?;
-    let (Some(_), Some(head)) = (now.find(ticket_key), now.find(&incarnation.head())) else {
+    let head = now.find(&incarnation.head()).map_or(Ok(None), head_record)?;
+    let (Some(_), Some(Head { generation, .. })) = (now.find(ticket_key), head) else {
         return Ok(());
     };
-    let generation = open::<Head>(Bucket::Members, head)?.generation;
     let mut entries = Vec::new();
     let mut keys = Vec::new();
     for member in &ticket.gone {
@@ -306,7 +361,7 @@ pub(super) async fn stale_entries(
                     && (fence != Fence::Head(head.sequence)
                         || core.is(JetStreamDefect::CollectsWhatIsUnderWay)) =>
             {
-                let record: Head = open(Bucket::Members, head)?;
+                let Some(record) = head_record(head)? else { continue };
                 let member = members.find(&incarnation.member(&record.generation, endpoint));
                 let member = member.map_or(Ok(None), super::core::member_record)?;
                 if member.is_some_and(|member| member.id == possible.membership) {

@@ -71,7 +71,7 @@ impl Core {
             if let Some(last) = value.last_mut() {
                 *last ^= 1;
             }
-            Put::new(entry.key, value.into())
+            Put { removal: entry.removal, ..Put::new(entry.key, value.into()) }
         });
         self.gateway.publish_all(bucket, damaged.collect(), by).await.map(drop)
     }

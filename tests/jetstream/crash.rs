@@ -266,8 +266,9 @@ async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
     subjects.keys().map(|subject| subject.strip_prefix(&prefix).unwrap().to_owned()).collect()
 }
 
-/// The first head of a room, sent twice for want of an answer, may arrive when the room was deleted and
-/// collected: who looked the room up before must not take it for what the room was last.
+/// The first head of a room, sent twice for want of an answer, may arrive when the room was deleted, and
+/// its id used so often since that nothing tells of it any more: who looked the room up before must not take
+/// it for what the room was last.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_head_that_comes_when_the_room_is_gone_is_no_state_of_it() {
     let server = Server::start().await;
@@ -305,6 +306,13 @@ async fn a_first_head_that_comes_when_the_room_is_gone_is_no_state_of_it() {
         let (answer, ()) = tokio::join!(read, async {
             assert!(Call::DeleteRoom(room()).run(&other).await.starts_with("Ok"));
             other.close().await.unwrap();
+            let purge = format!("$JS.API.STREAM.PURGE.KV_{bucket}");
+            let filter = format!(r#"{{"filter":"{subject}"}}"#);
+            let purged = raw.request(purge, filter.into()).await.unwrap();
+            assert!(
+                String::from_utf8_lossy(&purged.payload).contains(r#""purged":1"#),
+                "{purged:?}"
+            );
             let mut headers = async_nats::HeaderMap::new();
             headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
             let inbox = raw.new_inbox();
@@ -373,9 +381,22 @@ async fn what_no_answer_depends_on_is_collected() {
     }
     Call::RoomsOf(who(1), Page::first()).run(&store).await;
     collected(&raw, "gc-room_keys", |_| false).await;
-    collected(&raw, "gc-members", |_| false).await;
+    // Of each of the three, that it is over.
+    collected(&raw, "gc-members", |key| key.ends_with(".=h")).await;
     collected(&raw, "gc-rooms_by_member", |key| key.ends_with(".=n")).await;
     store.close().await.unwrap();
+
+    // Of an id that was used many times only the latest that are over are known.
+    let again = Call::CreateRoom(NewRoom::unencrypted(room(), who(0), now()));
+    for _ in 0..12 {
+        let store = server.open("gc-").await;
+        assert!(again.run(&store).await.starts_with("Ok"));
+        assert!(Call::DeleteRoom(room()).run(&store).await.starts_with("Ok"));
+        store.close().await.unwrap();
+    }
+    let heads = raw_keys(&raw, "gc-members").await;
+    let heads = heads.iter().filter(|key| key.starts_with("ops.") && key.ends_with(".=h"));
+    assert_eq!(heads.count(), 9, "eight, and that of the last room");
 }
 
 /// The keys that the two who are left have in the room, one for each epoch.
@@ -435,4 +456,39 @@ async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
         assert!(std::time::Instant::now() < deadline, "it does not come back");
     }
     assert_eq!(dump(&store).await, before);
+}
+
+/// A head is replaced with every change, and only that the last was removed is sure to be written down:
+/// whoever looked the room up while it was there must not meet an earlier one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_earlier_state_of_a_deleted_room_comes_back_when_the_server_is_killed() {
+    let server = Server::start().await;
+    for step in setup() {
+        assert!(step.run(&server.open("").await).await.starts_with("Ok"));
+    }
+    let raw = server.raw().await;
+    let heads = raw_keys(&raw, "members").await;
+    let head = heads.iter().find(|key| key.ends_with(".=h") && key.starts_with("ops")).unwrap();
+    let store = server.open("").await;
+    store.delete_room(&room()).await.unwrap();
+    store.close().await.unwrap();
+    server.kill().await;
+    server.run().await;
+
+    let raw = server.raw().await;
+    let get = format!("$JS.API.DIRECT.GET.KV_members.$KV.members.{head}");
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let found = loop {
+        match raw.request(get.clone(), "".into()).await {
+            Ok(found) => break found,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+    };
+    let headers = found.headers.unwrap_or_default();
+    let what = String::from_utf8_lossy(&found.payload);
+    assert_eq!(
+        headers.get("KV-Operation").map(async_nats::HeaderValue::as_str),
+        Some("DEL"),
+        "{what}"
+    );
 }

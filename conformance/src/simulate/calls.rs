@@ -102,9 +102,13 @@ fn setup(start: Start) -> Vec<Op> {
     all
 }
 
-/// Stores what a write is made on; the model of it.
-pub(super) async fn begin(simulation: &Simulation, start: Start) -> Result<Model, String> {
-    let first = open(simulation, "first").await?;
+/// Stores what a write is made on, on so many replicas; the model of it.
+pub(super) async fn begin(
+    simulation: &Simulation,
+    start: Start,
+    replicas: u8,
+) -> Result<Model, String> {
+    let first = open(simulation, "first", replicas).await?;
     let mut model = Model::new();
     for op in setup(start) {
         let (expected, got) = (model.apply(&op), op.apply(&first).await);
@@ -130,9 +134,13 @@ pub(super) async fn look(recorder: &Recorder, client: usize, store: &dyn Store, 
     }
 }
 
-pub(super) async fn open(simulation: &Simulation, name: &str) -> Result<JetStreamStore, String> {
+pub(super) async fn open(
+    simulation: &Simulation,
+    name: &str,
+    replicas: u8,
+) -> Result<JetStreamStore, String> {
     let config = JetStreamConfig {
-        replicas: 3,
+        replicas,
         op_timeout: OP_TIMEOUT,
         ..JetStreamConfig::new(["nats://simulated"])
     };

@@ -56,6 +56,9 @@ pub fn cut_all(all: Vec<(Call, Option<Call>)>, seed: u64, jobs: usize) -> Result
     sum(all, jobs, |(write, rival)| cut_everywhere(write, rival.as_ref(), seed))
 }
 
+/// As many as there are servers.
+const REPLICAS: u8 = 3;
+
 struct Cut<'a> {
     write: &'a Call,
     rival: Option<&'a Call>,
@@ -74,13 +77,15 @@ impl Cut<'_> {
 
     async fn run(&self) -> Result<(bool, History), String> {
         let simulation = Simulation::new(self.seed, 3, Weather::CALM);
-        let start = begin(&simulation, self.write.start).await?;
+        let start = begin(&simulation, self.write.start, REPLICAS).await?;
 
         let recorder = Recorder::new();
-        let victim = open(&simulation, "victim").await?;
-        let rival = open(&simulation, "rival").await?;
-        let (fresh, second) =
-            (open(&simulation, "fresh").await?, open(&simulation, "second").await?);
+        let victim = open(&simulation, "victim", REPLICAS).await?;
+        let rival = open(&simulation, "rival", REPLICAS).await?;
+        let (fresh, second) = (
+            open(&simulation, "fresh", REPLICAS).await?,
+            open(&simulation, "second", REPLICAS).await?,
+        );
         victim.stop_after(self.exchanges, self.sends);
         let ((), ()) = tokio::join!(self.cut_short(&recorder, &victim), async {
             if let Some(write) = self.rival {

@@ -5,13 +5,16 @@
 //! it. The calls made meanwhile are those that undo one another, so that what was looked at looks the
 //! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
 //! compare-and-set). It may also stand still when one of its writes was stored and it was told otherwise,
-//! or nothing; what it finds then is what others have made of it. One order must explain all answers
-//! (clause LIN-1), and afterwards every member must have its keys (KEY-1).
+//! or nothing; what it finds then is what others have made of it. And the servers may be killed meanwhile,
+//! and start again with what they had written down. One order must explain all answers (clause LIN-1), and
+//! afterwards every member must have its keys (KEY-1).
 
 use std::pin::pin;
 
 use futures::future::maybe_done;
-use membership::{JetStreamDefect, JetStreamStore, Misheard, Page, Simulation, Store, Weather};
+use membership::{
+    Blow, JetStreamDefect, JetStreamStore, Misheard, Page, Simulation, Store, Weather,
+};
 
 use super::calls::{Call, Start, begin, look, open, reads, views, writes};
 use super::run::sum;
@@ -74,6 +77,10 @@ pub fn meanwhile() -> Vec<Meanwhile> {
         ),
         full("the room is deleted", vec![Op::DeleteRoom(ops())]),
         full(
+            "eve comes, and the room is deleted",
+            vec![Op::AddMember(ops(), joins_at("eve", 2)), Op::DeleteRoom(ops())],
+        ),
+        full(
             "rooms come and go",
             vec![
                 Op::CreateRoom(plain("new", "cat")),
@@ -104,21 +111,43 @@ pub fn pairs() -> Vec<(Call, Meanwhile)> {
     pairs.filter(|(call, ops)| call.start == ops.start).collect()
 }
 
-/// Where a call is held.
+/// How a call is held.
 #[derive(Clone, Copy, Debug)]
-enum Place {
-    /// When so many exchanges were made.
-    After(u32),
-    /// When so many compare-and-sets were made, and another one that it misheard.
-    AfterMishearing(u32, Misheard),
+enum How {
+    /// Before an exchange.
+    Plainly,
+    /// The same, on one replica a bucket, whose server is killed and starts again before the call goes on.
+    UntilKilled,
+    /// After a compare-and-set that it misheard.
+    Mishearing(Misheard),
 }
 
-impl Place {
-    fn hold(self, client: &JetStreamStore) {
+const SERVERS: usize = 3;
+const REPLICAS: u8 = 3;
+
+impl How {
+    /// All that the call may meet: only a write mishears.
+    fn all(call: &Call) -> impl Iterator<Item = Self> {
+        let all = [
+            Self::Plainly,
+            Self::UntilKilled,
+            Self::Mishearing(Misheard::Refused),
+            Self::Mishearing(Misheard::Unanswered),
+        ];
+        all.into_iter().take(if call.op.is_write() { 4 } else { 2 })
+    }
+
+    /// After so many exchanges, or compare-and-sets.
+    fn hold(self, client: &JetStreamStore, after: u32) {
         match self {
-            Self::After(exchanges) => client.hold_after(exchanges),
-            Self::AfterMishearing(writes, as_if) => client.mishear_after(writes, as_if),
+            Self::Plainly | Self::UntilKilled => client.hold_after(after),
+            Self::Mishearing(as_if) => client.mishear_after(after, as_if),
         }
+    }
+
+    /// Of each bucket.
+    fn replicas(self) -> u8 {
+        if matches!(self, Self::UntilKilled) { 1 } else { REPLICAS }
     }
 }
 
@@ -133,17 +162,13 @@ pub fn hold_everywhere(
     defect: Option<JetStreamDefect>,
     seed: u64,
 ) -> Result<u64, String> {
-    let kinds: [&dyn Fn(u32) -> Place; 3] =
-        [&Place::After, &|writes| Place::AfterMishearing(writes, Misheard::Refused), &|writes| {
-            Place::AfterMishearing(writes, Misheard::Unanswered)
-        }];
     let mut places = 0;
-    for kind in kinds.into_iter().take(if call.op.is_write() { 3 } else { 1 }) {
-        for place in (0..).map(kind) {
-            let pause = Pause { call, ops, defect, place, seed };
+    for how in How::all(call) {
+        for after in 0.. {
+            let pause = Pause { call, ops, defect, how, after, seed };
             let held = pause.play().map_err(|problem| {
                 let (name, meanwhile) = (call.name, ops.name);
-                format!("{name:?}, held {place:?} while {meanwhile}: {problem}")
+                format!("{name:?}, held after {after} ({how:?}) while {meanwhile}: {problem}")
             })?;
             if !held {
                 break;
@@ -199,11 +224,13 @@ fn play_a_move(
 ) -> Result<(bool, bool), String> {
     let (held, history) = alone(async || {
         let simulation = simulation(defect, seed);
-        let start = begin(&simulation, Start::Full).await?;
+        let start = begin(&simulation, Start::Full, REPLICAS).await?;
         let recorder = Recorder::new();
-        let (joining, mover) =
-            (open(&simulation, "joining").await?, open(&simulation, "mover").await?);
-        let reader = open(&simulation, "reader").await?;
+        let (joining, mover) = (
+            open(&simulation, "joining", REPLICAS).await?,
+            open(&simulation, "mover", REPLICAS).await?,
+        );
+        let reader = open(&simulation, "reader", REPLICAS).await?;
         let eve = || endpoint("eve");
         recorder.call(2, &mover, Op::AddMember(room("other"), joins("eve"))).await;
 
@@ -237,7 +264,7 @@ async fn before(call: impl Future, held: impl Future) -> bool {
 }
 
 fn simulation(defect: Option<JetStreamDefect>, seed: u64) -> Simulation {
-    let simulation = Simulation::new(seed, 3, Weather::CALM);
+    let simulation = Simulation::new(seed, SERVERS, Weather::CALM);
     match defect {
         Some(defect) => simulation.with_defect(defect),
         None => simulation,
@@ -248,7 +275,9 @@ struct Pause<'a> {
     call: &'a Call,
     ops: &'a Meanwhile,
     defect: Option<JetStreamDefect>,
-    place: Place,
+    how: How,
+    /// How many exchanges, or compare-and-sets, it makes before.
+    after: u32,
     seed: u64,
 }
 
@@ -262,10 +291,14 @@ impl Pause<'_> {
 
     async fn run(&self) -> Result<Option<History>, String> {
         let simulation = simulation(self.defect, self.seed);
-        let start = begin(&simulation, self.call.start).await?;
+        let replicas = self.how.replicas();
+        let start = begin(&simulation, self.call.start, replicas).await?;
         let recorder = Recorder::new();
-        let (held, other) = (open(&simulation, "held").await?, open(&simulation, "other").await?);
-        self.place.hold(&held);
+        let (held, other) = (
+            open(&simulation, "held", replicas).await?,
+            open(&simulation, "other", replicas).await?,
+        );
+        self.how.hold(&held, self.after);
         let mut call = pin!(maybe_done(recorder.call(1, &held, self.call.op.clone())));
         // Who misheard may have nothing more to ask.
         if !before(&mut call, held.held()).await && !held.has_misheard() {
@@ -277,10 +310,16 @@ impl Pause<'_> {
             }
             // And what that leaves is collected.
             let _ = other.close().await;
+            if let How::UntilKilled = self.how {
+                for server in 0..SERVERS {
+                    simulation.strike(Blow::Kill(server));
+                    simulation.strike(Blow::Start(server));
+                }
+            }
             held.let_go();
         });
         let _ = held.close().await;
-        let fresh = open(&simulation, "fresh").await?;
+        let fresh = open(&simulation, "fresh", replicas).await?;
         look(&recorder, 3, &fresh, &views(4)).await;
         Ok(Some(History { start, ..recorder.history() }))
     }
