@@ -3,8 +3,8 @@ use std::time::Duration;
 /// What can be wrong with a JetStream store that a test opens so.
 ///
 /// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst`,
-/// `BelievesRefusedFirsts` and `KeepsCollectedKeys` show only in moments that real servers seldom give: they are for servers
-/// that can be made to.
+/// `BelievesRefusedFirsts`, `KeepsCollectedKeys` and `RemovesHeads` show only in moments that real
+/// servers seldom give: they are for servers that can be made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public with the feature `testing` alone")]
@@ -52,6 +52,8 @@ pub enum JetStreamDefect {
     /// A rekey that comes back after losing to another change goes on with the keys it has written,
     /// whoever went meanwhile.
     KeepsCollectedKeys,
+    /// The head of a deleted room is removed, without a marker that it is over.
+    RemovesHeads,
     /// A client that may answer from memory does so however long it has heard nothing.
     TrustsItsMemory,
     /// A server that says nothing is not left for another.

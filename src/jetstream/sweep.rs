@@ -78,6 +78,9 @@ async fn end_head(
     by: Instant,
 ) -> Result<Option<(u64, HeadGone)>, Error> {
     let key = incarnation.head();
+    if core.is(JetStreamDefect::RemovesHeads) {
+        core.gateway.purge(Bucket::Members, &key, None, by).await?;
+    }
     let mut pause = Pause::new(by);
     loop {
         let now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;

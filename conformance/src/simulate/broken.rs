@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use membership::JetStreamDefect::{
     self, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, IgnoresGaps,
-    KeepsCollectedKeys, RepeatsInDoubt, SingleCollect,
+    KeepsCollectedKeys, RemovesHeads, RepeatsInDoubt, SingleCollect,
 };
 use membership::{Blow, Weather};
 
@@ -115,6 +115,13 @@ pub fn all() -> Vec<Broken> {
             clause: "KEY-1",
             what: "a rekey names a key that was collected when its member went, who came back",
             defect: KeepsCollectedKeys,
+            shows: WhenHeld,
+        },
+        Broken {
+            name: "simulated_removes_heads",
+            clause: "LIN-1",
+            what: "a deleted room is shown as it once was when the server was killed soon after",
+            defect: RemovesHeads,
             shows: WhenHeld,
         },
     ]
