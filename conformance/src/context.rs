@@ -1,5 +1,6 @@
 //! What a case has to work with: a fresh store, a seed, a transcript.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -213,16 +214,37 @@ impl Cx {
     }
 }
 
+/// A deadline is met by one task and passed on by another: each may have to wait for its turn.
+const HOPS: u32 = 2;
+/// How often it is looked how late the machine is.
+const TICK: Duration = Duration::from_millis(20);
+
 /// A call that hangs is ended here, far past its bound, so that the case can say so.
+///
+/// The store is not to blame for a machine that is busy with other things: as late as a timer of ours was
+/// meanwhile, it may be, too, up to twice its bound.
 async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T> {
+    let mut call = pin!(call);
     let began = Instant::now();
-    let answered = tokio::time::timeout(bound * 4, call).await;
+    let mut late = Duration::ZERO;
+    let answered = loop {
+        let slept = Instant::now();
+        tokio::select! {
+            biased;
+            result = &mut call => break Some(result),
+            () = tokio::time::sleep(TICK) => late = late.max(slept.elapsed().saturating_sub(TICK)),
+        }
+        if began.elapsed() > bound * 4 {
+            break None;
+        }
+    };
     let took = began.elapsed();
     let expected = format!("an answer within {bound:?}");
+    let beside = format!("while timers were up to {late:?} late");
     match answered {
-        Ok(result) if took <= bound => Ok(result),
-        Ok(_) => Err(Failure::new(expected, format!("one after {took:?}"))),
-        Err(_) => Err(Failure::new(expected, format!("none after {took:?}"))),
+        Some(result) if took <= bound + (HOPS * late).min(bound) => Ok(result),
+        Some(_) => Err(Failure::new(expected, format!("one after {took:?}, {beside}"))),
+        None => Err(Failure::new(expected, format!("none after {took:?}, {beside}"))),
     }
 }
 
