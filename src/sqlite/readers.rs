@@ -156,4 +156,48 @@ mod tests {
         readers.run(deadline, close).unwrap();
         assert!(readers.lock().is_none());
     }
+
+    /// Readers of a file, and how many connections to it are kept.
+    fn pool() -> (tempfile::TempDir, Readers) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("members.db");
+        drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)"));
+        (dir, Readers::new(path, Mutation::NONE))
+    }
+
+    fn idle(readers: &Readers) -> usize {
+        readers.lock().as_ref().map_or(0, Vec::len)
+    }
+
+    #[test]
+    fn a_connection_that_met_damage_or_did_not_end_its_transaction_is_not_used_again() {
+        let (_dir, readers) = pool();
+        let soon = || Instant::now() + Duration::from_secs(5);
+        let damaged = |_: &Connection| Err::<(), _>(Error::corrupt("users", "x", "damaged").into());
+        readers.run(soon(), damaged).unwrap_err();
+        assert_eq!(idle(&readers), 0);
+        readers.run(soon(), |db| Ok(db.execute_batch("BEGIN")?)).unwrap();
+        assert_eq!(idle(&readers), 0);
+        readers.run(soon(), |_| Ok(())).unwrap();
+        assert_eq!(idle(&readers), 1);
+    }
+
+    /// Uses so many connections, each while the others are in use.
+    fn nested(readers: &Readers, depth: usize) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let inner = |_: &Connection| {
+            if depth > 1 {
+                nested(readers, depth - 1);
+            }
+            Ok(())
+        };
+        readers.run(deadline, inner).unwrap();
+    }
+
+    #[test]
+    fn no_more_connections_are_kept_than_threads_use() {
+        let (_dir, readers) = pool();
+        nested(&readers, IDLE + 2);
+        assert_eq!(idle(&readers), IDLE);
+    }
 }

@@ -39,18 +39,16 @@ pub(super) fn version(db: &Connection, path: &Path) -> Result<usize> {
     match (application, usize::try_from(version)) {
         (0, Ok(0)) if objects == 0 => Ok(0),
         (APPLICATION, Ok(version @ 1..=CURRENT)) => Ok(version),
-        (APPLICATION, Ok(version))
-            if version > CURRENT && defect::is(SqliteDefect::OpensWhatIsNewer) =>
-        {
-            Ok(CURRENT)
-        }
-        (APPLICATION, Ok(version)) if version > CURRENT => Err(refuse(
-            path,
-            &format!(
+        (APPLICATION, Ok(version)) if version > CURRENT => {
+            if defect::is(SqliteDefect::OpensWhatIsNewer) {
+                return Ok(CURRENT);
+            }
+            let problem = format!(
                 "was written by a newer version (schema {version}; this one knows {CURRENT}); \
                  upgrade this program"
-            ),
-        )),
+            );
+            Err(refuse(path, &problem))
+        }
         (APPLICATION, _) => {
             let problem = format!("has the schema version {version}, which there never was");
             Err(Error::corrupt("database", "header", problem).into())

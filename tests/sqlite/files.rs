@@ -59,6 +59,27 @@ async fn a_file_that_cannot_be_ours_is_refused_and_untouched(
 }
 
 #[rstest]
+#[case::none(0)]
+#[case::negative(-1)]
+#[tokio::test]
+async fn a_version_that_there_never_was_is_corrupt_and_untouched(#[case] version: i64) {
+    let (dir, path) = new_path();
+    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", version).unwrap();
+    connection.close().unwrap();
+    let before = contents(dir.path());
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    let message = format!(
+        "corrupt database {}: has the schema version {version}, which there never was; restore it \
+         from a backup",
+        path.display()
+    );
+    assert_eq!(error.to_string(), message);
+    assert_eq!(contents(dir.path()), before);
+}
+
+#[rstest]
 #[case::text(b"to be or not to be".to_vec())]
 #[case::long_text(b"to be or not to be".repeat(1000))]
 #[case::zeros(vec![0; 8192])]
