@@ -107,4 +107,28 @@ mod tests {
         let sum = Sum::of("users").blob(&[7; 32]).text("é").flag(true).int(-1).maybe(None);
         assert_eq!(sum.finish(), 3_754_665_707);
     }
+
+    /// The same, fed piece by piece.
+    fn plain(fields: &[(u8, &[u8])]) -> i64 {
+        let mut digest = CRC.digest();
+        for (kind, bytes) in fields {
+            digest.update(&[*kind]);
+            digest.update(&u32::try_from(bytes.len()).unwrap().to_le_bytes());
+            digest.update(bytes);
+        }
+        digest.finalize().into()
+    }
+
+    #[test]
+    fn what_is_held_back_changes_nothing() {
+        for one in 0..=2 * HELD {
+            for other in [0, 1, 2, HELD - 5, HELD, HELD + 1, 4096] {
+                let (one, other) = (vec![1; one], vec![2; other]);
+                let sum = Sum::of("t").blob(&one).blob(&other).blob(b"x").finish();
+                let fields: [(u8, &[u8]); 4] =
+                    [(b't', b"t"), (b'b', &one), (b'b', &other), (b'b', b"x")];
+                assert_eq!(sum, plain(&fields), "{} and {}", one.len(), other.len());
+            }
+        }
+    }
 }
