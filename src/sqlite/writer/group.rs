@@ -171,4 +171,16 @@ mod tests {
         again.swap_remove(0).answer();
         assert_eq!(undone.try_recv(), Ok(Err(Error::Timeout)));
     }
+    #[test]
+    fn who_has_written_for_a_turn_without_a_pause_pauses() {
+        let turn = Instant::now();
+        thread::sleep(TURN);
+        let begun = Instant::now();
+        // The last commit is not over: however slow the machine, there was no pause.
+        let last = begun + Duration::from_mins(1);
+        let mut grouping = Grouping { limit: 1, turn, last };
+        grouping.let_others_in();
+        assert!(begun.elapsed() >= PAUSE);
+        assert!(grouping.turn > begun);
+    }
 }
