@@ -175,3 +175,31 @@ async fn grown(path: &std::path::Path) {
     }
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_revoked_admin_whom_the_index_still_has_is_none() {
+    let (_dir, path) = new_path();
+    let (gone, stays) = if key(1) < key(2) { (1, 2) } else { (2, 1) };
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.bootstrap_admin(user(gone, true)).await.unwrap();
+    store.add_user(user(stays, true)).await.unwrap();
+    store.revoke_user(&key(gone), NOW).await.unwrap();
+    store.close().await.unwrap();
+
+    // The index of active admins as it is written, over all admins.
+    let db = Connection::open(&path).unwrap();
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'active_admins'";
+    let sql: String = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    let all = "DROP INDEX active_admins;
+               CREATE INDEX active_admins ON users (key) WHERE admin = 1;
+               PRAGMA writable_schema = ON;";
+    db.execute_batch(all).unwrap();
+    let set = "UPDATE sqlite_schema SET sql = ?1 WHERE name = 'active_admins'";
+    assert_eq!(db.execute(set, [sql]), Ok(1));
+    db.close().unwrap();
+
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(corrupt(store.has_admin().await), format!("users {}", key(gone)));
+    assert!(!store.is_admin(&key(gone)).await.is_allowed());
+    store.close().await.unwrap();
+}
