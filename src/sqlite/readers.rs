@@ -144,10 +144,7 @@ mod tests {
 
     #[test]
     fn a_closed_pool_keeps_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("members.db");
-        drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)"));
-        let readers = Readers::new(path, Mutation::NONE);
+        let (_dir, readers) = pool();
         let deadline = Instant::now() + Duration::from_secs(5);
         let close = |_: &Connection| {
             readers.close();
@@ -157,7 +154,7 @@ mod tests {
         assert!(readers.lock().is_none());
     }
 
-    /// Readers of a file, and how many connections to it are kept.
+    /// Readers of a file, which is there as long as its directory is kept.
     fn pool() -> (tempfile::TempDir, Readers) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("members.db");

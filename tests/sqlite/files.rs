@@ -65,7 +65,7 @@ async fn a_file_that_cannot_be_ours_is_refused_and_untouched(
 async fn a_version_that_there_never_was_is_corrupt_and_untouched(#[case] version: i64) {
     let (dir, path) = new_path();
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
-    let connection = rusqlite::Connection::open(&path).unwrap();
+    let connection = Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", version).unwrap();
     connection.close().unwrap();
     let before = contents(dir.path());

@@ -10,6 +10,11 @@ use crate::make::{
 };
 use crate::model::{Model, Op};
 
+/// How many servers there are.
+pub(super) const SERVERS: usize = 3;
+/// All of them have every bucket, unless something else is said.
+pub(super) const REPLICAS: u8 = 3;
+
 /// What is stored before a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {

@@ -7,7 +7,7 @@
 
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
-use super::calls::{Call, begin, look, open, views, writes};
+use super::calls::{Call, REPLICAS, SERVERS, begin, look, open, views, writes};
 use super::run::sum;
 use super::world::alone;
 use crate::history::{History, Recorder, check};
@@ -56,9 +56,6 @@ pub fn cut_all(all: Vec<(Call, Option<Call>)>, seed: u64, jobs: usize) -> Result
     sum(all, jobs, |(write, rival)| cut_everywhere(write, rival.as_ref(), seed))
 }
 
-/// As many as there are servers.
-const REPLICAS: u8 = 3;
-
 struct Cut<'a> {
     write: &'a Call,
     rival: Option<&'a Call>,
@@ -76,7 +73,7 @@ impl Cut<'_> {
     }
 
     async fn run(&self) -> Result<(bool, History), String> {
-        let simulation = Simulation::new(self.seed, 3, Weather::CALM);
+        let simulation = Simulation::new(self.seed, SERVERS, Weather::CALM);
         let start = begin(&simulation, self.write.start, REPLICAS).await?;
 
         let recorder = Recorder::new();

@@ -16,7 +16,7 @@ use membership::{
     Blow, JetStreamDefect, JetStreamStore, Misheard, Page, Simulation, Store, Weather,
 };
 
-use super::calls::{Call, Start, begin, look, open, reads, views, writes};
+use super::calls::{Call, REPLICAS, SERVERS, Start, begin, look, open, reads, views, writes};
 use super::run::sum;
 use super::world::{alone, shown};
 use crate::history::{History, Recorder, check};
@@ -121,9 +121,6 @@ enum How {
     /// After a compare-and-set that it misheard.
     Mishearing(Misheard),
 }
-
-const SERVERS: usize = 3;
-const REPLICAS: u8 = 3;
 
 impl How {
     /// All that the call may meet: only a write mishears.

@@ -171,6 +171,7 @@ mod tests {
         again.swap_remove(0).answer();
         assert_eq!(undone.try_recv(), Ok(Err(Error::Timeout)));
     }
+
     #[test]
     fn who_has_written_for_a_turn_without_a_pause_pauses() {
         let turn = Instant::now();
