@@ -152,6 +152,12 @@ fn a_call_that_is_held_anywhere_is_right_afterwards() {
 }
 
 #[test]
+fn a_room_that_is_known_to_be_gone_is_gone_for_those_who_are_behind() {
+    let places = pause::hold_a_deletion(None, seed()).unwrap();
+    assert!(places > 100, "{places} places");
+}
+
+#[test]
 fn who_moves_while_a_listing_is_held_anywhere_is_always_somewhere() {
     let points = pause::hold_a_move(None, seed()).unwrap();
     assert!(points > 50, "{points} points");

@@ -25,7 +25,7 @@ use crate::jetstream::record::{
 use crate::jetstream::replica::Replica;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
-use crate::jetstream::{codec, key};
+use crate::jetstream::{codec, key, sweep};
 use crate::mutation::Mutation;
 use crate::{EndpointId, Error, Member, RoomId};
 
@@ -292,12 +292,54 @@ impl Core {
         snapshot.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 
+    /// What some replica says that a room id stands for, if that is a room; else what it does stand for.
+    async fn probable_occupant(
+        &self,
+        room: &RoomId,
+        believes: bool,
+        by: Instant,
+    ) -> Result<Occupant, Error> {
+        if !believes {
+            return self.occupant(room, by).await;
+        }
+        match self.unproved_occupant(room, by).await {
+            // One that cannot be read may be mended since.
+            Ok(Occupant::Nobody(..)) | Err(Error::Corrupt(_)) => self.occupant(room, by).await,
+            said => said,
+        }
+    }
+
+    /// What whoever answers takes a room id to stand for, which proves nothing.
+    pub(super) async fn unproved_occupant(
+        &self,
+        room: &RoomId,
+        by: Instant,
+    ) -> Result<Occupant, Error> {
+        let key = key::room(room);
+        let found = self.read_unproved(Bucket::Rooms, std::slice::from_ref(&key), by).await?;
+        found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
+    }
+
+    /// Before anybody hears that a room is gone, its head says so, too: else who has an old record of
+    /// it would hear otherwise.
+    pub(super) async fn end(
+        &self,
+        room: &RoomId,
+        gone: Option<&RoomGone>,
+        by: Instant,
+    ) -> Result<(), Error> {
+        let Some(gone) = gone.filter(|_| !self.is(JetStreamDefect::EndsHeadsLater)) else {
+            return Ok(());
+        };
+        let incarnation = Incarnation::new(room, &gone.incarnation);
+        sweep::end_head(self, &incarnation, by).await.map(drop)
+    }
+
     /// A room and what `wanted` names of its incarnation in `members`; `NotFound` without a room.
     ///
-    /// The two buckets are read side by side. That is one moment all the same: an incarnation
-    /// that was named once is named from then until the room is deleted, never again after, and
-    /// changes nowhere before; so the later of the two reads, or the moment of creation or
-    /// deletion between them, is the moment. `PROTOCOL.md` has it in full.
+    /// The head decides, and it is read behind a barrier: an incarnation that was ever named is a
+    /// room as long as its head lives. Which one was named, any replica may say. Only that there is
+    /// no room takes a proof of its own. `PROTOCOL.md` has it in full.
     pub(super) async fn view(
         &self,
         room: &RoomId,
@@ -307,15 +349,19 @@ impl Core {
         let any = Incarnation::any(room);
         let mut filters = wanted(&any);
         filters.push(any.head());
+        let mut believes = true;
         let mut missed: Vec<u64> = Vec::new();
         loop {
             let (occupant, members) = future::try_join(
-                self.occupant(room, by),
+                self.probable_occupant(room, std::mem::take(&mut believes), by),
                 self.read_few(Bucket::Members, &filters, by),
             )
             .await?;
             let (record, room_revision) = match occupant {
-                Occupant::Nobody(..) => return Err(no_room(room)),
+                Occupant::Nobody(_, gone) => {
+                    self.end(room, gone.as_ref(), by).await?;
+                    return Err(no_room(room));
+                }
                 Occupant::Room(record, revision) => (record, revision),
             };
             let incarnation = Incarnation::new(room, &record.incarnation);
@@ -330,9 +376,9 @@ impl Core {
                 let id = room.clone();
                 return Ok(View { id, record, incarnation, head, revision, entries });
             }
-            // Made or deleted between the two reads, unless it stays so: of three rounds, the
-            // members of the second were read after the room of the first, before that of the
-            // third.
+            // An old record, or made or deleted between the two reads, unless it stays so: of three
+            // rounds, the members of the second were read after the room of the first, before that
+            // of the third.
             missed.push(room_revision);
             if missed.iter().filter(|revision| **revision == room_revision).count() == 3 {
                 let problem = "missing, though the room is there";

@@ -3,8 +3,8 @@ use std::time::Duration;
 /// What can be wrong with a JetStream store that a test opens so.
 ///
 /// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst`,
-/// `BelievesRefusedFirsts`, `KeepsCollectedKeys` and `RemovesHeads` show only in moments that real
-/// servers seldom give: they are for servers that can be made to.
+/// `BelievesRefusedFirsts`, `KeepsCollectedKeys`, `RemovesHeads` and `EndsHeadsLater` show only in
+/// moments that real servers seldom give: they are for servers that can be made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public with the feature `testing` alone")]
@@ -54,6 +54,8 @@ pub enum JetStreamDefect {
     KeepsCollectedKeys,
     /// The head of a deleted room is removed, without a marker that it is over.
     RemovesHeads,
+    /// Who deletes a room, or finds it deleted, answers before its head says so.
+    EndsHeadsLater,
     /// A client that may answer from memory does so however long it has heard nothing.
     TrustsItsMemory,
     /// A server that says nothing is not left for another.

@@ -181,10 +181,10 @@ impl Head {
     }
 }
 
-/// `members`: over the head of a deleted room, so that no earlier one comes back. A head is written many
-/// times; a server that is killed soon after the last was purged may start with one of whose replacement
-/// it had written nothing down (nats-server 2.15.1), and that would be read, and changes that were planned
-/// on it would be made.
+/// `members`: over the head of a deleted room: from then on it is deleted, and no earlier head comes back.
+/// A head is written many times; a server that is killed soon after the last was purged may start with one
+/// of whose replacement it had written nothing down (nats-server 2.15.1), and that would be read, and
+/// changes that were planned on it would be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HeadGone {

@@ -1,4 +1,5 @@
-//! Rooms: made and deleted by one compare-and-set on their record; listed through the index.
+//! Rooms: made by one compare-and-set on their record, deleted by one on it and one on their head; listed
+//! through the index.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::Record;
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, Occupant, in_doubt, no_room, occupant, put, removal};
+use crate::jetstream::core::{Core, Occupant, in_doubt, no_room, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
 use crate::jetstream::key::{self, Incarnation};
@@ -44,7 +45,15 @@ impl Core {
             let planned = occupant.revision();
             let incarnation = self.fresh_unless(JetStreamDefect::ReusesIncarnations)?;
             let membership = key::fresh()?;
-            let born = self.prepare_room(&new, &incarnation, &membership, planned, by).await?;
+            let former = match &occupant {
+                Occupant::Nobody(_, gone) => gone.as_ref(),
+                Occupant::Room(..) => None,
+            };
+            let (born, ()) = future::try_join(
+                self.prepare_room(&new, &incarnation, &membership, planned, by),
+                self.end(&new.id, former, by),
+            )
+            .await?;
             let key = key::room(&new.id);
             let record = RoomRecord::new(&new, incarnation.clone(), born, &occupant.changes());
             let put = put(Bucket::Rooms, key, &record)?.expecting(planned);
@@ -111,8 +120,12 @@ impl Core {
         by: Instant,
     ) -> Result<(), Error> {
         loop {
-            let Occupant::Room(record, revision) = self.occupant(room, by).await? else {
-                return Err(no_room(room));
+            let (record, revision) = match self.occupant(room, by).await? {
+                Occupant::Room(record, revision) => (record, revision),
+                Occupant::Nobody(_, gone) => {
+                    self.end(room, gone.as_ref(), by).await?;
+                    return Err(no_room(room));
+                }
             };
             let incarnation = record.incarnation;
             let changes = record.changes.next(&key::fresh()?);
@@ -120,23 +133,17 @@ impl Core {
             let put = removal(Bucket::Rooms, key::room(room), &gone)?.expecting(revision);
             match self.settle_room(room, put, &gone.changes, by).await? {
                 Settled::Done => {
+                    self.end(room, Some(&gone), by).await.map_err(in_doubt)?;
                     let incarnation = Incarnation::new(room, &incarnation);
                     self.chore(|core, by| async move {
                         sweep::deleted_room(&core, &incarnation, by).await
                     });
                     return Ok(());
                 }
-                Settled::Lost(Occupant::Nobody(..)) => return Err(no_room(room)),
-                Settled::Lost(Occupant::Room(..)) => {}
+                // The one that is there now is looked at from the beginning.
+                Settled::Lost(_) => {}
             }
         }
-    }
-
-    /// What whoever answers takes a room id to stand for, which proves nothing.
-    async fn unproved_occupant(&self, room: &RoomId, by: Instant) -> Result<Occupant, Error> {
-        let key = key::room(room);
-        let found = self.read_unproved(Bucket::Rooms, std::slice::from_ref(&key), by).await?;
-        found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 
     /// Publishes a record or a removal of a room, which makes its newest change of those that are

@@ -166,9 +166,13 @@ impl Core {
         )
         .await?;
         let mut checked = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
+        let mut over = Vec::new();
         for (room, possible) in candidates {
             let occupant = rooms.get(&key::room(room)).map(occupant).transpose()?;
             for possible in possible {
+                if is_not_ended(occupant.as_ref(), possible, &members) {
+                    over.push(sweep::end_head(self, &possible.incarnation, by));
+                }
                 match the_room(room, endpoint, occupant.as_ref(), possible, &members)? {
                     Some(found) => {
                         checked.rooms.insert(room.clone(), found);
@@ -184,6 +188,9 @@ impl Core {
                     }
                 }
             }
+        }
+        if !self.is(JetStreamDefect::EndsHeadsLater) {
+            future::try_join_all(over).await?;
         }
         Ok(checked)
     }
@@ -223,6 +230,15 @@ fn possible(entry: &Entry) -> Result<(RoomId, Possible), Error> {
         record: open(place, entry)?,
     };
     Ok((parsed.room, possible))
+}
+
+/// Whether it was of a room that is deleted, whose head does not say so yet.
+fn is_not_ended(occupant: Option<&Occupant>, possible: &Possible, members: &Found) -> bool {
+    let (Some(occupant), Some(head)) = (occupant, members.get(&possible.incarnation.head())) else {
+        return false;
+    };
+    let head = head_record(head).ok().flatten();
+    head.is_some_and(|head| sweep::is_over(occupant, &possible.incarnation_id, head.planned))
 }
 
 /// The room, if this possible membership is one.

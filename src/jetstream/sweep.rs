@@ -53,9 +53,9 @@ pub(super) async fn deleted_room(
     incarnation: &Incarnation,
     by: Instant,
 ) -> Result<(), Error> {
-    // The roster is where the entries are known from, and whole as long as there is a head.
-    let entries = index_entries(core, incarnation, by).await?;
+    // Nobody joins any more; so the roster, where the index entries are known from, is whole.
     let ended = end_head(core, incarnation, by).await?;
+    let entries = index_entries(core, incarnation, by).await?;
     core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, by).await?;
     let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
     purge_all(core, Bucket::RoomsByMember, entries, None, by).await?;
@@ -72,7 +72,7 @@ pub(super) async fn deleted_room(
 
 /// Writes over the head of a deleted room that it is over, where there is one. Returns the marker and its
 /// revision, unless everything is collected already.
-async fn end_head(
+pub(super) async fn end_head(
     core: &Core,
     incarnation: &Incarnation,
     by: Instant,
@@ -82,8 +82,12 @@ async fn end_head(
         core.gateway.purge(Bucket::Members, &key, None, by).await?;
     }
     let mut pause = Pause::new(by);
+    // A marker is a marker, however old; and a head that is not the newest any more is not replaced.
+    let mut now = core.read_unproved(Bucket::Members, std::slice::from_ref(&key), by).await?;
+    if now.find(&key).is_none() {
+        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
+    }
     loop {
-        let now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
         let Some(entry) = now.find(&key) else { return Ok(None) };
         if entry.removal {
             let gone: HeadGone = open(Bucket::Members, entry)?;
@@ -100,6 +104,7 @@ async fn end_head(
             Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
         };
         pause.after(error).await?;
+        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
     }
 }
 
@@ -174,7 +179,7 @@ pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result
 
 /// Whether an incarnation that was planned on a revision of the room's key will never again be
 /// what the key names.
-fn is_over(occupant: &Occupant, incarnation: &str, planned: u64) -> bool {
+pub(super) fn is_over(occupant: &Occupant, incarnation: &str, planned: u64) -> bool {
     let named = matches!(occupant, Occupant::Room(room, _) if room.incarnation == incarnation);
     !named && occupant.revision() > planned
 }

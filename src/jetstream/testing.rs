@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, put};
-use crate::jetstream::gateway::Put;
+use crate::jetstream::gateway::{Pause, Put};
 use crate::jetstream::key;
 use crate::jetstream::record::{EpochRecord, FormatRecord};
 use crate::jetstream::{codec, core};
@@ -73,7 +73,18 @@ impl Core {
             }
             Put { removal: entry.removal, ..Put::new(entry.key, value.into()) }
         });
-        self.gateway.publish_all(bucket, damaged.collect(), by).await.map(drop)
+        self.gateway.publish_all(bucket, damaged.collect(), by).await?;
+        // What is read without a proof is damaged, too, once every replica has it; they hear of it with
+        // what comes next.
+        self.barrier(bucket).await?;
+        let mut pause = Pause::new(by);
+        loop {
+            let status = self.gateway.bucket(bucket, by).await?.map(|state| state.status);
+            if status.is_some_and(|status| status.current >= status.replicas) {
+                return Ok(());
+            }
+            pause.after(Error::Timeout).await?;
+        }
     }
 
     /// Gives every bucket the version after ours.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use membership::{
-    Decision, JetStreamConfig, JetStreamStore, Page, ReadMode, Simulation, Store, Weather,
+    Decision, Error, JetStreamConfig, JetStreamStore, Page, ReadMode, Simulation, Store, Weather,
 };
 use membership_conformance::make::{
     admin, at, encrypted, endpoint, epoch, joins_at, rekey, rekey_all, room, user, user_number,
@@ -137,6 +137,12 @@ async fn table(servers: u8) -> Vec<String> {
     let rooms_of = counted.cost(store.rooms_of(&ann, Page::first())).await;
     let remove = counted.cost(store.remove_member(&ops, &ann)).await;
     let delete = counted.cost(store.delete_room(&ops)).await;
+    let not_found = async |id: &str| match store.room(&room(id)).await {
+        Err(Error::NotFound(_)) => Ok(()),
+        other => Err(other),
+    };
+    let never = counted.cost(not_found("never")).await;
+    let deleted = counted.cost(not_found("ops")).await;
 
     let bound = Duration::from_secs(1);
     let bounded = Counted::new(servers, ReadMode::BoundedStaleness { bound }).await;
@@ -150,6 +156,7 @@ async fn table(servers: u8) -> Vec<String> {
         one("`is_authorized`, `is_admin`, `user`, `users`, `has_admin`", users),
         one("`is_authorized`, `is_admin`, bounded", at_once),
         one("`room`, `member`", room_or_member),
+        two("the same where there is no room (where it was deleted)", never, deleted),
         two("`members` of up to 1,010 (12,000)", few, many),
         two("`key`, `latest_key` (the first since the room was rekeyed)", next_key, first_key),
         one("`rooms_of` up to 400 candidates", rooms_of),

@@ -353,8 +353,8 @@ async fn what_no_answer_depends_on_is_collected() {
     }
     // A rekey, an addition and a creation that crash half-way.
     for (call, exchanges) in [
-        (rekey(2, &[], &[0, 1, 2], "lost"), 8),
-        (add(4, 2, "lost"), 6),
+        (rekey(2, &[], &[0, 1, 2], "lost"), 7),
+        (add(4, 2, "lost"), 5),
         (cut_short()[0].1.clone(), 5),
     ] {
         let config = JetStreamConfig {

@@ -150,5 +150,7 @@ fn crash_points(seed: u64, jobs: usize) -> Result<u64, String> {
 
 /// Every kind of call, with everything that others may do while it is held; and two held at once.
 fn pauses(seed: u64, jobs: usize) -> Result<u64, String> {
-    Ok(pause::hold_all(pause::pairs(), seed, jobs)? + pause::hold_a_move(None, seed)?)
+    Ok(pause::hold_all(pause::pairs(), seed, jobs)?
+        + pause::hold_a_move(None, seed)?
+        + pause::hold_a_deletion(None, seed)?)
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use membership::JetStreamDefect::{
-    self, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, IgnoresGaps,
+    self, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, EndsHeadsLater, IgnoresGaps,
     KeepsCollectedKeys, RemovesHeads, RepeatsInDoubt, SingleCollect,
 };
 use membership::{Blow, Weather};
@@ -124,6 +124,13 @@ pub fn all() -> Vec<Broken> {
             defect: RemovesHeads,
             shows: WhenHeld,
         },
+        Broken {
+            name: "simulated_ends_heads_later",
+            clause: "LIN-1",
+            what: "answers that a room is deleted before those with an old record of it can know",
+            defect: EndsHeadsLater,
+            shows: WhenHeld,
+        },
     ]
 }
 
@@ -134,7 +141,8 @@ impl Broken {
     pub fn hunt(&self, seed: u64) -> Option<Catch> {
         let Some(plan) = self.plan() else {
             let moved = pause::hold_a_move(Some(self.defect), seed).map(drop);
-            let held = moved.and_then(|()| {
+            let deleted = || pause::hold_a_deletion(Some(self.defect), seed).map(drop);
+            let held = moved.and_then(|()| deleted()).and_then(|()| {
                 pause::pairs().iter().try_for_each(|(call, ops)| {
                     pause::hold_everywhere(call, ops, Some(self.defect), seed).map(drop)
                 })

@@ -77,6 +77,16 @@ pub fn meanwhile() -> Vec<Meanwhile> {
         ),
         full("the room is deleted", vec![Op::DeleteRoom(ops())]),
         full(
+            "others look, and make the room twice",
+            vec![
+                Op::Room(ops()),
+                Op::RoomsOf(endpoint("ann"), Page::first()),
+                Op::CreateRoom(plain("ops", "ann")),
+                Op::DeleteRoom(ops()),
+                Op::CreateRoom(plain("ops", "bob")),
+            ],
+        ),
+        full(
             "eve comes, and the room is deleted",
             vec![Op::AddMember(ops(), joins_at("eve", 2)), Op::DeleteRoom(ops())],
         ),
@@ -131,7 +141,8 @@ impl How {
             Self::Mishearing(Misheard::Refused),
             Self::Mishearing(Misheard::Unanswered),
         ];
-        all.into_iter().take(if call.op.is_write() { 4 } else { 2 })
+        let hears = call.op.is_write();
+        all.into_iter().filter(move |how| hears || !matches!(how, Self::Mishearing(_)))
     }
 
     /// After so many exchanges, or compare-and-sets.
@@ -246,6 +257,74 @@ fn play_a_move(
             reader.let_go();
         });
         Ok::<_, String>(((added, read), History { start, ..recorder.history() }))
+    })?;
+    check(&history).map_err(|violation| shown(&violation))?;
+    Ok(held)
+}
+
+/// Calls by whose answers it is known that a room is gone, once it is.
+fn tellers() -> [Op; 4] {
+    let ops = || room("ops");
+    [
+        Op::Room(ops()),
+        Op::RoomsOf(endpoint("bob"), Page::first()),
+        Op::DeleteRoom(ops()),
+        Op::CreateRoom(plain("ops", "eve")),
+    ]
+}
+
+/// Holds the deletion of a room before each of its exchanges; meanwhile another client makes a call by
+/// whose answer it is known whether the room is gone, then a third looks, to whom replicas that are far
+/// behind answer: nobody hears of a room that somebody knows to be gone (clause LIN-1). By clients with
+/// `defect`, if one is given; returns how many places there are.
+///
+/// # Errors
+/// What is wrong, and where the deletion was held.
+pub fn hold_a_deletion(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
+    let mut places = 0;
+    for teller in tellers() {
+        // Which replica answers is left to chance.
+        for seed in seed..seed + 8 {
+            for after in 0.. {
+                let held = play_a_deletion(defect, &teller, after, seed)
+                    .map_err(|problem| format!("held after {after}, {teller:?}: {problem}"))?;
+                places += 1;
+                if !held {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Whether the deletion was held at all.
+fn play_a_deletion(
+    defect: Option<JetStreamDefect>,
+    teller: &Op,
+    after: u32,
+    seed: u64,
+) -> Result<bool, String> {
+    let (held, history) = alone(async || {
+        let simulation = simulation(defect, seed);
+        let start = begin(&simulation, Start::Full, REPLICAS).await?;
+        let recorder = Recorder::new();
+        let deleter = open(&simulation, "deleter", REPLICAS).await?;
+        let other = open(&simulation, "other", REPLICAS).await?;
+        let behind = open(&simulation, "behind", REPLICAS).await?;
+        simulation.strike(Blow::Weather(Weather { lag: 5_000, ..Weather::CALM }));
+        deleter.hold_after(after);
+        let mut deletion =
+            pin!(maybe_done(recorder.call(1, &deleter, Op::DeleteRoom(room("ops")))));
+        let held = before(&mut deletion, deleter.held()).await;
+        tokio::join!(deletion, async {
+            recorder.call(2, &other, teller.clone()).await;
+            for op in [Op::Room(room("ops")), Op::LatestKey(room("ops"), endpoint("bob"))] {
+                recorder.call(3, &behind, op).await;
+            }
+            deleter.let_go();
+        });
+        Ok::<_, String>((held, History { start, ..recorder.history() }))
     })?;
     check(&history).map_err(|violation| shown(&violation))?;
     Ok(held)
