@@ -172,6 +172,12 @@ impl Cx {
         self.op_timeout() + GRACE
     }
 
+    /// The most a rekey or a deletion may take (clause TIME-1).
+    #[must_use]
+    pub fn slow_bound(&self) -> Duration {
+        self.op_timeout() * SLOW + GRACE
+    }
+
     /// How often to do what is done `often` times where a call costs nothing: less the slower the
     /// target is, and three times at least.
     #[must_use]
@@ -186,7 +192,7 @@ impl Cx {
 
     /// Awaits a rekey or a deletion, and fails if it takes longer than it may (clause TIME-1).
     pub async fn within_slow_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
-        within(self.op_timeout() * SLOW + GRACE, call).await
+        within(self.slow_bound(), call).await
     }
 
     /// The case met these things, so often, beside what it met before: for the report.

@@ -176,7 +176,7 @@ async fn with_faults(cx: Cx, number: u64) -> Verdict {
     faults.shuffle(&mut cx.rng(u64::MAX));
     let first = usize::try_from(number * 2).unwrap_or_default() % faults.len().max(1);
     for fault in faults.iter().cycle().skip(first).take(2) {
-        cx.reached(&inject(&*instance, fault, &playing, cx.target().op_timeout()).await?);
+        cx.reached(&inject(&*instance, fault, &playing, cx.slow_bound()).await?);
     }
     // A fault may spoil what is stored for as long as it lasts. Who meets that is told so, which
     // says nothing about an order and means that nothing was changed.
@@ -204,8 +204,7 @@ async fn with_a_nemesis(cx: Cx, number: u64) -> Verdict {
         stores.push(servers.open_at(server).await?);
     }
     let playing = patient(&mut rng, 2 * stores.len()).begin(&stores);
-    let op_timeout = cx.target().op_timeout();
-    let mut nemesis = Nemesis { servers, op_timeout, rng };
+    let mut nemesis = Nemesis { servers, slow_bound: cx.slow_bound(), rng };
     for _ in 0..3 {
         cx.reached(&nemesis.strike(&playing).await?);
     }

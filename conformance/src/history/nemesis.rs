@@ -13,8 +13,9 @@ use crate::verdict::{Failure, Verdict};
 pub struct Nemesis<'a> {
     /// Whose servers they are.
     pub servers: &'a dyn Replicas,
-    /// How long a call may take, and so a fault at most until a call tells of it.
-    pub op_timeout: Duration,
+    /// How long any call may take: all that a fault hits may be rekeys and deletions, so that this is how
+    /// long it may be until one tells of it.
+    pub slow_bound: Duration,
     /// What is drawn from.
     pub rng: ChaCha8Rng,
 }
@@ -74,10 +75,10 @@ impl Nemesis<'_> {
                 return Ok(Reached::from([(*name, 1)]));
             }
         }
-        told(playing, before, name, self.op_timeout).await?;
+        told(playing, before, name, self.slow_bound).await?;
         self.some_while().await;
         self.servers.heal().await?;
-        answered(playing, self.op_timeout).await;
+        answered(playing, self.slow_bound).await;
         Ok(Reached::from([(*name, 1), (FAULTS, 1)]))
     }
 
@@ -105,19 +106,19 @@ pub async fn inject(
     instance: &dyn Instance,
     fault: &Fault,
     playing: &Playing,
-    op_timeout: Duration,
+    slow_bound: Duration,
 ) -> Verdict<Reached> {
     let before = playing.pulse().hits();
     instance.inject(fault).await?;
-    told(playing, before, fault.name, op_timeout).await?;
+    told(playing, before, fault.name, slow_bound).await?;
     instance.heal().await?;
-    answered(playing, op_timeout).await;
+    answered(playing, slow_bound).await;
     Ok(Reached::from([(FAULTS, 1)]))
 }
 
 /// Waits until more calls failed or were slow than `before`.
-async fn told(playing: &Playing, before: u64, name: &str, op_timeout: Duration) -> Verdict {
-    let patience = op_timeout * 5;
+async fn told(playing: &Playing, before: u64, name: &str, slow_bound: Duration) -> Verdict {
+    let patience = slow_bound * 2;
     let by = Instant::now() + patience;
     while playing.pulse().hits() == before {
         if Instant::now() > by {
@@ -130,8 +131,8 @@ async fn told(playing: &Playing, before: u64, name: &str, op_timeout: Duration) 
 }
 
 /// Waits until a call has been answered again, or long enough: it is not for a nemesis to judge.
-async fn answered(playing: &Playing, op_timeout: Duration) {
-    let (before, by) = (playing.pulse().answers(), Instant::now() + op_timeout * 5);
+async fn answered(playing: &Playing, slow_bound: Duration) {
+    let (before, by) = (playing.pulse().answers(), Instant::now() + slow_bound);
     while playing.pulse().answers() < before + 20 && Instant::now() < by {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

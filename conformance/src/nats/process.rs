@@ -147,16 +147,8 @@ impl Process {
 
     /// Sends SIGSTOP, and returns once it has stopped: until then its other threads go on.
     pub(super) fn pause(&mut self) -> io::Result<()> {
-        use rustix::process::{WaitId, WaitIdOptions, waitid};
-
         self.signal(Signal::STOP)?;
-        // Left to be reported again, so that whoever asks how it ended is told.
-        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        match waitid(WaitId::Pid(self.pid), options) {
-            // Not our child, but a container's.
-            Ok(_) | Err(rustix::io::Errno::CHILD) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        wait_stopped(self.pid)
     }
 
     /// Waits until it ended; whether it did in time.
@@ -194,8 +186,79 @@ impl Process {
     }
 }
 
+/// Waits until a process that was sent SIGSTOP has stopped, or ended.
+fn wait_stopped(pid: Pid) -> io::Result<()> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    // Left to be reported again, so that whoever asks how it ended is told.
+    let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::Pid(pid), options) {
+        Ok(_) => return Ok(()),
+        // Not our child, but a container's: nobody tells us, and we have to look.
+        Err(rustix::io::Errno::CHILD) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_stopped(pid)? {
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not stop"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether none of its threads goes on.
+fn is_stopped(pid: Pid) -> io::Result<bool> {
+    let tasks = match std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        tasks => tasks?,
+    };
+    for task in tasks {
+        // A thread that is gone does not go on. Its state follows its name, which is in brackets.
+        let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if !matches!(state, Some('T' | 't' | 'Z' | 'X')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+
+    use super::*;
+
+    /// As a server in a container is: its parent is another.
+    #[test]
+    fn what_is_not_our_child_has_stopped_too_when_that_is_said() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sh -c 'while :; do :; done' & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        let stopped: Vec<bool> = (0..50)
+            .map(|_| {
+                kill_process(pid, Signal::STOP).unwrap();
+                wait_stopped(pid).unwrap();
+                let stopped = is_stopped(pid).unwrap();
+                kill_process(pid, Signal::CONT).unwrap();
+                stopped
+            })
+            .collect();
+        kill_process(pid, Signal::KILL).unwrap();
+        shell.wait().unwrap();
+        assert!(stopped.iter().all(|stopped| *stopped), "{stopped:?}");
     }
 }
