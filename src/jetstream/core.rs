@@ -58,12 +58,19 @@ impl Occupant {
         }
     }
 
+    /// What the deletion of the former room left, where there is none now.
+    pub(super) fn gone(&self) -> Option<&RoomGone> {
+        match self {
+            Self::Nobody(_, gone) => gone.as_ref(),
+            Self::Room(..) => None,
+        }
+    }
+
     /// What was done to the id, so far.
     pub(super) fn changes(&self) -> Changes {
         match self {
-            Self::Nobody(_, None) => Changes::default(),
-            Self::Nobody(_, Some(gone)) => gone.changes.clone(),
             Self::Room(record, _) => record.changes.clone(),
+            Self::Nobody(..) => self.gone().map(|gone| gone.changes.clone()).unwrap_or_default(),
         }
     }
 }
@@ -359,7 +366,11 @@ impl Core {
             .await?;
             let (record, room_revision) = match occupant {
                 Occupant::Nobody(_, gone) => {
-                    self.end(room, gone.as_ref(), by).await?;
+                    let lives = |gone: &&RoomGone| {
+                        let head = Incarnation::new(room, &gone.incarnation).head();
+                        members.find(&head).is_none_or(|head| !head.removal)
+                    };
+                    self.end(room, gone.as_ref().filter(lives), by).await?;
                     return Err(no_room(room));
                 }
                 Occupant::Room(record, revision) => (record, revision),

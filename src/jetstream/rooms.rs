@@ -45,13 +45,9 @@ impl Core {
             let planned = occupant.revision();
             let incarnation = self.fresh_unless(JetStreamDefect::ReusesIncarnations)?;
             let membership = key::fresh()?;
-            let former = match &occupant {
-                Occupant::Nobody(_, gone) => gone.as_ref(),
-                Occupant::Room(..) => None,
-            };
             let (born, ()) = future::try_join(
                 self.prepare_room(&new, &incarnation, &membership, planned, by),
-                self.end(&new.id, former, by),
+                self.end(&new.id, occupant.gone(), by),
             )
             .await?;
             let key = key::room(&new.id);

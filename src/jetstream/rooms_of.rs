@@ -170,15 +170,15 @@ impl Core {
         for (room, possible) in candidates {
             let occupant = rooms.get(&key::room(room)).map(occupant).transpose()?;
             for possible in possible {
-                if is_not_ended(occupant.as_ref(), possible, &members) {
-                    over.push(sweep::end_head(self, &possible.incarnation, by));
-                }
                 match the_room(room, endpoint, occupant.as_ref(), possible, &members)? {
                     Some(found) => {
                         checked.rooms.insert(room.clone(), found);
                     }
                     None => {
                         let head = members.get(&possible.incarnation.head());
+                        if is_not_ended(occupant.as_ref(), possible, head) {
+                            over.push(sweep::end_head(self, &possible.incarnation, by));
+                        }
                         let revisions = (
                             occupant.as_ref().map_or(0, Occupant::revision),
                             head.map_or(0, |entry| entry.sequence),
@@ -233,10 +233,8 @@ fn possible(entry: &Entry) -> Result<(RoomId, Possible), Error> {
 }
 
 /// Whether it was of a room that is deleted, whose head does not say so yet.
-fn is_not_ended(occupant: Option<&Occupant>, possible: &Possible, members: &Found) -> bool {
-    let (Some(occupant), Some(head)) = (occupant, members.get(&possible.incarnation.head())) else {
-        return false;
-    };
+fn is_not_ended(occupant: Option<&Occupant>, possible: &Possible, head: Option<&Entry>) -> bool {
+    let (Some(occupant), Some(head)) = (occupant, head) else { return false };
     let head = head_record(head).ok().flatten();
     head.is_some_and(|head| sweep::is_over(occupant, &possible.incarnation_id, head.planned))
 }

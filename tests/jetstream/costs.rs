@@ -156,7 +156,7 @@ async fn table(servers: u8) -> Vec<String> {
         one("`is_authorized`, `is_admin`, `user`, `users`, `has_admin`", users),
         one("`is_authorized`, `is_admin`, bounded", at_once),
         one("`room`, `member`", room_or_member),
-        two("the same where there is no room (where it was deleted)", never, deleted),
+        one("the same where there is no room", same(&[never, deleted])),
         two("`members` of up to 1,010 (12,000)", few, many),
         two("`key`, `latest_key` (the first since the room was rekeyed)", next_key, first_key),
         one("`rooms_of` up to 400 candidates", rooms_of),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use membership::{
-    Ciphertext, Conflict, EndpointId, Epoch, Error, JetStreamStore, Label, NewMember, NewRoom,
-    NewUser, Page, Rekey, RoomId, Store, Timestamp, UserKey,
+    Ciphertext, Conflict, EndpointId, Epoch, Error, JetStreamStore, Label, Member, NewMember,
+    NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp, UserKey,
 };
 use tokio::task::JoinSet;
 
@@ -255,17 +255,44 @@ async fn dropped_calls_leave_whole_states() {
     }
 }
 
+/// Looks at a room that nobody changes but a call that was dropped, which may take effect between two
+/// looks (LIN-1): then the members have changed, too.
 async fn look_alone(store: &JetStreamStore, room: &RoomId) {
-    let members = match store.members(room, Page::first()).await {
-        Ok(members) => members,
-        Err(Error::NotFound(_)) => return,
-        Err(error) => panic!("{error}"),
-    };
-    for member in members {
-        store.latest_key(room, &member.endpoint).await.unwrap();
-        let rooms = store.rooms_of(&member.endpoint, Page::first()).await.unwrap();
-        assert_eq!(rooms.len(), 1, "{member:?}");
+    let mut members = members(store, room).await;
+    while let Err(torn) = agree_with(&members, store, room).await {
+        let now = self::members(store, room).await;
+        assert_ne!(now, members, "{torn}");
+        members = now;
     }
+}
+
+/// None without the room.
+async fn members(store: &JetStreamStore, room: &RoomId) -> Vec<Member> {
+    match store.members(room, Page::first()).await {
+        Ok(members) => members,
+        Err(Error::NotFound(_)) => Vec::new(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Whether each of these has its key and its entry.
+async fn agree_with(
+    members: &[Member],
+    store: &JetStreamStore,
+    room: &RoomId,
+) -> Result<(), String> {
+    for member in members {
+        match store.latest_key(room, &member.endpoint).await {
+            Ok(_) => {}
+            Err(Error::NotFound(missing)) => return Err(format!("no {missing} for {member:?}")),
+            Err(error) => panic!("{error}"),
+        }
+        let rooms = store.rooms_of(&member.endpoint, Page::first()).await.unwrap();
+        if rooms.len() != 1 {
+            return Err(format!("{rooms:?} of {member:?}"));
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
