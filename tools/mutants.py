@@ -3,8 +3,8 @@
 
 `cargo mutants` builds and tests once for each mutant, which takes days here. This takes its list, writes
 all of them into one copy of the sources, each behind a switch (Untch, Offutt, Harrold: mutation analysis
-using mutant schemata, 1993), builds that once, and runs the tests that may notice, the quick ones first,
-until one fails.
+using mutant schemata, 1993), and builds that once. Then it looks which tests get to which switch, each test
+alone, and runs on each mutant those that get to it, the quick ones first, until one fails.
 
     tools/mutants.py build            once, and after each change of the sources
     tools/mutants.py hunt sqlite      resumes where it was left; says what survives, and fails if something does
@@ -14,9 +14,10 @@ What is known to survive, and why, stands in .cargo/mutants.toml; `cargo mutants
 """
 
 import argparse
+import collections
+import concurrent.futures
 import json
 import os
-import queue
 import re
 import shutil
 import signal
@@ -31,41 +32,58 @@ WORK = ROOT / "target" / "mutants"
 SOURCE = WORK / "source"
 # In one place, so that `hunt` finds what `build` has made.
 KEPT, TESTS, RESULTS = WORK / "mutants.json", WORK / "tests.json", WORK / "results.jsonl"
+# What each test, alone, took, and which switches it got to.
+REACHED = WORK / "reached.jsonl"
 EXAMINED = ["src/**", "conformance/src/model.rs", "conformance/src/model/**"]
 INSTRUMENTS = ["src/**/testing*", "src/**/testing/**", "src/**/simulation*", "src/**/simulation/**", "src/**/defect.rs"]
 
 SWITCH = """
 #[doc(hidden)]
 pub fn mutant(id: u32) -> bool {
+    use std::io::Write as _;
     static ACTIVE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    type Reached = std::sync::Mutex<(std::collections::HashSet<u32>, std::fs::File)>;
+    static REACHED: std::sync::OnceLock<Option<Reached>> = std::sync::OnceLock::new();
+    let reached = REACHED.get_or_init(|| {
+        let path = std::env::var_os("MUTANTS_REACHED")?;
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path).ok()?;
+        Some(std::sync::Mutex::new((std::collections::HashSet::new(), file)))
+    });
+    if let Some(reached) = reached {
+        let mut reached = reached.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if reached.0.insert(id) {
+            let _ = reached.1.write_all(format!("{id}\n").as_bytes());
+        }
+    }
     *ACTIVE.get_or_init(|| std::env::var("MUTANT").ok().and_then(|m| m.parse().ok()).unwrap_or(0)) == id
 }
 """
 
-# Which tests may notice a mutant, by where it is: test binary, its arguments, seconds it may take.
+# Which tests may notice a mutant, by where it is: test binary, and its arguments.
 LIB, MODEL = "lib", "conformance-lib"
 SUITE, GOLDEN = "tests/conformance.rs", "tests/golden.rs"
+R1 = (SUITE, ["jetstream-r1::", "--skip", "histories"])
 AREAS = {
-    "gateway": (r"src/jetstream/gateway/", [
-        (LIB, ["jetstream"], 60), ("tests/jetstream/main.rs", [], 200),
-        (SUITE, ["jetstream-r1::", "--skip", "histories"], 300)]),
+    "gateway": (r"src/jetstream/gateway/", [(LIB, ["jetstream"]), ("tests/jetstream/main.rs", []), R1]),
     "jetstream": (r"src/jetstream", [
-        (LIB, ["jetstream"], 60), ("tests/simulate.rs", ["--skip", "defect", "--skip", "broken"], 200),
-        ("tests/jetstream/main.rs", [], 200), (SUITE, ["jetstream-r1::", "--skip", "histories"], 300)]),
+        (LIB, ["jetstream"]), ("tests/simulate.rs", ["--skip", "defect", "--skip", "broken"]),
+        ("tests/jetstream/main.rs", []), R1]),
     "sqlite": (r"src/sqlite", [
-        (LIB, ["sqlite"], 60), (GOLDEN, ["sqlite"], 60), ("tests/sqlite/main.rs", [], 120),
-        (SUITE, ["sqlite::", "--skip", "histories", "--skip", "killed", "--skip", "power_cuts"], 150),
-        (SUITE, ["sqlite::killed"], 100), (SUITE, ["sqlite::power_cuts"], 200)]),
+        (LIB, ["sqlite"]), (GOLDEN, ["sqlite"]), ("tests/sqlite/main.rs", []),
+        (SUITE, ["sqlite::", "--skip", "histories", "--skip", "killed", "--skip", "power_cuts"]),
+        (SUITE, ["sqlite::killed"]), (SUITE, ["sqlite::power_cuts"])]),
     "memory": (r"src/memory", [
-        (LIB, [], 60), (GOLDEN, ["memory"], 60), (SUITE, ["memory::", "--skip", "histories"], 120),
-        (SUITE, ["memory::histories"], 150)]),
+        (LIB, []), (GOLDEN, ["memory"]), (SUITE, ["memory::", "--skip", "histories"]),
+        (SUITE, ["memory::histories"])]),
     "model": (r"conformance/src/model", [
-        (MODEL, ["model"], 60), (SUITE, ["memory::sequences"], 100), (GOLDEN, ["memory"], 60),
-        (MODEL, [], 60), (SUITE, ["memory::"], 150), ("tests/claims.rs", [], 60)]),
+        (MODEL, []), (SUITE, ["memory::sequences"]), (GOLDEN, ["memory"]), (SUITE, ["memory::"]),
+        ("tests/claims.rs", [])]),
     "types": (r"src/", [
-        (LIB, [], 60), (MODEL, [], 60), (GOLDEN, ["memory"], 60), ("tests/sqlite/main.rs", [], 120),
-        (SUITE, ["memory::", "--skip", "histories"], 120), ("tests/jetstream/main.rs", [], 200)]),
+        (LIB, []), (MODEL, []), (GOLDEN, ["memory"]), ("tests/sqlite/main.rs", []),
+        (SUITE, ["memory::", "--skip", "histories"]), ("tests/jetstream/main.rs", [])]),
 }
+# These take the name of one test, not of several: so many run one by one, then the whole stage.
+ONE_NAME, ALONE = {SUITE, GOLDEN}, 24
 
 
 def area(path):
@@ -220,6 +238,7 @@ def build(_):
     mutants = listed()
     shutil.rmtree(SOURCE, ignore_errors=True)
     RESULTS.unlink(missing_ok=True)
+    REACHED.unlink(missing_ok=True)
     WORK.mkdir(parents=True, exist_ok=True)
     subprocess.run(["git", "clone", "--quiet", ROOT, SOURCE], check=True)
     files = {}
@@ -260,20 +279,58 @@ def build(_):
     TESTS.write_text(json.dumps(tests))
 
 
-class Hunt:
-    def __init__(self, tests):
-        self.tests = tests
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def run(self, stage, mutant):
-        """How the mutant was caught by a stage, or `None`."""
-        name, arguments, patience = stage
+
+def in_parallel(work, items, jobs):
+    """Does `work` on each item, `jobs` at once; the first error ends it."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        done = [pool.submit(work, item) for item in items]
+        try:
+            for one in concurrent.futures.as_completed(done):
+                one.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def batches(tests, one_name):
+    """One, two, four, ...; or one by one as far as that pays, and the rest."""
+    if one_name:
+        yield from ([test] for test in tests[:ALONE])
+        if tests[ALONE:]:
+            yield tests[ALONE:]
+        return
+    many = 1
+    while tests:
+        yield tests[:many]
+        tests, many = tests[many:], 2 * many
+
+
+class Tests:
+    """The tests, run on a mutant, or on none to see what they get to."""
+
+    def __init__(self):
+        if not TESTS.exists():
+            refuse("nothing was built; tools/mutants.py build")
+        self.binaries = json.loads(TESTS.read_text())
+        self.known = {(known["binary"], known["test"]): known for known in lines(REACHED)}
+        self.listed = {}
+        self.kills = collections.Counter()
+        self.lock = threading.Lock()
+
+    def start(self, name, arguments, out, **environment):
         inside = name == MODEL or (SOURCE / "conformance" / name).exists()
-        environment = dict(os.environ, MUTANT=str(mutant), MEMBERSHIP_SEED="7", INSTA_UPDATE="no")
+        environment = dict(os.environ, MEMBERSHIP_SEED="7", INSTA_UPDATE="no", **environment)
+        return subprocess.Popen([self.binaries[name], *arguments], env=environment, stdout=out,
+                                cwd=SOURCE / "conformance" if inside else SOURCE,
+                                stderr=subprocess.STDOUT, start_new_session=True)
+
+    def run(self, name, arguments, patience, **environment):
+        """How a run failed, or `None`."""
         log = WORK / f"log-{threading.get_ident()}"
         with log.open("w") as out:
-            test = subprocess.Popen([self.tests[name], *arguments], env=environment, stdout=out,
-                                    cwd=SOURCE / "conformance" if inside else SOURCE,
-                                    stderr=subprocess.STDOUT, start_new_session=True)
+            test = self.start(name, arguments, out, **environment)
         until, caught = time.time() + patience, None
         while caught is None:
             code = test.poll()
@@ -285,9 +342,9 @@ class Hunt:
                     caught = f"{name} ended with {code}"
                 break
             elif time.time() > until:
-                caught = f"{name} did not end in {patience} s"
+                caught = f"{name} did not end in {patience:.0f} s"
             else:
-                time.sleep(0.05)
+                time.sleep(0.02)
         # Its servers and children, too.
         try:
             os.killpg(test.pid, signal.SIGKILL)
@@ -296,44 +353,69 @@ class Hunt:
         test.wait()
         return caught
 
+    def list(self, stage):
+        name, arguments = stage[0], tuple(stage[1])
+        if (name, arguments) not in self.listed:
+            listing = self.start(name, [*arguments, "--list"], subprocess.PIPE)
+            found = re.findall(r"^(.+): test$", listing.communicate()[0].decode(), re.M)
+            self.listed[name, arguments] = found or refuse(f"{name} {' '.join(arguments)} lists no test")
+        return self.listed[name, arguments]
+
+    def look(self, stages, jobs):
+        """Runs each test alone that was not looked at yet."""
+        wanted = dict.fromkeys((stage[0], test) for stage in stages for test in self.list(stage))
+        wanted = [test for test in wanted if test not in self.known]
+
+        def one(test):
+            reached = WORK / f"reached-{threading.get_ident()}"
+            reached.unlink(missing_ok=True)
+            began = time.time()
+            if by := self.run(test[0], ["--exact", test[1]], 600, MUTANTS_REACHED=str(reached)):
+                refuse(f"without a mutant, {by} fails")
+            seconds = round(time.time() - began, 2)
+            ids = sorted({int(line) for line in reached.read_text().split()}) if reached.exists() else []
+            known = {"binary": test[0], "test": test[1], "seconds": seconds, "reached": ids}
+            with self.lock:
+                self.known[test] = known
+                with REACHED.open("a") as out:
+                    out.write(json.dumps(known) + "\n")
+                print(f"{len(self.known):>5}  {test[1]} {seconds} s, gets to {len(ids)}", flush=True)
+
+        in_parallel(one, wanted, jobs)
+
     def caught(self, mutant):
-        stages = AREAS[area(mutant["file"])][1]
-        return next((by for stage in stages if (by := self.run(stage, mutant["id"]))), None)
+        """How the mutant was caught, or `None`: by the tests that get to it, likely and quick ones first."""
+        for name, arguments in AREAS[area(mutant["file"])][1]:
+            tests = [self.known[name, test] for test in self.list((name, arguments))]
+            tests = [test for test in tests if mutant["id"] in test["reached"]]
+            tests.sort(key=lambda test: (-self.kills[mutant["file"], test["test"]], test["seconds"]))
+            for some in batches(tests, name in ONE_NAME):
+                chosen = ["--exact", *(test["test"] for test in some)]
+                if name in ONE_NAME and len(some) > 1:
+                    chosen = arguments
+                patience = 20 + 4 * sum(test["seconds"] for test in some)
+                if by := self.run(name, chosen, patience, MUTANT=str(mutant["id"])):
+                    with self.lock:
+                        self.kills[mutant["file"], by] += 1
+                    return by
+        return None
 
 
 def hunt(args):
-    if not TESTS.exists():
-        refuse("nothing was built; tools/mutants.py build")
+    tests, lock = Tests(), threading.Lock()
+    tests.look([stage for name in args.areas for stage in AREAS[name][1]], args.jobs)
     mutants = [m for m in json.loads(KEPT.read_text()) if area(m["file"]) in args.areas]
-    results = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    done = {result["id"]: result["by"] for result in results}
-    hunter, lock, todo = Hunt(json.loads(TESTS.read_text())), threading.Lock(), queue.Queue()
-    for name in args.areas:
-        for stage in AREAS[name][1]:
-            if by := hunter.run((*stage[:2], 3 * stage[2]), 0):
-                refuse(f"without a mutant, {by} fails")
-    for mutant in mutants:
-        if mutant["id"] not in done:
-            todo.put(mutant)
+    done = {result["id"]: result["by"] for result in lines(RESULTS)}
 
-    def work():
-        while not todo.empty():
-            try:
-                mutant = todo.get_nowait()
-            except queue.Empty:
-                return
-            by = hunter.caught(mutant)
-            with lock:
-                done[mutant["id"]] = by
-                with RESULTS.open("a") as out:
-                    out.write(json.dumps({"id": mutant["id"], "name": mutant["name"], "by": by}) + "\n")
-                print(f"{len(done):>5}  {mutant['name']}: {by or '✗ survived'}", flush=True)
+    def one(mutant):
+        by = tests.caught(mutant)
+        with lock:
+            done[mutant["id"]] = by
+            with RESULTS.open("a") as out:
+                out.write(json.dumps({"id": mutant["id"], "name": mutant["name"], "by": by}) + "\n")
+            print(f"{len(done):>5}  {mutant['name']}: {by or '✗ survived'}", flush=True)
 
-    workers = [threading.Thread(target=work) for _ in range(args.jobs)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    in_parallel(one, [mutant for mutant in mutants if mutant["id"] not in done], args.jobs)
     survivors = [m["name"] for m in mutants if done[m["id"]] is None]
     print(f"\n{len(mutants) - len(survivors)} of {len(mutants)} caught")
     for name in survivors:

@@ -1,14 +1,16 @@
 //! The suite as a test binary with `harness = false`: every case on every store is a test.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
 use crate::case::{Case, Company, registry};
 use crate::child;
+use crate::gate::Gate;
 use crate::report;
 use crate::run::{self, Status, run_case};
 use crate::seed;
@@ -28,8 +30,7 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
     // Threads for as many as ever run at once; the gate lets in who may.
-    let most = Company::ALL.map(|company| company.at_once(jobs)).into_iter().max();
-    arguments.test_threads = most;
+    arguments.test_threads = Some(Gate::most(jobs));
     let (seed, runtime) = match begun() {
         Ok(begun) => begun,
         Err(error) => return report::refuse(&error),
@@ -47,7 +48,12 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     let gate = Arc::new(Gate::new(jobs));
     // Company by company, or threads would wait at the gate for one another.
     let trials = Company::ALL.into_iter().flat_map(|company| {
-        targets.iter().flat_map(move |target| {
+        let mut targets: Vec<_> = targets.iter().collect();
+        if company == Company::Waiting {
+            // The longest waits first, or one of them would be all that is left in the end.
+            targets.sort_by_key(|target| Reverse(target.pace()));
+        }
+        targets.into_iter().flat_map(move |target| {
             registry().filter(move |case| case.company() == company).map(move |case| (case, target))
         })
     });
@@ -106,8 +112,10 @@ fn trial(
     let (target, runtime) = (Arc::clone(target), Arc::clone(runtime));
     let gate = Arc::clone(gate);
     let test = move || {
-        let _inside = gate.enter(case.company());
-        let outcome = runtime.block_on(run_case(case, &target, seed));
+        let outcome = runtime.block_on(async {
+            let _inside = gate.enter(case.company()).await;
+            run_case(case, &target, seed).await
+        });
         match outcome.status {
             Status::Pass => Ok(()),
             Status::Fail(failed) => {
@@ -119,39 +127,4 @@ fn trial(
         }
     };
     Trial::test(name, test).with_ignored_flag(unclaimed)
-}
-
-/// Lets cases in beside those they may run beside.
-struct Gate {
-    jobs: Option<NonZeroUsize>,
-    /// Who is inside, and how many.
-    inside: Mutex<(Company, usize)>,
-    left: Condvar,
-}
-
-struct Inside<'a>(&'a Gate);
-
-impl Gate {
-    fn new(jobs: Option<NonZeroUsize>) -> Self {
-        Self { jobs, inside: Mutex::new((Company::Working, 0)), left: Condvar::new() }
-    }
-
-    fn enter(&self, company: Company) -> Inside<'_> {
-        let full = |(of, count): &mut (Company, usize)| {
-            *count > 0 && (*of != company || *count >= company.at_once(self.jobs))
-        };
-        // A count is whole at any moment, so a poisoned lock means nothing.
-        let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let inside = self.left.wait_while(inside, full);
-        let mut inside = inside.unwrap_or_else(PoisonError::into_inner);
-        *inside = (company, inside.1 + 1);
-        Inside(self)
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.inside.lock().unwrap_or_else(PoisonError::into_inner).1 -= 1;
-        self.0.left.notify_all();
-    }
 }

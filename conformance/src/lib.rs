@@ -11,6 +11,7 @@ pub mod cli;
 pub mod context;
 pub mod contract;
 pub mod gallery;
+mod gate;
 pub mod golden;
 pub mod harness;
 pub mod history;

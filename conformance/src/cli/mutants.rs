@@ -1,7 +1,6 @@
 //! `conformance mutants`: every broken store, and the case that catches it.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use futures::StreamExt;
@@ -10,6 +9,7 @@ use futures::stream;
 use super::args::MutantsArgs;
 use crate::case::{Case, registry};
 use crate::gallery::{self, Kill, Mutant, Survived};
+use crate::gate::Gate;
 use crate::report::{self, CaughtRow};
 use crate::{harness, seed};
 
@@ -88,7 +88,7 @@ fn chosen(names: &[String]) -> Result<Vec<Mutant>, String> {
     Ok(mutants)
 }
 
-/// Hunts all of them, as many at once as there are cores, and tells of each on the way.
+/// Hunts all of them, as many at once as may run beside one another, and tells of each on the way.
 async fn hunted<T>(
     mutants: &[Mutant],
     hunt: impl AsyncFn(&Mutant) -> T,
@@ -103,7 +103,7 @@ async fn hunted<T>(
                 (number, outcome)
             }
         })
-        .buffer_unordered(std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
+        .buffer_unordered(Gate::most(None))
         .collect()
         .await;
     done.sort_by_key(|(number, _)| *number);

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::RwLock;
-
 use super::Mutant;
 use crate::case::{Case, Company, registry};
+use crate::gate::Gate;
 use crate::run::{Report, Status, run_case_within};
 use crate::target::{Claim, Need};
 
 /// How long to wait for a store in this process, which is done long before, also on a busy machine, if
 /// it does not lock up.
 const PATIENCE: Duration = Duration::from_secs(45);
+
+/// A busy machine must not catch a broken store.
+pub(super) static GATE: Gate = Gate::new(None);
 
 /// How a broken store was caught.
 pub struct Kill {
@@ -97,14 +99,7 @@ fn chosen(mutant: &Mutant) -> Vec<&'static Case> {
 }
 
 async fn try_case(case: &'static Case, mutant: &Mutant, seed: u64, patience: Duration) -> Status {
-    /// Who measures time runs when nobody else does, or a busy machine would catch the mutant.
-    static QUIET: RwLock<()> = RwLock::const_new(());
-
-    let (_shared, _alone) = if case.company() == Company::Working {
-        (Some(QUIET.read().await), None)
-    } else {
-        (None, Some(QUIET.write().await))
-    };
+    let _inside = GATE.enter(case.company()).await;
     let patience = if mutant.target.pace() == 1 { patience } else { case.deadline() };
     run_case_within(case, &mutant.target, seed, patience).await.status
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use super::hunt::GATE;
 use super::{Mutant, all, control, hunt, quiet_panics};
 #[cfg(all(feature = "jetstream", unix))]
 use crate::case::Case;
 use crate::case::{Company, registry};
+use crate::gate::Gate;
 use crate::run::{Status, run_case};
 use crate::{child, golden, harness, report};
 
@@ -22,7 +24,9 @@ pub fn main() -> ExitCode {
     if let Some(code) = child::run_if_asked(&targets) {
         return code;
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Threads for as many as ever run at once; the gate lets in who may.
+    arguments.test_threads.get_or_insert_with(|| Gate::most(None));
     quiet_panics();
     let (seed, runtime) = match harness::begun() {
         Ok(begun) => begun,
@@ -47,11 +51,17 @@ pub fn main() -> ExitCode {
     for case in registry().filter(|case| case.company() == Company::Working) {
         let (runtime, target) = (Arc::clone(&runtime), control());
         let ignored = crate::run::declined(case, &*target).is_some();
-        let test = move || match runtime.block_on(run_case(case, &target, seed)).status {
-            Status::Fail(failed) => {
-                Err(Failed::from(report::failure(case, target.name(), &failed)))
+        let test = move || {
+            let outcome = runtime.block_on(async {
+                let _inside = GATE.enter(Company::Working).await;
+                run_case(case, &target, seed).await
+            });
+            match outcome.status {
+                Status::Fail(failed) => {
+                    Err(Failed::from(report::failure(case, target.name(), &failed)))
+                }
+                Status::Pass | Status::NotClaimed(..) => Ok(()),
             }
-            Status::Pass | Status::NotClaimed(..) => Ok(()),
         };
         trials.push(
             Trial::test(format!("control::{}", case.name()), test).with_ignored_flag(ignored),
@@ -73,6 +83,7 @@ pub fn main() -> ExitCode {
 
 /// A defect that a caller can see must change a golden transcript.
 async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
+    let _inside = GATE.enter(Company::Working).await;
     for scenario in golden::all() {
         let sound = golden::play(&scenario, &*control()).await.map_err(|e| e.to_string())?;
         let target = Arc::clone(&mutant.target);
@@ -97,12 +108,13 @@ async fn naive_is_caught(seed: u64) -> Result<(), String> {
     let mut passed = Vec::new();
     let mut caught = None;
     let target = &mutant.target;
-    let runs = registry()
-        .filter(needs)
-        .map(|case| async move { (case, run_case(case, target, seed).await.status) });
+    let runs = registry().filter(needs).map(|case| async move {
+        let _inside = GATE.enter(case.company()).await;
+        (case, run_case(case, target, seed).await.status)
+    });
     // Boxed, since the compiler cannot tell that so deep a future can be sent.
     let runs = runs.map(FutureExt::boxed);
-    let runs = stream::iter(runs).buffer_unordered(Company::Waiting.at_once(None));
+    let runs = stream::iter(runs).buffer_unordered(Gate::most(None));
     for (case, status) in runs.collect::<Vec<_>>().await {
         match status {
             Status::Fail(report) => {
