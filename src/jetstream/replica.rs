@@ -93,14 +93,33 @@ impl Replica {
         }
     }
 
-    fn read(&self) -> Result<RwLockReadGuard<'_, Copy>, Error> {
-        self.copy
-            .read()
-            .map_err(|_| Error::unavailable("a thread panicked while it changed the copy of users"))
+    /// The copy as it is from a sequence on that it has reached.
+    pub(super) fn since(&self, sequence: u64) -> Seen<'_> {
+        Seen { replica: self, sequence }
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Copy> {
         self.copy.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The copy, for as long as it has everything up to a sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    replica: &'a Replica,
+    sequence: u64,
+}
+
+impl Seen<'_> {
+    fn read(&self) -> Result<RwLockReadGuard<'_, Copy>, Error> {
+        let copy = self.replica.copy.read().map_err(|_| {
+            Error::unavailable("a thread panicked while it changed the copy of users")
+        })?;
+        // Under the lock: the copy may have begun anew since it had reached the sequence.
+        if self.replica.position() < self.sequence {
+            return Err(Error::unavailable("the copy of users begins anew"));
+        }
+        Ok(copy)
     }
 
     pub(super) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
@@ -325,11 +344,11 @@ mod tests {
         }
         replica.entry(entry(3, &b.to_string(), b"by hand", false), false);
         replica.entry(entry(4, &c.to_string(), b"", true), false);
-        assert!(replica.standing(&a).unwrap().is_some_and(|s| s.admin));
-        assert!(matches!(replica.standing(&b), Err(Error::Corrupt(_))));
-        assert!(matches!(replica.standing(&c), Err(Error::Corrupt(_))));
-        assert!(matches!(replica.users(&Page::first()), Err(Error::Corrupt(_))));
-        assert_eq!(replica.users(&Page::new(None, 1).unwrap()).unwrap(), [user(a).user()]);
+        assert!(replica.since(0).standing(&a).unwrap().is_some_and(|s| s.admin));
+        assert!(matches!(replica.since(0).standing(&b), Err(Error::Corrupt(_))));
+        assert!(matches!(replica.since(0).standing(&c), Err(Error::Corrupt(_))));
+        assert!(matches!(replica.since(0).users(&Page::first()), Err(Error::Corrupt(_))));
+        assert_eq!(replica.since(0).users(&Page::new(None, 1).unwrap()).unwrap(), [user(a).user()]);
         assert_eq!(replica.position(), 4);
     }
 
@@ -337,7 +356,7 @@ mod tests {
     fn a_strange_key_makes_every_listing_corrupt() {
         let replica = Replica::default();
         replica.entry(entry(1, "nobody", b"", false), false);
-        assert!(matches!(replica.users(&Page::first()), Err(Error::Corrupt(_))));
+        assert!(matches!(replica.since(0).users(&Page::first()), Err(Error::Corrupt(_))));
     }
 
     #[test]
@@ -348,9 +367,17 @@ mod tests {
             replica.entry(entry, false);
         }
         assert_eq!(replica.position(), 8);
+        let seen = replica.since(8);
+        assert!(seen.standing(&a).unwrap().is_some());
         replica.reset();
         assert_eq!(replica.position(), 0);
-        assert_eq!(replica.standing(&a), Ok(None));
+        assert_eq!(replica.since(0).standing(&a), Ok(None));
+        // Whoever has waited for the old one must not take the new one for it.
+        assert!(matches!(seen.standing(&a), Err(Error::Unavailable(_))));
+        assert!(matches!(seen.user(&a), Err(Error::Unavailable(_))));
+        assert!(matches!(seen.admins(), Err(Error::Unavailable(_))));
+        assert!(matches!(seen.has_admin(None), Err(Error::Unavailable(_))));
+        assert!(matches!(seen.users(&Page::first()), Err(Error::Unavailable(_))));
     }
 
     #[test]
@@ -367,15 +394,15 @@ mod tests {
         let [first, second] = batch(5, &b, &gone, 1);
         replica.entry(first.clone(), false);
         assert_eq!(replica.position(), 4);
-        assert_eq!(replica.has_admin(Some(&a)), Ok(true));
+        assert_eq!(replica.since(0).has_admin(Some(&a)), Ok(true));
         // In between, and the first half once more: the feed began anew.
         replica.entry(entry(7, key::BARRIER, b"", false), true);
         replica.entry(first, true);
         assert_eq!(replica.position(), 4);
         replica.entry(Entry { sequence: 9, ..second }, false);
         assert_eq!(replica.position(), 9);
-        assert_eq!(replica.has_admin(Some(&a)), Ok(false));
-        assert_eq!(replica.standing(&b).unwrap().map(|s| s.revoked), Some(true));
+        assert_eq!(replica.since(0).has_admin(Some(&a)), Ok(false));
+        assert_eq!(replica.since(0).standing(&b).unwrap().map(|s| s.revoked), Some(true));
     }
 
     #[test]
@@ -388,10 +415,10 @@ mod tests {
         replica.entry(stored(3, &b, &user(b)), true);
         replica.entry(entry(4, key::BARRIER, b"", false), true);
         assert_eq!(replica.position(), 1);
-        assert_eq!(replica.standing(&b), Ok(None));
+        assert_eq!(replica.since(0).standing(&b), Ok(None));
         replica.entry(stored(5, &a, &user(a)), false);
         assert_eq!(replica.position(), 5);
-        assert!(replica.standing(&a).unwrap().is_some());
+        assert!(replica.since(0).standing(&a).unwrap().is_some());
         // From there on nothing is missing, however much there is to come.
         replica.entry(stored(6, &b, &user(b)), true);
         assert_eq!(replica.position(), 6);

@@ -1,6 +1,6 @@
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,26 +58,22 @@ enum Freshness {
     Recent { bound: Duration, proof: Arc<Proof>, renewal: AbortHandle },
 }
 
-/// When the latest barrier of `users` began that the copy has reached.
-struct Proof {
-    epoch: Instant,
-    /// Nanoseconds since `epoch`; 0: there was none.
-    began: AtomicU64,
-}
+/// The latest barrier of `users` that the copy has reached: when it began, and its sequence.
+#[derive(Default)]
+struct Proof(RwLock<Option<(Instant, u64)>>);
 
 impl Proof {
-    fn new() -> Self {
-        Self { epoch: Instant::now(), began: AtomicU64::new(0) }
+    fn set(&self, began: Instant, sequence: u64) {
+        let mut latest = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if latest.is_none_or(|(before, _)| before < began) {
+            *latest = Some((began, sequence));
+        }
     }
 
-    fn set(&self, began: Instant) {
-        let nanos = began.saturating_duration_since(self.epoch).as_nanos();
-        self.began.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::AcqRel);
-    }
-
-    fn is_younger_than(&self, bound: Duration) -> bool {
-        let began = self.began.load(Ordering::Acquire);
-        began > 0 && self.epoch.elapsed() < Duration::from_nanos(began).saturating_add(bound)
+    /// The sequence, if the barrier began less than `bound` ago.
+    fn within(&self, bound: Duration) -> Option<u64> {
+        let latest = *self.0.read().unwrap_or_else(PoisonError::into_inner);
+        latest.filter(|(began, _)| began.elapsed() < bound).map(|(_, sequence)| sequence)
     }
 }
 
@@ -127,7 +123,7 @@ impl JetStreamStore {
 
         let users = Arc::new(Replica::default());
         users.set_kick(gateway.feed(Bucket::Users, Arc::<Replica>::clone(&users)));
-        let proof = Arc::new(Proof::new());
+        let proof = Arc::new(Proof::default());
         let barriers = PerBucket::new(|bucket| {
             let send = match bucket {
                 Bucket::Users => users_barrier(&gateway, &users, &proof),
@@ -206,11 +202,9 @@ impl JetStreamStore {
             Freshness::Proved => self.life.quick(self.core.standing(key)).await,
             Freshness::Recent { bound, proof, .. } => {
                 self.life.check()?;
-                if proof.is_younger_than(*bound) || self.core.is(JetStreamDefect::TrustsItsMemory) {
-                    self.core.users.standing(key)
-                } else {
-                    Err(Error::Timeout)
-                }
+                let trusting = self.core.is(JetStreamDefect::TrustsItsMemory).then_some(0);
+                let sequence = proof.within(*bound).or(trusting).ok_or(Error::Timeout)?;
+                self.core.users.since(sequence).standing(key)
             }
         }
     }
@@ -259,7 +253,7 @@ fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<Replica>, proof: &Arc<Proof
                 return Err(Error::unavailable("the bucket users was replaced by another"));
             }
             users.reach(sequence, by).await?;
-            proof.set(began);
+            proof.set(began, sequence);
             Ok(sequence)
         })
     })

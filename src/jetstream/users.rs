@@ -13,6 +13,7 @@ use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, UserRecord};
+use crate::jetstream::replica::Seen;
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// A change to one user, planned on the copy.
@@ -27,29 +28,25 @@ struct Plan {
 
 impl Core {
     /// The copy has everything that was acknowledged before this call.
-    async fn see_users(&self) -> Result<(), Error> {
-        self.barrier(Bucket::Users).await.map(drop)
+    async fn see_users(&self) -> Result<Seen<'_>, Error> {
+        Ok(self.users.since(self.barrier(Bucket::Users).await?))
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        self.see_users().await?;
-        self.users.standing(key)
+        self.see_users().await?.standing(key)
     }
 
     pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        self.see_users().await?;
-        let (record, _) = self.users.user(key)?;
+        let (record, _) = self.see_users().await?.user(key)?;
         record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
     }
 
     pub(super) async fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
-        self.see_users().await?;
-        self.users.users(page)
+        self.see_users().await?.users(page)
     }
 
     pub(super) async fn has_admin(&self) -> Result<bool, Error> {
-        self.see_users().await?;
-        self.users.has_admin(None)
+        self.see_users().await?.has_admin(None)
     }
 
     pub(super) async fn bootstrap_admin(
@@ -70,12 +67,12 @@ impl Core {
 
     async fn make_user(&self, new: NewUser, first: bool, by: Instant) -> Result<User, Error> {
         loop {
-            self.see_users().await?;
-            let (admins, admins_revision) = self.users.admins()?;
+            let seen = self.see_users().await?;
+            let (admins, admins_revision) = seen.admins()?;
             if first && admins.is_some() {
                 return Err(Conflict::AdminExists.into());
             }
-            let (known, revision) = self.users.user(&new.key)?;
+            let (known, revision) = seen.user(&new.key)?;
             if known.is_some() {
                 return Err(Error::AlreadyExists(Record::User(new.key)));
             }
@@ -99,17 +96,17 @@ impl Core {
         by: Instant,
     ) -> Result<(), Error> {
         loop {
-            self.see_users().await?;
-            let (record, revision) = self.users.user(key)?;
+            let seen = self.see_users().await?;
+            let (record, revision) = seen.user(key)?;
             let record = record.ok_or(Error::NotFound(Record::User(*key)))?;
             if record.revoked.is_some() {
                 return Ok(());
             }
             let write = key::fresh()?;
             let admins = if record.admin {
-                let (admins, admins_revision) = self.users.admins()?;
+                let (admins, admins_revision) = seen.admins()?;
                 let active = admins.map_or(0, |admins| admins.active);
-                if active <= 1 || !self.users.has_admin(Some(key))? {
+                if active <= 1 || !seen.has_admin(Some(key))? {
                     return Err(Conflict::LastAdmin.into());
                 }
                 Some((Admins { active: active - 1 }, admins_revision))
@@ -153,30 +150,29 @@ impl Core {
                     error
                 }
             };
+            let told = |error| if doubt { in_doubt(error) } else { error };
             // A refusal proves nothing: it may be a former leader's, or that of a second copy.
-            let seen = self.see_users().await;
-            seen.map_err(|error| if doubt { in_doubt(error) } else { error })?;
-            if let Some(happened) = self.happened(plan)? {
+            let happened = self.see_users().await.and_then(|seen| happened(seen, plan));
+            if let Some(happened) = happened.map_err(told)? {
                 return Ok(happened);
             }
-            let paused = pause.after(error).await;
-            paused.map_err(|error| if doubt { in_doubt(error) } else { error })?;
+            pause.after(error).await.map_err(told)?;
         }
     }
+}
 
-    /// Whether a change happened, by the copy; `None`: it did not, but may still.
-    ///
-    /// A user's record is written at most twice, and knows both writes: so what became of a change
-    /// can always be told.
-    fn happened(&self, plan: &Plan) -> Result<Option<bool>, Error> {
-        // Before the user: what the change itself did to it must not look like another's.
-        let (_, admins_revision) = self.users.admins()?;
-        let (now, revision) = self.users.user(&plan.key)?;
-        if now.is_some_and(|now| now.is_by(&plan.write)) {
-            return Ok(Some(true));
-        }
-        let admins_changed =
-            plan.admins.as_ref().is_some_and(|(_, planned)| *planned != admins_revision);
-        Ok((admins_changed || revision != plan.revision).then_some(false))
+/// Whether a change happened, by the copy; `None`: it did not, but may still.
+///
+/// A user's record is written at most twice, and knows both writes: so what became of a change
+/// can always be told.
+fn happened(seen: Seen<'_>, plan: &Plan) -> Result<Option<bool>, Error> {
+    // Before the user: what the change itself did to it must not look like another's.
+    let (_, admins_revision) = seen.admins()?;
+    let (now, revision) = seen.user(&plan.key)?;
+    if now.is_some_and(|now| now.is_by(&plan.write)) {
+        return Ok(Some(true));
     }
+    let admins_changed =
+        plan.admins.as_ref().is_some_and(|(_, planned)| *planned != admins_revision);
+    Ok((admins_changed || revision != plan.revision).then_some(false))
 }
