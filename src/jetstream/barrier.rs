@@ -307,4 +307,22 @@ mod tests {
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
     }
+
+    #[tokio::test]
+    async fn none_is_sent_once_they_have_ended() {
+        let (barriers, sent, permits) = barriers();
+        permits.add_permits(10);
+        barriers.end();
+        assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
+        assert_eq!(sent.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn their_task_ends_with_them() {
+        let (barriers, sent, _permits) = barriers();
+        assert_eq!(Arc::strong_count(&sent), 2);
+        drop(barriers);
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&sent), 1);
+    }
 }

@@ -188,6 +188,11 @@ mod tests {
     #[rstest]
     #[case::plain(config(|_| ()), "ok")]
     #[case::prefix(config(|c| c.prefix = "a-B_9".to_owned()), "ok")]
+    #[case::longest_prefix(config(|c| c.prefix = "a".repeat(32)), "ok")]
+    #[case::bounded(
+        config(|c| c.read_mode = ReadMode::BoundedStaleness { bound: Duration::from_millis(10) }),
+        "ok"
+    )]
     #[case::no_server(
         config(|c| c.servers.clear()),
         "invalid servers: is empty; name at least one, e.g. nats://host:4222"
@@ -216,6 +221,12 @@ mod tests {
     )]
     fn limits(#[case] outcome: String, #[case] expected: &str) {
         assert_eq!(outcome, expected);
+    }
+
+    #[test]
+    fn servers_are_shown_without_their_credentials() {
+        let config = JetStreamConfig::new(["nats://a:1", "nats://u:p@b:2"]);
+        assert_eq!(config.shown_servers(), "nats://a:1, b:2");
     }
 
     #[test]

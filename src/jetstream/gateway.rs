@@ -29,7 +29,7 @@ pub(super) use nats::NatsServers;
 pub(super) use tries::{Gateway, Pause, WINDOW};
 
 /// One message to be stored under a key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
     pub(super) key: String,
     pub(super) value: Bytes,

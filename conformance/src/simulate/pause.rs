@@ -5,7 +5,8 @@
 //! it. The calls made meanwhile are those that undo one another, so that what was looked at looks the
 //! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
 //! compare-and-set). It may also stand still when one of its writes was stored and it was told otherwise,
-//! or nothing; what it finds then is what others have made of it. And the servers may be killed meanwhile,
+//! or nothing, or when one is on its way for longer than the client waits; what it finds then is what others
+//! have made of it, and as the servers work, it can always tell what became of its write. And the servers may be killed meanwhile,
 //! and start again with what they had written down. One order must explain all answers (clause LIN-1), and
 //! afterwards every member must have its keys (KEY-1).
 
@@ -140,6 +141,7 @@ impl How {
             Self::UntilKilled,
             Self::Mishearing(Misheard::Refused),
             Self::Mishearing(Misheard::Unanswered),
+            Self::Mishearing(Misheard::Late),
         ];
         let hears = call.op.is_write();
         all.into_iter().filter(move |how| hears || !matches!(how, Self::Mishearing(_)))
@@ -380,7 +382,7 @@ impl Pause<'_> {
         if !before(&mut call, held.held()).await && !held.has_misheard() {
             return Ok(None);
         }
-        tokio::join!(call, async {
+        tokio::join!(call.as_mut(), async {
             for op in &self.ops.ops {
                 recorder.call(2, &other, op.clone()).await;
             }
@@ -394,6 +396,13 @@ impl Pause<'_> {
             }
             held.let_go();
         });
+        let answer = call.take_output();
+        if let (How::Mishearing(_), Some(error)) =
+            (self.how, answer.as_ref().and_then(|answer| answer.error()))
+            && error.outcome_unknown()
+        {
+            return Err(format!("every server works, but the answer is {error}"));
+        }
         let _ = held.close().await;
         let fresh = open(&simulation, "fresh", replicas).await?;
         look(&recorder, 3, &fresh, &views(4)).await;

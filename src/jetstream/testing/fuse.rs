@@ -2,7 +2,7 @@
 //! mishear what became of a write.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore};
@@ -28,11 +28,13 @@ pub(in crate::jetstream) struct Fused {
     /// How many writes that expect something are heard of as they went, before one is misheard.
     before_misheard: AtomicI64,
     misheard: OnceLock<Misheard>,
+    /// A write that is late.
+    late: Mutex<Option<(Bucket, Vec<Put>)>>,
     /// Told when it is stopped, and when it is held.
     stands: Notify,
 }
 
-/// What a client hears of a write that was stored.
+/// What a client hears of a write that was stored, or is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Misheard {
@@ -40,6 +42,8 @@ pub enum Misheard {
     Refused,
     /// Nothing.
     Unanswered,
+    /// Nothing, for it is on its way still: it arrives when it is sent for the second time.
+    Late,
 }
 
 /// What becomes of an exchange.
@@ -59,6 +63,7 @@ impl Fused {
             gate: Semaphore::new(0),
             before_misheard: AtomicI64::new(i64::MAX),
             misheard: OnceLock::new(),
+            late: Mutex::default(),
             stands: Notify::new(),
         }
     }
@@ -96,7 +101,8 @@ impl Fused {
     }
 
     /// Of so many more writes that expect something and are stored it hears what is true; of the next
-    /// one this, and then it [is held](Self::hold_after).
+    /// one this, and then it [is held](Self::hold_after). Where that one is late, those that are not
+    /// stored count, too.
     pub(in crate::jetstream) fn mishear_after(&self, writes: u32, as_if: Misheard) {
         let _ = self.misheard.set(as_if);
         self.before_misheard.store(i64::from(writes), Ordering::SeqCst);
@@ -107,17 +113,49 @@ impl Fused {
         self.before_misheard.load(Ordering::SeqCst) < 0
     }
 
-    fn heard(&self, ack: Ack, puts: &[Put]) -> Ack {
-        let (Ack::Stored(_), Some(misheard)) = (&ack, self.misheard.get()) else { return ack };
-        let expects = puts.iter().any(|put| put.expect.is_some());
-        if !expects || self.before_misheard.fetch_sub(1, Ordering::SeqCst) != 0 {
-            return ack;
+    async fn write(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+        if self.comes_again(bucket, puts) {
+            let _ = self.send(bucket, puts, by).await;
+        } else if self.misheard.get() == Some(&Misheard::Late) && self.is_misheard(puts) {
+            *self.late() = Some((bucket, puts.to_vec()));
+            return unknown(Error::Timeout);
         }
-        self.hold_after(0);
-        Ack::Not(match misheard {
-            Misheard::Refused => WriteError::Refused,
-            Misheard::Unanswered => WriteError::Unknown(Error::Timeout),
-        })
+        let ack = self.exchange(self.send(bucket, puts, by), unknown).await;
+        match (&ack, self.misheard.get()) {
+            (Ack::Stored(_), Some(Misheard::Refused)) if self.is_misheard(puts) => {
+                Ack::Not(WriteError::Refused)
+            }
+            (Ack::Stored(_), Some(Misheard::Unanswered)) if self.is_misheard(puts) => {
+                unknown(Error::Timeout)
+            }
+            _ => ack,
+        }
+    }
+
+    async fn send(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+        match puts {
+            [put] => self.servers.publish(bucket, put, by).await,
+            all => self.servers.batch(bucket, all, by).await,
+        }
+    }
+
+    /// Whether this write is the one; then it is held.
+    fn is_misheard(&self, puts: &[Put]) -> bool {
+        let expects = puts.iter().any(|put| put.expect.is_some());
+        let is_misheard = expects && self.before_misheard.fetch_sub(1, Ordering::SeqCst) == 0;
+        if is_misheard {
+            self.hold_after(0);
+        }
+        is_misheard
+    }
+
+    /// Whether the write is one that is late.
+    fn comes_again(&self, bucket: Bucket, puts: &[Put]) -> bool {
+        self.late().take_if(|(late, all)| *late == bucket && all == puts).is_some()
+    }
+
+    fn late(&self) -> MutexGuard<'_, Option<(Bucket, Vec<Put>)>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn until(&self, stands: impl Fn(&Self) -> bool) {
@@ -179,13 +217,11 @@ fn unknown(error: Error) -> Ack {
 #[async_trait]
 impl Servers for Fused {
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
-        let ack = self.exchange(self.servers.publish(bucket, put, by), unknown).await;
-        self.heard(ack, std::slice::from_ref(put))
+        self.write(bucket, std::slice::from_ref(put), by).await
     }
 
     async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
-        let ack = self.exchange(self.servers.batch(bucket, puts, by), unknown).await;
-        self.heard(ack, puts)
+        self.write(bucket, puts, by).await
     }
 
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
