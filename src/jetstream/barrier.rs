@@ -111,7 +111,9 @@ impl Barriers {
     ) -> Self {
         let next = Mutex::default();
         let shared = Arc::new(Shared { next, wanted: Notify::new(), counters, mutation });
-        let task = tokio::spawn(Arc::clone(&shared).run(send)).abort_handle();
+        // Made here, since a task that is ended before it has begun drops only what it was given.
+        let abandoned = Abandoned(Arc::clone(&shared));
+        let task = tokio::spawn(async move { abandoned.0.run(send).await }).abort_handle();
         Self { shared, op_timeout, task }
     }
 
@@ -143,9 +145,9 @@ impl Drop for Barriers {
 }
 
 /// Fails whoever still waits for a round that will never be sent.
-struct Abandoned<'a>(&'a Shared);
+struct Abandoned(Arc<Shared>);
 
-impl Drop for Abandoned<'_> {
+impl Drop for Abandoned {
     fn drop(&mut self) {
         let mut next = self.0.next();
         next.ended = true;
@@ -160,9 +162,7 @@ impl Shared {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run(self: Arc<Self>, send: Sender) {
-        let shared = &*self;
-        let _abandoned = Abandoned(shared);
+    async fn run(&self, send: Sender) {
         let mut under_way = FuturesUnordered::new();
         // When each of those under way was sent, the oldest first.
         let mut sent_at: Vec<Instant> = Vec::new();
@@ -187,7 +187,7 @@ impl Shared {
                 sent_at.push(at);
                 under_way.push(async move {
                     told.0.tell(barrier.await);
-                    shared.next().round.take_if(|next| Arc::ptr_eq(next, &told.0));
+                    self.next().round.take_if(|next| Arc::ptr_eq(next, &told.0));
                     at
                 });
                 continue;

@@ -49,3 +49,38 @@ impl Chores {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_abandoned_ends() {
+        let (chores, work) = (Chores::default(), Arc::new(()));
+        for endless in [Arc::clone(&work), Arc::clone(&work)] {
+            chores.spawn(async move {
+                let _held = endless;
+                std::future::pending().await
+            });
+        }
+        assert_eq!(Arc::strong_count(&work), 3);
+        chores.abandon();
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&work), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_waited_for_until_then() {
+        let chores = Chores::default();
+        let begun = Instant::now();
+        let second = std::time::Duration::from_secs(1);
+        chores.spawn_surely(tokio::time::sleep(second));
+        chores.finish(begun + 2 * second).await;
+        assert_eq!(begun.elapsed(), second);
+        chores.spawn_surely(std::future::pending());
+        chores.finish(begun + 2 * second).await;
+        assert_eq!(begun.elapsed(), 2 * second);
+    }
+}

@@ -44,3 +44,23 @@ impl Counters {
         self.0.stale.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_counted_by_itself_and_together_with_clones() {
+        let counters = Counters::default();
+        counters.barrier_waits();
+        for _ in 0..2 {
+            counters.clone().retry();
+        }
+        for _ in 0..3 {
+            counters.stale_reply();
+        }
+        assert_eq!(counters.barriers_that_waited(), 1);
+        assert_eq!(counters.retries(), 2);
+        assert_eq!(counters.stale_replies(), 3);
+    }
+}

@@ -302,6 +302,7 @@ mod tests {
 
     #[rstest]
     #[case("ops", "ops")]
+    #[case("a-b_c", "a-b_c")]
     #[case("a.b", "a=2Eb")]
     #[case("*", "=2A")]
     #[case("=2A", "=3D2A")]
@@ -350,6 +351,64 @@ mod tests {
         assert_eq!((parsed.room, parsed.incarnation, parsed.membership), (room, "i1", "m1"));
         assert_eq!(parse_member(&inc.member("g1", &endpoint)), Some(endpoint));
         assert_eq!(incarnation_of(&inc.head()), Some("i1"));
+    }
+
+    /// A store that is there was written with these.
+    #[test]
+    fn keys_stay_as_they_are() {
+        let (room, endpoint) = (RoomId::new("a.b").unwrap(), EndpointId::new("ann-1_x").unwrap());
+        let inc = Incarnation::new(&room, "i1");
+        let epoch = Epoch::FIRST;
+        let keys = [
+            (self::room(&room), "a=2Eb"),
+            (inc.everything(), "a=2Eb.i1.>"),
+            (inc.all_but_the_head(), "a=2Eb.i1.*.>"),
+            (inc.head(), "a=2Eb.i1.=h"),
+            (inc.epoch(epoch), "a=2Eb.i1.=e.1"),
+            (inc.ticket("t1"), "a=2Eb.i1.=g.t1"),
+            (inc.roster("g1"), "a=2Eb.i1.g1"),
+            (inc.member("g1", &endpoint), "a=2Eb.i1.g1.3.5.ann-1_x"),
+            (inc.sealed(&endpoint, epoch, "m1"), "a=2Eb.i1.ann-1_x.1.m1"),
+            (inc.sealed_to(&endpoint), "a=2Eb.i1.ann-1_x.*.*"),
+            (inc.sealed_by(epoch, "m1"), "a=2Eb.i1.*.1.m1"),
+            (inc.attempt("m1"), "a=2Eb.i1.=a.m1"),
+            (inc.index(&endpoint, "m1"), "ann-1_x.f.c.a=2Eb.i1.m1"),
+            (inc.index_of_all(), "*.f.c.a=2Eb.i1.*"),
+            (index_prefix(&endpoint), "ann-1_x"),
+            (index_count(&endpoint), "ann-1_x.=n"),
+            (barrier(65), "=barrier.1"),
+        ];
+        for (key, expected) in keys {
+            assert_eq!(key, expected);
+        }
+    }
+
+    #[rstest]
+    #[case("=barrier", true)]
+    #[case("=barrier.0", true)]
+    #[case("=barrier.63", true)]
+    #[case("=barrier.64", false)]
+    #[case("=barrier.", false)]
+    #[case("=barriers", false)]
+    #[case("=format", false)]
+    fn barriers_are_told_from_others(#[case] key: &str, #[case] expected: bool) {
+        assert_eq!(is_barrier(key), expected);
+    }
+
+    #[rstest]
+    #[case(1_010, Parts::One)]
+    #[case(1_011, Parts::Sixteen)]
+    #[case(12_000, Parts::Sixteen)]
+    #[case(12_001, Parts::Many)]
+    fn many_are_read_in_parts(#[case] count: u64, #[case] expected: Parts) {
+        assert_eq!(Parts::for_count(count), expected);
+    }
+
+    #[test]
+    fn parts_are_divided_as_far_as_they_can_be() {
+        assert_eq!(Parts::One.finer(), Some(Parts::Sixteen));
+        assert_eq!(Parts::Sixteen.finer(), Some(Parts::Many));
+        assert_eq!(Parts::Many.finer(), None);
     }
 
     #[test]

@@ -470,3 +470,32 @@ impl JetStreamStore {
         self.fused.let_go();
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::jetstream::{Simulation, Weather};
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_task_is_ended_hears_of_it_and_the_next_has_a_task_of_its_own() {
+        let simulation = Simulation::new(1, 1, Weather::CALM);
+        let config = JetStreamConfig::new(["nats://simulated"]);
+        let store = simulation.open("client", 0, false, config).await.unwrap();
+        let (room, ann) = (RoomId::new("r").unwrap(), EndpointId::new("ann").unwrap());
+        let at = Timestamp::from_millis(1);
+        store.create_room(NewRoom::unencrypted(room.clone(), ann, at)).await.unwrap();
+        let add = async |name| {
+            let new = NewMember::unsealed(EndpointId::new(name).unwrap(), at);
+            let minute = Duration::from_mins(1);
+            tokio::time::timeout(minute, store.core.add_member(&room, new)).await.unwrap()
+        };
+        store.hold_after(0);
+        let (ended, ()) = tokio::join!(add("bob"), async {
+            store.held().await;
+            store.core.chores.abandon();
+        });
+        assert_eq!(ended, Err(Error::Timeout));
+        store.let_go();
+        assert!(add("cat").await.is_ok());
+    }
+}
