@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-/// The path of an entry and the function it names last.
+/// The path of an entry and the function it names: the last word of "… in <function>", or of "replace
+/// <function> -> <type> with …".
 fn named(entry: &str) -> Option<(String, &str)> {
     let (path, rest) = entry.split_once(r"\.rs:")?;
+    let (function, _) = rest.split_once(" -> ").unwrap_or((rest, ""));
     let name =
-        rest.rsplit(|c: char| !c.is_alphanumeric() && c != '_').find(|name| !name.is_empty())?;
+        function.rsplit(|c: char| !c.is_alphanumeric() && c != '_').find(|name| !name.is_empty())?;
     Some((format!("{path}.rs"), name))
 }
 
