@@ -8,8 +8,9 @@ use std::path::Path;
 fn named(entry: &str) -> Option<(String, &str)> {
     let (path, rest) = entry.split_once(r"\.rs:")?;
     let (function, _) = rest.split_once(" -> ").unwrap_or((rest, ""));
-    let name =
-        function.rsplit(|c: char| !c.is_alphanumeric() && c != '_').find(|name| !name.is_empty())?;
+    let name = function
+        .rsplit(|c: char| !c.is_alphanumeric() && c != '_')
+        .find(|name| !name.is_empty())?;
     Some((format!("{path}.rs"), name))
 }
 

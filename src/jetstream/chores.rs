@@ -61,8 +61,9 @@ mod tests {
         let (chores, work) = (Chores::default(), Arc::new(()));
         for endless in [Arc::clone(&work), Arc::clone(&work)] {
             chores.spawn(async move {
-                let _held = endless;
-                std::future::pending().await
+                std::future::pending::<()>().await;
+                drop(endless);
+                Ok(())
             });
         }
         assert_eq!(Arc::strong_count(&work), 3);

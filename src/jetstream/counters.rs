@@ -52,6 +52,7 @@ mod tests {
     #[test]
     fn each_is_counted_by_itself_and_together_with_clones() {
         let counters = Counters::default();
+        assert_eq!(counters.barriers_that_waited(), 0);
         counters.barrier_waits();
         for _ in 0..2 {
             counters.clone().retry();

@@ -351,6 +351,7 @@ mod tests {
         assert_eq!((parsed.room, parsed.incarnation, parsed.membership), (room, "i1", "m1"));
         assert_eq!(parse_member(&inc.member("g1", &endpoint)), Some(endpoint));
         assert_eq!(incarnation_of(&inc.head()), Some("i1"));
+        assert_eq!(last_token(&index), "m1");
     }
 
     /// A store that is there was written with these.

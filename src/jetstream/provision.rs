@@ -270,6 +270,31 @@ mod tests {
         settings(|s| { s.max_bytes = 9; s.discard = "old".into(); }),
         "discard policy old"
     )]
+    #[case::few(
+        settings(|s| { s.max_msgs = 9; s.discard = "old".into(); }),
+        "discard policy old"
+    )]
+    #[case::never_full(settings(|s| s.discard = "old".into()), "")]
+    #[case::zero_is_no_limit(
+        settings(|s| {
+            s.discard = "old".into();
+            (s.max_bytes, s.max_msgs) = (0, 0);
+            s.max_msg_size = 0;
+            other(s, "max_consumers", 0);
+        }),
+        ""
+    )]
+    #[case::large_enough(settings(|s| s.max_msg_size = MESSAGE), "")]
+    #[case::mirror(settings(|s| s.mirror = Some(true.into())), "mirror")]
+    #[case::sources(settings(|s| s.sources = Some(true.into())), "sources")]
+    #[case::listeners(
+        settings(|s| other(s, "consumer_limits", serde_json::json!({ "max_ack_pending": 1 }))),
+        "consumer_limits"
+    )]
+    #[case::any_listeners(
+        settings(|s| other(s, "consumer_limits", serde_json::json!({}))),
+        ""
+    )]
     #[case::memory(settings(|s| s.storage = "memory".into()), "in memory")]
     #[case::work_queue(settings(|s| s.retention = "workqueue".into()), "retention")]
     #[case::subjects(settings(|s| s.subjects.push("a".into())), "other subjects")]
