@@ -476,18 +476,35 @@ mod tests {
     use super::*;
     use crate::jetstream::{Simulation, Weather};
 
+    const AT: Timestamp = Timestamp::from_millis(1);
+
+    async fn client(simulation: &Simulation) -> JetStreamStore {
+        let config = JetStreamConfig::new(["nats://simulated"]);
+        simulation.open("client", 0, false, config).await.unwrap()
+    }
+
+    fn endpoint(name: &str) -> EndpointId {
+        EndpointId::new(name).unwrap()
+    }
+
+    fn member(name: &str) -> NewMember {
+        NewMember::unsealed(endpoint(name), AT)
+    }
+
+    async fn make_room(store: &JetStreamStore, name: &str) -> RoomId {
+        let room = RoomId::new(name).unwrap();
+        let new = NewRoom::unencrypted(room.clone(), endpoint("ann"), AT);
+        store.create_room(new).await.unwrap();
+        room
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whose_task_is_ended_hears_of_it_and_the_next_has_a_task_of_its_own() {
-        let simulation = Simulation::new(1, 1, Weather::CALM);
-        let config = JetStreamConfig::new(["nats://simulated"]);
-        let store = simulation.open("client", 0, false, config).await.unwrap();
-        let (room, ann) = (RoomId::new("r").unwrap(), EndpointId::new("ann").unwrap());
-        let at = Timestamp::from_millis(1);
-        store.create_room(NewRoom::unencrypted(room.clone(), ann, at)).await.unwrap();
+        let store = client(&Simulation::new(1, 1, Weather::CALM)).await;
+        let room = make_room(&store, "r").await;
         let add = async |name| {
-            let new = NewMember::unsealed(EndpointId::new(name).unwrap(), at);
             let minute = Duration::from_mins(1);
-            tokio::time::timeout(minute, store.core.add_member(&room, new)).await.unwrap()
+            tokio::time::timeout(minute, store.core.add_member(&room, member(name))).await.unwrap()
         };
         store.hold_after(0);
         let (ended, ()) = tokio::join!(add("bob"), async {
@@ -497,5 +514,36 @@ mod tests {
         assert_eq!(ended, Err(Error::Timeout));
         store.let_go();
         assert!(add("cat").await.is_ok());
+    }
+
+    /// The index still names a room that was left until what that left is collected.
+    #[tokio::test(start_paused = true)]
+    async fn a_page_has_as_many_rooms_as_it_is_to_have_whatever_the_index_names() {
+        for exchanges in 0.. {
+            let simulation = Simulation::new(1, 1, Weather::CALM);
+            let (leaver, reader) = (client(&simulation).await, client(&simulation).await);
+            let mut rooms = Vec::new();
+            for name in ["a", "b", "c", "d"] {
+                let room = make_room(&leaver, name).await;
+                leaver.add_member(&room, member("eve")).await.unwrap();
+                rooms.push(room);
+            }
+            leaver.stop_after(exchanges, false);
+            let left = leaver.remove_member(&rooms[0], &endpoint("eve")).await;
+            let stopped = leaver.is_stopped();
+            drop(leaver);
+            let page = async |most| {
+                let page = Page::new(None, most).unwrap();
+                let rooms = reader.rooms_of(&endpoint("eve"), page).await.unwrap();
+                rooms.into_iter().map(|room| room.id).collect::<Vec<_>>()
+            };
+            let (all, two) = (page(1000).await, page(2).await);
+            assert!(all == rooms || all == rooms[1..], "{exchanges}: {all:?}");
+            assert!(left.is_err() || all == rooms[1..], "{exchanges}: {all:?}");
+            assert_eq!(two, all[..2], "{exchanges}");
+            if !stopped {
+                break;
+            }
+        }
     }
 }
