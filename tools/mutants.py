@@ -331,9 +331,12 @@ class Tests:
                                 cwd=SOURCE / "conformance" if inside else SOURCE,
                                 stderr=subprocess.STDOUT, start_new_session=True)
 
+    def log(self):
+        return WORK / f"log-{threading.get_ident()}"
+
     def run(self, name, arguments, patience, **environment):
         """How a run failed, or `None`."""
-        log = WORK / f"log-{threading.get_ident()}"
+        log = self.log()
         with log.open("w") as out:
             test = self.start(name, arguments, out, **environment)
         until, caught = time.time() + patience, None
@@ -380,7 +383,8 @@ class Tests:
             reached.unlink(missing_ok=True)
             began = time.time()
             if by := self.run(test[0], ["--exact", test[1]], 600, MUTANTS_REACHED=str(reached)):
-                refuse(f"without a mutant, {by} fails")
+                shutil.copy(self.log(), WORK / "failed.log")
+                refuse(f"without a mutant, {by} fails: {WORK / 'failed.log'}")
             seconds = round(time.time() - began, 2)
             ids = sorted({int(line) for line in reached.read_text().split()}) if reached.exists() else []
             known = {"binary": test[0], "test": test[1], "seconds": seconds, "reached": ids}
