@@ -86,7 +86,9 @@ AREAS = {
 }
 # These run on a clock of their own: a machine that is busy with something else does not fail them.
 STEADY = {LIB, MODEL, SIMULATE}
-# These take the name of one test, not of several: so many run one by one, then the whole stage.
+# The quick tests of every stage run before the others.
+QUICK = 1.5
+# These take the name of one test, not of several: so many quick ones run one by one, then the whole stage.
 ONE_NAME, ALONE = {SUITE, GOLDEN}, 24
 
 
@@ -298,13 +300,8 @@ def in_parallel(work, items, jobs):
             pool.shutdown(cancel_futures=True)
 
 
-def batches(tests, one_name):
-    """One, two, four, ...; or one by one as far as that pays, and the rest."""
-    if one_name:
-        yield from ([test] for test in tests[:ALONE])
-        if tests[ALONE:]:
-            yield tests[ALONE:]
-        return
+def batches(tests):
+    """One, two, four, ..."""
     many = 1
     while tests:
         yield tests[:many]
@@ -398,20 +395,34 @@ class Tests:
 
     def caught(self, mutant):
         """How the mutant was caught, or `None`: by the tests that get to it, likely and quick ones first."""
-        for name, arguments in self.stages(area(mutant["file"])):
-            tests = [self.known[name, test] for test in self.list((name, arguments))]
-            tests = [test for test in tests if mutant["id"] in test["reached"]]
-            tests.sort(key=lambda test: (-self.kills[mutant["file"], test["test"]], test["seconds"]))
-            for some in batches(tests, name in ONE_NAME):
-                chosen = ["--exact", *(test["test"] for test in some)]
-                if name in ONE_NAME and len(some) > 1:
-                    chosen = arguments
-                patience = 20 + 4 * sum(test["seconds"] for test in some)
-                if by := self.run(name, chosen, patience, MUTANT=str(mutant["id"])):
-                    with self.lock:
-                        self.kills[mutant["file"], by] += 1
-                    return by
-        return None
+        return next(filter(None, (self.fails(mutant, *run) for run in self.runs(mutant))), None)
+
+    def runs(self, mutant):
+        """What is run on a mutant, one after the other: binary, arguments, and how long it takes."""
+        stages = self.stages(area(mutant["file"]))
+        of = {id(stage): [self.known[stage[0], test] for test in self.list(stage)] for stage in stages}
+        for quick in (True, False):
+            for stage in stages:
+                name, arguments = stage
+                tests = [test for test in of[id(stage)] if mutant["id"] in test["reached"]]
+                tests.sort(key=lambda test: (-self.kills[mutant["file"], test["test"]], test["seconds"]))
+                some = [test for test in tests if (test["seconds"] < QUICK) == quick]
+                if name not in ONE_NAME:
+                    for batch in batches(some):
+                        yield name, ["--exact", *(test["test"] for test in batch)], batch
+                elif quick:
+                    for test in some[:ALONE]:
+                        yield name, ["--exact", test["test"]], [test]
+                elif tests:
+                    yield name, arguments, of[id(stage)]
+
+    def fails(self, mutant, name, arguments, tests):
+        patience = 20 + 4 * sum(test["seconds"] for test in tests)
+        by = self.run(name, arguments, patience, MUTANT=str(mutant["id"]))
+        if by:
+            with self.lock:
+                self.kills[mutant["file"], by] += 1
+        return by
 
 
 def explained(name):

@@ -443,6 +443,13 @@ impl JetStreamStore {
         self.fused.hold_after(exchanges);
     }
 
+    /// Lets `exchanges` more exchanges with the servers happen; then one waits, as a message that is lost and
+    /// sent again, and others overtake it, until the store [is let go](Self::let_go).
+    #[doc(hidden)]
+    pub fn hold_one_after(&self, exchanges: u32) {
+        self.fused.hold_one_after(exchanges);
+    }
+
     /// Of `writes` more compare-and-sets that are stored the store hears what is true; of the next one
     /// that it went `as_if`. From then on it [is held](Self::hold_after).
     #[doc(hidden)]
@@ -474,6 +481,7 @@ impl JetStreamStore {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
+    use crate::Record;
     use crate::jetstream::{Simulation, Weather};
 
     const AT: Timestamp = Timestamp::from_millis(1);
@@ -514,6 +522,22 @@ mod tests {
         assert_eq!(ended, Err(Error::Timeout));
         store.let_go();
         assert!(add("cat").await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_who_add_the_same_at_once_one_is_told_that_it_is_there() {
+        let store = client(&Simulation::new(1, 1, Weather::CALM)).await;
+        let room = make_room(&store, "r").await;
+        let add = async |name| store.add_member(&room, member(name)).await;
+        store.hold_after(0);
+        let (bob, eve, again, ()) = tokio::join!(add("bob"), add("eve"), add("eve"), async {
+            store.held().await;
+            store.let_go();
+        });
+        assert!(bob.is_ok() && eve.is_ok(), "{bob:?}, {eve:?}");
+        let there = Record::Member { room: room.clone(), endpoint: endpoint("eve") };
+        assert_eq!(again, Err(Error::AlreadyExists(there)));
+        assert_eq!(store.members(&room, Page::first()).await.unwrap().len(), 3);
     }
 
     /// The index still names a room that was left until what that left is collected.

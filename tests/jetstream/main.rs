@@ -12,6 +12,7 @@
 )]
 
 mod badinput;
+mod by_hand;
 mod calls;
 mod cluster;
 mod costs;

@@ -11,6 +11,7 @@
 //! afterwards every member must have its keys (KEY-1).
 
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::future::maybe_done;
 use membership::{
@@ -197,18 +198,28 @@ pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u
     sum(all, jobs, |(call, ops)| hold_everywhere(call, ops, None, seed))
 }
 
-/// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges;
-/// then the addition is made, the endpoint leaves its former room, and the listing goes on: it is always
+/// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges, the
+/// addition also where only one of them is late and others overtake it; then the addition is made, the endpoint leaves its former room, and the listing goes on: it is always
 /// in one of the two (clauses LIST-2, LIST-4). By clients with `defect`, if one is given; returns how
 /// many pairs of places there are.
 ///
 /// # Errors
 /// What is wrong, and where the two were held.
 pub fn hold_a_move(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
+    Ok(hold_a_move_by(JetStreamStore::hold_after, defect, seed)?
+        + hold_a_move_by(JetStreamStore::hold_one_after, defect, seed)?)
+}
+
+fn hold_a_move_by(
+    hold: fn(&JetStreamStore, u32),
+    defect: Option<JetStreamDefect>,
+    seed: u64,
+) -> Result<u64, String> {
     let mut points = 0;
     for adds in 0.. {
         for reads in 0.. {
-            let (added, read) = play_a_move(defect, adds, reads, seed).map_err(|problem| {
+            let hold = |joining: &JetStreamStore| hold(joining, adds);
+            let (added, read) = play_a_move(hold, defect, reads, seed).map_err(|problem| {
                 format!(
                     "an addition held after {adds} exchanges, a listing after {reads}: {problem}"
                 )
@@ -227,8 +238,8 @@ pub fn hold_a_move(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, St
 
 /// Whether the addition was held at all, and whether the listing was.
 fn play_a_move(
+    hold: impl Fn(&JetStreamStore),
     defect: Option<JetStreamDefect>,
-    adds: u32,
     reads: u32,
     seed: u64,
 ) -> Result<(bool, bool), String> {
@@ -244,10 +255,12 @@ fn play_a_move(
         let eve = || endpoint("eve");
         recorder.call(2, &mover, Op::AddMember(room("other"), joins("eve"))).await;
 
-        joining.hold_after(adds);
+        hold(&joining);
         let addition = Op::AddMember(room("ops"), joins_at("eve", 2));
         let mut addition = pin!(maybe_done(recorder.call(1, &joining, addition)));
         let added = before(&mut addition, joining.held()).await;
+        // What overtakes it, arrives.
+        tokio::time::sleep(Duration::from_millis(20)).await;
         reader.hold_after(reads);
         let mut list =
             pin!(maybe_done(recorder.call(3, &reader, Op::RoomsOf(eve(), Page::first()))));

@@ -187,3 +187,35 @@ pub(super) struct ConsumerSettings<'a> {
 pub(super) struct Plain {
     pub(super) error: Option<ApiError>,
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn status(cluster: &Value) -> BucketStatus {
+        let info = json!({ "config": Settings::default(), "created": "today", "cluster": cluster });
+        let info: StreamInfo = serde_json::from_value(info).unwrap();
+        info.state().unwrap().status
+    }
+
+    #[rstest]
+    #[case::up_to_date(json!({ "current": true }), 2)]
+    #[case::behind(json!({ "current": true, "lag": 1 }), 1)]
+    #[case::away(json!({ "current": true, "offline": true }), 1)]
+    #[case::not_current(json!({ "current": false }), 1)]
+    #[case::behind_and_away(json!({ "current": false, "offline": true, "lag": 7 }), 1)]
+    fn who_counts_as_up_to_date(#[case] peer: Value, #[case] current: u8) {
+        let cluster = json!({ "leader": "a", "replicas": [peer] });
+        assert_eq!(status(&cluster), BucketStatus { replicas: 2, current });
+        let leaderless = json!({ "replicas": [peer] });
+        assert_eq!(status(&leaderless), BucketStatus { replicas: 2, current: current - 1 });
+    }
+
+    #[test]
+    fn a_server_alone_has_the_one_copy() {
+        assert_eq!(status(&Value::Null), BucketStatus { replicas: 1, current: 1 });
+    }
+}

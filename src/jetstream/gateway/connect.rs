@@ -295,4 +295,14 @@ mod tests {
         let error = credentials(&config, &[address("nats://u:p@a").unwrap()]).unwrap_err();
         assert!(error.to_string().starts_with("invalid credentials: are given, and others stand"));
     }
+
+    #[test]
+    fn a_complaint_explains_what_was_too_late_and_nothing_else() {
+        let complaint = Complaint::default();
+        let other = Error::unavailable("no quorum");
+        assert_eq!(complaint.explain(Error::Timeout), Error::Timeout);
+        complaint.set("permissions violation".to_owned());
+        assert!(matches!(complaint.explain(Error::Timeout), Error::Unavailable(_)));
+        assert_eq!(complaint.explain(other.clone()), other);
+    }
 }

@@ -23,6 +23,8 @@ pub(in crate::jetstream) struct Fused {
     sends_the_last: AtomicBool,
     /// How many exchanges are left before the client is held.
     before_held: AtomicI64,
+    /// Whether only the next one is, and others overtake it.
+    holds_one: AtomicBool,
     /// Closed once it is let go.
     gate: Semaphore,
     /// How many writes that expect something are heard of as they went, before one is misheard.
@@ -60,6 +62,7 @@ impl Fused {
             left: AtomicI64::new(i64::MAX),
             sends_the_last: AtomicBool::new(false),
             before_held: AtomicI64::new(i64::MAX),
+            holds_one: AtomicBool::new(false),
             gate: Semaphore::new(0),
             before_misheard: AtomicI64::new(i64::MAX),
             misheard: OnceLock::new(),
@@ -88,6 +91,13 @@ impl Fused {
     /// Lets so many more exchanges happen; then they wait, as those of a paused process do.
     pub(in crate::jetstream) fn hold_after(&self, exchanges: u32) {
         self.before_held.store(i64::from(exchanges), Ordering::SeqCst);
+    }
+
+    /// Lets so many more exchanges happen; then one waits, as a message does that is lost and sent again,
+    /// and others overtake it.
+    pub(in crate::jetstream) fn hold_one_after(&self, exchanges: u32) {
+        self.holds_one.store(true, Ordering::SeqCst);
+        self.hold_after(exchanges);
     }
 
     /// Returns once an exchange waits, or has waited.
@@ -169,12 +179,14 @@ impl Fused {
     }
 
     async fn pass(&self) {
-        if self.before_held.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            self.before_held.store(-1, Ordering::SeqCst);
-            self.stands.notify_waiters();
-            // No permit is ever given: it fails, and thereby ends, when the client is let go.
-            let _ = self.gate.acquire().await;
+        let left = self.before_held.fetch_sub(1, Ordering::SeqCst);
+        if left > 0 || (left < 0 && self.holds_one.load(Ordering::SeqCst)) {
+            return;
         }
+        self.before_held.store(-1, Ordering::SeqCst);
+        self.stands.notify_waiters();
+        // No permit is ever given: it fails, and thereby ends, when the client is let go.
+        let _ = self.gate.acquire().await;
     }
 
     fn burn(&self) -> Fate {
