@@ -218,8 +218,8 @@ fn hold_a_move_by(
     let mut points = 0;
     for adds in 0.. {
         for reads in 0.. {
-            let hold = |joining: &JetStreamStore| hold(joining, adds);
-            let (added, read) = play_a_move(hold, defect, reads, seed).map_err(|problem| {
+            let delay = |joining: &JetStreamStore| hold(joining, adds);
+            let (added, read) = play_a_move(delay, defect, reads, seed).map_err(|problem| {
                 format!(
                     "an addition held after {adds} exchanges, a listing after {reads}: {problem}"
                 )
@@ -238,7 +238,7 @@ fn hold_a_move_by(
 
 /// Whether the addition was held at all, and whether the listing was.
 fn play_a_move(
-    hold: impl Fn(&JetStreamStore),
+    delay: impl Fn(&JetStreamStore),
     defect: Option<JetStreamDefect>,
     reads: u32,
     seed: u64,
@@ -255,7 +255,7 @@ fn play_a_move(
         let eve = || endpoint("eve");
         recorder.call(2, &mover, Op::AddMember(room("other"), joins("eve"))).await;
 
-        hold(&joining);
+        delay(&joining);
         let addition = Op::AddMember(room("ops"), joins_at("eve", 2));
         let mut addition = pin!(maybe_done(recorder.call(1, &joining, addition)));
         let added = before(&mut addition, joining.held()).await;
