@@ -127,7 +127,11 @@ fn a_room_whose_entry_comes_after_its_counter_is_not_missed() {
 
 #[test]
 fn every_client_that_is_broken_on_purpose_is_caught() {
-    let escaped = broken::all().into_iter().filter(|broken| broken.hunt(seed()).is_none());
+    let escaped = broken::all().into_iter().filter(|broken| {
+        // No call that takes too long, nor one that fails: an answer that is wrong.
+        let caught = broken.hunt(seed());
+        caught.is_none_or(|caught| !caught.problem.contains("that no order explains"))
+    });
     let escaped: Vec<_> = escaped.map(|broken| (broken.name, broken.clause, broken.what)).collect();
     assert!(escaped.is_empty(), "nothing showed what is wrong with {escaped:#?}");
 }

@@ -7,11 +7,10 @@
 
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
-use super::calls::{Call, REPLICAS, SERVERS, begin, look, open, views, writes};
+use super::calls::{Call, REPLICAS, SERVERS, begin, few_views, look, open, views, writes};
 use super::run::sum;
 use super::world::alone;
 use crate::history::{History, Recorder, check};
-use crate::model::Op;
 
 /// Cuts `write` short everywhere, beside `rival` if there is one; returns in how many places.
 ///
@@ -94,11 +93,7 @@ impl Cut<'_> {
         let stopped = victim.is_stopped();
         drop(victim);
 
-        let mut views = views(3);
-        if self.rival.is_some() {
-            // What is asked of many pairs is asked of each once.
-            views.retain(|view| !matches!(view, Op::Member(..) | Op::User(_) | Op::IsAdmin(_)));
-        }
+        let views = if self.rival.is_some() { few_views(3) } else { views(3) };
         tokio::join!(look(&recorder, 3, &fresh, &views), async {
             recorder.call(4, &second, self.write.op.clone()).await;
             if let Some(write) = self.rival {

@@ -18,7 +18,7 @@ use membership::{
     Blow, JetStreamDefect, JetStreamStore, Misheard, Page, Simulation, Store, Weather,
 };
 
-use super::calls::{Call, REPLICAS, SERVERS, Start, begin, look, open, reads, views, writes};
+use super::calls::{Call, REPLICAS, SERVERS, Start, begin, few_views, look, open, reads, writes};
 use super::run::sum;
 use super::world::{alone, shown};
 use crate::history::{History, Recorder, check};
@@ -418,7 +418,7 @@ impl Pause<'_> {
         }
         let _ = held.close().await;
         let fresh = open(&simulation, "fresh", replicas).await?;
-        look(&recorder, 3, &fresh, &views(4)).await;
+        look(&recorder, 3, &fresh, &few_views(4)).await;
         Ok(Some(History { start, ..recorder.history() }))
     }
 }
