@@ -29,7 +29,7 @@ pub(super) fn mutants() -> Vec<Mutant> {
     };
     let on_three = switched! { |name, defect| three.broken(name, defect);
         jetstream_no_barrier: "LIN-1", "reads and decides without a barrier" => NoBarrier, by "partitions::a_cut_off_server_shows_nothing_that_is_over";
-        jetstream_joins_barriers_under_way: "LIN-1", "who needs a barrier joins one that was sent before" => JoinsBarriersUnderWay, by "in_step::a_decision_elsewhere_sees_what_was_acknowledged";
+        jetstream_joins_barriers_under_way: "LIN-1", "who needs a barrier joins one that was sent before" => JoinsBarriersUnderWay, by "in_step::a_server_that_is_slow_is_never_behind_for_its_clients";
         jetstream_barrier_after_the_read: "LIN-1", "sends the barrier after the read" => BarrierAfterTheRead, by "partitions::a_cut_off_server_shows_nothing_that_is_over";
         jetstream_another_buckets_barrier: "LIN-1", "reads members behind a barrier of rooms" => AnotherBucketsBarrier, by "partitions::a_cut_off_server_shows_nothing_that_is_over";
         jetstream_believes_refusals: "LIN-1", "believes a refused compare-and-set" => BelievesRefusals, by "partitions::a_cut_off_server_refuses_nothing_for_a_reason_that_is_over";

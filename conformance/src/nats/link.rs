@@ -280,7 +280,7 @@ async fn collect(
         };
         let parcel = match read {
             Ok(0) => return Ok(()),
-            Ok(length) => Ok(buffer.iter().take(length).copied().collect()),
+            Ok(length) => Ok(buffer.get(..length).unwrap_or_default().to_vec()),
             Err(error) => Err(error),
         };
         let last = parcel.is_err();

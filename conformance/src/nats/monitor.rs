@@ -2,6 +2,7 @@
 //! a quorum and whoever may log in.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -125,16 +126,24 @@ pub(super) async fn get<T>(server: SocketAddr, path: &str) -> Result<T, String>
 where
     T: DeserializeOwned + Send + 'static,
 {
-    let path = path.to_owned();
-    let ask = move || {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
+    // It is asked again and again: a connection each, for the one before may have been to a server that has
+    // ended since, and buffers of the size of most answers, since each is filled with zeros first.
+    static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
+        ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))
             .http_status_as_error(false)
+            .max_idle_connections(0)
+            .input_buffer_size(16 * 1024)
+            .output_buffer_size(4 * 1024)
             .build()
-            .into();
-        let answer = agent.get(format!("http://{server}{path}")).call();
-        let read = answer.and_then(|mut answer| answer.body_mut().read_json());
-        read.map_err(|error| format!("{path}: {error}"))
+            .into()
+    });
+    let path = path.to_owned();
+    let ask = move || {
+        let answer = AGENT.get(format!("http://{server}{path}")).call();
+        let read = answer.and_then(|mut answer| answer.body_mut().read_to_vec());
+        let body = read.map_err(|error| format!("{path}: {error}"))?;
+        serde_json::from_slice(&body).map_err(|error| format!("{path}: {error}"))
     };
     tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.to_string()))
 }

@@ -16,8 +16,9 @@ use super::{Cluster, NatsError, Node, Replica};
 /// nats-server 2.15.1 ("Expected first catchup entry to be a snapshot and peerstate, will retry").
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// How long between one look and the next.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long between one look and the next: at least this, at most that, and a tenth of what it has taken so
+/// far, so that waiting for long costs little, and is not much longer for that.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 pub(super) async fn wait(cluster: &Cluster, jetstream: bool) -> Result<(), NatsError> {
     within("the cluster ready", cluster, || Box::pin(look(cluster, jetstream))).await
@@ -30,17 +31,17 @@ async fn within<'a, T>(
     cluster: &Cluster,
     look: impl Fn() -> BoxFuture<'a, Result<T, String>>,
 ) -> Result<T, NatsError> {
-    let deadline = Instant::now() + PATIENCE;
+    let began = Instant::now();
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(missing) if Instant::now() > deadline => {
+            Err(missing) if began.elapsed() > PATIENCE => {
                 cluster.keep_logs();
                 let state = format!("{missing}\n{}", cluster.logs(5));
                 let what = what.to_owned();
                 return Err(NatsError::TooLate { what, seconds: PATIENCE.as_secs(), state });
             }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+            Err(_) => tokio::time::sleep((began.elapsed() / 10).clamp(PAUSE.0, PAUSE.1)).await,
         }
     }
 }
@@ -53,7 +54,7 @@ async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
         return Err("most nodes are down".to_owned());
     }
     if jetstream && cluster.size() > 1 {
-        let views = join_all(cluster.nodes().iter().map(streams)).await;
+        let views = join_all(cluster.nodes().iter().map(|node| jetstream_at(node, "/jsz"))).await;
         let mut leaders = Vec::new();
         for view in views.into_iter().flatten() {
             let meta = view?.meta_cluster.ok_or("no list of streams yet")?;
@@ -94,8 +95,13 @@ async fn health(node: &Node) -> Result<(), String> {
     }
 }
 
+async fn jetstream_at(node: &Node, path: &str) -> Option<Result<JetStream, String>> {
+    Some(monitor::get(node.ports()?.monitor, path).await)
+}
+
+/// With all its streams, of which there may be hundreds.
 async fn streams(node: &Node) -> Option<Result<JetStream, String>> {
-    Some(monitor::get(node.ports()?.monitor, "/jsz?streams=true").await)
+    jetstream_at(node, "/jsz?streams=true").await
 }
 
 /// A client is let in and JetStream answers it.
