@@ -1,8 +1,13 @@
-//! Records that somebody removed by hand: what is named and is not there is corrupt (clause ERR-3).
+//! What somebody removed by hand, or left alone: a record that is named and is not there is corrupt (clause
+//! ERR-3), and a bucket that is made again has nothing of the former one.
+
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Context;
+use futures_util::TryStreamExt;
 use membership::{
-    Ciphertext, EndpointId, Epoch, Error, JetStreamStore, NewRoom, RoomId, Store, Timestamp,
+    Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamStore, Label, NewRoom,
+    NewUser, RoomId, Store, Timestamp, UserKey,
 };
 
 use crate::server::Server;
@@ -44,4 +49,49 @@ async fn the_head_of_a_room() {
     assert!(matches!(room, Err(Error::Corrupt(_))), "{room:?}");
     let key = store.latest_key(&id, &ann).await;
     assert!(matches!(key, Err(Error::Corrupt(_))), "{key:?}");
+}
+
+fn user(number: u8, admin: bool) -> NewUser {
+    let (label, added_at) = (Label::new("user").unwrap(), Timestamp::from_millis(1));
+    NewUser { key: UserKey::from_bytes([number; 32]), label, admin, added_at }
+}
+
+/// Whoever was in the bucket that was there before is not let in by a store that knew it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bucket_of_users_which_is_made_again() {
+    let server = Server::start().await;
+    let js = async_nats::jetstream::new(server.raw().await);
+    let store = server.open("again-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    store.add_user(user(2, false)).await.unwrap();
+    assert!(store.is_authorized(&user(2, false).key).await.is_allowed());
+
+    js.delete_stream("KV_again-users").await.unwrap();
+    let other = server.open("again-").await;
+    other.bootstrap_admin(user(3, true)).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !store.is_authorized(&user(3, true).key).await.is_allowed() {
+        let former = store.is_authorized(&user(2, false).key).await;
+        assert!(!former.is_allowed(), "a user is let in whom nobody added");
+        assert!(Instant::now() < deadline, "not seen within 30 s");
+    }
+    let former = store.is_authorized(&user(2, false).key).await;
+    assert_eq!(former, Decision::Deny(DenyReason::Unknown));
+}
+
+/// A consumer lives as long as nothing is wrong with it, also where there is nothing to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_nobody_changes_is_followed_by_one_consumer() {
+    let server = Server::start().await;
+    let js = async_nats::jetstream::new(server.raw().await);
+    let store = server.open("rest-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    assert!(store.is_authorized(&user(1, true).key).await.is_allowed());
+    let users = js.get_stream("KV_rest-users").await.unwrap();
+    let consumers = async || users.consumer_names().try_collect::<Vec<_>>().await.unwrap();
+    let before = consumers().await;
+    assert_eq!(before.len(), 1);
+    // Longer than three heartbeats.
+    tokio::time::sleep(Duration::from_millis(1_800)).await;
+    assert_eq!(consumers().await, before);
 }
