@@ -1,6 +1,5 @@
 //! The gallery as a test binary.
 
-use std::cmp::Reverse;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -20,9 +19,7 @@ use crate::{child, golden, harness, report};
 /// is `MEMBERSHIP_SEED`, as for [`harness::main`].
 #[must_use]
 pub fn main() -> ExitCode {
-    let mut mutants = all();
-    // Those on servers first, or the slowest of them would be all that is left in the end.
-    mutants.sort_by_key(|mutant| Reverse(mutant.target.pace()));
+    let mutants = all();
     let targets: Vec<_> = mutants.iter().map(|mutant| Arc::clone(&mutant.target)).collect();
     if let Some(code) = child::run_if_asked(&targets) {
         return code;
