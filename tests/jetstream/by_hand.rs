@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::Context;
 use futures_util::TryStreamExt;
 use membership::{
-    Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamStore, Label, NewRoom,
-    NewUser, RoomId, Store, Timestamp, UserKey,
+    Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamStore, NewRoom, RoomId,
+    Store, Timestamp,
 };
 
+use crate::cluster::user;
 use crate::server::Server;
 
 async fn encrypted_room(store: &JetStreamStore) -> (RoomId, EndpointId) {
@@ -49,11 +50,6 @@ async fn the_head_of_a_room() {
     assert!(matches!(room, Err(Error::Corrupt(_))), "{room:?}");
     let key = store.latest_key(&id, &ann).await;
     assert!(matches!(key, Err(Error::Corrupt(_))), "{key:?}");
-}
-
-fn user(number: u8, admin: bool) -> NewUser {
-    let (label, added_at) = (Label::new("user").unwrap(), Timestamp::from_millis(1));
-    NewUser { key: UserKey::from_bytes([number; 32]), label, admin, added_at }
 }
 
 /// Whoever was in the bucket that was there before is not let in by a store that knew it.

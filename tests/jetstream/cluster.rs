@@ -18,7 +18,7 @@ fn at() -> Timestamp {
     Timestamp::from_millis(1)
 }
 
-fn user(n: u8, admin: bool) -> NewUser {
+pub(crate) fn user(n: u8, admin: bool) -> NewUser {
     let label = Label::new("user").unwrap();
     NewUser { key: UserKey::from_bytes([n; 32]), label, admin, added_at: at() }
 }
