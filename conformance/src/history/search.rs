@@ -22,6 +22,9 @@ use crate::model::Model;
 /// How many places of the search are tried before it gives up: some seconds, and 200 MB.
 const MOST: usize = 2_000_000;
 
+/// How many ways to come to one event are looked at for what they agree on.
+const MOST_WAYS: usize = 32;
+
 /// What came of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -39,7 +42,8 @@ pub(super) struct Stuck {
     /// When this call (an index) returned, no order explained it and all that returned before; all
     /// that returned before has one.
     pub(super) call: usize,
-    /// The last moment before at which every order so far had come to the same, if there is one.
+    /// The last moment before at which every order so far had come to the same, or could have yet,
+    /// if there is one.
     pub(super) agreed: Option<Agreed>,
 }
 
@@ -93,16 +97,15 @@ struct Search<'a> {
     crowded: bool,
     /// The calls that are open at each event, itself included.
     open: Vec<Vec<usize>>,
-    /// How the searches that came to each event had gone so far.
-    came: Vec<Came>,
+    /// The ways by which the search came to each event; `None` where there are too many.
+    came: Vec<Option<Vec<Way>>>,
 }
 
+/// A state, and the open calls that have their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Came {
-    Never,
-    /// All with this state, and these calls in their place.
-    Alike(State, Slots),
-    Otherwise,
+struct Way {
+    state: State,
+    placed: Slots,
 }
 
 impl<'a> Search<'a> {
@@ -125,7 +128,7 @@ impl<'a> Search<'a> {
             slots: vec![0; calls.len()],
             crowded: false,
             open: Vec::with_capacity(events.len()),
-            came: vec![Came::Never; events.len()],
+            came: vec![Some(Vec::new()); events.len()],
             events,
         };
         search.give_slots();
@@ -181,7 +184,10 @@ impl<'a> Search<'a> {
         while let Some(event) = self.events.get(place.event as usize).copied() {
             self.comes(*place);
             match event {
-                Event::Begin(call, _) => self.see(place, call),
+                Event::Begin(call, _) => {
+                    let Place { state, placed, .. } = *place;
+                    place.placed = self.seen(Way { state, placed }, &[call]).placed;
+                }
                 Event::End(call, _) => {
                     let slot = self.slot(call);
                     if place.placed & slot == 0 {
@@ -195,33 +201,80 @@ impl<'a> Search<'a> {
         None
     }
 
-    fn comes(&mut self, place: Place) {
-        let alike = Came::Alike(place.state, place.placed);
-        if let Some(came) = self.came.get_mut(place.event as usize) {
-            *came = match *came {
-                Came::Never => alike,
-                other if other == alike => alike,
-                _ => Came::Otherwise,
-            };
+    fn comes(&mut self, Place { event, state, placed }: Place) {
+        let way = Way { state, placed };
+        let Some(came) = self.came.get_mut(event as usize) else { return };
+        if let Some(ways) = came
+            && !ways.contains(&way)
+        {
+            if ways.len() == MOST_WAYS {
+                *came = None;
+            } else {
+                ways.push(way);
+            }
         }
     }
 
     /// What all that was tried agreed on last, before the event at which it ended; if it can be, at
     /// a moment after which something changed yet, so that who looks at it sees what led there.
-    fn agreed(&self, end: usize) -> Option<Agreed> {
-        let came = self.came.iter().enumerate().take(end).rev();
-        let mut agreed = came.filter_map(|(event, came)| match came {
-            Came::Alike(state, placed) => Some((*state, self.past(event, *placed))),
-            _ => None,
-        });
-        let last = agreed.next()?;
+    fn agreed(&mut self, end: usize) -> Option<Agreed> {
         let done = (0..self.calls.len()).filter(|call| self.steps.says(*call) == Says::Done);
         let done: Vec<_> = done.collect();
-        let changes =
-            |(_, past): &(State, Vec<usize>)| done.iter().any(|call| !past.contains(call));
-        let best = if changes(&last) { last } else { agreed.find(changes).unwrap_or(last) };
-        let (state, past) = best;
+        let mut best = None;
+        for event in (0..end).rev() {
+            let Some(Way { state, placed }) = self.origin(event) else { continue };
+            let past = self.past(event, placed);
+            let shows = done.iter().any(|call| !past.contains(call));
+            if shows || best.is_none() {
+                best = Some((state, past));
+            }
+            if shows {
+                break;
+            }
+        }
+        let (state, past) = best?;
         Some(Agreed { state: self.steps.model(state)?.clone(), past })
+    }
+
+    /// The one of the ways to an event that leads to all others, by no more than open calls that
+    /// take effect there: what has an order by any of them has one by it.
+    fn origin(&mut self, event: usize) -> Option<Way> {
+        let ways = self.came.get(event)?.clone()?;
+        let open = self.open.get(event).cloned().unwrap_or_default();
+        let of = |says| {
+            let those = open.iter().filter(|call| self.steps.says(**call) == says);
+            those.fold(0, |all, call| all | self.slot(*call))
+        };
+        let (seen, perhaps) = (of(Says::Seen), of(Says::Perhaps));
+        let origin = *ways.iter().min_by_key(|way| (way.placed & !seen).count_ones())?;
+        let mut reached = vec![origin];
+        let mut next = 0;
+        while let Some(way) = reached.get(next).copied() {
+            next += 1;
+            for call in &open {
+                let slot = self.slot(*call);
+                if slot & (seen | way.placed) != 0 {
+                    continue;
+                }
+                let Some(state) = self.steps.step(way.state, *call) else { continue };
+                let further = self.seen(Way { state, placed: way.placed | slot }, &open);
+                if reached.contains(&further) {
+                    continue;
+                }
+                if reached.len() == MOST_WAYS {
+                    return None;
+                }
+                reached.push(further);
+            }
+        }
+        // As good is who has seen more, or who may still do what another has done in vain.
+        let as_good = |one: &Way, other: &Way| {
+            one.state == other.state
+                && one.placed & !other.placed & !seen == 0
+                && other.placed & !one.placed & !perhaps == 0
+        };
+        let all = ways.iter().all(|way| reached.iter().any(|one| as_good(one, way)));
+        all.then_some(origin)
     }
 
     /// The calls that returned before this event, and those that had had their effect.
@@ -246,23 +299,24 @@ impl<'a> Search<'a> {
         let open = self.open.get(place.event as usize).cloned().unwrap_or_default();
         for call in needed {
             let Some(state) = self.steps.step(place.state, call) else { continue };
-            let mut next = Place { state, placed: place.placed | self.slot(call), ..place };
-            for seen in &open {
-                self.see(&mut next, *seen);
-            }
-            to_try.push(next);
+            let way = Way { state, placed: place.placed | self.slot(call) };
+            let Way { state, placed } = self.seen(way, &open);
+            to_try.push(Place { state, placed, ..place });
         }
     }
 
-    /// Gives an open call its place, if it only saw something and could see it now.
-    fn see(&mut self, place: &mut Place, call: usize) {
-        let slot = self.slot(call);
-        if self.steps.says(call) == Says::Seen
-            && place.placed & slot == 0
-            && self.steps.step(place.state, call).is_some()
-        {
-            place.placed |= slot;
+    /// Gives open calls their place that only saw something and could see it now.
+    fn seen(&mut self, mut way: Way, open: &[usize]) -> Way {
+        for call in open {
+            let slot = self.slot(*call);
+            if self.steps.says(*call) == Says::Seen
+                && way.placed & slot == 0
+                && self.steps.step(way.state, *call).is_some()
+            {
+                way.placed |= slot;
+            }
         }
+        way
     }
 
     /// The open changes without a place that have to do with `returning`, itself among them.
