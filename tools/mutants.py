@@ -434,7 +434,10 @@ def explained(name):
 def hunt(args):
     tests, lock = Tests(args.steady), threading.Lock()
     tests.look([stage for name in args.areas for stage in tests.stages(name)], args.jobs)
-    mutants = [m for m in json.loads(KEPT.read_text()) if area(m["file"]) in args.areas and not explained(m["name"])]
+    mutants = [m for m in json.loads(KEPT.read_text())
+               if area(m["file"]) in args.areas and re.search(args.name, m["name"]) and not explained(m["name"])]
+    if not mutants:
+        refuse(f"no mutant of {', '.join(args.areas)} has a name that matches {args.name}")
     done = {result["id"]: result["by"] for result in lines(RESULTS)}
 
     def one(mutant):
@@ -460,6 +463,7 @@ def main():
     commands.add_parser("build", help="all mutants in one build").set_defaults(run=build)
     hunts = commands.add_parser("hunt", help="run the tests on each mutant")
     hunts.add_argument("areas", nargs="*", default=list(AREAS), metavar="AREA", help=", ".join(AREAS))
+    hunts.add_argument("--name", default="", metavar="REGEX", help="only those whose names match, files included")
     hunts.add_argument("--steady", action="store_true",
                        help="only the first tests, as far as a busy machine cannot fail them; the next hunt goes on "
                             "with who survives")

@@ -47,7 +47,7 @@ pub(super) struct Stuck {
     pub(super) agreed: Option<Agreed>,
 }
 
-/// What all orders of the calls up to a moment agree on.
+/// What all orders of the calls up to a moment agree on, or come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Agreed {
     /// What is stored then.

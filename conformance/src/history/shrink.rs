@@ -6,8 +6,8 @@
 //! - What began after the call that could not be explained had returned, and the answers that came
 //!   after that moment: if a history has an order, so has each of its beginnings.
 //! - Calls that changed nothing, for sure: an order of the whole is, without them, one of the rest.
-//! - All that is past at a moment on whose state, and on which open calls have had their effect by
-//!   then, every order agrees: the rest then begins with that state.
+//! - All that is past at a moment at which one order leads to where every other one is, by no more
+//!   than open calls that take effect: the rest then begins with the state of that one.
 //!
 //! A call that changed something, or may have, stays: others may have been answered as they were
 //! because of it.
