@@ -91,3 +91,48 @@ impl Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Calls that take so many seconds each, while the store is closed; what they said, and for how long
+    /// the closing waited.
+    async fn closed_during<const N: usize>(
+        seconds: [u32; N],
+        patience: Duration,
+    ) -> (Vec<Result<(), Error>>, Duration) {
+        let (life, begun) = (Life::default(), Instant::now());
+        let calls = seconds.map(|takes| {
+            life.call(100 * SECOND, async move |_| {
+                tokio::time::sleep(takes * SECOND).await;
+                Ok(())
+            })
+        });
+        let close = async {
+            life.close(begun + patience).await;
+            begun.elapsed()
+        };
+        let (said, waited) = future::join(future::join_all(calls), close).await;
+        assert_eq!(life.check(), Err(Error::Closed));
+        assert_eq!(life.call(SECOND, async |_| Ok(())).await, Err(Error::Closed));
+        (said, waited)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_waits_for_the_last_call_and_no_longer() {
+        assert_eq!(closed_during([], 10 * SECOND).await, (vec![], Duration::ZERO));
+        assert_eq!(closed_during([2], 10 * SECOND).await, (vec![Ok(())], 2 * SECOND));
+        assert_eq!(closed_during([1, 3, 2], 10 * SECOND).await, (vec![Ok(()); 3], 3 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_ends_the_calls_that_last_too_long() {
+        let (said, waited) = closed_during([1, 30], 10 * SECOND).await;
+        assert_eq!((said, waited), (vec![Ok(()), Err(Error::Timeout)], 10 * SECOND));
+    }
+}

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -54,11 +54,11 @@ pub(super) struct Replica {
     position: AtomicU64,
     moved: Notify,
     /// Who writes into the copy is told to listen anew.
-    kick: std::sync::OnceLock<std::sync::Arc<Notify>>,
+    kick: OnceLock<Arc<Notify>>,
 }
 
 impl Replica {
-    pub(super) fn set_kick(&self, kick: std::sync::Arc<Notify>) {
+    pub(super) fn set_kick(&self, kick: Arc<Notify>) {
         let _ = self.kick.set(kick);
     }
 
@@ -357,6 +357,23 @@ mod tests {
         let replica = Replica::default();
         replica.entry(entry(1, "nobody", b"", false), false);
         assert!(matches!(replica.since(0).users(&Page::first()), Err(Error::Corrupt(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_feed_that_lags_is_told_to_begin_anew() {
+        let (replica, kick) = (Replica::default(), Arc::new(Notify::new()));
+        replica.set_kick(Arc::clone(&kick));
+        let begun = Instant::now();
+        let told = async {
+            kick.notified().await;
+            begun.elapsed()
+        };
+        let (reached, told) = tokio::join!(replica.reach(1, begun + 3 * LAG), told);
+        assert_eq!((reached, told, begun.elapsed()), (Err(Error::Timeout), LAG, 3 * LAG));
+
+        // What is there is waited for by nobody.
+        replica.entry(entry(1, key::FORMAT, b"", false), false);
+        assert_eq!(replica.reach(1, begun).await, Ok(()));
     }
 
     #[test]

@@ -65,3 +65,25 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::as_wanted(3, 3, true)]
+    #[case::one_is_behind(3, 2, false)]
+    #[case::too_few(1, 1, false)]
+    #[case::too_many(5, 5, false)]
+    #[case::too_many_of_which_enough_are_current(5, 3, false)]
+    fn a_bucket_is_done_when_all_who_keep_it_have_everything(
+        #[case] replicas: u8,
+        #[case] current: u8,
+        #[case] done: bool,
+    ) {
+        let progress = BucketProgress { bucket: "users", wanted: 3, replicas, current };
+        assert_eq!(progress.is_done(), done);
+    }
+}

@@ -482,8 +482,8 @@ impl JetStreamStore {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::Record;
     use crate::jetstream::{Simulation, Weather};
+    use crate::{Ciphertext, Label, Record};
 
     const AT: Timestamp = Timestamp::from_millis(1);
 
@@ -492,12 +492,53 @@ mod tests {
         simulation.open("client", 0, false, config).await.unwrap()
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_is_good_until_it_is_as_old_as_the_bound() {
+        let second = Duration::from_secs(1);
+        let proof = Proof::default();
+        assert_eq!(proof.within(second), None);
+        let first = Instant::now();
+        proof.set(first, 7);
+        tokio::time::advance(second / 2).await;
+        assert_eq!((proof.within(second), proof.within(second / 2)), (Some(7), None));
+        // Barriers may pass in another order than they began in.
+        proof.set(Instant::now(), 9);
+        proof.set(first, 8);
+        assert_eq!(proof.within(second / 4), Some(9));
+        tokio::time::advance(second).await;
+        assert_eq!(proof.within(second), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_is_renewed_as_long_as_the_store_lives() {
+        let bound = Duration::from_millis(400);
+        let read_mode = ReadMode::BoundedStaleness { bound };
+        let config = JetStreamConfig { read_mode, ..JetStreamConfig::new(["nats://simulated"]) };
+        let simulation = Simulation::new(1, 1, Weather::CALM);
+        let store = simulation.open("client", 0, false, config).await.unwrap();
+        let key = UserKey::from_bytes([1; 32]);
+        let label = Label::new("ann").unwrap();
+        store.add_user(NewUser { key, label, admin: false, added_at: AT }).await.unwrap();
+        for _ in 0..100 {
+            tokio::time::sleep(bound / 10).await;
+            assert_eq!(store.is_authorized(&key).await, Decision::Allow);
+        }
+        let core = Arc::downgrade(&store.core);
+        drop(store);
+        tokio::time::sleep(bound).await;
+        assert!(core.upgrade().is_none(), "somebody goes on without the store");
+    }
+
     fn endpoint(name: &str) -> EndpointId {
         EndpointId::new(name).unwrap()
     }
 
     fn member(name: &str) -> NewMember {
         NewMember::unsealed(endpoint(name), AT)
+    }
+
+    fn sealed() -> Ciphertext {
+        Ciphertext::new("sealed").unwrap()
     }
 
     async fn make_room(store: &JetStreamStore, name: &str) -> RoomId {
@@ -539,6 +580,265 @@ mod tests {
         let there = Record::Member { room: room.clone(), endpoint: endpoint("eve") };
         assert_eq!(again, Err(Error::AlreadyExists(there)));
         assert_eq!(store.members(&room, Page::first()).await.unwrap().len(), 3);
+    }
+
+    /// What is on it is looked up in several rounds, of several moments, if the index names a room that was
+    /// left.
+    #[tokio::test(start_paused = true)]
+    async fn a_page_of_rooms_is_of_one_moment_however_often_it_asks() {
+        for exchanges in 0.. {
+            let simulation = Simulation::new(1, 1, Weather::CALM);
+            let (writer, reader) = (client(&simulation).await, client(&simulation).await);
+            for name in ["a", "left", "z"] {
+                let room = RoomId::new(name).unwrap();
+                let new = NewRoom::encrypted(room.clone(), endpoint("ann"), AT, sealed());
+                writer.create_room(new).await.unwrap();
+                for name in ["bob", "eve"] {
+                    let new = NewMember::sealed(endpoint(name), AT, Epoch::FIRST, sealed());
+                    writer.add_member(&room, new).await.unwrap();
+                }
+            }
+            let remove = async |client: &JetStreamStore, room, name| {
+                let room = RoomId::new(room).unwrap();
+                client.remove_member(&room, &endpoint(name)).await.unwrap();
+            };
+            let leaver = client(&simulation).await;
+            remove(&leaver, "left", "eve").await;
+            // What it left is not collected.
+            drop(leaver);
+
+            reader.hold_after(exchanges);
+            let two = Page::new(None, 2).unwrap();
+            let eve = endpoint("eve");
+            let mut listing = std::pin::pin!(reader.rooms_of(&eve, two));
+            tokio::select! {
+                biased;
+                listed = &mut listing => {
+                    assert_eq!(listed.unwrap().len(), 2);
+                    break;
+                }
+                () = reader.held() => {}
+            }
+            remove(&writer, "a", "bob").await;
+            remove(&writer, "z", "bob").await;
+            reader.let_go();
+            let due = listing.await.unwrap().into_iter().map(|room| room.rekey_due);
+            let due: Vec<_> = due.collect();
+            assert!(due.len() == 2 && due != [false, true], "{exchanges}: {due:?}");
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Race {
+        Create,
+        Add,
+        Rekey,
+    }
+
+    impl Race {
+        async fn run(self, store: &JetStreamStore) -> Result<(), Error> {
+            let room = RoomId::new("r").unwrap();
+            match self {
+                Self::Create => {
+                    let new = NewRoom::encrypted(room, endpoint("ann"), AT, sealed());
+                    store.create_room(new).await.map(drop)
+                }
+                Self::Add => {
+                    let new = NewMember::sealed(endpoint("bob"), AT, Epoch::FIRST, sealed());
+                    store.add_member(&room, new).await.map(drop)
+                }
+                Self::Rekey => {
+                    let rekey = Rekey::new(Epoch::FIRST, [], [(endpoint("ann"), sealed())]);
+                    store.rekey(&room, rekey.unwrap()).await.map(drop)
+                }
+            }
+        }
+
+        /// A client of new servers on which there is what it needs.
+        async fn begin(self) -> (Simulation, JetStreamStore) {
+            let simulation = Simulation::new(1, 1, Weather::CALM);
+            let store = client(&simulation).await;
+            if !matches!(self, Self::Create) {
+                Self::Create.run(&store).await.unwrap();
+            }
+            (simulation, store)
+        }
+    }
+
+    /// How many records of rooms the buckets hold.
+    async fn records(store: &JetStreamStore) -> Vec<usize> {
+        let by = Instant::now() + Duration::from_secs(1);
+        let mut counts = Vec::new();
+        for bucket in [Bucket::Rooms, Bucket::Members, Bucket::RoomsByMember, Bucket::RoomKeys] {
+            let all = store.core.read_few(bucket, &[">".to_owned()], by).await.unwrap();
+            let counts_rooms = |key: &str| !key.starts_with('=') && !key.ends_with(".=n");
+            let records = all.entries.iter().filter(|entry| counts_rooms(&entry.key));
+            counts.push(records.filter(|entry| !entry.removal).count());
+        }
+        counts
+    }
+
+    #[rstest::rstest]
+    #[tokio::test(start_paused = true)]
+    async fn who_loses_a_race_leaves_nothing_of_what_it_began(
+        #[values(Race::Create, Race::Add, Race::Rekey)] race: Race,
+    ) {
+        // Its chores go with a client that is dropped: the loser cleans up by itself.
+        let (simulation, alone) = race.begin().await;
+        race.run(&alone).await.unwrap();
+        drop(alone);
+        let expected = records(&client(&simulation).await).await;
+        let mut races = 0;
+        for exchanges in 0.. {
+            let (simulation, loser) = race.begin().await;
+            loser.hold_after(exchanges);
+            {
+                let mut lost = std::pin::pin!(race.run(&loser));
+                tokio::select! {
+                    biased;
+                    done = &mut lost => {
+                        done.unwrap();
+                        assert!(races > 2, "only {races} races in {exchanges} exchanges");
+                        break;
+                    }
+                    () = loser.held() => {}
+                }
+                let winner = client(&simulation).await;
+                let won = race.run(&winner).await;
+                drop(winner);
+                loser.let_go();
+                if won.is_err() {
+                    // It was held with everything done.
+                    lost.await.unwrap();
+                    continue;
+                }
+                let error = lost.await.unwrap_err();
+                let refused = matches!(error, Error::AlreadyExists(_) | Error::StaleEpoch { .. });
+                assert!(refused, "{race:?}, {exchanges}: {error}");
+            }
+            loser.close().await.unwrap();
+            let left = records(&client(&simulation).await).await;
+            assert_eq!(left, expected, "{race:?} lost after {exchanges} exchanges");
+            races += 1;
+        }
+    }
+
+    #[rstest::rstest]
+    #[tokio::test(start_paused = true)]
+    async fn what_a_removal_left_is_collected_by_the_next_change(
+        #[values("add", "remove", "rekey")] next: &str,
+    ) {
+        let left = async |crashes: bool| {
+            let (simulation, store) = Race::Add.begin().await;
+            let room = RoomId::new("r").unwrap();
+            for name in ["bob", "cat"] {
+                let new = NewMember::sealed(endpoint(name), AT, Epoch::FIRST, sealed());
+                store.add_member(&room, new).await.unwrap();
+            }
+            let leaver = client(&simulation).await;
+            leaver.remove_member(&room, &endpoint("bob")).await.unwrap();
+            if !crashes {
+                leaver.close().await.unwrap();
+            }
+            drop(leaver);
+            match next {
+                "add" => {
+                    let new = NewMember::sealed(endpoint("dan"), AT, Epoch::FIRST, sealed());
+                    store.add_member(&room, new).await.map(drop)
+                }
+                "remove" => store.remove_member(&room, &endpoint("cat")).await,
+                _ => {
+                    let keys = ["ann", "cat"].map(|name| (endpoint(name), sealed()));
+                    let rekey = Rekey::new(Epoch::FIRST, [], keys).unwrap();
+                    store.rekey(&room, rekey).await.map(drop)
+                }
+            }
+            .unwrap();
+            store.close().await.unwrap();
+            records(&client(&simulation).await).await
+        };
+        assert_eq!(left(true).await, left(false).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_keys_of_a_rekey_that_crashed_are_collected_however_many_epochs_later() {
+        // What is left, and how many records there were after the crash, if there was one.
+        let left = async |crashes_after: Option<u32>| {
+            let (simulation, store) = Race::Rekey.begin().await;
+            let mut crashed_with = None;
+            if let Some(exchanges) = crashes_after {
+                let crashed = client(&simulation).await;
+                crashed.stop_after(exchanges, false);
+                Race::Rekey.run(&crashed).await.err()?;
+                crashed_with = Some(records(&store).await);
+            }
+            // Of those who make an epoch only the last collects anything.
+            for epoch in 1..4 {
+                let maker = client(&simulation).await;
+                let keys = [(endpoint("ann"), sealed())];
+                let rekey = Rekey::new(Epoch::new(epoch).unwrap(), [], keys).unwrap();
+                maker.rekey(&RoomId::new("r").unwrap(), rekey).await.unwrap();
+                if epoch == 3 {
+                    maker.close().await.unwrap();
+                }
+            }
+            Some((records(&store).await, crashed_with))
+        };
+        let (expected, _) = left(None).await.unwrap();
+        let mut keys_left = 0;
+        for exchanges in 0.. {
+            let Some((now, crashed)) = left(Some(exchanges)).await else { break };
+            assert_eq!(now, expected, "{exchanges}");
+            keys_left = keys_left.max(crashed.unwrap()[3]);
+        }
+        assert_eq!(
+            keys_left, 3,
+            "the key there was, the one of a lost attempt, and what tells of that"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_collects_what_a_deletion_left() {
+        let (simulation, store) = Race::Add.begin().await;
+        Race::Add.run(&store).await.unwrap();
+        store.close().await.unwrap();
+        let deleter = client(&simulation).await;
+        deleter.delete_room(&RoomId::new("r").unwrap()).await.unwrap();
+        drop(deleter);
+        let reader = client(&simulation).await;
+        assert_eq!(records(&reader).await, [0, 2, 2, 2]);
+        assert_eq!(reader.rooms_of(&endpoint("bob"), Page::first()).await, Ok(vec![]));
+        reader.close().await.unwrap();
+        assert_eq!(records(&client(&simulation).await).await, [0, 0, 0, 0]);
+    }
+
+    /// By this it is known when the roster is to be written anew.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_knows_how_many_memberships_have_ended() {
+        let store = client(&Simulation::new(1, 1, Weather::CALM)).await;
+        let room = RoomId::new("r").unwrap();
+        let new = NewRoom::encrypted(room.clone(), endpoint("ann"), AT, sealed());
+        store.create_room(new).await.unwrap();
+        let add = async |name, epoch| {
+            let new = NewMember::sealed(endpoint(name), AT, epoch, sealed());
+            store.add_member(&room, new).await.unwrap();
+        };
+        let ended = async || {
+            let by = Instant::now() + Duration::from_secs(1);
+            store.core.view(&room, |_| Vec::new(), by).await.unwrap().head.ended
+        };
+        for name in ["bob", "cat", "dan"] {
+            add(name, Epoch::FIRST).await;
+        }
+        assert_eq!(ended().await, 0);
+        store.remove_member(&room, &endpoint("bob")).await.unwrap();
+        assert_eq!(ended().await, 1);
+        let remove = [endpoint("cat"), endpoint("dan")];
+        let rekey = Rekey::new(Epoch::FIRST, remove, [(endpoint("ann"), sealed())]).unwrap();
+        let epoch = store.rekey(&room, rekey).await.unwrap().epoch;
+        assert_eq!(ended().await, 3);
+        add("bob", epoch).await;
+        assert_eq!(ended().await, 2);
     }
 
     /// The index still names a room that was left until what that left is collected.

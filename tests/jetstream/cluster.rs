@@ -1,10 +1,12 @@
 //! Three servers, cut apart.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use membership::{
-    Ciphertext, Decision, DenyReason, Epoch, Error, JetStreamConfig, JetStreamStore, Label,
-    NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp, UserKey,
+    BucketProgress, Ciphertext, Decision, DenyReason, Epoch, Error, JetStreamConfig,
+    JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
+    UserKey,
 };
 use membership_conformance::nats::{Cluster, ClusterOptions};
 use tokio::time::Instant;
@@ -227,7 +229,11 @@ async fn replicas_change_under_load() {
     make_room(&store, &room, 1).await;
     let mut added = 0;
     for replicas in [3, 1, 3] {
-        let change = store.set_replicas(replicas, |progress| println!("{progress:?}"));
+        let last = Mutex::new(Vec::new());
+        let change = store.set_replicas(replicas, |progress| {
+            println!("{progress:?}");
+            *last.lock().unwrap() = progress.to_vec();
+        });
         let mut change = std::pin::pin!(change);
         loop {
             let who = format!("endpoint {}", added + 1).parse().unwrap();
@@ -243,6 +249,8 @@ async fn replicas_change_under_load() {
                 () = add => added += 1,
             }
         }
+        let last = last.lock().unwrap();
+        assert!(last.len() == 5 && last.iter().all(BucketProgress::is_done), "{last:?}");
         println!("{replicas} replicas after {added} additions");
     }
     let members = in_the_end("members", async || store.members(&room, Page::first()).await).await;

@@ -127,14 +127,17 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
         }
         first.close().await.unwrap();
 
-        let config = JetStreamConfig {
-            prefix: prefix.clone(),
-            op_timeout: Duration::from_millis(100),
-            ..server.config()
-        };
-        let stopped = JetStreamStore::open(config).await.unwrap();
+        let stopped = server.open(&prefix).await;
         stopped.stop_after(exchanges, sends);
-        let said = call.run(&stopped).await;
+        let dies = async {
+            stopped.stopped().await;
+            // What it has sent is on its way, and arrives.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        let said = tokio::select! {
+            said = call.run(&stopped) => said,
+            () = dies => "Timeout".to_owned(),
+        };
         let finished = !stopped.is_stopped();
         drop(stopped);
 

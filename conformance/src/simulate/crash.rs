@@ -8,7 +8,7 @@
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
 use super::calls::{Call, REPLICAS, SERVERS, begin, few_views, look, open, views, writes};
-use super::run::sum;
+use super::run::{everywhere, sum};
 use super::world::alone;
 use crate::history::{History, Recorder, check};
 
@@ -17,23 +17,18 @@ use crate::history::{History, Recorder, check};
 /// # Errors
 /// What is wrong, and where it was cut short.
 pub fn cut_everywhere(write: &Call, rival: Option<&Call>, seed: u64) -> Result<u64, String> {
-    let mut points = 0;
-    for sends in [false, true] {
-        for exchanges in 0.. {
-            let cut = Cut { write, rival, exchanges, sends, seed };
-            let stopped = cut.play().map_err(|problem| {
+    let cut = |sends| {
+        everywhere(
+            |exchanges| Cut { write, rival, exchanges, sends, seed }.play(),
+            |exchanges, problem| {
                 let how = if sends { "the next sent, its answer lost" } else { "none sent after" };
                 let beside = rival.map(|r| format!(" beside {:?}", r.name)).unwrap_or_default();
                 let name = write.name;
                 format!("{name:?}{beside}, stopped after {exchanges} exchanges, {how}: {problem}")
-            })?;
-            if !stopped {
-                break;
-            }
-            points += 1;
-        }
-    }
-    Ok(points)
+            },
+        )
+    };
+    Ok(cut(false)? + cut(true)?)
 }
 
 /// Every pair of kinds that may meet.

@@ -6,9 +6,9 @@
 //! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
 //! compare-and-set). It may also stand still when one of its writes was stored and it was told otherwise,
 //! or nothing, or when one is on its way for longer than the client waits; what it finds then is what others
-//! have made of it, and as the servers work, it can always tell what became of its write. And the servers may be killed meanwhile,
-//! and start again with what they had written down. One order must explain all answers (clause LIN-1), and
-//! afterwards every member must have its keys (KEY-1).
+//! have made of it, and as the servers work, it can always tell what became of its write. And the servers
+//! may be killed meanwhile, and start again with what they had written down. One order must explain all
+//! answers (clause LIN-1), and afterwards every member must have its keys (KEY-1).
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use membership::{
 };
 
 use super::calls::{Call, REPLICAS, SERVERS, Start, begin, few_views, look, open, reads, writes};
-use super::run::sum;
+use super::run::{everywhere, sum};
 use super::world::{alone, shown};
 use crate::history::{History, Recorder, check};
 use crate::make::{
@@ -173,21 +173,17 @@ pub fn hold_everywhere(
     defect: Option<JetStreamDefect>,
     seed: u64,
 ) -> Result<u64, String> {
-    let mut places = 0;
-    for how in How::all(call) {
-        for after in 0.. {
-            let pause = Pause { call, ops, defect, how, after, seed };
-            let held = pause.play().map_err(|problem| {
-                let (name, meanwhile) = (call.name, ops.name);
-                format!("{name:?}, held after {after} ({how:?}) while {meanwhile}: {problem}")
-            })?;
-            if !held {
-                break;
-            }
-            places += 1;
-        }
-    }
-    Ok(places)
+    How::all(call)
+        .map(|how| {
+            everywhere(
+                |after| Pause { call, ops, defect, how, after, seed }.play(),
+                |after, problem| {
+                    let (name, meanwhile) = (call.name, ops.name);
+                    format!("{name:?}, held after {after} ({how:?}) while {meanwhile}: {problem}")
+                },
+            )
+        })
+        .sum()
 }
 
 /// The same for many, on several threads.
@@ -199,8 +195,9 @@ pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u
 }
 
 /// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges, the
-/// addition also where only one of them is late and others overtake it; then the addition is made, the endpoint leaves its former room, and the listing goes on: it is always
-/// in one of the two (clauses LIST-2, LIST-4). By clients with `defect`, if one is given; returns how
+/// addition also where only one of them is late and others overtake it; then the addition is made, the
+/// endpoint leaves its former room, and the listing goes on: it is always in one of the two (clauses
+/// LIST-2, LIST-4). By clients with `defect`, if one is given; returns how
 /// many pairs of places there are.
 ///
 /// # Errors
@@ -215,25 +212,26 @@ fn hold_a_move_by(
     defect: Option<JetStreamDefect>,
     seed: u64,
 ) -> Result<u64, String> {
-    let mut points = 0;
-    for adds in 0.. {
+    let mut pairs = 0;
+    let hold_both = |adds| {
         for reads in 0.. {
             let delay = |joining: &JetStreamStore| hold(joining, adds);
-            let (added, read) = play_a_move(delay, defect, reads, seed).map_err(|problem| {
-                format!(
-                    "an addition held after {adds} exchanges, a listing after {reads}: {problem}"
-                )
-            })?;
+            let (added, read) = play_a_move(delay, defect, reads, seed)
+                .map_err(|problem| format!("a listing after {reads}: {problem}"))?;
             if !added {
-                return Ok(points);
+                return Ok(false);
             }
-            points += 1;
+            pairs += 1;
             if !read {
                 break;
             }
         }
-    }
-    Ok(points)
+        Ok(true)
+    };
+    everywhere(hold_both, |adds, problem| {
+        format!("an addition held after {adds} exchanges, {problem}")
+    })?;
+    Ok(pairs)
 }
 
 /// Whether the addition was held at all, and whether the listing was.
@@ -296,21 +294,16 @@ fn tellers() -> [Op; 4] {
 /// # Errors
 /// What is wrong, and where the deletion was held.
 pub fn hold_a_deletion(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
-    let mut places = 0;
-    for teller in tellers() {
-        // Which replica answers is left to chance.
-        for seed in seed..seed + 8 {
-            for after in 0.. {
-                let held = play_a_deletion(defect, &teller, after, seed)
-                    .map_err(|problem| format!("held after {after}, {teller:?}: {problem}"))?;
-                places += 1;
-                if !held {
-                    break;
-                }
-            }
-        }
-    }
-    Ok(places)
+    // Which replica answers is left to chance.
+    let all =
+        tellers().into_iter().flat_map(|teller| (seed..seed + 8).map(move |n| (teller.clone(), n)));
+    all.map(|(teller, seed)| {
+        everywhere(
+            |after| play_a_deletion(defect, &teller, after, seed),
+            |after, problem| format!("held after {after}, {teller:?}: {problem}"),
+        )
+    })
+    .sum()
 }
 
 /// Whether the deletion was held at all.

@@ -88,3 +88,21 @@ pub(super) fn sum<T: Send>(
     });
     sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// In how many places something was disturbed: `disturb` does it in the first, the second and so on, and
+/// says whether there was such a place. Without any, nothing was shown.
+///
+/// # Errors
+/// What is wrong, as `told` tells it of the place.
+pub(super) fn everywhere(
+    mut disturb: impl FnMut(u32) -> Result<bool, String>,
+    told: impl Fn(u32, String) -> String,
+) -> Result<u64, String> {
+    for place in 0.. {
+        if !disturb(place).map_err(|problem| told(place, problem))? {
+            let none = || told(place, "it never came to that".to_owned());
+            return if place == 0 { Err(none()) } else { Ok(place.into()) };
+        }
+    }
+    Ok(0)
+}

@@ -118,3 +118,50 @@ impl Mux {
         self.waiters().clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(reply: &str) -> Message {
+        Message {
+            subject: reply.into(),
+            reply: None,
+            payload: "said".into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_reaches_the_one_who_waits_for_it() {
+        let mux = Mux::new("inbox".to_owned());
+        let (mut first, mut second) = (mux.one(), mux.one());
+        mux.deliver(answer(&second.reply));
+        assert_eq!(second.answer().await.unwrap().subject.as_str(), second.reply);
+        for nobody in ["inbox.7", "inbox", "inbox.x"] {
+            mux.deliver(answer(nobody));
+        }
+        mux.deliver(answer(&first.reply));
+        assert_eq!(first.answer().await.unwrap().subject.as_str(), first.reply);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_is_forgotten() {
+        let mux = Mux::new("inbox".to_owned());
+        let (one, many) = (mux.one(), mux.many("prefix".to_owned()));
+        assert_eq!(mux.waiters().len(), 2);
+        drop((one, many));
+        assert!(mux.waiters().is_empty());
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_are_told_when_the_connection_is_lost() {
+        let mux = Mux::new("inbox".to_owned());
+        let (mut one, mut many) = (mux.one(), mux.many("prefix".to_owned()));
+        mux.lose_all();
+        assert!(one.answer().await.is_none() && many.answer().await.is_none());
+    }
+}
