@@ -482,7 +482,7 @@ impl JetStreamStore {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::jetstream::{Simulation, Weather};
+    use crate::jetstream::{Blow, Simulation, Weather};
     use crate::{Ciphertext, Label, Record};
 
     const AT: Timestamp = Timestamp::from_millis(1);
@@ -810,6 +810,20 @@ mod tests {
         assert_eq!(reader.rooms_of(&endpoint("bob"), Page::first()).await, Ok(vec![]));
         reader.close().await.unwrap();
         assert_eq!(records(&client(&simulation).await).await, [0, 0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_expects_nothing_is_sent_until_it_is_acknowledged() {
+        let simulation = Simulation::new(1, 1, Weather::CALM);
+        let store = client(&simulation).await;
+        let weather = Weather { lost_requests: 300, lost_answers: 300, ..Weather::CALM };
+        simulation.strike(Blow::Weather(weather));
+        let puts: Vec<_> = (0..100).map(|n| Put::new(format!("k.{n}"), Bytes::new())).collect();
+        let by = Instant::now() + Duration::from_mins(1);
+        let stored = store.core.gateway.publish_all(Bucket::RoomKeys, puts, by).await.unwrap();
+        assert_eq!(stored.len(), 100);
+        simulation.strike(Blow::Weather(Weather::CALM));
+        assert_eq!(records(&store).await, [0, 0, 0, 100]);
     }
 
     /// By this it is known when the roster is to be written anew.

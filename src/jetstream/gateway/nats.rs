@@ -167,11 +167,7 @@ impl NatsServers {
             Reply::Again(error) => return Reply::Again(error),
             Reply::Not(error) => return Reply::Not(error),
         };
-        match plain.error {
-            None => Reply::Done(()),
-            Some(error) if Some(error.err_code) == fine => Reply::Done(()),
-            Some(error) => api_error(what, &error),
-        }
+        was_done(what, plain, fine)
     }
 }
 
@@ -279,6 +275,30 @@ fn no_jetstream() -> Error {
     Error::unavailable(
         "JetStream is not enabled, or not ready, on the server; start it with JetStream (-js)",
     )
+}
+
+/// Whether something was done, by the answer; an error with the number `fine` is none.
+fn was_done(what: &str, answer: Plain, fine: Option<u32>) -> Reply<()> {
+    match answer.error {
+        None => Reply::Done(()),
+        Some(error) if Some(error.err_code) == fine => Reply::Done(()),
+        Some(error) => api_error(what, &error),
+    }
+}
+
+/// What an answer tells of a bucket; `None` if there is none.
+fn told(what: &str, info: StreamInfo) -> Reply<Option<BucketState>> {
+    match &info.error {
+        Some(error) if error.err_code == wire::STREAM_NOT_FOUND => Reply::Done(None),
+        Some(error) => api_error(what, error),
+        None => match info.state() {
+            Some(state) => Reply::Done(Some(state)),
+            None => {
+                let error = format!("the answer to {what} says nothing");
+                Reply::Not(Error::unavailable(error))
+            }
+        },
+    }
 }
 
 /// What an error of JetStream's administration comes to.
@@ -395,17 +415,7 @@ impl Servers for NatsServers {
             Reply::Again(error) => return Reply::Again(error),
             Reply::Not(error) => return Reply::Not(error),
         };
-        match &info.error {
-            Some(error) if error.err_code == wire::STREAM_NOT_FOUND => Reply::Done(None),
-            Some(error) => api_error(&what, error),
-            None => match info.state() {
-                Some(state) => Reply::Done(Some(state)),
-                None => {
-                    let error = format!("the answer to {what} says nothing");
-                    Reply::Not(Error::unavailable(error))
-                }
-            },
-        }
+        told(&what, info)
     }
 
     async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
@@ -456,4 +466,56 @@ fn reading(stream: &str, listing: Listing, end: &Message) -> Reading {
     };
     entries.retain(|entry| !key::is_barrier(&entry.key));
     Reading::State { up_to, entries }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// An answer with this error.
+    fn refused<T: DeserializeOwned>(code: u64, err_code: u32) -> T {
+        let error = format!(r#"{{"code":{code},"err_code":{err_code},"description":"no"}}"#);
+        serde_json::from_str(&format!(r#"{{"error":{error}}}"#)).unwrap()
+    }
+
+    #[rstest]
+    #[case::no_leader(503, 10_008, true)]
+    #[case::too_much_at_once(503, 10_023, true)]
+    #[case::not_allowed(400, 10_052, false)]
+    #[case::no_jetstream(503, 10_076, false)]
+    #[case::not_for_this_account(503, 10_039, false)]
+    #[case::too_few_servers(400, 10_005, false)]
+    #[case::no_cluster(500, 10_074, false)]
+    fn a_refusal_is_asked_again_only_where_time_may_help(
+        #[case] code: u64,
+        #[case] err_code: u32,
+        #[case] again: bool,
+    ) {
+        let done = was_done("X", refused(code, err_code), Some(wire::STREAM_EXISTS));
+        let bucket = told("X", refused(code, err_code));
+        if again {
+            assert!(matches!(done, Reply::Again(_)), "{done:?}");
+            assert!(matches!(bucket, Reply::Again(_)), "{bucket:?}");
+        } else {
+            assert!(matches!(done, Reply::Not(_)), "{done:?}");
+            assert!(matches!(bucket, Reply::Not(_)), "{bucket:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_already_is_done_where_that_is_fine() {
+        let exists = || refused(400, wire::STREAM_EXISTS);
+        assert!(matches!(was_done("X", exists(), Some(wire::STREAM_EXISTS)), Reply::Done(())));
+        assert!(matches!(was_done("X", exists(), None), Reply::Not(_)));
+        assert!(matches!(was_done("X", Plain { error: None }, None), Reply::Done(())));
+    }
+
+    #[test]
+    fn a_bucket_is_absent_only_if_the_answer_says_so() {
+        assert!(matches!(told("X", refused(404, wire::STREAM_NOT_FOUND)), Reply::Done(None)));
+        let empty = serde_json::from_str("{}").unwrap();
+        assert!(matches!(told("X", empty), Reply::Not(Error::Unavailable(_))));
+    }
 }

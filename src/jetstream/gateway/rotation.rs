@@ -30,3 +30,45 @@ impl Rotation {
         Some(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str, did_connect: bool, failed_attempts: usize) -> Server {
+        let addr = format!("nats://{name}:4222").parse().unwrap();
+        Server { addr, failed_attempts, did_connect, is_discovered: false, last_error: None }
+    }
+
+    fn next(rotation: &Rotation, servers: &[Server]) -> Option<String> {
+        rotation.next(servers).map(|addr| addr.host().to_owned())
+    }
+
+    #[test]
+    fn the_driver_chooses_where_to_connect_first() {
+        let servers = [server("a", false, 0), server("b", false, 0)];
+        assert_eq!(next(&Rotation::default(), &servers), None);
+    }
+
+    #[test]
+    fn each_has_its_turn_and_the_one_where_we_are_is_the_last() {
+        for at in 0..3 {
+            let names = ["a", "b", "c"];
+            let servers = [0, 1, 2].map(|n| server(names[n], n == at, 0));
+            let rotation = Rotation::default();
+            let order: Vec<_> = (0..6).map(|_| next(&rotation, &servers).unwrap()).collect();
+            assert_eq!(order[2], names[at], "{order:?}");
+            assert_ne!(order[0], order[1]);
+            assert_eq!(order[..3], order[3..], "the same again");
+        }
+    }
+
+    #[test]
+    fn one_that_refuses_waits_for_the_others() {
+        let rotation = Rotation::default();
+        let servers = [server("a", true, 0), server("b", false, 1), server("c", false, 0)];
+        assert_eq!(next(&rotation, &servers).unwrap(), "c");
+        assert_eq!(next(&rotation, &servers).unwrap(), "a");
+        assert_eq!(next(&rotation, &servers).unwrap(), "c");
+    }
+}

@@ -294,3 +294,26 @@ impl Pause {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_deadline_the_error_that_says_most_is_told() {
+        let reason = || Error::unavailable("no leader");
+        let said = async |errors: [Error; 2]| {
+            let mut pause = Pause::new(Instant::now() + Duration::from_millis(200));
+            for error in errors.into_iter().cycle() {
+                if let Err(told) = pause.after(error).await {
+                    return told;
+                }
+            }
+            Error::Closed
+        };
+        let begun = Instant::now();
+        assert_eq!(said([reason(), Error::Timeout]).await, reason());
+        assert_eq!(begun.elapsed(), Duration::from_millis(200));
+        assert_eq!(said([Error::Timeout, Error::Timeout]).await, Error::Timeout);
+    }
+}
