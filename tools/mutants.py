@@ -67,7 +67,7 @@ SUITE, GOLDEN, SIMULATE = "tests/conformance.rs", "tests/golden.rs", "tests/simu
 R1 = (SUITE, ["jetstream-r1::", "--skip", "histories"])
 AREAS = {
     # Without what the store on simulated servers goes through, too.
-    "gateway": (r"src/jetstream/gateway/(?!tries\.)", [(LIB, ["jetstream"]), ("tests/jetstream/main.rs", []), R1]),
+    "gateway": (r"src/jetstream/gateway/(?!tries\.|feed\.)", [(LIB, ["jetstream"]), ("tests/jetstream/main.rs", []), R1]),
     "jetstream": (r"src/jetstream", [
         (LIB, ["jetstream"]), (SIMULATE, ["--skip", "defect", "--skip", "broken", "--skip", "is_held"]),
         ("tests/jetstream/main.rs", []), R1, (SIMULATE, ["is_held"])]),

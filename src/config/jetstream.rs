@@ -104,6 +104,21 @@ mod tests {
         assert!(config.tls.is_some());
     }
 
+    fn section(fields: &str) -> Result<JetStreamConfig, Error> {
+        let text = format!("decentralized = true\n[jetstream]\n{fields}");
+        StoreConfig::from_toml(&text).unwrap().jetstream()
+    }
+
+    #[test]
+    fn both_halves_make_a_whole() {
+        let config = section("user = \"u\"\npassword = \"p\"").unwrap();
+        let Credentials::UserPassword { user, password } = config.credentials else { panic!() };
+        assert_eq!((user.as_str(), password.as_str()), ("u", "p"));
+        let tls = section("tls_cert_file = \"c\"\ntls_key_file = \"k\"").unwrap().tls.unwrap();
+        assert_eq!(tls.client, Some(("c".into(), "k".into())));
+        assert_eq!(tls.ca_file, None);
+    }
+
     #[rstest]
     #[case("user = \"u\"", "invalid user: needs password beside it")]
     #[case("tls_key_file = \"k\"", "invalid tls_cert_file: needs tls_key_file beside it")]
@@ -117,9 +132,8 @@ mod tests {
     #[case("token = \"\"", "invalid token: holds an empty text")]
     #[case("user = \"u\"\npassword = \"\"", "invalid password: holds an empty text")]
     #[case("tls_ca_file = \"\"", "invalid tls_ca_file: holds an empty text")]
-    fn sections_that_do_not_fit(#[case] section: &str, #[case] expected: &str) {
-        let text = format!("decentralized = true\n[jetstream]\n{section}");
-        let error = StoreConfig::from_toml(&text).unwrap().jetstream().unwrap_err().to_string();
+    fn sections_that_do_not_fit(#[case] fields: &str, #[case] expected: &str) {
+        let error = section(fields).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -104,6 +104,11 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_is_shown_as_its_number() {
+        assert_eq!(format!("{} {:?}", Epoch::FIRST, Epoch::FIRST), "1 1");
+    }
+
+    #[test]
     fn a_time_is_shown_with_its_unit() {
         let time = Timestamp::from_millis(-3);
         assert_eq!(
