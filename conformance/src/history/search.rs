@@ -83,6 +83,12 @@ type Slots = u128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place {
     event: u32,
+    way: Way,
+}
+
+/// A state, and the open calls that have their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Way {
     state: State,
     placed: Slots,
 }
@@ -99,13 +105,6 @@ struct Search<'a> {
     open: Vec<Vec<usize>>,
     /// The ways by which the search came to each event; `None` where there are too many.
     came: Vec<Option<Vec<Way>>>,
-}
-
-/// A state, and the open calls that have their place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Way {
-    state: State,
-    placed: Slots,
 }
 
 impl<'a> Search<'a> {
@@ -160,7 +159,7 @@ impl<'a> Search<'a> {
             return Found::TooMuch;
         }
         let mut tried: HashSet<Place> = HashSet::new();
-        let mut to_try = vec![Place { event: 0, state: 0, placed: 0 }];
+        let mut to_try = vec![Place { event: 0, way: Way { state: 0, placed: 0 } }];
         let mut farthest = 0;
         while let Some(mut place) = to_try.pop() {
             let Some(returning) = self.go_on(&mut place) else { return Found::Order };
@@ -184,16 +183,13 @@ impl<'a> Search<'a> {
         while let Some(event) = self.events.get(place.event as usize).copied() {
             self.comes(*place);
             match event {
-                Event::Begin(call, _) => {
-                    let Place { state, placed, .. } = *place;
-                    place.placed = self.seen(Way { state, placed }, &[call]).placed;
-                }
+                Event::Begin(call, _) => place.way = self.seen(place.way, &[call]),
                 Event::End(call, _) => {
                     let slot = self.slot(call);
-                    if place.placed & slot == 0 {
+                    if place.way.placed & slot == 0 {
                         return Some(call);
                     }
-                    place.placed &= !slot;
+                    place.way.placed &= !slot;
                 }
             }
             place.event += 1;
@@ -201,8 +197,7 @@ impl<'a> Search<'a> {
         None
     }
 
-    fn comes(&mut self, Place { event, state, placed }: Place) {
-        let way = Way { state, placed };
+    fn comes(&mut self, Place { event, way }: Place) {
         let Some(came) = self.came.get_mut(event as usize) else { return };
         if let Some(ways) = came
             && !ways.contains(&way)
@@ -298,10 +293,9 @@ impl<'a> Search<'a> {
         });
         let open = self.open.get(place.event as usize).cloned().unwrap_or_default();
         for call in needed {
-            let Some(state) = self.steps.step(place.state, call) else { continue };
-            let way = Way { state, placed: place.placed | self.slot(call) };
-            let Way { state, placed } = self.seen(way, &open);
-            to_try.push(Place { state, placed, ..place });
+            let Some(state) = self.steps.step(place.way.state, call) else { continue };
+            let way = Way { state, placed: place.way.placed | self.slot(call) };
+            to_try.push(Place { way: self.seen(way, &open), ..place });
         }
     }
 
@@ -323,7 +317,7 @@ impl<'a> Search<'a> {
     fn needed(&self, place: Place, returning: usize) -> Vec<usize> {
         let open = self.open.get(place.event as usize).map_or(&[][..], Vec::as_slice);
         let mut left: Vec<_> =
-            open.iter().copied().filter(|call| place.placed & self.slot(*call) == 0).collect();
+            open.iter().copied().filter(|call| place.way.placed & self.slot(*call) == 0).collect();
         let objects = |call: usize| self.calls.get(call).map_or(0, |touching| touching.objects);
         let mut touched = objects(returning);
         let mut needed = Vec::new();
