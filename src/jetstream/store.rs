@@ -541,6 +541,14 @@ mod tests {
         Ciphertext::new("sealed").unwrap()
     }
 
+    fn sealed_member(name: &str, epoch: Epoch) -> NewMember {
+        NewMember::sealed(endpoint(name), AT, epoch, sealed())
+    }
+
+    fn encrypted(room: &RoomId) -> NewRoom {
+        NewRoom::encrypted(room.clone(), endpoint("ann"), AT, sealed())
+    }
+
     async fn make_room(store: &JetStreamStore, name: &str) -> RoomId {
         let room = RoomId::new(name).unwrap();
         let new = NewRoom::unencrypted(room.clone(), endpoint("ann"), AT);
@@ -591,11 +599,9 @@ mod tests {
             let (writer, reader) = (client(&simulation).await, client(&simulation).await);
             for name in ["a", "left", "z"] {
                 let room = RoomId::new(name).unwrap();
-                let new = NewRoom::encrypted(room.clone(), endpoint("ann"), AT, sealed());
-                writer.create_room(new).await.unwrap();
+                writer.create_room(encrypted(&room)).await.unwrap();
                 for name in ["bob", "eve"] {
-                    let new = NewMember::sealed(endpoint(name), AT, Epoch::FIRST, sealed());
-                    writer.add_member(&room, new).await.unwrap();
+                    writer.add_member(&room, sealed_member(name, Epoch::FIRST)).await.unwrap();
                 }
             }
             let remove = async |client: &JetStreamStore, room, name| {
@@ -639,13 +645,9 @@ mod tests {
         async fn run(self, store: &JetStreamStore) -> Result<(), Error> {
             let room = RoomId::new("r").unwrap();
             match self {
-                Self::Create => {
-                    let new = NewRoom::encrypted(room, endpoint("ann"), AT, sealed());
-                    store.create_room(new).await.map(drop)
-                }
+                Self::Create => store.create_room(encrypted(&room)).await.map(drop),
                 Self::Add => {
-                    let new = NewMember::sealed(endpoint("bob"), AT, Epoch::FIRST, sealed());
-                    store.add_member(&room, new).await.map(drop)
+                    store.add_member(&room, sealed_member("bob", Epoch::FIRST)).await.map(drop)
                 }
                 Self::Rekey => {
                     let rekey = Rekey::new(Epoch::FIRST, [], [(endpoint("ann"), sealed())]);
@@ -732,8 +734,7 @@ mod tests {
             let (simulation, store) = Race::Add.begin().await;
             let room = RoomId::new("r").unwrap();
             for name in ["bob", "cat"] {
-                let new = NewMember::sealed(endpoint(name), AT, Epoch::FIRST, sealed());
-                store.add_member(&room, new).await.unwrap();
+                store.add_member(&room, sealed_member(name, Epoch::FIRST)).await.unwrap();
             }
             let leaver = client(&simulation).await;
             leaver.remove_member(&room, &endpoint("bob")).await.unwrap();
@@ -743,8 +744,7 @@ mod tests {
             drop(leaver);
             match next {
                 "add" => {
-                    let new = NewMember::sealed(endpoint("dan"), AT, Epoch::FIRST, sealed());
-                    store.add_member(&room, new).await.map(drop)
+                    store.add_member(&room, sealed_member("dan", Epoch::FIRST)).await.map(drop)
                 }
                 "remove" => store.remove_member(&room, &endpoint("cat")).await,
                 _ => {
@@ -831,11 +831,9 @@ mod tests {
     async fn a_head_knows_how_many_memberships_have_ended() {
         let store = client(&Simulation::new(1, 1, Weather::CALM)).await;
         let room = RoomId::new("r").unwrap();
-        let new = NewRoom::encrypted(room.clone(), endpoint("ann"), AT, sealed());
-        store.create_room(new).await.unwrap();
+        store.create_room(encrypted(&room)).await.unwrap();
         let add = async |name, epoch| {
-            let new = NewMember::sealed(endpoint(name), AT, epoch, sealed());
-            store.add_member(&room, new).await.unwrap();
+            store.add_member(&room, sealed_member(name, epoch)).await.unwrap();
         };
         let ended = async || {
             let by = Instant::now() + Duration::from_secs(1);
