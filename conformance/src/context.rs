@@ -9,6 +9,7 @@ use membership::{Error, Store};
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
+use crate::clock::{self, Stopwatch};
 use crate::history::Reached;
 use crate::show::Show;
 use crate::target::{Instance, Need, Replicas, Target, TargetError};
@@ -47,6 +48,8 @@ impl Cx {
         transcript: Arc<Transcript>,
     ) -> Result<Self, TargetError> {
         let instance = target.create_for(needs).await?;
+        let ordinary = target.op_timeout_for(needs);
+        transcript.bounds(ordinary + GRACE, ordinary * SLOW + GRACE);
         let (target, clients, opened) = (Arc::clone(target), AtomicUsize::new(0), Mutex::default());
         let reached = Mutex::default();
         let inner = Inner { target, instance, needs, seed, transcript, clients, opened, reached };
@@ -101,11 +104,10 @@ impl Cx {
                     self.opened(|all| all.push(Arc::clone(&store)));
                     Ok(self.0.transcript.record(number, store))
                 }
-                Err(error) => Err(Failure {
-                    expected: format!("client {number} {how}"),
-                    got: error.show(),
-                    at,
-                }),
+                Err(error) => {
+                    let expected = format!("client {number} {how}");
+                    Err(Failure { at, ..Failure::new(expected, error.show()) })
+                }
             }
         }
     }
@@ -195,6 +197,24 @@ impl Cx {
         within(self.slow_bound(), call).await
     }
 
+    /// Asks again and again until it is so; fails, with `what` that is, when it does not come to be so
+    /// within the time of a slow call. Otherwise a store that keeps it from coming would look like one
+    /// that hangs.
+    pub async fn until<Asked: Future<Output = bool>>(
+        &self,
+        what: &str,
+        mut asked: impl FnMut() -> Asked,
+    ) -> Verdict {
+        let by = Instant::now() + self.slow_bound();
+        while !asked().await {
+            if Instant::now() > by {
+                return Err(Failure::new(what, format!("not within {:?}", self.slow_bound())));
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
     /// The case met these things, so often, beside what it met before: for the report.
     pub fn reached(&self, met: &Reached) {
         let mut reached = self.0.reached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,36 +240,38 @@ impl Cx {
     }
 }
 
-/// A deadline is met by one task and passed on by another: each may have to wait for its turn.
+/// A deadline is met by one thread and passed on by another: each may have to wait for its turn.
 const HOPS: u32 = 2;
-/// How often it is looked how late the machine is.
+/// How often it is looked whether a call is past its bound.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A call that hangs is ended here, once it is past its bound.
+/// Whether a call that took so long is past `bound`, and by what it was excused.
 ///
-/// The store is not to blame for a machine that is busy with other things: as late as a timer of ours was
-/// meanwhile, it may be, too, up to twice its bound.
+/// The store is not to blame for a machine that is busy with other things: as late as that was meanwhile,
+/// it may be, too, up to twice its bound. Another thread says how late, or a store that blocks the thread
+/// it is called on would excuse itself.
+pub(crate) fn past(bound: Duration, stopwatch: &Stopwatch) -> Option<String> {
+    let took = stopwatch.took();
+    if took <= bound {
+        return None;
+    }
+    let late = clock::late_since(stopwatch.began());
+    let excused = bound.saturating_add((HOPS * late).min(bound));
+    (took > excused).then(|| format!("after {took:?}, while the machine was up to {late:?} late"))
+}
+
+/// A call that hangs is ended here, once it is past its bound.
 async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T> {
-    let mut call = pin!(call);
-    let began = Instant::now();
-    let mut late = Duration::ZERO;
+    let stopwatch = Stopwatch::start();
+    let mut call = pin!(stopwatch.time(call));
     loop {
-        let slept = Instant::now();
-        let answer = tokio::select! {
-            biased;
-            result = &mut call => Some(result),
-            () = tokio::time::sleep(TICK) => None,
-        };
-        let took = began.elapsed();
-        late = late.max(slept.elapsed().saturating_sub(TICK));
-        let in_time = took <= bound + (HOPS * late).min(bound);
-        match answer {
-            Some(result) if in_time => return Ok(result),
-            None if in_time => {}
-            _ => {
-                let got = if answer.is_some() { "one" } else { "none" };
-                let got = format!("{got} after {took:?}, while timers were up to {late:?} late");
-                return Err(Failure::new(format!("an answer within {bound:?}"), got));
+        let answer = clock::within(TICK, &mut call).await;
+        match (answer, past(bound, &stopwatch)) {
+            (Some(result), None) => return Ok(result),
+            (None, None) => {}
+            (answer, Some(when)) => {
+                let got = format!("{} {when}", if answer.is_some() { "one" } else { "none" });
+                return Err(Failure::new(format!("an answer within {bound:?}"), got).of_time());
             }
         }
     }

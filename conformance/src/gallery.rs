@@ -136,6 +136,8 @@ macro_rules! switched {
 use switched;
 
 #[cfg(test)]
+mod odd;
+#[cfg(test)]
 mod sound {
     use std::collections::BTreeSet;
 

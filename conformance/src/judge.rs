@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use membership::{EndpointId, Epoch, Page, RoomId, Store, UserKey};
 use tokio::sync::Barrier;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::model::{Answer, Model, Op};
 use crate::show::Show;
@@ -46,7 +46,7 @@ pub fn agree<'a>(
         if got == expected {
             Ok(got)
         } else {
-            Err(Failure { expected: expected.show(), got: got.show(), at })
+            Err(Failure { at, ..Failure::new(expected.show(), got.show()) })
         }
     }
 }
@@ -67,7 +67,7 @@ pub fn looks_like<'a>(
             let expected = model.apply(view);
             if got != expected {
                 let expected = format!("of {view:?}: {}", expected.show());
-                return Err(Failure { expected, got: got.show(), at });
+                return Err(Failure { at, ..Failure::new(expected, got.show()) });
             }
         }
         Ok(())
@@ -105,9 +105,33 @@ pub async fn at_once(clients: &[Client], ops: &[Op]) -> Verdict<Vec<Answer>> {
 pub async fn race<T: Send + 'static>(
     calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Verdict<Vec<T>> {
+    let mut tasks = started(calls);
+    let mut answers = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        answers.push(ended.map_err(|error| panicked(&error))?);
+    }
+    answers.sort_unstable_by_key(|(number, _)| *number);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+}
+
+/// The same of futures that must all hold: the first that fails ends the others.
+pub async fn all_hold(
+    all: impl IntoIterator<Item = impl Future<Output = Verdict> + Send + 'static>,
+) -> Verdict {
+    let mut tasks = started(all);
+    while let Some(ended) = tasks.join_next().await {
+        let (_, verdict) = ended.map_err(|error| panicked(&error))?;
+        verdict?;
+    }
+    Ok(())
+}
+
+/// A set, which aborts what is left in it when it is dropped, as when the case is aborted.
+fn started<T: Send + 'static>(
+    calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> JoinSet<(usize, T)> {
     let calls: Vec<_> = calls.into_iter().collect();
     let barrier = Arc::new(Barrier::new(calls.len()));
-    // Aborts what is left in it when the case is aborted.
     let mut tasks = JoinSet::new();
     for (number, call) in calls.into_iter().enumerate() {
         let barrier = Arc::clone(&barrier);
@@ -116,12 +140,11 @@ pub async fn race<T: Send + 'static>(
             (number, call.await)
         });
     }
-    let mut answers = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        answers.push(ended.map_err(|error| Failure::new("no panic", error.to_string()))?);
-    }
-    answers.sort_unstable_by_key(|(number, _)| *number);
-    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    tasks
+}
+
+fn panicked(error: &JoinError) -> Failure {
+    Failure::new("no panic", error.to_string())
 }
 
 /// The states that some order of the calls, all of them concurrent, leads to from one of `models`

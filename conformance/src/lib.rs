@@ -8,6 +8,7 @@ pub mod case;
 mod cases;
 pub mod child;
 pub mod cli;
+mod clock;
 pub mod context;
 pub mod contract;
 pub mod gallery;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::case::Case;
+use crate::clock;
 use crate::context::Cx;
 use crate::history::Reached;
 use crate::target::{Claim, Need, Target};
 use crate::transcript::Transcript;
-use crate::verdict::Failure;
+use crate::verdict::{Failure, Verdict};
 
 /// How a case ended.
 #[derive(Debug)]
@@ -89,27 +90,53 @@ async fn attempt(
     transcript: &Arc<Transcript>,
     reached: &mut Reached,
 ) -> Result<(), Failure> {
+    clock::start().map_err(|error| nowhere("a clock", error))?;
     let seed = case_seed(seed, case);
     let cx = Cx::make(target, case.needs, seed, Arc::clone(transcript)).await?;
     // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
     let mut task = tokio::spawn((case.run)(cx.clone()));
-    let verdict = match tokio::time::timeout(deadline, &mut task).await {
-        Ok(Ok(verdict)) => verdict,
-        Ok(Err(panic)) => Err(nowhere("no panic", panic_text(panic))),
-        Err(_) => {
-            task.abort();
-            let expected = format!("the case to end within {deadline:?}");
-            Err(nowhere(expected, "it hangs; the last call without an answer tells where"))
+    let began = Instant::now();
+    let verdict = loop {
+        match clock::within(LOOK, &mut task).await {
+            Some(Ok(verdict)) => break verdict,
+            Some(Err(panic)) => break Err(nowhere("no panic", panic_text(panic))),
+            None if transcript.hangs() || began.elapsed() > deadline => {
+                let hangs = transcript.overdue().unwrap_or_else(|| {
+                    let expected = format!("the case to end within {deadline:?}");
+                    nowhere(expected, "it hangs; the last call without an answer tells where")
+                });
+                task.abort();
+                break Err(hangs);
+            }
+            None => {}
         }
     };
     *reached = cx.met();
-    let closing = tokio::time::timeout(deadline, cx.close_all()).await;
-    verdict.and(closing.map_err(|_| nowhere("close to return", "it hangs")))
+    let closing = clock::within(deadline, cx.close_all()).await;
+    in_time(verdict, transcript)?;
+    closing.ok_or_else(|| nowhere("close to return", "it hangs"))
+}
+
+/// How often it is looked whether a case hangs.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A case that held failed all the same where a call of it took longer than it may (clause TIME-1), and
+/// one that failed may have failed for that.
+fn in_time(verdict: Verdict, transcript: &Transcript) -> Verdict {
+    match (verdict, transcript.overdue()) {
+        (verdict, None) => verdict,
+        (Ok(()), Some(overdue)) => Err(overdue),
+        (Err(failure), Some(_)) if failure.clause.is_some() => Err(failure),
+        (Err(failure), Some(overdue)) => {
+            let got = format!("{} · and {}: {}", failure.got, overdue.expected, overdue.got);
+            Err(Failure { got, clause: overdue.clause, ..failure })
+        }
+    }
 }
 
 #[track_caller]
 fn nowhere(expected: impl Into<String>, got: impl Into<String>) -> Failure {
-    Failure { expected: expected.into(), got: got.into(), at: Location::caller() }
+    Failure { at: Location::caller(), ..Failure::new(expected, got) }
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {

@@ -1,8 +1,8 @@
 //! Every call a case makes, with its result, in the order the calls began.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -11,8 +11,11 @@ use membership::{
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
 
+use crate::clock::Stopwatch;
+use crate::context::{GRACE, past};
 use crate::model::Op;
 use crate::show::Show;
+use crate::verdict::Failure;
 
 /// A case that makes more calls than this keeps only so many of the first ones …
 const FIRST: usize = 40;
@@ -25,6 +28,8 @@ pub struct Transcript {
     began: Instant,
     /// Whether every call is kept, however many there are.
     whole: bool,
+    /// The most a call may take, and the most a slow one may (clause TIME-1).
+    bounds: OnceLock<(Duration, Duration)>,
     /// A std lock: held for one push or one assignment, never across an await.
     log: Mutex<Log>,
 }
@@ -34,6 +39,32 @@ struct Log {
     first: Vec<Entry>,
     last: VecDeque<Entry>,
     calls: usize,
+    /// The calls under way, by number.
+    running: BTreeMap<usize, Running>,
+    /// The first call that ended past its bound.
+    overdue: Option<Overdue>,
+}
+
+#[derive(Debug)]
+struct Running {
+    call: String,
+    bound: Duration,
+    stopwatch: Arc<Stopwatch>,
+}
+
+/// A call that is past its bound.
+#[derive(Clone, Debug)]
+struct Overdue {
+    expected: String,
+    got: String,
+}
+
+impl Running {
+    fn overdue(&self, bound: Duration, answer: &str) -> Option<Overdue> {
+        let when = past(bound, &self.stopwatch)?;
+        let expected = format!("an answer to {} within {:?}", self.call, self.bound);
+        Some(Overdue { expected, got: format!("{answer} {when}") })
+    }
 }
 
 #[derive(Debug)]
@@ -50,7 +81,8 @@ impl Transcript {
     /// An empty one; its clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { began: Instant::now(), whole: false, log: Mutex::default() }
+        let (bounds, log) = (OnceLock::new(), Mutex::default());
+        Self { began: Instant::now(), whole: false, bounds, log }
     }
 
     /// An empty one that keeps every call, for a [`golden`](Self::golden) transcript.
@@ -121,12 +153,41 @@ impl Transcript {
         self.lock().calls
     }
 
-    fn begin(&self, client: usize, call: String) -> (usize, Instant) {
-        let now = Instant::now();
+    /// Has every call from now on measured (clause TIME-1).
+    pub(crate) fn bounds(&self, ordinary: Duration, slow: Duration) {
+        // Of a second store of the same case they are the same.
+        let _ = self.bounds.set((ordinary, slow));
+    }
+
+    /// Some call that took longer than it may (clause TIME-1), or still does.
+    pub(crate) fn overdue(&self) -> Option<Failure> {
+        let log = self.lock();
+        // A case that measures for itself says it better, and is left the time to.
+        let hangs =
+            || log.running.values().find_map(|call| call.overdue(call.bound + GRACE, "none"));
+        let Overdue { expected, got } = log.overdue.clone().or_else(hangs)?;
+        Some(Failure::new(expected, got).of_time())
+    }
+
+    /// Whether some call is past its bound and has no answer yet.
+    pub(crate) fn hangs(&self) -> bool {
+        let log = self.lock();
+        log.running.values().any(|call| call.overdue(call.bound + GRACE, "none").is_some())
+    }
+
+    fn begin(self: &Arc<Self>, client: usize, op: &Op) -> Call {
+        let (call, stopwatch) = (op.show(), Arc::new(Stopwatch::start()));
         let mut log = self.lock();
         log.calls += 1;
         let number = log.calls;
-        let began = now.duration_since(self.began);
+        if let Some((ordinary, slow)) = self.bounds.get() {
+            // A client that closes waits for its calls, the slow ones too.
+            let slowly = matches!(op, Op::Rekey(..) | Op::DeleteRoom(_) | Op::Close);
+            let bound = *if slowly { slow } else { ordinary };
+            let stopwatch = Arc::clone(&stopwatch);
+            log.running.insert(number, Running { call: call.clone(), bound, stopwatch });
+        }
+        let began = stopwatch.began().duration_since(self.began);
         let entry = Entry { number, client, call, began, took: Duration::ZERO, result: None };
         if self.whole || log.first.len() < FIRST {
             log.first.push(entry);
@@ -136,14 +197,19 @@ impl Transcript {
             }
             log.last.push_back(entry);
         }
-        (number, now)
+        Call { number, stopwatch, transcript: Arc::clone(self), result: None }
     }
 
-    fn end(&self, (number, began): (usize, Instant), result: String) {
-        let took = began.elapsed();
+    fn end(&self, call: &mut Call) {
+        let took = call.stopwatch.began().elapsed();
         let mut log = self.lock();
-        let Log { first, last, .. } = &mut *log;
-        if let Some(entry) = first.iter_mut().chain(last).find(|entry| entry.number == number) {
+        let Log { first, last, running, overdue, .. } = &mut *log;
+        if let Some(running) = running.remove(&call.number) {
+            let answer = if call.result.is_some() { "one" } else { "none" };
+            *overdue = overdue.take().or_else(|| running.overdue(running.bound, answer));
+        }
+        let entry = first.iter_mut().chain(last).find(|entry| entry.number == call.number);
+        if let (Some(entry), Some(result)) = (entry, call.result.take()) {
             entry.took = took;
             entry.result = Some(result);
         }
@@ -158,6 +224,20 @@ impl Transcript {
 impl Default for Transcript {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A call under way. Dropping it ends it, answered or not.
+struct Call {
+    number: usize,
+    stopwatch: Arc<Stopwatch>,
+    transcript: Arc<Transcript>,
+    result: Option<String>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        Arc::clone(&self.transcript).end(self);
     }
 }
 
@@ -177,9 +257,9 @@ impl Client {
     }
 
     async fn call<T: Show>(&self, op: Op, result: impl Future<Output = T>) -> T {
-        let entry = self.transcript.begin(self.number, op.show());
-        let result = result.await;
-        self.transcript.end(entry, result.show());
+        let mut call = self.transcript.begin(self.number, &op);
+        let result = call.stopwatch.time(result).await;
+        call.result = Some(result.show());
         result
     }
 }

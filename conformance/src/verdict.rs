@@ -18,13 +18,24 @@ pub struct Failure {
     pub got: String,
     /// Where in the suite this was found.
     pub at: &'static Location<'static>,
+    /// The clause that was broken, where it may be another than those the case is about.
+    pub clause: Option<&'static str>,
 }
 
 impl Failure {
     /// The contract demands `expected` and the store did `got`.
     #[track_caller]
     pub fn new(expected: impl Into<String>, got: impl Into<String>) -> Self {
-        Self { expected: expected.into(), got: got.into(), at: Location::caller() }
+        let (expected, got) = (expected.into(), got.into());
+        Self { expected, got, at: Location::caller(), clause: None }
+    }
+}
+
+impl Failure {
+    /// The same, of a call that took too long, whatever the case is about.
+    #[must_use]
+    pub fn of_time(self) -> Self {
+        Self { clause: Some("TIME-1"), ..self }
     }
 }
 

@@ -169,12 +169,11 @@ async fn works(store: Client, caller: u64) -> Verdict<Work> {
 }
 
 /// Closes a client in the middle of the work of 64 callers, who all must come to an end.
-async fn closed_at_work(store: &Client) -> Verdict<Vec<Work>> {
+async fn closed_at_work(cx: &Cx, store: &Client) -> Verdict<Vec<Work>> {
     let load: Vec<_> = (0..64).map(|number| tokio::spawn(works(store.clone(), number))).collect();
     // In the middle: when each of the callers has had its turn, going by the last one.
-    while store.unrecorded().room(&room("63-0")).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    let (asked, last) = (store.unrecorded(), room("63-0"));
+    cx.until("the last caller's first room", || async { asked.room(&last).await.is_ok() }).await?;
     store.close().await?;
     let mut done = Vec::new();
     for task in load {
@@ -185,13 +184,13 @@ async fn closed_at_work(store: &Client) -> Verdict<Vec<Work>> {
 
 async fn closing_in_the_middle_of_calls_ends_each_of_them(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    let done = closed_at_work(&store).await?;
+    let done = closed_at_work(&cx, &store).await?;
     same(done.len(), 64)
 }
 
 async fn a_call_refused_as_closed_changed_nothing(cx: Cx) -> Verdict {
     let (store, other) = (cx.open().await?, cx.open().await?);
-    for (caller, work) in closed_at_work(&store).await?.iter().enumerate() {
+    for (caller, work) in closed_at_work(&cx, &store).await?.iter().enumerate() {
         let id = room(&format!("{caller}-{}", work.refused));
         let found = other.unrecorded().room(&id).await;
         holds(found.is_err(), "no trace of the call that was refused", &found)?;
@@ -201,7 +200,7 @@ async fn a_call_refused_as_closed_changed_nothing(cx: Cx) -> Verdict {
 
 async fn closing_loses_nothing_that_was_acknowledged(cx: Cx) -> Verdict {
     let (store, other) = (cx.open().await?, cx.open().await?);
-    for (caller, work) in closed_at_work(&store).await?.iter().enumerate() {
+    for (caller, work) in closed_at_work(&cx, &store).await?.iter().enumerate() {
         for number in &work.acknowledged {
             let new = plain(&format!("{caller}-{number}"), "ann");
             same(other.unrecorded().room(&new.id).await?, new.room())?;

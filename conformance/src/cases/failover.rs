@@ -240,9 +240,9 @@ async fn calls_in_flight_when_the_majority_goes_end_in_time(cx: Cx) -> Verdict {
             .map(|caller| tokio::spawn(busy(cx.clone(), store.clone(), caller, until)))
             .collect();
         // In the middle: once the last caller's first write is there.
-        while store.unrecorded().user(&user_number(64_000_000)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        let (asked, last) = (store.unrecorded(), user_number(64_000_000));
+        cx.until("the last caller's first user", || async { asked.user(&last).await.is_ok() })
+            .await?;
         harm_most(&cx, harm).await?;
         let mut acknowledged = Vec::new();
         for caller in callers {

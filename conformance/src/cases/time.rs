@@ -149,9 +149,8 @@ async fn works(store: Client, caller: u64) -> Verdict {
 async fn close_returns_within_its_bound(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let load: Vec<_> = (0..64).map(|number| tokio::spawn(works(store.clone(), number))).collect();
-    while store.unrecorded().room(&room("63-0")).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    let (asked, last) = (store.unrecorded(), room("63-0"));
+    cx.until("the last caller's first room", || async { asked.room(&last).await.is_ok() }).await?;
     cx.within_bound(store.close()).await??;
     for task in load {
         joined(task).await?;

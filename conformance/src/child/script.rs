@@ -10,7 +10,7 @@ use crate::judge::looks_like;
 use crate::make::{admin, at, endpoint, epoch, room, sealed, user};
 use crate::model::{Answer, Model, Op};
 use crate::show::Show;
-use crate::verdict::{Failure, Verdict};
+use crate::verdict::{Failure, Verdict, holds};
 use membership::Store;
 
 /// The calls of one task, on rooms, endpoints and users that no other task touches.
@@ -126,14 +126,47 @@ impl Acknowledged {
         Ok(())
     }
 
-    /// Everything acknowledged is there, and no more than the one call in flight of each task;
-    /// what was found is what must be found ever after.
+    /// Everything acknowledged is there, and no more than the one call in flight of each task; returns
+    /// how much that is.
     pub async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
         let mut found = Vec::new();
         for (task, count) in (0..).zip(&self.0) {
             found.push(Script::new(seed, task, len).verify(store, *count).await?);
         }
         Ok(Self(found))
+    }
+}
+
+/// What a killed process had acknowledged, and what was found of it afterwards.
+///
+/// The one call that each of its tasks had in flight has an unknown outcome: it may have taken effect, may
+/// do so later, or never does (LIN-1).
+pub struct Killed {
+    seed: u64,
+    len: usize,
+    acknowledged: Acknowledged,
+    found: Acknowledged,
+}
+
+impl Killed {
+    /// Looks for what a process that ran the scripts of `seed` did before it was killed.
+    pub async fn look(
+        store: &dyn Store,
+        seed: u64,
+        len: usize,
+        acknowledged: Acknowledged,
+    ) -> Verdict<Self> {
+        let found = acknowledged.verify(store, seed, len).await?;
+        Ok(Self { seed, len, acknowledged, found })
+    }
+
+    /// Looks again: what was found is there, and no more than the calls that were in flight.
+    pub async fn look_again(&mut self, store: &dyn Store) -> Verdict {
+        let now = self.acknowledged.verify(store, self.seed, self.len).await?;
+        let lost = now.0.iter().zip(&self.found.0).any(|(now, before)| now < before);
+        holds(!lost, &format!("at least {}, as before", self.found.show()), &now)?;
+        self.found = now;
+        Ok(())
     }
 }
 
@@ -238,4 +271,46 @@ fn pick<T: Clone>(rng: &mut ChaCha8Rng, from: &[T]) -> T {
     let at = rng.random_range(0..from.len());
     #[expect(clippy::indexing_slicing, reason = "drawn from the slice's own range")]
     from[at].clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use membership::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_in_flight_may_take_effect_late_and_no_other_may() {
+        let (seed, len) = (7, 20);
+        let store = MemoryStore::new();
+        Script::first_call().apply(&store).await;
+        let script = Script::new(seed, 0, len);
+        for call in &script.calls()[..5] {
+            call.apply(&store).await;
+        }
+        let told = Acknowledged::of(&["0 5".to_owned()]).unwrap();
+        let mut killed = Killed::look(&store, seed, len, told).await.unwrap();
+        killed.look_again(&store).await.unwrap();
+        script.calls()[5].apply(&store).await;
+        killed.look_again(&store).await.unwrap();
+        script.calls()[6].apply(&store).await;
+        killed.look_again(&store).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn what_was_found_once_must_not_be_lost_later() {
+        let (seed, len) = (7, 20);
+        let script = Script::new(seed, 0, len);
+        let (before, after) = (MemoryStore::new(), MemoryStore::new());
+        for store in [&before, &after] {
+            Script::first_call().apply(store).await;
+            for call in &script.calls()[..5] {
+                call.apply(store).await;
+            }
+        }
+        script.calls()[5].apply(&after).await;
+        let told = Acknowledged::of(&["0 5".to_owned()]).unwrap();
+        let mut killed = Killed::look(&after, seed, len, told).await.unwrap();
+        killed.look_again(&before).await.unwrap_err();
+    }
 }

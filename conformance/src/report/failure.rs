@@ -10,12 +10,14 @@ use crate::run::Report;
 /// the one command that runs just this again.
 pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
     let mut text = String::new();
-    let (name, clauses) = (case.name(), case.clauses.join(" "));
+    let also = report.failure.clause.filter(|clause| !case.clauses.contains(clause));
+    let cited: Vec<_> = case.clauses.iter().copied().chain(also).collect();
+    let (name, clauses) = (case.name(), cited.join(" "));
     let _ = writeln!(text, "{} {}  {name}   {}", "✗".red(), store.bold(), clauses.dimmed());
-    for id in case.clauses {
+    for id in cited {
         let said = contract::clause(id).map_or("", |clause| clause.text);
         for (number, line) in wrap(said, 92).iter().enumerate() {
-            let label = if number == 0 { *id } else { "" };
+            let label = if number == 0 { id } else { "" };
             let _ = writeln!(text, "  {label:<8}  {line}");
         }
     }

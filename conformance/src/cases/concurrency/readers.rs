@@ -9,7 +9,7 @@ use membership::{Epoch, Page, RoomId, Store};
 
 use crate::case::declare;
 use crate::context::Cx;
-use crate::judge::race;
+use crate::judge::all_hold;
 use crate::make::{
     encrypted, endpoint, epoch, joins, joins_at, key_of, no_key, no_member, plain, rekey, room,
 };
@@ -34,7 +34,8 @@ declare! { "concurrency";
 
 pub(super) type Task = BoxFuture<'static, Verdict>;
 
-/// Runs the writer to its end, and the readers again and again until then, at least once each.
+/// Runs the writer to its end, and the readers again and again until then, at least once each. The first
+/// that fails ends them all: a writer that waits for its readers would wait for that one in vain.
 pub(super) async fn while_writing(
     writer: impl Future<Output = Verdict> + Send + 'static,
     readers: impl IntoIterator<Item = impl FnMut() -> Task + Send + 'static>,
@@ -60,7 +61,7 @@ pub(super) async fn while_writing(
             }
         }));
     }
-    race(tasks).await?.into_iter().collect()
+    all_hold(tasks).await
 }
 
 /// How many rekeys a writer makes: some hundred milliseconds of a store that syncs.
@@ -315,7 +316,7 @@ async fn what_one_client_wrote_another_reads_at_once(cx: Cx) -> Verdict {
             Ok::<(), Failure>(())
         }
     });
-    race(tasks).await?.into_iter().collect()
+    all_hold(tasks).await
 }
 
 async fn what_one_client_removed_no_other_finds(cx: Cx) -> Verdict {
