@@ -206,6 +206,28 @@ impl MemoryStore {
         }
     }
 
+    /// Another store, with a copy of the data as they are now.
+    #[doc(hidden)]
+    pub fn copy(&self) -> Result<Self, Error> {
+        let state = Arc::new(RwLock::new(self.read()?.clone()));
+        Ok(Self { state, closed: AtomicBool::new(false) })
+    }
+
+    /// Has every client of these data find a copy of the data of `other` in their place.
+    #[doc(hidden)]
+    pub fn become_like(&self, other: &Self) -> Result<(), Error> {
+        let state = other.read()?.clone();
+        *self.write()? = state;
+        Ok(())
+    }
+
+    /// Has all users, all rooms, or all sealed keys vanish.
+    #[doc(hidden)]
+    pub fn forget(&self, users: bool, rooms: bool, keys: bool) -> Result<(), Error> {
+        self.write()?.forget(users, rooms, keys);
+        Ok(())
+    }
+
     /// Ends what [`poison`](Self::poison) began.
     #[doc(hidden)]
     pub fn heal(&self) {

@@ -21,6 +21,7 @@ mod life;
 mod lists;
 mod members;
 mod partitions;
+mod past;
 mod power_cuts;
 mod processes;
 mod rooms;
@@ -77,6 +78,10 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     partitions::cut_off::CASES,
     partitions::in_step::CASES,
     bounded::CASES,
+    past::rewound::CASES,
+    past::replaced::CASES,
+    past::vanished::CASES,
+    past::older::CASES,
     cost::CASES,
     time::CASES,
     sequences::CASES,
@@ -94,7 +99,8 @@ pub(crate) const ALONE: &[&str] = &["time"];
 /// The groups that break what a store stands on, and then wait: for deadlines, for elections, for as
 /// long as a cut has to last. Their cases run beside one another, and beside no others, because
 /// they measure time too; a deadline is so long that they can be many.
-pub(crate) const WAITING: &[&str] = &["fail_closed", "failover", "partitions", "bounded", "claims"];
+pub(crate) const WAITING: &[&str] =
+    &["fail_closed", "failover", "partitions", "bounded", "past", "claims"];
 
 /// The groups that play for as long as they are told: all of their cases side by side.
 pub(crate) const PLAYED: &[&str] = &["histories"];

@@ -56,6 +56,6 @@ mod tests {
 
     #[test]
     fn the_version_is_stated() {
-        assert_eq!(version(), "1.0");
+        assert_eq!(version(), "1.1");
     }
 }

@@ -20,6 +20,7 @@ mod members;
 mod mutant;
 #[cfg(all(feature = "jetstream", unix))]
 pub(crate) mod naive;
+mod past;
 mod races;
 mod rooms;
 mod shipped;
@@ -27,6 +28,7 @@ mod single;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subtle;
+mod surroundings;
 mod tests;
 mod users;
 
@@ -78,6 +80,7 @@ pub fn all() -> Vec<Mutant> {
         races::mutants(),
         single::mutants(),
         subtle::mutants(),
+        past::mutants(),
         shipped::mutants(),
         cut_off::mutants(),
         #[cfg(feature = "sqlite")]

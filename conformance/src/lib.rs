@@ -42,5 +42,6 @@ pub mod verdict;
 
 pub use async_trait::async_trait;
 pub use target::{
-    Claim, Fault, Harm, Instance, Need, Replicas, Stored, Target, TargetError, Unclaimed,
+    Claim, Downgrade, Fault, Harm, Instance, Leaves, Loss, Lost, Need, Replacement, Replicas,
+    Rewind, Stored, Target, TargetError, Unclaimed,
 };

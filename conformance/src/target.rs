@@ -1,5 +1,7 @@
 //! What a store brings to be run through the suite.
 
+mod past;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use async_trait::async_trait;
 use membership::{EndpointId, Epoch, Error, RoomId, Store, UserKey};
 
 use crate::history::Reached;
+pub use past::{Downgrade, Leaves, Loss, Lost, Replacement, Rewind};
 
 /// Why a target could not do what the suite asked of it: its own trouble, not the store's.
 pub type TargetError = Box<dyn std::error::Error + Send + Sync>;
@@ -41,11 +44,22 @@ pub enum Need {
     /// What it does to its files can be watched, and so every end foreseen that a power cut could
     /// bring: [`Instance::files`]. With [`Need::Processes`].
     PowerCuts,
+    /// The data can go back to an earlier state: [`Target::rewinds`], [`Instance::remember`] and
+    /// [`Instance::rewind`].
+    Rewind,
+    /// Other data can take their place under open clients: [`Target::replacements`] and
+    /// [`Instance::replace`].
+    Replace,
+    /// Records can vanish under open clients: [`Target::losses`] and [`Instance::lose`].
+    Vanish,
+    /// Something older than the store needs can serve the data: [`Target::downgrades`] and
+    /// [`Instance::downgrade`].
+    Downgrade,
 }
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Clients,
         Self::Reopen,
         Self::Processes,
@@ -56,6 +70,10 @@ impl Need {
         Self::Synced,
         Self::Bounded,
         Self::PowerCuts,
+        Self::Rewind,
+        Self::Replace,
+        Self::Vanish,
+        Self::Downgrade,
     ];
 }
 
@@ -72,6 +90,10 @@ impl fmt::Display for Need {
             Self::Synced => "synced writes",
             Self::Bounded => "bounded staleness",
             Self::PowerCuts => "power cuts",
+            Self::Rewind => "data that go back",
+            Self::Replace => "data that are replaced",
+            Self::Vanish => "data that vanish",
+            Self::Downgrade => "something older",
         })
     }
 }
@@ -141,6 +163,32 @@ pub trait Target: Send + Sync {
     /// The ways it can break a store; none, unless it claims [`Need::Faults`].
     fn faults(&self) -> &[Fault] {
         &[]
+    }
+
+    /// The ways in which it can have data go back; none, unless it claims [`Need::Rewind`].
+    fn rewinds(&self) -> &[Rewind] {
+        &[]
+    }
+
+    /// The ways in which it can replace data; none, unless it claims [`Need::Replace`].
+    fn replacements(&self) -> &[Replacement] {
+        &[]
+    }
+
+    /// The ways in which it can have records vanish; none, unless it claims [`Need::Vanish`].
+    fn losses(&self) -> &[Loss] {
+        &[]
+    }
+
+    /// What is older than its stores need; none, unless it claims [`Need::Downgrade`].
+    fn downgrades(&self) -> &[Downgrade] {
+        &[]
+    }
+
+    /// How long a client may fail after its data went back, were replaced or vanished, until it is right
+    /// by itself or fails for good (clause PAST-1).
+    fn failover(&self) -> Duration {
+        Duration::from_secs(20)
     }
 
     /// How many times as long a call takes as one of a store in this process, about: cases that do
@@ -218,6 +266,44 @@ pub trait Instance: Send + Sync {
     async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
         let _ = record;
         Err(unclaimed(Need::Corruption))
+    }
+
+    /// Keeps a copy of the data as they are now, for [`rewind`](Self::rewind). Clients stay open, and may
+    /// fail meanwhile; none of them writes.
+    async fn remember(&self) -> Result<(), TargetError> {
+        Err(unclaimed(Need::Rewind))
+    }
+
+    /// Puts back what was [remembered](Self::remember), one of [`Target::rewinds`]; once for each instance.
+    /// Returns when the data serve again.
+    async fn rewind(&self, how: &Rewind) -> Result<(), TargetError> {
+        let _ = how;
+        Err(unclaimed(Need::Rewind))
+    }
+
+    /// Has the data of an empty store take the place of these, one of [`Target::replacements`]. The next
+    /// client that is opened is one of that store.
+    async fn replace(&self, how: &Replacement) -> Result<(), TargetError> {
+        let _ = how;
+        Err(unclaimed(Need::Replace))
+    }
+
+    /// Has records vanish, one of [`Target::losses`]. Whether they did: what serves the data may refuse to
+    /// have them removed.
+    async fn lose(&self, how: &Loss) -> Result<bool, TargetError> {
+        let _ = how;
+        Err(unclaimed(Need::Vanish))
+    }
+
+    /// Has something older serve the data from now on, one of [`Target::downgrades`].
+    async fn downgrade(&self, to: &Downgrade) -> Result<(), TargetError> {
+        let _ = to;
+        Err(unclaimed(Need::Downgrade))
+    }
+
+    /// Ends what [`downgrade`](Self::downgrade) did.
+    async fn upgrade(&self) -> Result<(), TargetError> {
+        Err(unclaimed(Need::Downgrade))
     }
 
     /// The servers, where [`Need::Replicas`] is claimed.

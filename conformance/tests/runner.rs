@@ -56,7 +56,7 @@ fn a_green_run_exits_with_0_and_ends_with_its_verdict() {
     let output = conformance(&["--store", "memory", "--filter", "rooms::", "--seed", "42"]);
     let stdout = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{stdout}");
-    assert!(stdout.starts_with("membership conformance   contract 1.0   seed 0x2a\n"), "{stdout}");
+    assert!(stdout.starts_with("membership conformance   contract 1.1   seed 0x2a\n"), "{stdout}");
     assert!(stdout.lines().last().unwrap().starts_with("PASSED "), "{stdout}");
     assert!(!stdout.contains('\u{1b}'), "colours without a terminal: {stdout}");
 }

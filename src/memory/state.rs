@@ -10,7 +10,7 @@ use crate::{
 
 /// All that is stored. Each method checks everything before it changes anything, so that an
 /// error leaves no trace (clause ERR-2).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct State {
     rooms: BTreeMap<RoomId, RoomState>,
     /// The reverse index: changed together with `rooms`, always.
@@ -21,11 +21,13 @@ pub(super) struct State {
     active_admins: usize,
 }
 
+#[derive(Clone)]
 struct RoomState {
     room: Room,
     members: BTreeMap<EndpointId, MemberState>,
 }
 
+#[derive(Clone)]
 struct MemberState {
     member: Member,
     keys: BTreeMap<Epoch, Ciphertext>,
@@ -243,6 +245,22 @@ impl State {
             if rooms.get().is_empty() {
                 rooms.remove();
             }
+        }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn forget(&mut self, users: bool, rooms: bool, keys: bool) {
+        if users {
+            self.users.clear();
+            self.active_admins = 0;
+        }
+        if rooms {
+            self.rooms.clear();
+            self.rooms_of.clear();
+        }
+        if keys {
+            let members = self.rooms.values_mut().flat_map(|room| room.members.values_mut());
+            members.for_each(|member| member.keys.clear());
         }
     }
 

@@ -10,7 +10,10 @@ use crate::make::{admin, endpoint, room, user, user_key};
 use crate::observe::Scope;
 use crate::replicated::{each, servers};
 use crate::scene::crew;
-use crate::target::{Claim, Fault, Harm, Need, Stored, TargetError};
+use crate::target::{
+    Claim, Downgrade, Fault, Harm, Leaves, Loss, Lost, Need, Replacement, Rewind, Stored,
+    TargetError,
+};
 use crate::verdict::{Failure, Verdict, holds};
 
 declare! { "claims";
@@ -59,6 +62,26 @@ async fn refused(cx: &Cx, need: Need) -> Verdict {
         }
         Need::Replicas => vec![("replicas", instance.replicas().err())],
         Need::PowerCuts => vec![("files", instance.files().err())],
+        Need::Rewind => {
+            let how = Rewind { name: "anything", closed: false, leaves: Leaves::Past };
+            vec![
+                ("remember", instance.remember().await.err()),
+                ("rewind", instance.rewind(&how).await.err()),
+            ]
+        }
+        Need::Replace => {
+            vec![("replace", instance.replace(&Replacement { name: "anything" }).await.err())]
+        }
+        Need::Vanish => {
+            let how = Loss { name: "anything", of: Lost::Everything, traces: true };
+            vec![("lose", instance.lose(&how).await.err())]
+        }
+        Need::Downgrade => {
+            vec![
+                ("downgrade", instance.downgrade(&Downgrade { name: "anything" }).await.err()),
+                ("upgrade", instance.upgrade().await.err()),
+            ]
+        }
         Need::Processes => vec![
             ("address", instance.address().err()),
             ("attach", cx.target().attach("anywhere").await.err()),

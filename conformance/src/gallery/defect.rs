@@ -40,6 +40,19 @@ pub(super) trait Defect: Default + Send + Sync + 'static {
         true
     }
 
+    /// Whether it is looked at what serves the data when a client is opened.
+    fn looks_when_opened(&self) -> bool {
+        true
+    }
+
+    /// Whether open clients look at what serves the data.
+    fn looks(&self) -> bool {
+        true
+    }
+
+    /// The data were these, and are about to become others.
+    fn become_past(&self, _: MemoryStore) {}
+
     /// What comes before every call that is not overridden.
     async fn before(&self) -> Result<(), Error> {
         Ok(())

@@ -1,13 +1,18 @@
 use std::marker::PhantomData;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use membership::{Epoch, Error, MemoryStore, RoomId, Store};
 
 use super::defect::{Broken, Defect};
-use crate::target::{Claim, Fault, Instance, Need, Target, TargetError};
+use super::listings::locked;
+use super::surroundings::{Events, Surroundings, too_old};
+use crate::target::{
+    Claim, Downgrade, Fault, Instance, Leaves, Loss, Lost, Need, Replacement, Rewind, Target,
+    TargetError,
+};
 
 /// The memory store with the defect `D`, as a target.
 ///
@@ -27,8 +32,15 @@ const POISONED: Fault =
     Fault { name: "a thread panicked in a write", stops_reads: true, stops_writes: true };
 const SILENT: Fault =
     Fault { name: "no call is answered in time", stops_reads: true, stops_writes: true };
-/// How long a silent store lets a call wait, which is less than it might.
-const SILENCE: Duration = Duration::from_millis(50);
+const REWIND: Rewind = Rewind { name: "the data go back", closed: false, leaves: Leaves::Past };
+const REPLACED: Replacement = Replacement { name: "the data are replaced" };
+const LOSSES: &[Loss] = &[
+    Loss { name: "all users vanish", of: Lost::Users, traces: true },
+    Loss { name: "all keys vanish", of: Lost::Keys, traces: true },
+    Loss { name: "all rooms vanish", of: Lost::Rooms, traces: true },
+    Loss { name: "everything vanishes", of: Lost::Everything, traces: true },
+];
+const OLDER: Downgrade = Downgrade { name: "something older serves the data" };
 
 #[async_trait]
 impl<D: Defect> Target for Museum<D> {
@@ -42,7 +54,14 @@ impl<D: Defect> Target for Museum<D> {
 
     fn claims(&self, need: Need) -> Claim {
         match need {
-            Need::Clients | Need::Reopen | Need::Faults | Need::Epochs => Claim::Claimed,
+            Need::Clients
+            | Need::Reopen
+            | Need::Faults
+            | Need::Epochs
+            | Need::Rewind
+            | Need::Replace
+            | Need::Vanish
+            | Need::Downgrade => Claim::Claimed,
             Need::Processes | Need::PowerCuts => Claim::Declined("nothing outlives the process"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
             Need::Replicas | Need::Synced => Claim::Declined("one process"),
@@ -54,28 +73,53 @@ impl<D: Defect> Target for Museum<D> {
         &[POISONED, SILENT]
     }
 
+    /// Nobody elects anybody.
+    fn failover(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
+    fn rewinds(&self) -> &[Rewind] {
+        &[REWIND]
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        &[REPLACED]
+    }
+
+    fn losses(&self) -> &[Loss] {
+        LOSSES
+    }
+
+    fn downgrades(&self) -> &[Downgrade] {
+        &[OLDER]
+    }
+
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
-        let (data, silence) = (MemoryStore::new(), Arc::default());
-        Ok(Box::new(Piece { data, silence, defect: Arc::new(D::default()) }))
+        Ok(Box::new(Piece {
+            data: MemoryStore::new(),
+            past: Mutex::default(),
+            events: Arc::default(),
+            defect: Arc::new(D::default()),
+            opened: Mutex::default(),
+        }))
     }
 }
 
 struct Piece<D> {
     data: MemoryStore,
-    silence: Arc<Silence>,
+    /// What was remembered.
+    past: Mutex<Option<MemoryStore>>,
+    events: Arc<Events>,
     defect: Arc<D>,
+    /// The defects of the clients, where each has its own.
+    opened: Mutex<Vec<Arc<D>>>,
 }
 
-/// The fault [`SILENT`], between the defect and the data.
-#[derive(Default)]
-struct Silence(AtomicBool);
-
-#[async_trait]
-impl Defect for Silence {
-    async fn before(&self) -> Result<(), Error> {
-        if self.0.load(Ordering::Relaxed) {
-            tokio::time::sleep(SILENCE).await;
-            return Err(Error::Timeout);
+impl<D: Defect> Piece<D> {
+    /// Tells every defect what the data were, before they become something else.
+    fn become_past(&self) -> Result<(), Error> {
+        for defect in locked(&self.opened).iter().chain([&self.defect]) {
+            defect.become_past(self.data.copy()?);
         }
         Ok(())
     }
@@ -84,16 +128,23 @@ impl Defect for Silence {
 #[async_trait]
 impl<D: Defect> Instance for Piece<D> {
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        if self.defect.looks_when_opened() && self.events.older.load(Ordering::SeqCst) {
+            return Err(too_old());
+        }
         let defect = if D::PER_CLIENT { Arc::default() } else { Arc::clone(&self.defect) };
+        if D::PER_CLIENT {
+            locked(&self.opened).push(Arc::clone(&defect));
+        }
         let data = Arc::new(defect.open(&self.data));
-        let inner = Arc::new(Broken { inner: data, defect: Arc::clone(&self.silence) });
+        let surroundings = Arc::new(Surroundings::new(&self.events, defect.looks()));
+        let inner = Arc::new(Broken { inner: data, defect: surroundings });
         Ok(Arc::new(Broken { inner, defect }))
     }
 
     async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
         match *fault {
             _ if !self.defect.breaks() => {}
-            SILENT => self.silence.0.store(true, Ordering::Relaxed),
+            SILENT => self.events.silent.store(true, Ordering::SeqCst),
             _ => self.data.poison(),
         }
         Ok(())
@@ -101,11 +152,48 @@ impl<D: Defect> Instance for Piece<D> {
 
     async fn heal(&self) -> Result<(), TargetError> {
         self.data.heal();
-        self.silence.0.store(false, Ordering::Relaxed);
+        self.events.silent.store(false, Ordering::SeqCst);
         Ok(())
     }
 
     async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
         Ok(self.data.plant_epoch(room, epoch)?)
+    }
+
+    async fn remember(&self) -> Result<(), TargetError> {
+        *locked(&self.past) = Some(self.data.copy()?);
+        Ok(())
+    }
+
+    async fn rewind(&self, _: &Rewind) -> Result<(), TargetError> {
+        self.become_past()?;
+        let past = locked(&self.past).take().ok_or("nothing was remembered")?;
+        Ok(self.data.become_like(&past)?)
+    }
+
+    async fn replace(&self, _: &Replacement) -> Result<(), TargetError> {
+        self.become_past()?;
+        self.events.replaced.fetch_add(1, Ordering::SeqCst);
+        Ok(self.data.become_like(&MemoryStore::new())?)
+    }
+
+    async fn lose(&self, how: &Loss) -> Result<bool, TargetError> {
+        self.become_past()?;
+        let of = |lost| how.of == lost || how.of == Lost::Everything;
+        if of(Lost::Users) {
+            self.events.lost_users.store(true, Ordering::SeqCst);
+        }
+        self.data.forget(of(Lost::Users), of(Lost::Rooms), of(Lost::Keys))?;
+        Ok(true)
+    }
+
+    async fn downgrade(&self, _: &Downgrade) -> Result<(), TargetError> {
+        self.events.older.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn upgrade(&self) -> Result<(), TargetError> {
+        self.events.older.store(false, Ordering::SeqCst);
+        Ok(())
     }
 }

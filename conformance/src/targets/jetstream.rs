@@ -120,6 +120,9 @@ impl Target for JetStream {
                 Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
             }
             Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
+            Need::Rewind | Need::Replace | Need::Vanish | Need::Downgrade => {
+                Claim::Declined("not done yet")
+            }
             Need::PowerCuts => Claim::Declined("its files are the servers'"),
             _ => Claim::Claimed,
         }

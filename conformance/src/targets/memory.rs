@@ -27,9 +27,13 @@ impl Target for Memory {
     fn claims(&self, need: Need) -> Claim {
         match need {
             Need::Clients | Need::Faults | Need::Epochs => Claim::Claimed,
-            Need::Reopen | Need::Processes | Need::PowerCuts => {
-                Claim::Declined("nothing outlives the process")
-            }
+            Need::Reopen
+            | Need::Processes
+            | Need::PowerCuts
+            | Need::Rewind
+            | Need::Replace
+            | Need::Vanish => Claim::Declined("nothing outlives the process"),
+            Need::Downgrade => Claim::Declined("nothing serves it"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
             Need::Replicas | Need::Synced => Claim::Declined("one process"),
             Need::Bounded => Claim::Declined("it is never out of date"),

@@ -67,6 +67,8 @@ impl Target for Sqlite {
         match need {
             Need::Replicas | Need::Synced => Claim::Declined("one file"),
             Need::Bounded => Claim::Declined("it is never out of date"),
+            Need::Rewind | Need::Replace | Need::Vanish => Claim::Declined("not done yet"),
+            Need::Downgrade => Claim::Declined("the library is part of the store"),
             Need::PowerCuts => power::claim(),
             _ => Claim::Claimed,
         }

@@ -1,0 +1,131 @@
+//! Data that are replaced by others under open clients.
+
+use membership::UserKey;
+
+use super::{
+    EVERYBODY, Scene, Truth, all_fit, all_know, comes_right, decisions, fill, first, opens, reads,
+    right_or_failed, some, then, write,
+};
+use crate::case::declare;
+use crate::context::Cx;
+use crate::make::{admin, encrypted, joins_at, plain, room, user, user_key};
+use crate::model::{Answer, Model, Op};
+use crate::replicated::{at_once, each, in_time};
+use crate::target::Replacement;
+use crate::verdict::{Verdict, holds};
+
+declare! { "past";
+    nobody_of_replaced_data_gets_in: "PAST-2" "AUTH-2", needs Replace Clients;
+    nothing_of_replaced_data_is_shown: "PAST-2" "LIN-1", needs Replace Clients;
+    no_write_is_acknowledged_by_replaced_data: "PAST-2" "ERR-2", needs Replace Clients;
+    who_knew_replaced_data_makes_no_first_admin: "PAST-3" "USER-1", needs Replace Clients;
+}
+
+/// The admin of the other store.
+const OTHER: UserKey = UserKey::from_bytes([0x0d; 32]);
+
+/// What the other store holds: other people, in rooms and at epochs of the same names.
+fn others() -> Vec<Op> {
+    vec![
+        Op::BootstrapAdmin(admin(OTHER)),
+        Op::AddUser(user(user_key(0x0e))),
+        Op::CreateRoom(encrypted("e", "zoe")),
+        Op::AddMember(room("e"), joins_at("fay", 1)),
+        Op::CreateRoom(plain("lost", "zoe")),
+    ]
+}
+
+/// Fills a store, lets clients know it, and has those of an empty one take its place.
+async fn was_replaced(cx: &Cx, how: Replacement, calls: Vec<Op>) -> Verdict<Scene> {
+    let writer = cx.open().await?;
+    let mut model = Model::new();
+    fill(cx, &writer, &mut model, &[first(), then()].concat()).await?;
+    let (asked, idle) = (cx.open().await?, cx.open().await?);
+    all_know(cx, &[&writer, &asked, &idle], &model, &calls).await?;
+    cx.instance().replace(&how).await?;
+    let mut early = Vec::new();
+    let asked = vec![writer, asked];
+    for _ in 0..3 {
+        for client in &asked {
+            early.push(at_once(cx, &*client.unrecorded(), &calls).await?);
+        }
+    }
+    // Nobody has opened the other store yet: it may be that it is not even there.
+    let empty: Vec<_> = calls.iter().map(|call| Model::new().apply(call)).collect();
+    for answers in early {
+        all_fit(&calls, &answers, &empty)?;
+    }
+    let opened = opens(cx).await?;
+    comes_right(cx, &opened, &calls, &empty, false).await?;
+    let truth = Truth::Known(Box::default());
+    let bound = std::time::Duration::ZERO;
+    Ok(Scene { cx: cx.clone(), asked, idle: vec![idle], opened, truth, calls, bound })
+}
+
+/// The other store gets people and rooms of its own, under the eyes of the clients.
+async fn has_people(scene: &mut Scene) -> Verdict {
+    for call in others() {
+        write(&scene.cx, &scene.opened, scene.truth.model(), &call).await?;
+        scene.asked_fit().await?;
+    }
+    Ok(())
+}
+
+async fn nobody_of_replaced_data_gets_in(cx: Cx) -> Verdict {
+    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+        let mut scene = was_replaced(&cx, how, decisions()).await?;
+        has_people(&mut scene).await?;
+        scene.goes_on().await?;
+        scene.ends_right().await
+    })
+    .await
+}
+
+async fn nothing_of_replaced_data_is_shown(cx: Cx) -> Verdict {
+    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+        let mut scene = was_replaced(&cx, how, reads()).await?;
+        has_people(&mut scene).await?;
+        scene.ends_right().await
+    })
+    .await
+}
+
+async fn no_write_is_acknowledged_by_replaced_data(cx: Cx) -> Verdict {
+    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+        let mut scene = was_replaced(&cx, how, [decisions(), reads()].concat()).await?;
+        has_people(&mut scene).await?;
+        let clients: Vec<_> = scene.idle.iter().chain(&scene.asked).cloned().collect();
+        for (number, client) in (0x40..).zip(&clients) {
+            for call in [
+                Op::AddUser(user(user_key(number))),
+                Op::RevokeUser(super::USER, crate::make::at(9)),
+            ] {
+                if let Some(model) = scene.truth.model() {
+                    right_or_failed(&cx, client, &scene.opened, model, &call).await?;
+                }
+            }
+        }
+        for client in [&scene.opened, &opens(&cx).await?] {
+            let Some(right) = scene.truth.about(&cx, client, &scene.calls).await? else { continue };
+            comes_right(&cx, client, &scene.calls, &right, false).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// An empty store in the place of one that had an admin: whoever opened that one knows.
+async fn who_knew_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
+    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+        let scene = was_replaced(&cx, how, decisions()).await?;
+        for client in scene.idle.iter().chain(&scene.asked) {
+            for key in EVERYBODY {
+                let answer = in_time(&cx, client, &Op::BootstrapAdmin(admin(key))).await?;
+                let made = matches!(answer, Answer::User(Ok(_)));
+                holds(!made, "no first admin by a client that knew others", &answer)?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
