@@ -9,6 +9,7 @@
 //!
 //! The method is that of ALICE (Pillai et al., *All File Systems Are Not Created Equal*, OSDI 2014).
 
+mod contents;
 mod disk;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod recorder;
@@ -17,7 +18,8 @@ mod recorder;
 mod recorder;
 mod recording;
 
-pub use disk::{Contents, Disk, Ending};
+pub use contents::Contents;
+pub use disk::{Disk, Ending};
 pub use recorder::{be_watched, claim, record};
 pub use recording::{Change, Event, Recording};
 

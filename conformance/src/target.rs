@@ -3,10 +3,11 @@
 mod past;
 
 use std::fmt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::power::Files;
+use crate::power::{self, Contents, Files, Recording};
 use async_trait::async_trait;
 use membership::{EndpointId, Epoch, Error, RoomId, Store, UserKey};
 
@@ -42,7 +43,8 @@ pub enum Need {
     /// A client may answer decisions from memory, within a bound: [`Instance::open_bounded`].
     Bounded,
     /// What it does to its files can be watched, and so every end foreseen that a power cut could
-    /// bring: [`Instance::files`]. With [`Need::Processes`].
+    /// bring: [`Instance::files`], or [`Instance::record`] and [`Instance::put_back`]. With
+    /// [`Need::Processes`].
     PowerCuts,
     /// The data can go back to an earlier state: [`Target::rewinds`], [`Instance::remember`] and
     /// [`Instance::rewind`].
@@ -249,6 +251,18 @@ pub trait Instance: Send + Sync {
     /// Where its files are, which nobody has open now.
     fn files(&self) -> Result<Files, TargetError> {
         Err(unclaimed(Need::PowerCuts))
+    }
+
+    /// Runs `child`, which works on these data and asks to be watched, to its end, and records what
+    /// became of the files meanwhile. A target whose files are written by servers has these watched.
+    async fn record(&self, child: Command) -> Result<Recording, TargetError> {
+        let files = self.files()?;
+        tokio::task::spawn_blocking(move || power::record(child, &files, &[])).await?
+    }
+
+    /// Puts these files into the place of its own, of which nobody has used any.
+    async fn put_back(&self, contents: &Contents) -> Result<(), TargetError> {
+        contents.lay_out(&self.files()?.folder)
     }
 
     /// Begins a fault, one of [`Target::faults`]; one at a time.

@@ -7,7 +7,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::{Job, VARIABLE, WATCHED, jobs, orders};
 use crate::context::Cx;
-use crate::power::{self, Recording};
+use crate::power::Recording;
 use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict};
 
@@ -24,9 +24,7 @@ pub struct Process {
 pub async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
     let mut command = command(cx, job)?;
     command.env(WATCHED, "");
-    let files = cx.instance().files()?;
-    let watching = tokio::task::spawn_blocking(move || power::record(command, &files));
-    Ok(watching.await.map_err(TargetError::from)??)
+    Ok(cx.instance().record(command).await?)
 }
 
 fn command(cx: &Cx, job: Job) -> Result<std::process::Command, TargetError> {

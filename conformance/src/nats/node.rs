@@ -95,6 +95,11 @@ impl Node {
         &self.store
     }
 
+    /// The number of its process; `None` while it is down.
+    pub async fn process_id(&self) -> Option<u32> {
+        self.process.lock().await.as_ref().map(Process::id)
+    }
+
     pub(super) fn config(&self) -> &Path {
         &self.config
     }

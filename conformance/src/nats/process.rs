@@ -112,6 +112,10 @@ impl Process {
         Ok(process)
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
     fn item(&self) -> String {
         self.pid.as_raw_nonzero().to_string()
     }

@@ -1,15 +1,17 @@
 //! Files, and what a power cut leaves of them.
 //!
 //! What is promised is what ext4, XFS and APFS keep: a synced file has its contents and, where it
-//! is new, its name; a synced folder has its names; a rename is one step. Of the rest, any part
-//! may be there: sectors in any order, lengths, names. A sector is whole or was not written, and
-//! bytes that nobody wrote stay as they are.
+//! is new, its name; a synced folder has its names; either has what was done to names before,
+//! since file systems log that in order; a rename is one step. Of the rest, any part may be there:
+//! sectors in any order, lengths, names. A sector is whole or was not written, and bytes that
+//! nobody wrote stay as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
+use super::contents::Contents;
 use super::recording::Change;
 
 /// The unit that a disk writes whole, in bytes.
@@ -23,18 +25,26 @@ pub enum Ending<'a> {
     Cut,
     /// The power is cut, and of what was not synced some is there, drawn from this.
     Torn(&'a mut ChaCha8Rng),
+    /// The power is cut, and each file lost its tail: the first of its writes that were not synced are
+    /// there, as many as is drawn from this. So are the first of the changes of names.
+    Shortened(&'a mut ChaCha8Rng),
 }
-
-/// The contents of files by name.
-pub type Contents = BTreeMap<String, Vec<u8>>;
 
 /// A folder of files, as the system has it and as the disk does.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: Vec<File>,
-    names: BTreeMap<String, usize>,
-    synced_names: BTreeMap<String, usize>,
+    names: Names,
+    synced_names: Names,
     unsynced_names: Vec<Naming>,
+}
+
+/// Paths from the folder.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    /// Which file each stands for.
+    files: BTreeMap<String, usize>,
+    folders: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,6 +63,7 @@ enum Write {
 #[derive(Clone, Debug)]
 enum Naming {
     Made(String, usize),
+    MadeFolder(String),
     Removed(String),
     Renamed(String, String),
 }
@@ -62,8 +73,9 @@ impl Disk {
     #[must_use]
     pub fn new(contents: Contents) -> Self {
         let mut disk = Self::default();
-        for (name, bytes) in contents {
-            disk.names.insert(name, disk.files.len());
+        disk.names.folders = contents.folders;
+        for (name, bytes) in contents.files {
+            disk.names.files.insert(name, disk.files.len());
             disk.files.push(File { now: bytes.clone(), synced: bytes, unsynced: Vec::new() });
         }
         disk.synced_names.clone_from(&disk.names);
@@ -74,6 +86,7 @@ impl Disk {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Make(name) => self.name(Naming::Made(name.clone(), self.files.len())),
+            Change::MakeFolder(name) => self.name(Naming::MadeFolder(name.clone())),
             Change::Remove(name) => self.name(Naming::Removed(name.clone())),
             Change::Rename(from, to) => self.name(Naming::Renamed(from.clone(), to.clone())),
             Change::Write { name, offset, bytes } => {
@@ -95,28 +108,34 @@ impl Disk {
         let names = match ending {
             Ending::Killed => self.names.clone(),
             Ending::Cut => self.synced_names.clone(),
-            Ending::Torn(rng) => {
-                let mut names = self.synced_names.clone();
-                for naming in &self.unsynced_names {
-                    if rng.random_bool(0.5) {
-                        naming.apply(&mut names);
-                    }
-                }
-                names
+            Ending::Torn(rng) => self.names_with(|_| rng.random_bool(0.5)),
+            Ending::Shortened(rng) => {
+                let kept = rng.random_range(0..=self.unsynced_names.len());
+                self.names_with(|number| number < kept)
             }
         };
-        let contents = names.into_iter().filter_map(|(name, file)| {
+        let files = names.files.into_iter().filter_map(|(name, file)| {
             let file = self.files.get(file)?;
-            Some((
-                name,
-                match ending {
-                    Ending::Killed => file.now.clone(),
-                    Ending::Cut => file.synced.clone(),
-                    Ending::Torn(rng) => file.torn(rng),
-                },
-            ))
+            let bytes = match ending {
+                Ending::Killed => file.now.clone(),
+                Ending::Cut => file.synced.clone(),
+                Ending::Torn(rng) => file.torn(rng),
+                Ending::Shortened(rng) => file.shortened(rng.random_range(0..=file.unsynced.len())),
+            };
+            Some((name, bytes))
         });
-        contents.collect()
+        Contents { files: files.collect(), folders: names.folders }.reachable()
+    }
+
+    /// The synced names and those changes of the others that are kept, by their numbers.
+    fn names_with(&self, mut kept: impl FnMut(usize) -> bool) -> Names {
+        let mut names = self.synced_names.clone();
+        for (number, naming) in self.unsynced_names.iter().enumerate() {
+            if kept(number) {
+                naming.apply(&mut names);
+            }
+        }
+        names
     }
 
     fn name(&mut self, naming: Naming) {
@@ -128,7 +147,7 @@ impl Disk {
     }
 
     fn write(&mut self, name: &str, write: Write) {
-        let file = self.names.get(name).and_then(|file| self.files.get_mut(*file));
+        let file = self.names.files.get(name).and_then(|file| self.files.get_mut(*file));
         if let Some(file) = file {
             write.apply(&mut file.now);
             file.unsynced.push(write);
@@ -136,7 +155,7 @@ impl Disk {
     }
 
     fn sync(&mut self, name: &str) {
-        let Some(&id) = self.names.get(name) else { return };
+        let Some(&id) = self.names.files.get(name) else { return };
         if let Some(file) = self.files.get_mut(id) {
             file.synced.clone_from(&file.now);
             file.unsynced.clear();
@@ -174,6 +193,13 @@ impl File {
         }
         bytes
     }
+
+    /// With the first `kept` of the writes that were not synced.
+    fn shortened(&self, kept: usize) -> Vec<u8> {
+        let mut bytes = self.synced.clone();
+        self.unsynced.iter().take(kept).for_each(|write| write.apply(&mut bytes));
+        bytes
+    }
 }
 
 impl Write {
@@ -194,15 +220,30 @@ impl Write {
 }
 
 impl Naming {
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+    fn apply(&self, names: &mut Names) {
         match self {
-            Self::Made(name, file) => drop(names.insert(name.clone(), *file)),
-            Self::Removed(name) => drop(names.remove(name)),
-            Self::Renamed(from, to) => {
-                if let Some(file) = names.remove(from) {
-                    names.insert(to.clone(), file);
-                }
+            Self::Made(name, file) => drop(names.files.insert(name.clone(), *file)),
+            Self::MadeFolder(name) => drop(names.folders.insert(name.clone())),
+            Self::Removed(name) => {
+                names.files.remove(name);
+                names.folders.remove(name);
             }
+            Self::Renamed(from, to) => names.rename(from, to),
+        }
+    }
+}
+
+impl Names {
+    fn rename(&mut self, from: &str, to: &str) {
+        if let Some(file) = self.files.remove(from) {
+            self.files.insert(to.to_owned(), file);
+        } else if self.folders.contains(from) {
+            let moved = |name: &String| match name.strip_prefix(from) {
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{to}{rest}"),
+                _ => name.clone(),
+            };
+            self.folders = self.folders.iter().map(moved).collect();
+            self.files = self.files.iter().map(|(name, file)| (moved(name), *file)).collect();
         }
     }
 }
@@ -218,7 +259,8 @@ mod tests {
     }
 
     fn contents(files: &[(&str, &[u8])]) -> Contents {
-        files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect()
+        let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec()));
+        Contents { files: files.collect(), folders: BTreeSet::new() }
     }
 
     #[test]
@@ -254,6 +296,47 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_goes_with_what_is_in_it() {
+        let mut disk = Disk::default();
+        disk.apply(&Change::MakeFolder("a".into()));
+        disk.apply(&Change::Make("a/file".into()));
+        disk.apply(&Change::Make("ab".into()));
+        disk.apply(&write("a/file", 0, b"1"));
+        disk.apply(&Change::Rename("a".into(), "b".into()));
+        let mut expected = contents(&[("ab", b""), ("b/file", b"1")]);
+        expected.folders.insert("b".into());
+        assert_eq!(disk.after(&mut Ending::Killed), expected);
+        assert_eq!(disk.after(&mut Ending::Cut), Contents::default());
+        disk.apply(&Change::Sync("b/file".into()));
+        disk.apply(&Change::Remove("b/file".into()));
+        disk.apply(&Change::Remove("b".into()));
+        // The file was made before its folder was renamed: the new name may be lost.
+        expected = contents(&[("a/file", b"1")]);
+        expected.folders.insert("a".into());
+        assert_eq!(disk.after(&mut Ending::Cut), expected);
+        assert_eq!(disk.after(&mut Ending::Killed), contents(&[("ab", b"")]));
+    }
+
+    #[test]
+    fn a_file_that_lost_its_tail_has_the_first_of_its_writes() {
+        let mut disk = Disk::new(contents(&[("file", b"")]));
+        for at in 0..3 {
+            disk.apply(&write("file", at, b"x"));
+        }
+        disk.apply(&Change::MakeFolder("a".into()));
+        disk.apply(&Change::Make("a/file".into()));
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut seen = BTreeSet::new();
+        for _ in 0..200 {
+            let left = disk.after(&mut Ending::Shortened(&mut rng));
+            seen.insert((left.files["file"].len(), left.folders.len(), left.files.len()));
+        }
+        let names = [(0, 1), (1, 1), (1, 2)];
+        let all = (0..4).flat_map(|len| names.map(|(folders, files)| (len, folders, files)));
+        assert_eq!(seen, all.collect());
+    }
+
+    #[test]
     fn a_torn_write_is_whole_sectors_of_it() {
         let mut disk = Disk::new(contents(&[("file", &[0; 3 * SECTOR])]));
         disk.apply(&write("file", SECTOR / 2, &[1; 2 * SECTOR]));
@@ -262,7 +345,7 @@ mod tests {
         for _ in 0..200 {
             let after = disk.after(&mut Ending::Torn(&mut rng));
             let sectors: Vec<_> =
-                after["file"].chunks(SECTOR).map(|s| (s[0], s[SECTOR - 1])).collect();
+                after.files["file"].chunks(SECTOR).map(|s| (s[0], s[SECTOR - 1])).collect();
             seen.insert(sectors);
         }
         let expected = [(0, 1), (0, 0)].iter().flat_map(|first| {

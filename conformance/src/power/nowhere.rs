@@ -20,6 +20,6 @@ pub fn be_watched() -> io::Result<()> {
 }
 
 /// That it cannot be done here.
-pub fn record(_: Command, _: &Files) -> Result<Recording, TargetError> {
+pub fn record(_: Command, _: &Files, _: &[u32]) -> Result<Recording, TargetError> {
     Err(WHY.into())
 }

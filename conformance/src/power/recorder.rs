@@ -1,12 +1,12 @@
-//! Watching a process write.
+//! Watching processes write.
 
+mod calls;
 mod syscall;
+mod thread;
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -16,11 +16,11 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::Files;
-use super::disk::Contents;
 use super::recording::{Change, Event, Recording};
+use super::{Contents, Files};
 use crate::target::{Claim, TargetError};
 use syscall::Syscall;
+use thread::Thread;
 
 /// That a store on files can be watched here.
 #[must_use]
@@ -34,21 +34,39 @@ pub fn be_watched() -> io::Result<()> {
     Ok(raise(Signal::SIGSTOP)?)
 }
 
-/// Runs `command`, which calls [`be_watched`], to its end; blocks the thread. Calls that change
-/// files in ways that are not understood here are an error: a recording has all, or there is none.
-pub fn record(mut command: Command, files: &Files) -> Result<Recording, TargetError> {
+/// Runs `command`, which calls [`be_watched`], to its end; blocks the thread. Records what it does
+/// to the files, and what the running processes `servers` do to them meanwhile; these go on
+/// unwatched afterwards, and die with a recording that fails. Calls that change files in ways that are
+/// not understood here are an error: a recording has all, or there is none.
+pub fn record(
+    mut command: Command,
+    files: &Files,
+    servers: &[u32],
+) -> Result<Recording, TargetError> {
     let files = Files { folder: files.folder.canonicalize()?, ..files.clone() };
-    let before = contents(&files)?;
+    let mut watch = Watch::new(files);
+    // Nobody writes while the files are read: a server stands still until the child runs.
+    let mut held = Vec::new();
+    for server in servers {
+        held.extend(watch.seize(Pid::from_raw(i32::try_from(*server)?))?);
+    }
+    let before = Contents::read(&watch.files)?;
+    watch.begun.clone_from(&watch.threads);
+    watch.files_there = before.files.keys().cloned().collect();
+    watch.folders_there.clone_from(&before.folders);
+    for (thread, signal) in held {
+        go_on(thread, signal)?;
+    }
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // Its end would tell the child that nobody waits for it.
     let input = child.stdin.take();
-    let main = Pid::from_raw(i32::try_from(child.id())?);
-    let names = before.keys().cloned().collect();
-    let mut watch = Watch { main, files, names, entered: HashMap::new(), events: Vec::new() };
+    watch.main = Pid::from_raw(i32::try_from(child.id())?);
+    watch.threads.insert(watch.main);
     let ended = watch.until_the_end();
     drop(input);
     if ended.as_ref().is_ok_and(|code| *code == 0) {
+        watch.let_go()?;
         return Ok(Recording { before, events: watch.events });
     }
     // Whoever is watched dies with this thread's watch at the latest.
@@ -63,300 +81,266 @@ pub fn record(mut command: Command, files: &Files) -> Result<Recording, TargetEr
     }
 }
 
-fn contents(files: &Files) -> Result<Contents, TargetError> {
-    let mut contents = Contents::new();
-    for entry in fs::read_dir(&files.folder)? {
-        let entry = entry?;
-        let name = entry.file_name().into_string().map_err(|_| "a file's name is no UTF-8")?;
-        if !entry.file_type()?.is_file() {
-            return Err(format!("{name} is no file: folders in it are not understood").into());
-        }
-        if !files.is_scratch(&name) {
-            contents.insert(name, fs::read(entry.path())?);
-        }
-    }
-    Ok(contents)
+/// Of this thread's children and those it watches alone: others in this process have children of their
+/// own.
+const OURS: WaitPidFlag = WaitPidFlag::__WALL.union(WaitPidFlag::__WNOTHREAD);
+
+fn options() -> Options {
+    Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_EXITKILL
 }
 
-/// What a register holds of an `int`.
-const HALF: u64 = 0xffff_ffff;
+/// Lets a thread run to its next stop.
+fn go_on(thread: Pid, signal: Option<Signal>) -> nix::Result<()> {
+    match ptrace::syscall(thread, signal) {
+        // The process ends, and its threads before we see it.
+        Err(Errno::ESRCH) => Ok(()),
+        done => done,
+    }
+}
 
-fn has(flags: u64, flag: i32) -> bool {
-    flags & u64::from(flag.unsigned_abs()) != 0
+/// Waits until a thread that was seized stands between two calls, or has ended.
+fn first_stop(thread: Pid) -> nix::Result<WaitStatus> {
+    loop {
+        match waitpid(thread, Some(OURS))? {
+            stop @ WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_STOP) => return Ok(stop),
+            // In the middle of a call, such as one that makes a thread.
+            WaitStatus::PtraceEvent(..) => ptrace::cont(thread, None)?,
+            other => return Ok(other),
+        }
+    }
+}
+
+/// The thread or process that another is making.
+fn made_by(thread: Pid) -> Result<Pid, TargetError> {
+    Ok(Pid::from_raw(i32::try_from(ptrace::getevent(thread)?)?))
 }
 
 struct Watch {
+    /// The child, whose end is the end of the recording.
     main: Pid,
     files: Files,
-    /// The files there are.
-    names: BTreeSet<String>,
+    files_there: BTreeSet<String>,
+    folders_there: BTreeSet<String>,
+    /// The threads that are watched.
+    threads: BTreeSet<Pid>,
+    /// Those of them whose first stop was seen.
+    begun: BTreeSet<Pid>,
     /// The calls that threads are in.
     entered: HashMap<Pid, Syscall>,
+    /// The thread whose call changes files. One at a time: what is written beside a sync, or renamed
+    /// beside a write, would be recorded in an order that it may not have had.
+    changing: Option<Pid>,
+    /// Those that wait for it.
+    waiting: VecDeque<Pid>,
     events: Vec<Event>,
 }
 
 impl Watch {
+    fn new(files: Files) -> Self {
+        Self {
+            main: Pid::from_raw(0),
+            files,
+            files_there: BTreeSet::new(),
+            folders_there: BTreeSet::new(),
+            threads: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            entered: HashMap::new(),
+            changing: None,
+            waiting: VecDeque::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Stops every thread of a running process, between two calls. Returns them, each with the
+    /// signal that it is about to be given.
+    fn seize(&mut self, process: Pid) -> Result<Vec<(Pid, Option<Signal>)>, TargetError> {
+        let mut stopped = Vec::new();
+        loop {
+            let mut new = Vec::new();
+            for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+                let name = entry?.file_name();
+                let thread =
+                    Pid::from_raw(name.to_str().ok_or("a thread without a number")?.parse()?);
+                if self.threads.insert(thread) {
+                    new.push(thread);
+                }
+            }
+            // A thread that runs may have made others meanwhile; one that is stopped makes none.
+            if new.is_empty() {
+                return Ok(stopped);
+            }
+            for thread in new {
+                match ptrace::seize(thread, options()) {
+                    // Made by a thread that is watched, and so watched itself: its first stop comes.
+                    Err(Errno::EPERM) if !stopped.is_empty() => {}
+                    Err(Errno::ESRCH) => {
+                        self.threads.remove(&thread);
+                        continue;
+                    }
+                    seized => {
+                        seized?;
+                        ptrace::interrupt(thread)?;
+                    }
+                }
+                match first_stop(thread)? {
+                    WaitStatus::Stopped(_, signal) => stopped.push((thread, Some(signal))),
+                    WaitStatus::PtraceEvent(..) => stopped.push((thread, None)),
+                    ended if thread == process => {
+                        return Err(format!("a server that is watched: {ended:?}").into());
+                    }
+                    _ => drop(self.threads.remove(&thread)),
+                }
+            }
+        }
+    }
+
     /// Returns the exit code.
     fn until_the_end(&mut self) -> Result<i32, TargetError> {
-        // Of this thread's children alone: others in this process have children of their own.
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-        let mut known = BTreeSet::new();
         loop {
-            let (thread, signal) = match waitpid(None, Some(flags))? {
-                WaitStatus::Exited(thread, code) if thread == self.main => return Ok(code),
+            let (thread, signal) = match waitpid(None, Some(OURS))? {
+                WaitStatus::Exited(thread, code) if thread == self.main => {
+                    self.gone(thread)?;
+                    return Ok(code);
+                }
                 WaitStatus::Signaled(thread, signal, _) if thread == self.main => {
                     return Err(format!("it was killed by {signal}").into());
                 }
                 WaitStatus::PtraceSyscall(thread) => {
-                    self.stopped(thread)?;
+                    if self.stopped(thread)? {
+                        continue;
+                    }
                     (thread, None)
                 }
-                WaitStatus::PtraceEvent(thread, ..) => (thread, None),
+                WaitStatus::PtraceEvent(
+                    thread,
+                    _,
+                    libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK,
+                ) => {
+                    self.threads.insert(made_by(thread)?);
+                    (thread, None)
+                }
+                WaitStatus::PtraceEvent(thread, ..) => {
+                    self.begun.insert(thread);
+                    (thread, None)
+                }
                 WaitStatus::Stopped(thread, signal) => {
-                    let new = known.insert(thread);
+                    let new = self.begun.insert(thread);
                     if new && thread == self.main {
-                        let options = Options::PTRACE_O_TRACESYSGOOD
-                            | Options::PTRACE_O_TRACECLONE
-                            | Options::PTRACE_O_EXITKILL;
-                        ptrace::setoptions(thread, options)?;
+                        ptrace::setoptions(thread, options())?;
                     }
-                    // Each thread begins with a stop.
+                    // Each thread of the child begins with a stop.
                     (thread, (!new || signal != Signal::SIGSTOP).then_some(signal))
                 }
                 WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..) => {
-                    self.entered.remove(&thread);
+                    self.gone(thread)?;
                     continue;
                 }
                 WaitStatus::Continued(_) | WaitStatus::StillAlive => continue,
             };
-            match ptrace::syscall(thread, signal) {
-                // The process ends, and its threads before we see it.
+            go_on(thread, signal)?;
+        }
+    }
+
+    /// Watches nobody any more: whoever still runs goes on by itself.
+    fn let_go(&mut self) -> Result<(), TargetError> {
+        let mut running = self.threads.clone();
+        for thread in std::mem::take(&mut self.waiting) {
+            ptrace::detach(thread, None)?;
+            running.remove(&thread);
+        }
+        for thread in &running {
+            match ptrace::interrupt(*thread) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        while !running.is_empty() {
+            let (thread, signal) = match waitpid(None, Some(OURS))? {
+                WaitStatus::PtraceEvent(thread, _, libc::PTRACE_EVENT_CLONE) => {
+                    running.insert(made_by(thread)?);
+                    (thread, None)
+                }
+                WaitStatus::PtraceSyscall(thread) | WaitStatus::PtraceEvent(thread, ..) => {
+                    (thread, None)
+                }
+                WaitStatus::Stopped(thread, signal) => (thread, Some(signal)),
+                WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..) => {
+                    running.remove(&thread);
+                    continue;
+                }
+                WaitStatus::Continued(_) | WaitStatus::StillAlive => continue,
+            };
+            match ptrace::detach(thread, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+            running.remove(&thread);
+        }
+        Ok(())
     }
 
-    /// A thread is at the entry of a call, or at its end.
-    fn stopped(&mut self, thread: Pid) -> Result<(), TargetError> {
+    /// A thread is at the entry of a call, or at its end. Returns whether it has to wait there.
+    fn stopped(&mut self, thread: Pid) -> Result<bool, TargetError> {
         let now = match syscall::of(thread) {
-            Err(Errno::ESRCH) => return Ok(()),
+            Err(Errno::ESRCH) => return Ok(false),
             now => now?,
         };
         let Some(entry) = self.entered.remove(&thread) else {
             self.entered.insert(thread, now);
-            // What is told may be read at once, so it counts from here on.
-            let [fd, data, len, ..] = now.arguments;
-            if now.number == libc::SYS_write && fd == 1 {
-                let line = String::from_utf8_lossy(&self.memory(data, len)?).trim().to_owned();
-                self.events.push(Event::Told(line));
+            self.tells(thread, &now)?;
+            if !self.may_change(thread, &now) {
+                return Ok(false);
             }
-            return Ok(());
+            if self.changing.is_some() {
+                self.waiting.push_back(thread);
+                return Ok(true);
+            }
+            self.changing = Some(thread);
+            return Ok(false);
         };
-        if now.result < 0 {
-            return Ok(());
+        if now.result >= 0 {
+            self.ended(thread, &Syscall { result: now.result, ..entry })?;
         }
-        let ended = Syscall { result: now.result, ..entry };
-        self.ended(&ended)
+        self.next(thread)?;
+        Ok(false)
     }
 
-    fn ended(&mut self, call: &Syscall) -> Result<(), TargetError> {
-        let [first, second, third, fourth, ..] = call.arguments;
-        let count = call.result.unsigned_abs();
-        match call.number {
-            libc::SYS_openat => self.opened(call, third)?,
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_open => self.opened(call, second)?,
-            libc::SYS_write => {
-                if let Some(name) = self.file(first)? {
-                    let end = self.position(first)?;
-                    self.wrote(name, end - count, second, count)?;
-                }
-            }
-            libc::SYS_pwrite64 => {
-                if let Some(name) = self.file(first)? {
-                    self.wrote(name, fourth, second, count)?;
-                }
-            }
-            libc::SYS_ftruncate => {
-                if let Some(name) = self.file(first)? {
-                    self.changed(Change::Resize(name, usize::try_from(second)?));
-                }
-            }
-            libc::SYS_fsync | libc::SYS_fdatasync => {
-                if self.target(first).is_some_and(|target| target == self.files.folder) {
-                    self.changed(Change::SyncFolder);
-                } else if let Some(name) = self.file(first)? {
-                    self.changed(Change::Sync(name));
-                }
-            }
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_unlink => self.removed(None, first)?,
-            libc::SYS_unlinkat => self.removed(Some(first), second)?,
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_rename => self.renamed((None, first), (None, second))?,
-            libc::SYS_renameat | libc::SYS_renameat2 => {
-                self.renamed((Some(first), second), (Some(third), fourth))?;
-            }
-            libc::SYS_mmap => {
-                let writes = has(third, libc::PROT_WRITE);
-                let shared = has(fourth, libc::MAP_SHARED);
-                let fd = call.arguments[4];
-                if writes && shared && fd < u64::from(u32::MAX) {
-                    self.refuse(fd, "through memory")?;
-                }
-            }
-            libc::SYS_writev
-            | libc::SYS_pwritev
-            | libc::SYS_pwritev2
-            | libc::SYS_fallocate
-            | libc::SYS_sync_file_range
-            | libc::SYS_sendfile => self.refuse(first, "by a call that is not understood")?,
-            libc::SYS_copy_file_range | libc::SYS_splice => {
-                self.refuse(third, "by a call that is not understood")?;
-            }
-            libc::SYS_truncate => self.refuse_named((None, first), "cut by its path")?,
-            libc::SYS_mkdirat => self.refuse_named((Some(first), second), "a folder")?,
-            libc::SYS_linkat => self.refuse_named((Some(third), fourth), "a second name")?,
-            libc::SYS_io_uring_setup => {
-                return Err("it writes by io_uring, which is not understood".into());
-            }
-            _ => {}
+    /// What the child tells may be read at once, so it counts from here on.
+    fn tells(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
+        let [fd, data, len, ..] = call.arguments;
+        let thread = Thread(thread);
+        if call.number == libc::SYS_write && fd == 1 && thread.process() == Some(self.main) {
+            let line = String::from_utf8_lossy(&thread.memory(data, len)?).trim().to_owned();
+            self.events.push(Event::Told(line));
         }
         Ok(())
     }
 
-    fn opened(&mut self, call: &Syscall, flags: u64) -> Result<(), TargetError> {
-        let fd = call.result.unsigned_abs();
-        let Some(name) = self.file(fd)? else { return Ok(()) };
-        if has(flags, libc::O_DSYNC) {
-            self.refuse(fd, "with every write synced, which is not understood")?;
-        }
-        if !self.names.contains(&name) {
-            self.names.insert(name.clone());
-            self.changed(Change::Make(name));
-        } else if has(flags, libc::O_TRUNC) {
-            self.changed(Change::Resize(name, 0));
-        }
-        Ok(())
+    fn gone(&mut self, thread: Pid) -> Result<(), TargetError> {
+        self.threads.remove(&thread);
+        self.begun.remove(&thread);
+        self.entered.remove(&thread);
+        self.waiting.retain(|waiting| *waiting != thread);
+        self.next(thread)
     }
 
-    fn wrote(&mut self, name: String, offset: u64, at: u64, len: u64) -> Result<(), TargetError> {
-        let bytes = self.memory(at, len)?;
-        self.changed(Change::Write { name, offset: usize::try_from(offset)?, bytes });
-        Ok(())
-    }
-
-    fn removed(&mut self, from: Option<u64>, path: u64) -> Result<(), TargetError> {
-        if let Some(name) = self.named((from, path))? {
-            self.names.remove(&name);
-            self.changed(Change::Remove(name));
-        }
-        Ok(())
-    }
-
-    fn renamed(
-        &mut self,
-        from: (Option<u64>, u64),
-        to: (Option<u64>, u64),
-    ) -> Result<(), TargetError> {
-        match (self.named(from)?, self.named(to)?) {
-            (Some(old), Some(new)) => {
-                self.names.remove(&old);
-                self.names.insert(new.clone());
-                self.changed(Change::Rename(old, new));
-                Ok(())
+    /// If this thread was changing files, it is the next one's turn.
+    fn next(&mut self, thread: Pid) -> Result<(), TargetError> {
+        if self.changing == Some(thread) {
+            self.changing = self.waiting.pop_front();
+            if let Some(next) = self.changing {
+                go_on(next, None)?;
             }
-            (None, None) => Ok(()),
-            _ => Err("a file is moved into its folder or out of it: not understood".into()),
         }
+        Ok(())
     }
 
     fn changed(&mut self, change: Change) {
         self.events.push(Event::Change(change));
-    }
-
-    /// Ends the recording if the file is one that is watched.
-    fn refuse(&self, fd: u64, how: &str) -> Result<(), TargetError> {
-        match self.file(fd)? {
-            Some(name) => Err(format!("{name} is written {how}").into()),
-            None => Ok(()),
-        }
-    }
-
-    fn refuse_named(&self, at: (Option<u64>, u64), what: &str) -> Result<(), TargetError> {
-        match self.named(at)? {
-            Some(name) => Err(format!("{name} is {what}, which is not understood").into()),
-            None => Ok(()),
-        }
-    }
-
-    /// What a descriptor stands for.
-    fn target(&self, fd: u64) -> Option<PathBuf> {
-        fs::read_link(format!("/proc/{}/fd/{fd}", self.main)).ok()
-    }
-
-    /// The watched file that a descriptor stands for.
-    fn file(&self, fd: u64) -> Result<Option<String>, TargetError> {
-        self.target(fd).map_or(Ok(None), |target| self.watched(&target))
-    }
-
-    /// The name of a file that is watched.
-    fn watched(&self, path: &Path) -> Result<Option<String>, TargetError> {
-        let Ok(name) = path.strip_prefix(&self.files.folder) else { return Ok(None) };
-        let name = name.to_str().ok_or("a file's name is no UTF-8")?;
-        if name.contains('/') {
-            return Err(format!("{name} is in a folder in its folder: not understood").into());
-        }
-        // A file whose name was removed can still be written, and nobody will find it.
-        let gone = name.ends_with(" (deleted)");
-        Ok((!name.is_empty() && !gone && !self.files.is_scratch(name)).then(|| name.to_owned()))
-    }
-
-    /// The watched file with the path at this address, taken from this folder's descriptor.
-    fn named(&self, (from, address): (Option<u64>, u64)) -> Result<Option<String>, TargetError> {
-        let mut path = self.memory(address, libc::PATH_MAX.unsigned_abs().into())?;
-        path.truncate(path.iter().position(|byte| *byte == 0).unwrap_or(path.len()));
-        let path = PathBuf::from(String::from_utf8(path)?);
-        let here = match from {
-            Some(fd) if fd & HALF != u64::from(libc::AT_FDCWD.cast_unsigned()) => {
-                self.target(fd).ok_or("a folder that is closed")?
-            }
-            _ => fs::read_link(format!("/proc/{}/cwd", self.main))?,
-        };
-        let path = here.join(path);
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-        match folder.canonicalize() {
-            Ok(folder) => self.watched(&folder.join(name)),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// Where in a file a descriptor stands.
-    fn position(&self, fd: u64) -> Result<u64, TargetError> {
-        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.main))?;
-        let at = info.lines().find_map(|line| line.strip_prefix("pos:"));
-        Ok(at.ok_or("a descriptor without a position")?.trim().parse()?)
-    }
-
-    /// Its memory from an address on: so many bytes, or those up to where it ends.
-    fn memory(&self, address: u64, len: u64) -> Result<Vec<u8>, TargetError> {
-        let memory = File::open(format!("/proc/{}/mem", self.main))?;
-        let mut bytes = vec![0; usize::try_from(len)?];
-        let mut read = 0;
-        while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-            // The next page may be none of its.
-            let page = 4096 - (usize::try_from(address)? + read) % 4096;
-            let len = rest.len().min(page);
-            let (part, _) = rest.split_at_mut(len);
-            match memory.read_at(part, address + u64::try_from(read)?) {
-                Ok(0) => break,
-                Ok(count) => read += count,
-                Err(_) if read > 0 => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        bytes.truncate(read);
-        Ok(bytes)
     }
 }

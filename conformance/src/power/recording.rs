@@ -1,13 +1,14 @@
 //! What a process did to its files.
 
-use super::Disk;
-use super::disk::Contents;
+use super::{Contents, Disk};
 
-/// Something a process did to its files; names are from the folder.
+/// Something a process did to its files; names are paths from the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Made an empty file.
     Make(String),
+    /// Made an empty folder.
+    MakeFolder(String),
     /// Wrote bytes.
     Write {
         /// Into this file.
@@ -19,9 +20,9 @@ pub enum Change {
     },
     /// Cut the file to so many bytes, or filled it up with zeros.
     Resize(String, usize),
-    /// Took the file away.
+    /// Took the file away, or the folder.
     Remove(String),
-    /// Gave the first the name of the second.
+    /// Gave the first, a file or a folder with all in it, the name of the second.
     Rename(String, String),
     /// Had the disk take the file.
     Sync(String),

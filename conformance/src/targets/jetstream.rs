@@ -16,6 +16,7 @@ use membership::{Error, JetStreamConfig, JetStreamDefect, JetStreamStore, Store}
 use tokio::sync::OnceCell;
 
 use crate::nats::{Cluster, Provision, Sync};
+use crate::power;
 use crate::target::{Claim, Fault, Instance, Need, Target, TargetError};
 use faults::Harmed;
 use home::Home;
@@ -123,7 +124,11 @@ impl Target for JetStream {
             Need::Rewind | Need::Replace | Need::Vanish | Need::Downgrade => {
                 Claim::Declined("not done yet")
             }
-            Need::PowerCuts => Claim::Declined("its files are the servers'"),
+            Need::PowerCuts if self.servers > 1 => {
+                Claim::Declined("the ends of several servers are too many to go through")
+            }
+            Need::PowerCuts if self.supply.is_process() => power::claim(),
+            Need::PowerCuts => Claim::Declined("the server is no process of ours"),
             _ => Claim::Claimed,
         }
     }
@@ -158,12 +163,20 @@ impl Target for JetStream {
             // That there is no server is said here; the cluster starts when it is first used.
             self.supply.server(self.servers).await?;
             // Costly, and so only where it is asked for.
-            let synced = needs.contains(&Need::Synced);
+            let synced = needs.contains(&Need::Synced) || needs.contains(&Need::PowerCuts);
             Home::own(self.servers, if synced { Sync::Always } else { Sync::Default })
         } else {
             Home::Shared(self.shared().await?)
         };
-        Ok(self.instance(home, self.supply.prefix(), self.op_timeout_for(needs)))
+        let prefix = if needs.contains(&Need::PowerCuts) {
+            // A child may be the first to open it.
+            home.cluster(&self.supply).await?;
+            // What one server wrote is put on another, where it must be found.
+            "power-".to_owned()
+        } else {
+            self.supply.prefix()
+        };
+        Ok(self.instance(home, prefix, self.op_timeout_for(needs)))
     }
 
     async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
@@ -174,9 +187,9 @@ impl Target for JetStream {
     }
 }
 
-/// Whether cases with these needs break servers, which must be theirs alone.
+/// Whether cases with these needs break servers, or watch them, which must be theirs alone.
 fn harmful(needs: &[Need]) -> bool {
-    needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas))
+    needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas | Need::PowerCuts))
 }
 
 fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {

@@ -1,3 +1,4 @@
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::home::Home;
 use super::supply::Supply;
 use crate::history::Reached;
 use crate::history::reached::{BARRIERS_WAITED, RETRIES, STALE_REPLIES};
+use crate::power::{self, Contents, Files, Recording};
 use crate::target::{Fault, Instance, Need, Replicas, Stored, TargetError, Unclaimed};
 
 /// Five buckets under a prefix of their own.
@@ -70,6 +72,25 @@ impl Instance for JetStreamInstance {
         let mut lines = vec![self.config.prefix.clone()];
         lines.extend(self.home.known_urls()?);
         Ok(lines.join("\n"))
+    }
+
+    async fn record(&self, child: Command) -> Result<Recording, TargetError> {
+        let node = self.home.cluster(&self.supply).await?.node(0)?;
+        let server = node.process_id().await.ok_or("the server does not run")?;
+        let files = Files { folder: node.store().to_owned(), scratch: &[] };
+        tokio::task::spawn_blocking(move || power::record(child, &files, &[server])).await?
+    }
+
+    async fn put_back(&self, contents: &Contents) -> Result<(), TargetError> {
+        let cluster = self.home.cluster(&self.supply).await?;
+        cluster.kill(0).await?;
+        let folder = cluster.node(0)?.store();
+        std::fs::remove_dir_all(folder)?;
+        std::fs::create_dir(folder)?;
+        contents.lay_out(folder)?;
+        // Not until it says that it is well: it never does while there is a folder of a bucket that was
+        // being made, until the store has made that bucket.
+        Ok(cluster.run(0).await?)
     }
 
     async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {

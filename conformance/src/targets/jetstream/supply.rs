@@ -43,6 +43,11 @@ impl Supply {
         }
     }
 
+    /// Whether servers are processes of ours, unless no binary is found. No I/O.
+    pub(super) fn is_process(&self) -> bool {
+        !self.is_elsewhere() && self.provision != Provision::Docker
+    }
+
     /// The server that clusters of this many are made of.
     pub(super) async fn server(&self, servers: u8) -> Result<NatsServer, TargetError> {
         let provision = self.provision;
