@@ -36,8 +36,9 @@ pub(super) const LONG: u32 = 10;
 /// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
 ///
 /// It needs nats-server 2.12 or later. What it acknowledged survives the loss of a minority of
-/// the servers that keep it; it survives the power cut of all of them only where they run with
-/// `sync_interval: always` (by default JetStream syncs to disk every two minutes).
+/// the servers that keep it; it survives power cuts only where they run with `sync_interval: always`.
+/// By default JetStream syncs to disk every two minutes: what one server loses with its power is gone
+/// for good if another one that had it is lost later.
 ///
 /// Everything runs in background tasks of the tokio runtime that [`open`](Self::open) was called
 /// in. They end with [`close`](Store::close), or when the store is dropped.
