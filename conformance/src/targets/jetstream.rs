@@ -109,7 +109,7 @@ impl Target for JetStream {
     }
 
     fn op_timeout_for(&self, needs: &[Need]) -> Duration {
-        if harmful(needs) { self.op_timeout() } else { UNHARMED }
+        if waits(needs) { self.op_timeout() } else { UNHARMED }
     }
 
     fn claims(&self, need: Need) -> Claim {
@@ -159,7 +159,7 @@ impl Target for JetStream {
     }
 
     async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
-        let home = if harmful(needs) {
+        let home = if waits(needs) || needs.contains(&Need::PowerCuts) {
             // That there is no server is said here; the cluster starts when it is first used.
             self.supply.server(self.servers).await?;
             // Costly, and so only where it is asked for.
@@ -187,9 +187,9 @@ impl Target for JetStream {
     }
 }
 
-/// Whether cases with these needs break servers, or watch them, which must be theirs alone.
-fn harmful(needs: &[Need]) -> bool {
-    needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas | Need::PowerCuts))
+/// Whether cases with these needs break servers that run, and wait until calls fail of it.
+fn waits(needs: &[Need]) -> bool {
+    needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas))
 }
 
 fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
