@@ -14,17 +14,20 @@ mod errors;
 mod fail_closed;
 mod failover;
 mod histories;
+mod idle;
 mod ids;
 mod keys;
 mod killed;
 mod life;
 mod lists;
 mod members;
+mod memory_held;
 mod partitions;
 mod past;
 mod power_cuts;
 mod processes;
 mod rooms;
+mod scale;
 mod sequences;
 mod stale_allows;
 mod time;
@@ -40,6 +43,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     types::CASES,
     ids::apart::CASES,
     ids::each::CASES,
+    ids::hashes::CASES,
     rooms::CASES,
     members::joining::CASES,
     members::leaving::CASES,
@@ -47,6 +51,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     lists::contents::CASES,
     lists::order::CASES,
     lists::paging::CASES,
+    lists::cursors::CASES,
     errors::CASES,
     keys::lookup::CASES,
     keys::members::CASES,
@@ -84,6 +89,9 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     past::older::CASES,
     cost::CASES,
     time::CASES,
+    memory_held::CASES,
+    scale::CASES,
+    idle::CASES,
     sequences::CASES,
     histories::CASES,
     claims::CASES,
@@ -100,7 +108,7 @@ pub(crate) const ALONE: &[&str] = &["time"];
 /// long as a cut has to last. Their cases run beside one another, and beside no others, because
 /// they measure time too; a deadline is so long that they can be many.
 pub(crate) const WAITING: &[&str] =
-    &["fail_closed", "failover", "partitions", "bounded", "past", "claims"];
+    &["fail_closed", "failover", "partitions", "bounded", "past", "claims", "idle"];
 
 /// The groups that play for as long as they are told: all of their cases side by side.
 pub(crate) const PLAYED: &[&str] = &["histories"];

@@ -9,6 +9,7 @@ mod simulate;
 
 use std::fs::File;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::child;
 use crate::history::Saved;
 use crate::report::{self, refuse};
 use crate::target::Target;
-use crate::{contract, gallery, harness, seed, soak, targets};
+use crate::vet::vetted;
+use crate::{contract, gallery, harness, outer, run, seed, soak, targets};
 use args::{Args, Command};
 
 /// The binary `conformance`. Exit code 0: all claimed cases passed; 1: a case failed; 2: it could
@@ -32,13 +34,13 @@ pub fn main() -> ExitCode {
     if let Some(code) = child::run_if_asked(&known) {
         return code;
     }
-    match run(&Args::parse()) {
+    match asked(&Args::parse()) {
         Ok(code) => code,
         Err(why) => refuse(&why),
     }
 }
 
-fn run(args: &Args) -> Result<ExitCode, String> {
+fn asked(args: &Args) -> Result<ExitCode, String> {
     match &args.command {
         Some(Command::Replay { file }) => return replay(file),
         #[cfg(feature = "jetstream")]
@@ -54,17 +56,31 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         anstream::println!("{}", report::broken(&gallery::all()));
         return Ok(ExitCode::SUCCESS);
     }
-    let cases = chosen_cases(args.filter.as_deref())?;
+    let cases = chosen_cases(&args.filter)?;
     if args.list {
         anstream::println!("{}", report::cases(cases.iter().copied()));
         return Ok(ExitCode::SUCCESS);
     }
+    Ok(outer::supervised(|| match all_held(args, &cases) {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(why) => {
+            refuse(&why);
+            2
+        }
+    }))
+}
+
+/// Runs these cases, tells what came of it, and whether all of them held.
+fn all_held(args: &Args, cases: &[&'static Case]) -> Result<bool, String> {
     let targets = chosen_targets(args)?;
     let json = args.json.as_deref().map(Document::create).transpose()?;
     let junit = args.junit.as_deref().map(Document::create).transpose()?;
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
     soak::set(args.soak);
-    let runtime = harness::runtime()?;
+    // Never dropped: that would wait for a thread that a store blocks for ever.
+    let runtime = ManuallyDrop::new(harness::runtime()?);
+    vetted(&targets)?;
 
     let outside = runtime.block_on(prepared(&targets))?;
     anstream::println!(
@@ -75,7 +91,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         anstream::println!("{found}");
     }
     anstream::println!();
-    let results = runtime.block_on(schedule::run(&cases, &targets, outside, seed, args.jobs));
+    let results = runtime.block_on(schedule::run(cases, &targets, outside, seed, args.jobs))?;
 
     anstream::println!("{}\n", report::matrix(&results));
     let unclaimed = report::not_claimed(&results);
@@ -98,14 +114,13 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     if let Some(document) = junit {
         document.write(&report::junit(&results).map_err(|error| error.to_string())?)?;
     }
-    let held = results.tally().failed == 0 && simulated;
-    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(results.tally().failed == 0 && simulated)
 }
 
 /// A short run on simulated servers, where everything is run; whether it held.
 #[cfg(feature = "jetstream")]
 fn simulated(args: &Args, seed: u64) -> bool {
-    if !args.store.is_empty() || args.filter.is_some() {
+    if !args.store.is_empty() || !args.filter.is_empty() {
         return true;
     }
     let (said, held) = simulate::some(seed, args.jobs);
@@ -130,13 +145,17 @@ fn replay(file: &Path) -> Result<ExitCode, String> {
     Ok(ExitCode::FAILURE)
 }
 
-fn chosen_cases(filter: Option<&str>) -> Result<Vec<&'static Case>, String> {
-    let filter = filter.unwrap_or_default();
-    let cases: Vec<_> = registry().filter(|case| case.name().contains(filter)).collect();
-    if cases.is_empty() {
-        return Err(format!("no case's name contains {filter:?}; --list shows them all"));
+fn chosen_cases(filters: &[String]) -> Result<Vec<&'static Case>, String> {
+    for filter in filters {
+        if !registry().any(|case| case.name().contains(filter)) {
+            return Err(format!("no case's name contains {filter:?}; --list shows them all"));
+        }
     }
-    Ok(cases)
+    let chosen = |case: &&Case| {
+        let name = case.name();
+        filters.is_empty() || filters.iter().any(|filter| name.contains(filter))
+    };
+    Ok(registry().filter(chosen).collect())
 }
 
 /// The stores that run by default, or those that are named: a broken one of the gallery is run when
@@ -171,8 +190,7 @@ pub(crate) fn knows(store: &str) -> bool {
 async fn prepared(targets: &[Arc<dyn Target>]) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     for target in targets {
-        let prepared = target.prepare().await;
-        let said = prepared.map_err(|error| format!("{}: {error}", target.name()))?;
+        let said = run::prepare(target).await?;
         if let Some(said) = said.filter(|said| !found.contains(said)) {
             found.push(said);
         }

@@ -6,6 +6,7 @@
 //! [`control`], the memory store wrapped the same way without a defect, on which every case must
 //! pass.
 
+mod beyond;
 mod cut_off;
 mod decisions;
 mod defect;
@@ -83,6 +84,7 @@ pub fn all() -> Vec<Mutant> {
         past::mutants(),
         shipped::mutants(),
         cut_off::mutants(),
+        beyond::mutants(),
         #[cfg(feature = "sqlite")]
         sqlite::mutants(),
         #[cfg(all(feature = "jetstream", unix))]

@@ -5,20 +5,25 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 
 use crate::case::{Case, Company, registry};
 use crate::child;
 use crate::gate::Gate;
+use crate::outer;
 use crate::report;
 use crate::run::{self, Status, run_case};
 use crate::seed;
 use crate::target::Target;
+use crate::vet::vetted;
 
 /// Runs the suite on `targets` as `cargo test` and `cargo nextest run` expect it; arguments are
 /// those of any Rust test binary. Tests are named `store::group::title`; what a target does not
 /// claim is listed as ignored.
+///
+/// The tests run in a process of their own, which this one starts and waits for: code that a store brings
+/// may end the process, and that must not look like the end of the run.
 ///
 /// The seed comes from `MEMBERSHIP_SEED` (decimal, or hexadecimal after `0x`), or else from the
 /// system; a failure prints it.
@@ -27,24 +32,74 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     if let Some(code) = child::run_if_asked(targets) {
         return code;
     }
-    let mut arguments = Arguments::from_args();
+    let (arguments, filters) = arguments(std::env::args());
+    let run = || match run(targets, &arguments, &filters) {
+        Ok(true) => 0,
+        Ok(false) => FAILED,
+        Err(why) => {
+            report::refuse(&why);
+            REFUSED
+        }
+    };
+    // Names are told by this process: no store is asked anything for them.
+    if arguments.list { ExitCode::from(run()) } else { outer::supervised(run) }
+}
+
+/// The exit code of a test binary of which a test failed.
+pub(crate) const FAILED: u8 = 101;
+/// The exit code of one that could run nothing.
+pub(crate) const REFUSED: u8 = 2;
+
+/// The arguments, and the filters among them: any number of them, as Rust's own test binaries take,
+/// of which `libtest_mimic` takes one.
+fn arguments(all: impl Iterator<Item = String>) -> (Arguments, Vec<String>) {
+    const WITH_A_VALUE: [&str; 6] =
+        ["--skip", "--test-threads", "--logfile", "--color", "--format", "-Z"];
+    let (mut options, mut filters) = (Vec::new(), Vec::new());
+    for argument in all {
+        let value =
+            options.last().is_none_or(|before: &String| WITH_A_VALUE.contains(&before.as_str()));
+        if value || argument.starts_with('-') {
+            options.push(argument);
+        } else {
+            filters.push(argument);
+        }
+    }
+    // One of them it shows as it always did.
+    if let [one] = filters.as_slice() {
+        options.push(one.clone());
+    }
+    (Arguments::from_iter(options), filters)
+}
+
+/// Whether a test of this name is asked for.
+fn chosen(name: &str, arguments: &Arguments, filters: &[String]) -> bool {
+    let matches = |pattern: &String| {
+        if arguments.exact { name == pattern } else { name.contains(pattern.as_str()) }
+    };
+    filters.is_empty() || filters.iter().any(matches)
+}
+
+fn run(
+    targets: &[Arc<dyn Target>],
+    arguments: &Arguments,
+    filters: &[String],
+) -> Result<bool, String> {
+    let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
     // Threads for as many as ever run at once; the gate lets in who may.
     arguments.test_threads = Some(Gate::most(jobs));
-    let (seed, runtime) = match begun() {
-        Ok(begun) => begun,
-        Err(error) => return report::refuse(&error),
-    };
+    let (seed, runtime) = begun()?;
     if targets.is_empty() {
-        return report::refuse("no target was given, so no store would be tested");
+        return Err("no target was given, so no store would be tested".to_owned());
     }
+    let claims = vetted(targets)?;
     let names = |target: &dyn Target| {
         let target = target.name().to_owned();
-        registry().map(move |case| format!("{target}::{}", case.name()))
+        let names = registry().map(move |case| format!("{target}::{}", case.name()));
+        names.filter(|name| chosen(name, &arguments, filters))
     };
-    if let Err(why) = prepared(&arguments, &runtime, targets, names) {
-        return report::refuse(&why);
-    }
+    prepared(&arguments, &runtime, targets, names)?;
     let gate = Arc::new(Gate::new(jobs));
     // Company by company, or threads would wait at the gate for one another.
     let trials = Company::ALL.into_iter().flat_map(|company| {
@@ -58,16 +113,26 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
         })
     });
     let trials = trials.map(|(case, target)| trial(case, target, seed, &runtime, &gate));
+    let trials = trials.filter(|trial| chosen(trial.name(), &arguments, filters));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    for target in targets {
-        runtime.block_on(target.finish());
+    if arguments.list {
+        return Ok(true);
     }
-    conclusion.exit_code()
+    runtime.block_on(run::finish(targets))?;
+    for (target, (before, after)) in targets.iter().zip(claims.iter().zip(vetted(targets)?)) {
+        if let Some(changed) = before.changed(&after) {
+            return Err(format!("{}: {changed}", target.name()));
+        }
+    }
+    Ok(!conclusion.has_failed())
 }
 
 /// The seed of the environment, and what the tests run on.
 pub(crate) fn begun() -> Result<(u64, Arc<Runtime>), String> {
-    Ok((seed::from_environment()?, Arc::new(runtime()?)))
+    let runtime = Arc::new(runtime()?);
+    // Never dropped: that would wait for a thread that a store blocks for ever.
+    std::mem::forget(Arc::clone(&runtime));
+    Ok((seed::from_environment()?, runtime))
 }
 
 /// What the cases run on.
@@ -94,8 +159,7 @@ pub fn prepared<Names: Iterator<Item = String>>(
             && !arguments.skip.iter().any(|skip| matches(&name, skip))
     };
     for target in targets.iter().filter(|target| names(&***target).any(runs)) {
-        let found = runtime.block_on(target.prepare());
-        found.map_err(|error| format!("{}: {error}", target.name()))?;
+        runtime.block_on(run::prepare(target))?;
     }
     Ok(())
 }
@@ -117,14 +181,54 @@ fn trial(
             run_case(case, &target, seed).await
         });
         match outcome.status {
-            Status::Pass => Ok(()),
+            Status::Pass => Ok(Completion::Completed),
             Status::Fail(failed) => {
-                Err(Failed::from(report::failure(case, target.name(), &failed)))
+                let told = report::failure(case, target.name(), &failed);
+                if failed.blocked {
+                    end_blocked(&told);
+                }
+                Err(Failed::from(told))
+            }
+            // Asked for with --ignored or --include-ignored: it is not claimed then, either.
+            Status::NotClaimed(need, reason) if unclaimed => {
+                Ok(Completion::ignored_with(format!("not claimed: {need}: {reason}")))
             }
             Status::NotClaimed(need, reason) => {
-                Err(Failed::from(format!("not claimed: {need}: {reason}")))
+                let said = format!("{need} was claimed, and is not any more: {reason}");
+                Err(Failed::from(said))
             }
         }
     };
-    Trial::test(name, test).with_ignored_flag(unclaimed)
+    Trial::ignorable_test(name, test).with_ignored_flag(unclaimed)
+}
+
+/// Ends the run after a case that blocks a thread for ever: those that run beside it and after it would hang
+/// for that, and be blamed.
+pub(crate) fn end_blocked(told: &str) -> ! {
+    anstream::eprintln!(
+        "\n{told}\nFAILED: the run ends here, for a thread of it is blocked for ever"
+    );
+    std::process::exit(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> (Arguments, Vec<String>) {
+        arguments(line.split(' ').map(str::to_owned))
+    }
+
+    #[test]
+    fn any_number_of_filters_is_taken() {
+        let (arguments, filters) = read("suite --skip one two --exact three --test-threads 3");
+        assert_eq!((arguments.skip, arguments.test_threads), (vec!["one".to_owned()], Some(3)));
+        assert_eq!((filters, arguments.filter), (vec!["two".into(), "three".into()], None));
+        let (arguments, filters) = read("suite --nocapture one");
+        assert!(chosen("a one", &arguments, &filters) && !chosen("a two", &arguments, &filters));
+        assert_eq!(arguments.filter.as_deref(), Some("one"));
+        let (arguments, filters) = read("suite --exact one two");
+        assert!(chosen("two", &arguments, &filters) && !chosen("a two", &arguments, &filters));
+        assert!(read("suite").1.is_empty());
+    }
 }

@@ -22,6 +22,7 @@ pub mod model;
 #[cfg(all(feature = "jetstream", unix))]
 pub mod nats;
 pub mod observe;
+mod outer;
 pub mod power;
 pub mod race;
 pub mod replicated;
@@ -39,6 +40,7 @@ pub mod targets;
 pub mod together;
 pub mod transcript;
 pub mod verdict;
+mod vet;
 
 pub use async_trait::async_trait;
 pub use target::{

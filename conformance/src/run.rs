@@ -1,16 +1,20 @@
 //! Runs one case on one target.
 
+use std::any::Any;
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::{JoinError, JoinHandle};
+
 use crate::case::Case;
 use crate::clock;
-use crate::context::Cx;
+use crate::context::{Cx, SLOW};
 use crate::history::Reached;
 use crate::target::{Claim, Need, Target};
 use crate::transcript::Transcript;
 use crate::verdict::{Failure, Verdict};
+use crate::vet::{self, Claims};
 
 /// How a case ended.
 #[derive(Debug)]
@@ -43,6 +47,9 @@ pub struct Report {
     pub transcript: Vec<String>,
     /// The run's seed: with it the same case does the same again.
     pub seed: u64,
+    /// Whether it blocks a thread of the process, for ever as it seems. Whatever runs after it may hang
+    /// for that alone.
+    pub blocked: bool,
 }
 
 /// What the target declines of what the case needs, if anything. No I/O.
@@ -56,7 +63,10 @@ pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)
 /// Runs `case` on a fresh store of `target`. A panic or a hang of the store is a failure of the
 /// case, never of the run.
 pub async fn run_case(case: &'static Case, target: &Arc<dyn Target>, seed: u64) -> Outcome {
-    run_case_within(case, target, seed, case.deadline()).await
+    // Those of a slow store wait longer for each deadline, and some cases wait for several of them.
+    let timeout = vet::caught("op_timeout", || target.op_timeout_for(case.needs));
+    let deadline = case.deadline().saturating_add(2 * SLOW * timeout.unwrap_or_default());
+    run_case_within(case, target, seed, deadline).await
 }
 
 /// The same, with a deadline of the caller's.
@@ -67,58 +77,127 @@ pub(crate) async fn run_case_within(
     deadline: Duration,
 ) -> Outcome {
     let began = Instant::now();
-    if let Some((need, reason)) = declined(case, &**target) {
-        let status = Status::NotClaimed(need, reason);
-        return Outcome { status, took: Duration::ZERO, reached: Reached::new() };
-    }
-    let transcript = Arc::new(Transcript::new());
-    let mut reached = Reached::new();
-    let status = match attempt(case, target, seed, deadline, &transcript, &mut reached).await {
-        Ok(()) => Status::Pass,
+    let mut run = Run::new(case, target, seed, deadline);
+    let status = match run.whole().await {
+        Ok(None) => Status::Pass,
+        Ok(Some((need, reason))) => Status::NotClaimed(need, reason),
         Err(failure) => {
-            Status::Fail(Box::new(Report { failure, transcript: transcript.lines(), seed }))
+            let (transcript, blocked) = (run.transcript.lines(), run.blocked);
+            Status::Fail(Box::new(Report { failure, transcript, seed, blocked }))
         }
     };
-    Outcome { status, took: began.elapsed(), reached }
+    Outcome { status, took: began.elapsed(), reached: run.reached }
 }
 
-async fn attempt(
-    case: &'static Case,
-    target: &Arc<dyn Target>,
-    seed: u64,
-    deadline: Duration,
-    transcript: &Arc<Transcript>,
-    reached: &mut Reached,
-) -> Result<(), Failure> {
-    clock::start().map_err(|error| nowhere("a clock", error))?;
-    let seed = case_seed(seed, case);
-    let cx = Cx::make(target, case.needs, seed, Arc::clone(transcript)).await?;
-    // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
-    let mut task = tokio::spawn((case.run)(cx.clone()));
-    let began = Instant::now();
-    let verdict = loop {
-        match clock::within(LOOK, &mut task).await {
-            Some(Ok(verdict)) => break verdict,
-            Some(Err(panic)) => break Err(nowhere("no panic", panic_text(panic))),
-            None if transcript.hangs() || began.elapsed() > deadline => {
-                let hangs = transcript.overdue().unwrap_or_else(|| {
-                    let expected = format!("the case to end within {deadline:?}");
-                    nowhere(expected, "it hangs; the last call without an answer tells where")
-                });
-                task.abort();
-                break Err(hangs);
-            }
-            None => {}
-        }
-    };
-    *reached = cx.met();
-    let closing = clock::within(deadline, cx.close_all()).await;
-    in_time(verdict, transcript)?;
-    closing.ok_or_else(|| nowhere("close to return", "it hangs"))
-}
-
+/// How long a target may take at most to make a store, or to take one away: it may have servers to start,
+/// and those of other cases to wait for.
+const TARGETS_TIME: Duration = Duration::from_mins(5);
 /// How often it is looked whether a case hangs.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a task that was told to end has to do so: it ends where it next waits, if it waits.
+const ENDS: Duration = Duration::from_secs(5);
+
+/// One case on one target, step by step. Each step is a task of its own, so that a panic stays in it, and
+/// has a deadline that the store cannot stop.
+struct Run<'a> {
+    case: &'static Case,
+    target: &'a Arc<dyn Target>,
+    seed: u64,
+    deadline: Duration,
+    transcript: Arc<Transcript>,
+    reached: Reached,
+    /// Whether some step blocks its thread, for ever as it seems.
+    blocked: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        case: &'static Case,
+        target: &'a Arc<dyn Target>,
+        seed: u64,
+        deadline: Duration,
+    ) -> Self {
+        let (transcript, reached) = (Arc::new(Transcript::new()), Reached::new());
+        Self { case, target, seed, deadline, transcript, reached, blocked: false }
+    }
+
+    /// `Some` where the target declines what the case needs.
+    async fn whole(&mut self) -> Verdict<Option<(Need, &'static str)>> {
+        clock::start().map_err(|error| nowhere("a clock", error))?;
+        let claims = self.claims()?;
+        if let Some(declined) = claims.declined(self.case.needs) {
+            return Ok(Some(declined));
+        }
+        let cx = self.make().await?;
+        // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
+        let task = tokio::spawn((self.case.run)(cx.clone()));
+        let verdict = self.step("the case", self.deadline, task).await;
+        self.reached = cx.met();
+        let verdict = in_time(verdict.and_then(|verdict| verdict), &self.transcript);
+        if self.blocked {
+            // What it blocks may be what closing needs.
+            return verdict.map(|()| None);
+        }
+        let closing = cx.clone();
+        let closing = tokio::spawn(async move { closing.close_all().await });
+        let closed = self.step("close", self.deadline, closing).await;
+        let gone = tokio::task::spawn_blocking(move || drop(cx));
+        let gone = self.step("the store's end", self.targets_time(), gone).await;
+        verdict.and(closed).and(gone)?;
+        match claims.changed(&self.claims()?) {
+            Some(changed) => Err(nowhere("a target to claim the same each time", changed)),
+            None => Ok(None),
+        }
+    }
+
+    fn claims(&self) -> Verdict<Claims> {
+        Claims::of(&**self.target).map_err(|panic| nowhere("no panic", panic))
+    }
+
+    fn targets_time(&self) -> Duration {
+        TARGETS_TIME.min(3 * self.deadline)
+    }
+
+    async fn make(&mut self) -> Verdict<Cx> {
+        let (target, needs) = (Arc::clone(self.target), self.case.needs);
+        let (seed, transcript) = (case_seed(self.seed, self.case), Arc::clone(&self.transcript));
+        let making = async move { Cx::make(&target, needs, seed, transcript).await };
+        let made = self.step("create", self.targets_time(), tokio::spawn(making)).await?;
+        Ok(made?)
+    }
+
+    /// Awaits a task until `limit` has passed or a call in it hangs; then it is a failure that says where.
+    async fn step<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut task: JoinHandle<T>,
+    ) -> Verdict<T> {
+        let began = Instant::now();
+        loop {
+            match clock::within(LOOK, &mut task).await {
+                Some(Ok(done)) => return Ok(done),
+                Some(Err(panic)) => {
+                    let got = format!("{}, in {what}", panic_text(panic));
+                    return Err(nowhere("no panic", got));
+                }
+                None if self.transcript.hangs() || began.elapsed() > limit => break,
+                None => {}
+            }
+        }
+        let overdue = self.transcript.overdue();
+        let mut failure = overdue.unwrap_or_else(|| {
+            let expected = format!("{what} to end within {limit:?}");
+            nowhere(expected, "it hangs; the last call without an answer tells where")
+        });
+        task.abort();
+        if clock::within(ENDS, &mut task).await.is_none() {
+            self.blocked = true;
+            failure.got += "; it blocks its thread, and cannot be ended";
+        }
+        Err(failure)
+    }
+}
 
 /// A case that held failed all the same where a call of it took longer than it may (clause TIME-1), and
 /// one that failed may have failed for that.
@@ -134,16 +213,55 @@ fn in_time(verdict: Verdict, transcript: &Transcript) -> Verdict {
     }
 }
 
+/// How long a target may look for what its stores need from outside: it may have to fetch that.
+const PREPARES: Duration = Duration::from_mins(15);
+
+/// Has a target look for what its stores need from outside; an error names the target and what to do.
+pub(crate) async fn prepare(target: &Arc<dyn Target>) -> Result<Option<String>, String> {
+    let asked = Arc::clone(target);
+    let preparing = tokio::spawn(async move { asked.prepare().await });
+    let prepared = outside("prepare", PREPARES, preparing).await;
+    let prepared = prepared.and_then(|found| found.map_err(|error| error.to_string()));
+    prepared.map_err(|error| format!("{}: {error}", target.name()))
+}
+
+/// Has each target take away what is left; an error names the first that could not.
+pub(crate) async fn finish(targets: &[Arc<dyn Target>]) -> Result<(), String> {
+    for target in targets {
+        let asked = Arc::clone(target);
+        let finishing = tokio::spawn(async move { asked.finish().await });
+        let finished = outside("finish", TARGETS_TIME, finishing).await;
+        finished.map_err(|error| format!("{}: {error}", target.name()))?;
+    }
+    Ok(())
+}
+
+async fn outside<T>(what: &str, limit: Duration, mut task: JoinHandle<T>) -> Result<T, String> {
+    clock::start()?;
+    match clock::within(limit, &mut task).await {
+        Some(Ok(done)) => Ok(done),
+        Some(Err(panic)) => Err(format!("{}, in {what}", panic_text(panic))),
+        None => {
+            task.abort();
+            Err(format!("{what} has not ended within {limit:?}"))
+        }
+    }
+}
+
 #[track_caller]
 fn nowhere(expected: impl Into<String>, got: impl Into<String>) -> Failure {
     Failure { at: Location::caller(), ..Failure::new(expected, got) }
 }
 
-fn panic_text(error: tokio::task::JoinError) -> String {
+fn panic_text(error: JoinError) -> String {
     let Ok(panic) = error.try_into_panic() else { return "the case was aborted".to_owned() };
+    format!("a panic: {}", panic_message(&*panic))
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("a panic: {}", text.unwrap_or("without a message"))
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
 /// Each case draws from its own numbers, whichever others run beside it.
@@ -151,4 +269,21 @@ fn case_seed(seed: u64, case: &Case) -> u64 {
     // FNV-1a: fixed for ever, which the standard library's hasher is not.
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     case.name().bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, fnv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_target_that_never_ends_is_told_of_also_when_it_blocks_its_thread() {
+        let limit = Duration::from_millis(50);
+        let told = outside("finish", limit, tokio::spawn(std::future::pending::<()>())).await;
+        assert_eq!(told, Err("finish has not ended within 50ms".to_owned()));
+        let (over, waits) = std::sync::mpsc::channel::<()>();
+        let blocks = tokio::spawn(async move { waits.recv().unwrap_err() });
+        let told = outside("prepare", limit, blocks).await.map(drop);
+        assert_eq!(told, Err("prepare has not ended within 50ms".to_owned()));
+        drop(over);
+    }
 }

@@ -26,7 +26,8 @@ pub type TargetError = Box<dyn std::error::Error + Send + Sync>;
 pub enum Need {
     /// Several clients of one store's data: [`Instance::open`] works more than once.
     Clients,
-    /// The data outlive their last client: [`Instance::open`] after `close` finds them.
+    /// The data outlive their last client: [`Instance::open`] after `close` finds them. That they were not
+    /// kept in memory shows only with [`Need::Processes`].
     Reopen,
     /// Another process can open the data, and be killed: [`Target::attach`].
     Processes,
@@ -143,10 +144,12 @@ pub enum Stored {
 /// not claimed. `README.md` has a whole one in some thirty lines.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// A short lower-case name: a column of the matrix, the first part of every test's name.
+    /// A short lower-case name, which no other target has, without spaces: a column of the matrix, the
+    /// first part of every test's name.
     fn name(&self) -> &str;
 
-    /// The `op_timeout` of the stores it makes (clause TIME-1).
+    /// The `op_timeout` of the stores it makes (clause TIME-1): from 1 ms to 30 s. A store that may take
+    /// longer could hang, and nobody would call it that.
     fn op_timeout(&self) -> Duration;
 
     /// The same of those that [`create_for`](Self::create_for) makes for these needs. Cases that break
@@ -156,7 +159,8 @@ pub trait Target: Send + Sync {
         self.op_timeout()
     }
 
-    /// Whether it can do what `need` says. Asked when tests are listed, so it does no I/O.
+    /// Whether it can do what `need` says, the same each time. Asked when tests are listed, so it does no
+    /// I/O.
     fn claims(&self, need: Need) -> Claim {
         let _ = need;
         Claim::Declined("the target does not offer it")

@@ -22,7 +22,7 @@ const MOST: u64 = 2000;
 
 /// Polls the call so many times, each time it asks to be, in a task of its own; and drops it if it
 /// has not ended by then.
-async fn cut<T: Send + 'static>(
+pub(super) async fn cut<T: Send + 'static>(
     call: impl Future<Output = T> + Send + 'static,
     polls: u64,
 ) -> Option<T> {

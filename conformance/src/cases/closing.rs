@@ -1,5 +1,8 @@
 //! Closing a client, and what comes after.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use membership::{Decision, Epoch, Error, Page, Store};
@@ -32,6 +35,9 @@ declare! { "closing";
     a_dropped_client_loses_nothing_that_was_acknowledged: "CLOSE-3", needs Clients;
     dropping_a_client_in_the_middle_of_calls_leaves_the_others_at_work: "CLOSE-3", needs Clients;
     many_clients_can_be_dropped_without_close: "CLOSE-3", needs Clients;
+    nothing_is_acknowledged_that_was_not_there_when_close_returned: "CLOSE-1", needs Clients;
+    a_close_ends_no_call_of_another_client: "CLOSE-2", needs Clients;
+    a_client_opened_after_a_close_sees_what_comes_after: "CLOSE-2" "LIN-1" "AUTH-3", needs Clients;
 }
 
 /// What every case finds in the store: an encrypted and an unencrypted room, an admin and a user.
@@ -354,4 +360,88 @@ async fn many_clients_can_be_dropped_without_close(cx: Cx) -> Verdict {
         dropped.unrecorded().create_room(plain(&format!("{number}"), "eve")).await?;
     }
     same(store.rooms_of(&endpoint("eve"), Page::first()).await?.len(), clients)
+}
+
+/// A call that `close` neither waited for nor ended would take effect after it, and be acknowledged.
+async fn nothing_is_acknowledged_that_was_not_there_when_close_returned(cx: Cx) -> Verdict {
+    let other = cx.open().await?.unrecorded();
+    for round in 0..cx.rounds(5).min(5) {
+        let store = cx.open().await?;
+        let first = 1_000 * (round + 1);
+        let load: Vec<_> =
+            (first..first + 64).map(|caller| tokio::spawn(works(store.clone(), caller))).collect();
+        let (asked, last) = (store.unrecorded(), room(&format!("{}-0", first + 63)));
+        cx.until("the last caller's first room", || async { asked.room(&last).await.is_ok() })
+            .await?;
+        store.close().await?;
+        let there = crate::observe::rooms_of(&*other, &endpoint("ann")).await?;
+        let there: BTreeSet<_> = there.into_iter().map(|room| room.id).collect();
+        for (caller, task) in (first..).zip(load) {
+            for number in joined(task).await?.acknowledged {
+                let id = room(&format!("{caller}-{number}"));
+                let expected = format!("{id:?}, acknowledged, to be there once close has returned");
+                holds(there.contains(&id), &expected, &false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn a_close_ends_no_call_of_another_client(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    for round in 0..cx.rounds(8) {
+        let closes = cx.open().await?;
+        closes.create_room(plain(&format!("of a client {round}"), "ann")).await?;
+        let over = Arc::new(AtomicBool::new(false));
+        let load: Vec<_> = (0..16)
+            .map(|caller| {
+                let (store, over) = (store.unrecorded(), Arc::clone(&over));
+                tokio::spawn(async move {
+                    let mut number = 0;
+                    while number == 0 || !over.load(Ordering::SeqCst) {
+                        let id = format!("{round}-{caller}-{number}");
+                        store.create_room(plain(&id, "bob")).await?;
+                        number += 1;
+                        tokio::task::yield_now().await;
+                    }
+                    Ok::<_, Error>(())
+                })
+            })
+            .collect();
+        let (asked, last) = (store.unrecorded(), room(&format!("{round}-15-0")));
+        let begun =
+            cx.until("the last caller's first room", || async { asked.room(&last).await.is_ok() });
+        let ended = match begun.await {
+            Ok(()) => closes.close().await.map_err(Failure::from),
+            failed => failed,
+        };
+        over.store(true, Ordering::SeqCst);
+        for task in load {
+            // In flight on another client: it succeeds.
+            joined(task).await?;
+        }
+        ended?;
+    }
+    Ok(())
+}
+
+async fn a_client_opened_after_a_close_sees_what_comes_after(cx: Cx) -> Verdict {
+    let (one, two) = (cx.open().await?, cx.open().await?);
+    set_up(&one).await?;
+    two.close().await?;
+    let three = cx.open().await?;
+    // It has seen everything once.
+    let before = scope().observe(&three).await?;
+    scope().observe(&one).await?.unchanged_since(&before)?;
+    one.revoke_user(&user_key(2), at(9)).await?;
+    one.add_user(user(user_key(3))).await?;
+    one.rekey(&room("e"), rekey(1, ["bob"], ["ann"])).await?;
+    one.delete_room(&room("p")).await?;
+    one.create_room(plain("new", "eve")).await?;
+    let after = scope().observe(&one).await?;
+    scope().observe(&three).await?.unchanged_since(&after)?;
+    same(three.is_authorized(&user_key(2)).await.is_allowed(), false)?;
+    // And the other way round.
+    three.revoke_user(&user_key(3), at(9)).await?;
+    same(one.is_authorized(&user_key(3)).await.is_allowed(), false)
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod apart;
 pub(super) mod each;
+pub(super) mod hashes;
 mod odd;
 
 use std::sync::Arc;

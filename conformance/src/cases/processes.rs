@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use membership::{Decision, Store};
+use membership::{Decision, DenyReason, Store};
 
 use crate::case::declare;
 use crate::child::script::Script;
@@ -18,6 +18,7 @@ declare! { "processes";
     of_two_processes_rekeying_one_room_one_wins_each_epoch: "KEY-7" "LIN-1", needs Processes;
     no_other_process_allows_once_a_revocation_has_returned: "AUTH-3", needs Processes;
     other_processes_go_on_when_this_one_closes: "CLOSE-2", needs Processes;
+    what_is_found_on_reopening_was_not_kept_in_memory: "DUR-1", needs Reopen Processes;
 }
 
 /// How many calls each task of a script makes.
@@ -137,4 +138,30 @@ async fn other_processes_go_on_when_this_one_closes(cx: Cx) -> Verdict {
     same(child.ask(&key.to_string()).await?, Decision::Allow.show())?;
     let unknown = Decision::Deny(membership::DenyReason::Unknown);
     same(child.ask(&user_number(2).to_string()).await?, unknown.show())
+}
+
+/// A process that keeps its data in memory finds them when it opens them again. Another one does not.
+async fn what_is_found_on_reopening_was_not_kept_in_memory(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    let [here, gone, never] = [1, 2, 3].map(user_number);
+    store.bootstrap_admin(admin(here)).await?;
+    store.add_user(user(gone)).await?;
+    store.revoke_user(&gone, at(3)).await?;
+    store.create_room(encrypted("r", "ann")).await?;
+    store.close().await?;
+    let mut child = Process::start(&cx, Job::Ask)?;
+    child.ready().await?;
+    for key in [here, gone, never] {
+        let told = child.ask(&key.to_string()).await?;
+        let expected = match key {
+            key if key == here => Decision::Allow,
+            key if key == gone => Decision::Deny(DenyReason::Revoked),
+            _ => Decision::Deny(DenyReason::Unknown),
+        };
+        same(told, expected.show())?;
+    }
+    child.kill().await?;
+    let store = cx.open().await?;
+    same(store.room(&room("r")).await?, encrypted("r", "ann").room())?;
+    same(store.is_authorized(&gone).await, Decision::Deny(DenyReason::Revoked))
 }

@@ -7,8 +7,8 @@ use membership::{Conflict, Epoch, Error, NewMember, NewRoom, Page, Rekey, Role, 
 use crate::case::declare;
 use crate::context::Cx;
 use crate::make::{
-    at, encrypted, endpoint, epoch, joins, joins_at, member_of, no_key, no_member, no_room, plain,
-    rekey, room, room_exists, sealed, sealed_key, stale,
+    at, encrypted, endpoint, epoch, joins, joins_at, key_of, member_of, no_key, no_member, no_room,
+    plain, rekey, room, room_exists, sealed, sealed_key, stale,
 };
 use crate::observe::{Scope, rooms_of};
 use crate::together::together;
@@ -16,6 +16,7 @@ use crate::transcript::Client;
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "rooms";
+    no_time_decides_which_rooms_and_members_there_are: "TYPE-3" "ROOM-3" "LIST-1" "KEY-1";
     a_created_room_is_read_back: "ROOM-1" "ROOM-3";
     a_created_room_has_its_owner_as_its_only_member: "ROOM-1" "MEM-4" "LIST-4";
     a_created_encrypted_room_has_its_owners_key: "ROOM-1" "KEY-1";
@@ -369,4 +370,28 @@ async fn a_room_deleted_and_made_again_elsewhere_is_the_new_one(cx: Cx) -> Verdi
     fails(one.rekey(&r, rekey(3, [], ["bob"])).await, &stale(1))?;
     let seen = everything().observe(&two).await?;
     everything().observe(&one).await?.unchanged_since(&seen)
+}
+
+/// Rooms made and members added at any moment are there, are listed and have their keys.
+async fn no_time_decides_which_rooms_and_members_there_are(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    let moments = super::users::MOMENTS;
+    for (number, when) in (0..).zip(moments) {
+        let (id, ann) = (room(&format!("r{number}")), endpoint("ann"));
+        let key = key_of(&ann, Epoch::FIRST);
+        let new = NewRoom::encrypted(id.clone(), ann.clone(), at(when), key);
+        store.create_room(new.clone()).await?;
+        for (other, when) in (0..).zip(moments) {
+            let (who, epoch) = (endpoint(&format!("m{other}")), Epoch::FIRST);
+            let joins = NewMember::sealed(who.clone(), at(when), epoch, key_of(&who, epoch));
+            let added = store.add_member(&id, joins).await?;
+            same(added.added_at, at(when))?;
+            same(store.member(&id, &who).await?, added)?;
+            same(store.latest_key(&id, &who).await?.ciphertext, key_of(&who, epoch))?;
+        }
+        same(store.room(&id).await?, new.room())?;
+        same(store.members(&id, Page::first()).await?.len(), moments.len() + 1)?;
+        same(store.rooms_of(&ann, Page::first()).await?.len(), number + 1)?;
+    }
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! Adding, reading, listing and revoking users.
 
-use membership::{Conflict, NewUser, Page, Store, User, UserKey};
+use membership::{Conflict, Decision, DenyReason, NewUser, Page, Store, User, UserKey};
 
 use crate::case::declare;
 use crate::context::Cx;
-use crate::make::{admin, at, label, no_user, page, revoked, user, user_exists, user_key};
+use crate::make::{
+    admin, at, label, no_user, page, revoked, user, user_exists, user_key, user_number,
+};
 use crate::observe::Scope;
 use crate::verdict::{Verdict, fails, same};
 
@@ -27,7 +29,13 @@ declare! { "users";
     an_admin_can_be_revoked_once_there_is_another: "USER-4";
     without_any_admin_a_user_can_be_revoked: "USER-3" "USER-4";
     a_revoked_last_but_one_admin_can_be_revoked_again: "USER-3" "USER-4";
+    no_time_decides_who_is_let_in: "TYPE-3" "AUTH-1" "USER-3";
+    no_time_decides_who_is_an_admin: "TYPE-3" "AUTH-5" "USER-4";
 }
+
+/// The first moment, some in the past, the year 2200, and the last.
+pub(super) const MOMENTS: [i64; 8] =
+    [i64::MIN, -62_135_596_800_000, -1, 0, 1, 7_258_118_400_000, i64::MAX - 1, i64::MAX];
 
 const ANN: UserKey = UserKey::from_bytes([0xa1; 32]);
 const BOB: UserKey = UserKey::from_bytes([0xb0; 32]);
@@ -277,4 +285,43 @@ async fn a_revoked_last_but_one_admin_can_be_revoked_again(cx: Cx) -> Verdict {
     // One active admin is left, but it is not the one that is revoked here.
     store.revoke_user(&BOB, at(4)).await?;
     everyone().observe(&store).await?.unchanged_since(&before)
+}
+
+/// Every user, added at one moment and revoked at another: a time is a note, and decides nothing.
+async fn no_time_decides_who_is_let_in(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    let mut number = 0;
+    for added in MOMENTS {
+        for gone in MOMENTS {
+            number += 1;
+            let new = NewUser { added_at: at(added), ..user(user_number(number)) };
+            store.add_user(new.clone()).await?;
+            same(store.is_authorized(&new.key).await, Decision::Allow)?;
+            store.revoke_user(&new.key, at(gone)).await?;
+            let denied = Decision::Deny(DenyReason::Revoked);
+            same(store.is_authorized(&new.key).await, denied)?;
+            same(store.user(&new.key).await?, revoked(&new.user(), at(gone)))?;
+        }
+    }
+    same(store.users(Page::first()).await?.len(), MOMENTS.len() * MOMENTS.len())
+}
+
+async fn no_time_decides_who_is_an_admin(cx: Cx) -> Verdict {
+    for when in MOMENTS {
+        let cx = cx.another().await?;
+        let store = cx.open().await?;
+        let new = |key| NewUser { added_at: at(when), ..admin(key) };
+        store.bootstrap_admin(new(ANN)).await?;
+        same(store.has_admin().await?, true)?;
+        same(store.is_admin(&ANN).await, Decision::Allow)?;
+        fails(store.revoke_user(&ANN, at(when)).await, &Conflict::LastAdmin.into())?;
+        store.add_user(new(BOB)).await?;
+        store.revoke_user(&ANN, at(when)).await?;
+        same(store.is_admin(&ANN).await, Decision::Deny(DenyReason::Revoked))?;
+        same(store.is_admin(&BOB).await, Decision::Allow)?;
+        fails(store.revoke_user(&BOB, at(when)).await, &Conflict::LastAdmin.into())?;
+        same(store.has_admin().await?, true)?;
+        cx.close_all().await;
+    }
+    Ok(())
 }

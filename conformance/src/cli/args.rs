@@ -50,9 +50,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "WAY", default_value_t)]
     pub(super) nats: crate::nats::Provision,
 
-    /// Run only the cases whose name contains this text
+    /// Run only the cases whose name contains this text; may be given several times
     #[arg(long, value_name = "TEXT")]
-    pub(super) filter: Option<String>,
+    pub(super) filter: Vec<String>,
 
     /// List the cases and what they need, and run none
     #[arg(long)]

@@ -10,8 +10,9 @@ use futures::stream;
 
 use super::progress::Progress;
 use crate::case::{Case, Company};
-use crate::report::Results;
-use crate::run::{Outcome, run_case};
+use crate::harness::end_blocked;
+use crate::report::{self, Results};
+use crate::run::{self, Outcome, Status, run_case};
 use crate::target::Target;
 
 pub(super) async fn run(
@@ -20,7 +21,7 @@ pub(super) async fn run(
     servers: Vec<String>,
     seed: u64,
     jobs: Option<NonZeroUsize>,
-) -> Results {
+) -> Result<Results, String> {
     let began = Instant::now();
     let stores: Vec<_> = targets.iter().map(|target| target.name().to_owned()).collect();
     let progress = Progress::new(cases, &stores);
@@ -32,6 +33,11 @@ pub(super) async fn run(
             progress.begin(case, target.name());
             let outcome = run_case(case, target, seed).await;
             progress.end(case, target.name(), &outcome);
+            if let Status::Fail(report) = &outcome.status
+                && report.blocked
+            {
+                end_blocked(&report::failure(case, target.name(), report));
+            }
             Some(((row, column), outcome))
         }
     };
@@ -50,14 +56,13 @@ pub(super) async fn run(
             .filter_map(|outcome| async { outcome });
         done.extend(outcomes.collect::<Vec<_>>().await);
     }
-    for target in targets {
-        target.finish().await;
-    }
+    let finished = run::finish(targets).await;
     progress.finish();
+    finished?;
 
     done.sort_by_key(|(place, _)| *place);
     let mut outcomes = done.into_iter().map(|(_, outcome)| outcome);
     let cases =
         cases.iter().map(|case| (*case, outcomes.by_ref().take(targets.len()).collect())).collect();
-    Results { stores, cases, servers, seed, took: began.elapsed() }
+    Ok(Results { stores, cases, servers, seed, took: began.elapsed() })
 }

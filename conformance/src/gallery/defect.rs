@@ -30,6 +30,11 @@ pub(super) trait Defect: Default + Send + Sync + 'static {
         *key
     }
 
+    /// The defect of another client, where `shared` is that of all of them.
+    fn client(shared: &Arc<Self>) -> Arc<Self> {
+        if Self::PER_CLIENT { Arc::default() } else { Arc::clone(shared) }
+    }
+
     /// Opens another client of the data.
     fn open(&self, data: &MemoryStore) -> MemoryStore {
         data.client()

@@ -131,7 +131,7 @@ impl<D: Defect> Instance for Piece<D> {
         if self.defect.looks_when_opened() && self.events.older.load(Ordering::SeqCst) {
             return Err(too_old());
         }
-        let defect = if D::PER_CLIENT { Arc::default() } else { Arc::clone(&self.defect) };
+        let defect = D::client(&self.defect);
         if D::PER_CLIENT {
             locked(&self.opened).push(Arc::clone(&defect));
         }

@@ -9,7 +9,7 @@ use super::hunt::GATE;
 use super::{Mutant, all, control, hunt, quiet_panics};
 use crate::case::{Case, Company, registry};
 use crate::gate::Gate;
-use crate::run::{Status, run_case};
+use crate::run::{self, Status, run_case};
 use crate::{child, golden, harness, report};
 
 /// The gallery as a test binary with `harness = false`: a test for each broken store, which
@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
     let tried = |case: &&Case| case.company() == Company::Working || case.group == "past";
     for case in registry().filter(tried) {
         let (runtime, target) = (Arc::clone(&runtime), control());
-        let ignored = crate::run::declined(case, &*target).is_some();
+        let ignored = run::declined(case, &*target).is_some();
         let test = move || {
             let outcome = runtime.block_on(async {
                 let _inside = GATE.enter(case.company()).await;
@@ -75,8 +75,8 @@ pub fn main() -> ExitCode {
         }));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    for target in targets {
-        runtime.block_on(target.finish());
+    if let Err(why) = runtime.block_on(run::finish(&targets)) {
+        return report::refuse(&why);
     }
     conclusion.exit_code()
 }
