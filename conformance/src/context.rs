@@ -63,6 +63,12 @@ impl Cx {
         self.opens("to open", self.0.instance.open())
     }
 
+    /// Opens a client of data that must exist already.
+    #[track_caller]
+    pub fn open_existing(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
+        self.opens("to open what exists", self.0.instance.open_existing())
+    }
+
     /// Opens a client that reaches this server and no other.
     #[track_caller]
     pub fn open_at(&self, server: usize) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {

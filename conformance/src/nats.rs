@@ -29,6 +29,7 @@ mod greeting;
 mod link;
 mod monitor;
 mod node;
+mod past;
 mod process;
 mod provision;
 mod ready;

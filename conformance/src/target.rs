@@ -29,6 +29,8 @@ pub enum Need {
     /// The data outlive their last client: [`Instance::open`] after `close` finds them. That they were not
     /// kept in memory shows only with [`Need::Processes`].
     Reopen,
+    /// A client can be opened of data that must exist already: [`Instance::open_existing`].
+    Existing,
     /// Another process can open the data, and be killed: [`Target::attach`].
     Processes,
     /// The store can be broken: [`Target::faults`] and [`Instance::inject`].
@@ -62,9 +64,10 @@ pub enum Need {
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Clients,
         Self::Reopen,
+        Self::Existing,
         Self::Processes,
         Self::Faults,
         Self::Corruption,
@@ -85,6 +88,7 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::Clients => "several clients",
             Self::Reopen => "reopening",
+            Self::Existing => "data that must exist",
             Self::Processes => "several processes",
             Self::Faults => "faults",
             Self::Corruption => "corruption",
@@ -239,6 +243,11 @@ pub trait Instance: Send + Sync {
     async fn open_bounded(&self, bound: Duration) -> Result<Arc<dyn Store>, Error> {
         let _ = bound;
         Err(Error::unavailable(unclaimed(Need::Bounded)))
+    }
+
+    /// Opens a client of data that must exist already (clause DUR-4).
+    async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
+        Err(Error::unavailable(unclaimed(Need::Existing)))
     }
 
     /// How many files or connections this process's clients of these data hold, where the target

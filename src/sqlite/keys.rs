@@ -6,7 +6,7 @@ use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::layout::{KeyRow, epoch_column};
 use super::readers::one_state;
-use super::rooms;
+use super::{members, rooms};
 use crate::error::Record;
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, SealedKey};
 
@@ -20,10 +20,17 @@ pub(super) fn get(
     one_state(db, |db| {
         let room = rooms::get(db, id)?;
         let at = epoch.unwrap_or(room.epoch);
-        self::at(db, id, endpoint, at)?.ok_or_else(|| {
-            let (room, endpoint) = (id.clone(), endpoint.clone());
-            Error::NotFound(Record::Key { room, endpoint, epoch }).into()
-        })
+        if let Some(key) = self::at(db, id, endpoint, at)? {
+            return Ok(key);
+        }
+        // Every member has a key at the room's epoch (clause KEY-1): one without has lost it.
+        if room.encrypted && at == room.epoch && members::find(db, id, endpoint)?.is_some() {
+            let problem = "missing, and its endpoint is a member";
+            let key = format!("{id:?} {at} {endpoint:?}");
+            return Err(Error::corrupt("room_keys", key, problem).into());
+        }
+        let (room, endpoint) = (id.clone(), endpoint.clone());
+        Err(Error::NotFound(Record::Key { room, endpoint, epoch }).into())
     })
 }
 

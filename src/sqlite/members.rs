@@ -167,7 +167,7 @@ fn existing(db: &Connection, id: &RoomId, endpoint: &EndpointId) -> Result<Membe
     find(db, id, endpoint)?.ok_or_else(|| Error::NotFound(record(id, endpoint)).into())
 }
 
-fn find(db: &Connection, id: &RoomId, endpoint: &EndpointId) -> Result<Option<Member>> {
+pub(super) fn find(db: &Connection, id: &RoomId, endpoint: &EndpointId) -> Result<Option<Member>> {
     let mut statement = db.prepare_cached(
         "SELECT room, endpoint, owner, joined_epoch, added_at, sum FROM members
          WHERE room = ?1 AND endpoint = ?2",

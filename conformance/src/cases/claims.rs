@@ -62,6 +62,10 @@ async fn refused(cx: &Cx, need: Need) -> Verdict {
         }
         Need::Replicas => vec![("replicas", instance.replicas().err())],
         Need::PowerCuts => vec![("files", instance.files().err())],
+        Need::Existing => {
+            let opened = instance.open_existing().await;
+            vec![("open_existing", opened.err().map(TargetError::from))]
+        }
         Need::Rewind => {
             let how = Rewind { name: "anything", closed: false, leaves: Leaves::Past };
             vec![

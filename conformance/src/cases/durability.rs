@@ -11,9 +11,10 @@ use crate::make::{
     user_key,
 };
 use crate::observe::Scope;
+use crate::show::Show;
 use crate::target::Stored;
 use crate::transcript::Client;
-use crate::verdict::{Verdict, fails, holds, same};
+use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "durability";
     everything_is_there_after_close_and_reopening: "DUR-1", needs Reopen;
@@ -30,6 +31,8 @@ declare! { "durability";
     a_refused_write_leaves_no_trace_after_reopening: "ERR-2" "DUR-1", needs Reopen;
     what_a_newer_version_wrote_is_refused: "DUR-3", needs Reopen Corruption;
     calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all: "DUR-2" "CLOSE-3", needs Reopen;
+    what_must_exist_and_does_not_is_not_made: "DUR-4" "USER-1", needs Existing;
+    what_must_exist_and_does_is_opened: "DUR-4" "DUR-1", needs Existing Clients;
 }
 
 /// A bit of everything there can be.
@@ -283,4 +286,35 @@ async fn calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all(cx: Cx) -> Ver
         store.close().await?;
     }
     Ok(())
+}
+
+async fn what_must_exist_and_does_not_is_not_made(cx: Cx) -> Verdict {
+    // More than once: the first time must not have made what the second finds.
+    for _ in 0..3 {
+        match cx.instance().open_existing().await {
+            Err(Error::Invalid(_)) => {}
+            Err(other) => return Err(Failure::new("Invalid", other.show())),
+            Ok(store) => {
+                store.close().await?;
+                return Err(Failure::new("Invalid: there are no data", "a client"));
+            }
+        }
+    }
+    let store = cx.open().await?;
+    same(store.has_admin().await, Ok(false))?;
+    store.bootstrap_admin(admin(user_key(1))).await?;
+    Ok(())
+}
+
+async fn what_must_exist_and_does_is_opened(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    set_up(&store).await?;
+    let before = scope().observe(&store).await?;
+    let other = cx.open_existing().await?;
+    scope().observe(&other).await?.unchanged_since(&before)?;
+    store.close().await?;
+    other.add_user(user(user_key(5))).await?;
+    other.close().await?;
+    let last = cx.open_existing().await?;
+    same(last.is_authorized(&user_key(5)).await, Decision::Allow)
 }

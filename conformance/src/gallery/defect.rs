@@ -45,6 +45,11 @@ pub(super) trait Defect: Default + Send + Sync + 'static {
         true
     }
 
+    /// Whether data that must exist are looked for before a client is opened.
+    fn makes_nothing(&self) -> bool {
+        true
+    }
+
     /// Whether it is looked at what serves the data when a client is opened.
     fn looks_when_opened(&self) -> bool {
         true

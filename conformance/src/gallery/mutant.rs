@@ -1,10 +1,10 @@
 use std::marker::PhantomData;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use membership::{Epoch, Error, MemoryStore, RoomId, Store};
+use membership::{Epoch, Error, Invalid, MemoryStore, RoomId, Store};
 
 use super::defect::{Broken, Defect};
 use super::listings::locked;
@@ -56,6 +56,7 @@ impl<D: Defect> Target for Museum<D> {
         match need {
             Need::Clients
             | Need::Reopen
+            | Need::Existing
             | Need::Faults
             | Need::Epochs
             | Need::Rewind
@@ -98,6 +99,7 @@ impl<D: Defect> Target for Museum<D> {
         Ok(Box::new(Piece {
             data: MemoryStore::new(),
             past: Mutex::default(),
+            made: AtomicBool::new(false),
             events: Arc::default(),
             defect: Arc::new(D::default()),
             opened: Mutex::default(),
@@ -109,6 +111,8 @@ struct Piece<D> {
     data: MemoryStore,
     /// What was remembered.
     past: Mutex<Option<MemoryStore>>,
+    /// Whether a client made the data.
+    made: AtomicBool,
     events: Arc<Events>,
     defect: Arc<D>,
     /// The defects of the clients, where each has its own.
@@ -131,6 +135,7 @@ impl<D: Defect> Instance for Piece<D> {
         if self.defect.looks_when_opened() && self.events.older.load(Ordering::SeqCst) {
             return Err(too_old());
         }
+        self.made.store(true, Ordering::SeqCst);
         let defect = D::client(&self.defect);
         if D::PER_CLIENT {
             locked(&self.opened).push(Arc::clone(&defect));
@@ -139,6 +144,13 @@ impl<D: Defect> Instance for Piece<D> {
         let surroundings = Arc::new(Surroundings::new(&self.events, defect.looks()));
         let inner = Arc::new(Broken { inner: data, defect: surroundings });
         Ok(Arc::new(Broken { inner, defect }))
+    }
+
+    async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
+        if self.defect.makes_nothing() && !self.made.load(Ordering::SeqCst) {
+            return Err(Invalid::new("data", "do not exist, and must").into());
+        }
+        self.open().await
     }
 
     async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {

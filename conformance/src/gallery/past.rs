@@ -29,6 +29,7 @@ mutants! {
     remembers_who_vanished unseen: "PAST-3", "lets in whom it let in before, where there is no record any more" => Remembers;
     takes_a_lost_key_for_none unseen: "PAST-3", "a member's key that vanished is not found" => NoKey;
     looks_only_when_opened unseen: "PAST-4", "an open client goes on with something older" => LooksOnce;
+    makes_what_must_exist unseen: "DUR-4", "opens an empty store where there must be one" => Makes;
     opens_something_older unseen: "PAST-4", "opens data that something older serves" => OpensOlder;
 }
 
@@ -313,6 +314,15 @@ struct OpensOlder;
 
 impl Defect for OpensOlder {
     fn looks_when_opened(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct Makes;
+
+impl Defect for Makes {
+    fn makes_nothing(&self) -> bool {
         false
     }
 }

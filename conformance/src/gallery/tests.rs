@@ -9,7 +9,11 @@ use super::hunt::GATE;
 use super::{Mutant, all, control, hunt, quiet_panics};
 use crate::case::{Case, Company, registry};
 use crate::gate::Gate;
+#[cfg(all(feature = "jetstream", unix))]
+use crate::run::Report;
 use crate::run::{self, Status, run_case};
+#[cfg(all(feature = "jetstream", unix))]
+use crate::target::Need;
 use crate::{child, golden, harness, report};
 
 /// The gallery as a test binary with `harness = false`: a test for each broken store, which
@@ -74,6 +78,13 @@ pub fn main() -> ExitCode {
             runtime.block_on(naive_is_caught(seed)).map_err(Failed::from)
         }));
     }
+    #[cfg(all(feature = "jetstream", unix))]
+    {
+        let runtime = Arc::clone(&runtime);
+        trials.push(Trial::test("gallery::naive-kv-emptied", move || {
+            runtime.block_on(naive_is_caught_emptied(seed)).map_err(Failed::from)
+        }));
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Err(why) = runtime.block_on(run::finish(&targets)) {
         return report::refuse(&why);
@@ -100,15 +111,42 @@ async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
 /// partitions that watches decisions must be among those that fail, for its own clause.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_is_caught(seed: u64) -> Result<(), String> {
+    let needs = |case: &Case| case.needs.contains(&Need::Replicas);
+    let caught = |case: &Case, report: &Report| {
+        let cites = case.clauses.contains(&"AUTH-3");
+        case.group == "partitions" && cites && report.failure.got.contains("Allow")
+    };
+    naive_fails("AUTH-3", needs, caught, seed).await
+}
+
+/// It says that there is no admin where the users vanished, and makes a second first one.
+#[cfg(all(feature = "jetstream", unix))]
+async fn naive_is_caught_emptied(seed: u64) -> Result<(), String> {
+    let bootstraps =
+        |case: &Case| case.needs.contains(&Need::Vanish) && case.clauses.contains(&"USER-1");
+    let frees = |_: &Case, report: &Report| {
+        let got = &report.failure.got;
+        got == "false" || got.starts_with("user ")
+    };
+    naive_fails("PAST-3", bootstraps, frees, seed).await
+}
+
+/// Some of these cases must fail on the naive store, so as the second closure says.
+#[cfg(all(feature = "jetstream", unix))]
+async fn naive_fails(
+    clause: &'static str,
+    which: impl Fn(&Case) -> bool,
+    as_it_should: impl Fn(&Case, &Report) -> bool,
+    seed: u64,
+) -> Result<(), String> {
     use futures::{FutureExt, StreamExt, stream};
 
     let mutant = super::naive::mutant();
     mutant.target.prepare().await.map_err(|error| error.to_string())?;
-    let needs = |case: &&Case| case.needs.contains(&crate::target::Need::Replicas);
     let mut passed = Vec::new();
-    let mut caught = None;
+    let mut caught = false;
     let target = &mutant.target;
-    let runs = registry().filter(needs).map(|case| async move {
+    let runs = registry().filter(|case| which(case)).map(|case| async move {
         let _inside = GATE.enter(case.company()).await;
         (case, run_case(case, target, seed).await.status)
     });
@@ -117,22 +155,15 @@ async fn naive_is_caught(seed: u64) -> Result<(), String> {
     let runs = stream::iter(runs).buffer_unordered(Gate::most(None));
     for (case, status) in runs.collect::<Vec<_>>().await {
         match status {
-            Status::Fail(report) => {
-                let cites = case.clauses.contains(&mutant.clause);
-                if case.group == "partitions" && cites && report.failure.got.contains("Allow") {
-                    caught.get_or_insert((case, report));
-                }
-            }
+            Status::Fail(report) => caught |= as_it_should(case, &report),
             Status::Pass => passed.push(case.name()),
             Status::NotClaimed(..) => {}
         }
     }
     mutant.target.finish().await;
-    match caught {
-        Some(_) => Ok(()),
-        None => {
-            let Mutant { name, clause, what, .. } = mutant;
-            Err(format!("{} (seed {seed:#x})", super::Survived { name, clause, what, passed }))
-        }
+    if caught {
+        return Ok(());
     }
+    let Mutant { name, what, .. } = mutant;
+    Err(format!("{} (seed {seed:#x})", super::Survived { name, clause, what, passed }))
 }

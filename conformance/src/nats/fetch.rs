@@ -9,6 +9,8 @@ use std::{env, fs};
 pub(super) const PINNED: &str = "2.15.1";
 /// The last one before atomic batches.
 pub(super) const TOO_OLD: &str = "2.11.11";
+/// One that opens what a newer one stored, and ignores what it does not know of it.
+pub(super) const IGNORANT: &str = "2.11.4";
 
 /// Carried in the library, so that whoever depends on it needs no file of ours.
 const SCRIPT: &str = include_str!("../../nats-server.py");

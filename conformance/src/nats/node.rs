@@ -15,7 +15,7 @@ use super::docker;
 use super::link::Upstream;
 use super::process::Process;
 use super::provision::Means;
-use super::{Link, NatsError};
+use super::{Link, NatsError, NatsServer};
 
 /// How long a server may take to start, or to stop when asked nicely.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,7 +33,8 @@ pub(super) struct Ports {
 pub struct Node {
     index: usize,
     name: String,
-    means: Means,
+    /// A std lock: held for a clone.
+    means: Mutex<Means>,
     config: PathBuf,
     log: PathBuf,
     store: PathBuf,
@@ -57,7 +58,7 @@ impl Node {
         let name = format!("n{index}");
         Self {
             index,
-            means: means.clone(),
+            means: Mutex::new(means.clone()),
             config: dir.join(format!("{name}.conf")),
             log: dir.join(format!("{name}.log")),
             store: data.join(&name),
@@ -146,7 +147,8 @@ impl Node {
     }
 
     async fn launch(&self) -> Result<(Process, Ports), NatsError> {
-        match &self.means {
+        let means = self.means.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match &means {
             Means::Url(_) => Err(NatsError::NotOurs { what: "start" }),
             Means::Binary(binary) => {
                 let args = [Path::new("-c"), &self.config];
@@ -250,6 +252,11 @@ impl Node {
             Some(running) => running.signal(Signal::CONT).map_err(self.io("resume")),
             None => Ok(()),
         }
+    }
+
+    /// What it is started from next.
+    pub(super) fn serve_with(&self, server: &NatsServer) {
+        *self.means.lock().unwrap_or_else(PoisonError::into_inner) = server.means.clone();
     }
 
     /// Removes what it stored.

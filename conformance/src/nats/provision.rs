@@ -117,9 +117,22 @@ impl NatsServer {
     /// # Errors
     /// [`NatsError::Way`] when it cannot be had.
     pub fn too_old() -> Result<Self, NatsError> {
-        let found = fetch::fetch(fetch::TOO_OLD).map(|path| Self {
+        Self::old(fetch::TOO_OLD)
+    }
+
+    /// The same of one that opens what a newer one stored, where [`too_old`](Self::too_old) refuses to: it
+    /// ignores what it does not know of it.
+    ///
+    /// # Errors
+    /// [`NatsError::Way`] when it cannot be had.
+    pub fn ignorant() -> Result<Self, NatsError> {
+        Self::old(fetch::IGNORANT)
+    }
+
+    fn old(version: &str) -> Result<Self, NatsError> {
+        let found = fetch::fetch(version).map(|path| Self {
             means: Means::Binary(path),
-            version: fetch::TOO_OLD.to_owned(),
+            version: version.to_owned(),
             way: "binary, too old".to_owned(),
         });
         found.map_err(|why| NatsError::Way { way: "binary", why })

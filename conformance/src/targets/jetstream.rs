@@ -3,11 +3,13 @@
 mod faults;
 mod home;
 mod instance;
+mod past;
 mod pool;
 mod replicas;
 mod supply;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,15 +19,25 @@ use tokio::sync::OnceCell;
 
 use crate::nats::{Cluster, Provision, Sync};
 use crate::power;
-use crate::target::{Claim, Fault, Instance, Need, Target, TargetError};
+use crate::target::{
+    Claim, Downgrade, Fault, Instance, Loss, Need, Replacement, Rewind, Target, TargetError,
+};
 use faults::Harmed;
 use home::Home;
-use instance::{Connect, JetStreamInstance};
+use instance::{Connect, Declines, JetStreamInstance};
 use supply::Supply;
 
 /// The `op_timeout` on servers that nobody breaks: longer than an election, which a server that is
 /// starved of a core for seconds can lose its lead in.
 const UNHARMED: Duration = Duration::from_secs(10);
+
+/// What the store is not held to yet.
+const NOT_YET: Declines = &[
+    (Need::Rewind, "the store believes sequence numbers"),
+    (Need::Replace, "the store believes sequence numbers"),
+    (Need::Vanish, "the store does not look whether records vanished"),
+    (Need::Downgrade, "the store looks at versions only when it is opened"),
+];
 
 /// [`JetStreamStore`] on a number of servers that each keep
 /// everything, as a target.
@@ -37,7 +49,7 @@ pub struct JetStream {
     name: &'static str,
     servers: u8,
     connect: Connect,
-    declines: &'static [(Need, &'static str)],
+    declines: Declines,
     supply: Arc<Supply>,
     shared: Arc<OnceCell<Arc<Cluster>>>,
 }
@@ -49,7 +61,7 @@ impl JetStream {
         let supply = Arc::new(Supply::new(provision));
         [("jetstream-r1", 1), ("jetstream-r3", 3), ("jetstream-r5", 5)].map(|(name, servers)| {
             let (supply, shared) = (Arc::clone(&supply), Arc::default());
-            Self { name, servers, connect: Arc::new(open), declines: &[], supply, shared }
+            Self { name, servers, connect: Arc::new(open), declines: NOT_YET, supply, shared }
         })
     }
 
@@ -59,7 +71,7 @@ impl JetStream {
         servers: u8,
         provision: Provision,
         connect: Connect,
-        declines: &'static [(Need, &'static str)],
+        declines: Declines,
     ) -> Self {
         let (supply, shared) = (Arc::new(Supply::new(provision)), Arc::default());
         Self { name, servers, connect, declines, supply, shared }
@@ -94,7 +106,9 @@ impl JetStream {
         };
         let (supply, harmed) = (Arc::clone(&self.supply), Harmed::default());
         let connect = Arc::clone(&self.connect);
-        Box::new(JetStreamInstance { home, config, supply, harmed, connect })
+        let spoiled = AtomicBool::new(false);
+        let declines = self.declines;
+        Box::new(JetStreamInstance { home, config, supply, harmed, declines, spoiled, connect })
     }
 }
 
@@ -117,13 +131,23 @@ impl Target for JetStream {
             return Claim::Declined(reason);
         }
         match need {
-            Need::Faults | Need::Replicas | Need::Synced if self.supply.is_elsewhere() => {
+            Need::Faults
+            | Need::Replicas
+            | Need::Synced
+            | Need::Rewind
+            | Need::Replace
+            | Need::Vanish
+            | Need::Downgrade
+                if self.supply.is_elsewhere() =>
+            {
                 Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
             }
             Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
-            Need::Rewind | Need::Replace | Need::Vanish | Need::Downgrade => {
-                Claim::Declined("not done yet")
+            // "panic: JetStream Cluster Unknown group entry op type: 16"
+            Need::Downgrade if self.servers > 1 => {
+                Claim::Declined("older servers of a cluster end at what newer ones wrote")
             }
+            Need::Existing => Claim::Declined("not built yet"),
             Need::PowerCuts if self.servers > 1 => {
                 Claim::Declined("the ends of several servers are too many to go through")
             }
@@ -135,6 +159,22 @@ impl Target for JetStream {
 
     fn faults(&self) -> &[Fault] {
         faults::of(self.servers)
+    }
+
+    fn rewinds(&self) -> &[Rewind] {
+        past::rewinds(self.servers)
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        past::REPLACEMENTS
+    }
+
+    fn losses(&self) -> &[Loss] {
+        past::LOSSES
+    }
+
+    fn downgrades(&self) -> &[Downgrade] {
+        past::DOWNGRADES
     }
 
     fn pace(&self) -> u32 {
@@ -189,7 +229,18 @@ impl Target for JetStream {
 
 /// Whether cases with these needs break servers that run, and wait until calls fail of it.
 fn waits(needs: &[Need]) -> bool {
-    needs.iter().any(|need| matches!(need, Need::Faults | Need::Replicas))
+    let breaks = |need: &Need| {
+        matches!(
+            need,
+            Need::Faults
+                | Need::Replicas
+                | Need::Rewind
+                | Need::Replace
+                | Need::Vanish
+                | Need::Downgrade
+        )
+    };
+    needs.iter().any(breaks)
 }
 
 fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {

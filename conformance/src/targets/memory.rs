@@ -28,6 +28,7 @@ impl Target for Memory {
         match need {
             Need::Clients | Need::Faults | Need::Epochs => Claim::Claimed,
             Need::Reopen
+            | Need::Existing
             | Need::Processes
             | Need::PowerCuts
             | Need::Rewind

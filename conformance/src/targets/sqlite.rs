@@ -1,3 +1,5 @@
+mod past;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +10,9 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::power::{self, Files};
-use crate::target::{Claim, Fault, Instance, Need, Stored, Target, TargetError};
+use crate::target::{
+    Claim, Fault, Instance, Loss, Need, Replacement, Rewind, Stored, Target, TargetError, Unclaimed,
+};
 
 /// [`SqliteStore`] as a target: each store a file in a directory of its own.
 #[derive(Debug)]
@@ -39,6 +43,14 @@ impl Sqlite {
     }
 }
 
+/// What the store is not held to yet.
+const NOT_YET: &[Need] = &[Need::Rewind, Need::Replace];
+
+/// What is declined is not done either.
+fn claimed(need: Need) -> Result<(), TargetError> {
+    if NOT_YET.contains(&need) { Err(Unclaimed(need).into()) } else { Ok(()) }
+}
+
 const OP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Readers go on beside whoever writes; only writers wait for one another.
@@ -67,7 +79,10 @@ impl Target for Sqlite {
         match need {
             Need::Replicas | Need::Synced => Claim::Declined("one file"),
             Need::Bounded => Claim::Declined("it is never out of date"),
-            Need::Rewind | Need::Replace | Need::Vanish => Claim::Declined("not done yet"),
+            need if NOT_YET.contains(&need) => {
+                Claim::Declined("the store does not look at its file again")
+            }
+            Need::Existing => Claim::Declined("not built yet"),
             Need::Downgrade => Claim::Declined("the library is part of the store"),
             Need::PowerCuts => power::claim(),
             _ => Claim::Claimed,
@@ -78,9 +93,29 @@ impl Target for Sqlite {
         &[LOCKED, GONE]
     }
 
+    /// Nobody elects anybody, and no client comes back to another file.
+    fn failover(&self) -> Duration {
+        OP_TIMEOUT
+    }
+
+    fn rewinds(&self) -> &[Rewind] {
+        past::REWINDS
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        past::REPLACEMENTS
+    }
+
+    fn losses(&self) -> &[Loss] {
+        past::LOSSES
+    }
+
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
         let dir = directory()?;
-        let path = dir.path().join("members.db");
+        // In a folder of its own, which can be renamed.
+        let folder = dir.path().join("data");
+        std::fs::create_dir(&folder)?;
+        let path = folder.join("members.db");
         Ok(self.instance(path, Some(dir)))
     }
 
@@ -207,5 +242,27 @@ impl Instance for SqliteInstance {
         let store = SqliteOptions::new().op_timeout(OP_TIMEOUT).open(&self.path).await?;
         store.plant_epoch(room, epoch).await?;
         Ok(store.close().await?)
+    }
+
+    async fn remember(&self) -> Result<(), TargetError> {
+        claimed(Need::Rewind)?;
+        past::remember(&self.connect()?, &self.path)
+    }
+
+    async fn rewind(&self, how: &Rewind) -> Result<(), TargetError> {
+        claimed(Need::Rewind)?;
+        past::rewind(|| self.connect(), &self.path, how)
+    }
+
+    async fn replace(&self, how: &Replacement) -> Result<(), TargetError> {
+        claimed(Need::Replace)?;
+        let other = past::other(&self.path);
+        self.options.clone().open(&other).await?.close().await?;
+        past::replace(&self.path, how, &other)
+    }
+
+    async fn lose(&self, how: &Loss) -> Result<bool, TargetError> {
+        past::lose(&self.connect()?, how)?;
+        Ok(true)
     }
 }

@@ -106,6 +106,12 @@ impl Harmed {
         let nodes = 0..cluster.size();
         try_join_all(nodes.clone().map(|node| cluster.resume(node))).await?;
         try_join_all(nodes.map(|node| cluster.run(node))).await?;
+        self.wait(cluster, prefix).await
+    }
+
+    /// Waits until every server that runs serves, and every bucket has a leader whom all its other replicas
+    /// follow.
+    pub(super) async fn wait(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
         cluster.wait_ready().await?;
         let deadline = Instant::now() + PATIENCE;
         loop {

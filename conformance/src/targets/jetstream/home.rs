@@ -74,8 +74,9 @@ impl Home {
         Ok(own.cluster().ok_or("its servers have not started")?)
     }
 
-    /// Removes the buckets in the background; servers that were broken are made whole first.
-    pub(super) fn leave(&mut self, prefix: &str, supply: &Supply) {
+    /// Removes the buckets in the background; servers that were broken are made whole first, or ended where
+    /// they are `spoiled`.
+    pub(super) fn leave(&mut self, prefix: &str, supply: &Supply, spoiled: bool) {
         match self {
             Self::Shared(cluster) => {
                 let (cluster, prefix) = (Arc::clone(cluster), prefix.to_owned());
@@ -83,7 +84,11 @@ impl Home {
             }
             Self::Own { lent, .. } => {
                 if let Some(lent) = lent.take() {
-                    supply.leave(lent.give_back(prefix.to_owned()));
+                    if spoiled {
+                        supply.leave(lent.end());
+                    } else {
+                        supply.leave(lent.give_back(prefix.to_owned()));
+                    }
                 }
             }
             Self::Elsewhere(_) => {}

@@ -1,5 +1,6 @@
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,10 @@ use super::supply::Supply;
 use crate::history::Reached;
 use crate::history::reached::{BARRIERS_WAITED, RETRIES, STALE_REPLIES};
 use crate::power::{self, Contents, Files, Recording};
-use crate::target::{Fault, Instance, Need, Replicas, Stored, TargetError, Unclaimed};
+use crate::target::{
+    Downgrade, Fault, Instance, Loss, Need, Replacement, Replicas, Rewind, Stored, TargetError,
+    Unclaimed,
+};
 
 /// Five buckets under a prefix of their own.
 pub(super) struct JetStreamInstance {
@@ -21,6 +25,10 @@ pub(super) struct JetStreamInstance {
     pub(super) config: JetStreamConfig,
     pub(super) supply: Arc<Supply>,
     pub(super) harmed: Harmed,
+    /// What the target declines.
+    pub(super) declines: Declines,
+    /// Whether its servers must not be used again.
+    pub(super) spoiled: AtomicBool,
     pub(super) connect: Connect,
 }
 
@@ -28,7 +36,18 @@ pub(super) struct JetStreamInstance {
 pub(super) type Connect =
     Arc<dyn Fn(JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> + Send + Sync>;
 
+/// What a target declines, and why.
+pub(super) type Declines = &'static [(Need, &'static str)];
+
 impl JetStreamInstance {
+    /// What is declined is not done either.
+    fn claimed(&self, need: Need) -> Result<(), TargetError> {
+        if self.declines.iter().any(|(declined, _)| *declined == need) {
+            return Err(Unclaimed(need).into());
+        }
+        Ok(())
+    }
+
     /// A client of these servers alone.
     pub(super) async fn connect(
         &self,
@@ -118,6 +137,36 @@ impl Instance for JetStreamInstance {
         Ok(store.close().await?)
     }
 
+    async fn remember(&self) -> Result<(), TargetError> {
+        self.claimed(Need::Rewind)?;
+        self.remember_servers().await
+    }
+
+    async fn rewind(&self, how: &Rewind) -> Result<(), TargetError> {
+        self.claimed(Need::Rewind)?;
+        self.rewind_servers(how).await
+    }
+
+    async fn replace(&self, how: &Replacement) -> Result<(), TargetError> {
+        self.claimed(Need::Replace)?;
+        self.replace_servers(how).await
+    }
+
+    async fn lose(&self, how: &Loss) -> Result<bool, TargetError> {
+        self.claimed(Need::Vanish)?;
+        self.lose_records(how).await
+    }
+
+    async fn downgrade(&self, to: &Downgrade) -> Result<(), TargetError> {
+        self.claimed(Need::Downgrade)?;
+        self.serve_with_older(to).await
+    }
+
+    async fn upgrade(&self) -> Result<(), TargetError> {
+        self.claimed(Need::Downgrade)?;
+        self.serve_again().await
+    }
+
     fn replicas(&self) -> Result<&dyn Replicas, TargetError> {
         if self.config.replicas == 1 {
             return Err(Unclaimed(Need::Replicas).into());
@@ -143,6 +192,7 @@ impl Instance for JetStreamInstance {
 
 impl Drop for JetStreamInstance {
     fn drop(&mut self) {
-        self.home.leave(&self.config.prefix, &self.supply);
+        let spoiled = self.spoiled.load(Ordering::SeqCst);
+        self.home.leave(&self.config.prefix, &self.supply, spoiled);
     }
 }

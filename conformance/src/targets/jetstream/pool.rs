@@ -128,6 +128,11 @@ impl Lent {
             _ => end(self).await,
         }
     }
+
+    /// Lets nobody have it any more.
+    pub(super) async fn end(self) {
+        end(self).await;
+    }
 }
 
 async fn heal(cluster: &Cluster, prefix: &str) -> Result<(), NatsError> {
