@@ -3,6 +3,8 @@
 mod environment;
 #[cfg(feature = "jetstream")]
 mod jetstream;
+mod section;
+pub(crate) mod shown;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::Invalid;
 use crate::{Error, Store};
+
+pub use section::JetStreamSection;
 
 /// Which store to use, and how. While `decentralized` is off (the default) it is the `SQLite` store,
 /// while it is on, the JetStream store.
@@ -52,37 +56,6 @@ pub struct StoreConfig {
 pub struct SqliteSection {
     /// The file; `membership.db` unless given.
     pub path: PathBuf,
-}
-
-/// Where the JetStream store is, and who we are to it: at most one of user with password, token,
-/// nkey seed and credentials file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct JetStreamSection {
-    /// URLs; `nats://127.0.0.1:4222` unless given.
-    pub servers: Vec<String>,
-    /// What the names of the buckets begin with.
-    pub prefix: String,
-    /// How many servers keep each bucket when it is made; 1 unless given.
-    pub replicas: u8,
-    /// Answer decisions from memory, at most so stale; without it they are never stale.
-    pub bounded_staleness_ms: Option<u64>,
-    /// The user, with `password`.
-    pub user: Option<String>,
-    /// The password, with `user`.
-    pub password: Option<Secret>,
-    /// A token.
-    pub token: Option<Secret>,
-    /// The seed of a user nkey.
-    pub nkey_seed: Option<Secret>,
-    /// A file with a JWT and its seed.
-    pub credentials_file: Option<PathBuf>,
-    /// A PEM file of the authorities to trust; asks for TLS.
-    pub tls_ca_file: Option<PathBuf>,
-    /// A PEM file with our certificate, with `tls_key_file`; asks for TLS.
-    pub tls_cert_file: Option<PathBuf>,
-    /// A PEM file with our certificate's key, with `tls_cert_file`.
-    pub tls_key_file: Option<PathBuf>,
 }
 
 /// A text that is not shown (clause TYPE-5).
@@ -133,36 +106,20 @@ impl Default for SqliteSection {
     }
 }
 
-impl Default for JetStreamSection {
-    fn default() -> Self {
-        Self {
-            servers: vec!["nats://127.0.0.1:4222".to_owned()],
-            prefix: String::new(),
-            replicas: 1,
-            bounded_staleness_ms: None,
-            user: None,
-            password: None,
-            token: None,
-            nkey_seed: None,
-            credentials_file: None,
-            tls_ca_file: None,
-            tls_cert_file: None,
-            tls_key_file: None,
-        }
-    }
-}
-
 impl StoreConfig {
     /// The longest `op_timeout_ms`: an hour.
     pub const MAX_OP_TIMEOUT_MS: u64 = 3_600_000;
 
     /// The defaults, over them the file if there is one to read, over that the environment:
     /// `MEMBERSHIP_DECENTRALIZED`, `MEMBERSHIP_OP_TIMEOUT_MS`, `MEMBERSHIP_SQLITE_PATH`, and each
-    /// field of the section as `MEMBERSHIP_JETSTREAM_SERVERS` (separated by commas),
-    /// `MEMBERSHIP_JETSTREAM_PREFIX` and so on.
+    /// field of the section as `MEMBERSHIP_JETSTREAM_SERVERS` (separated by commas; a comma in a
+    /// password is `%2C`), `MEMBERSHIP_JETSTREAM_PREFIX` and so on. What an orchestrator sets for a
+    /// service by the name of `membership-jetstream` (`…_SERVICE_HOST`, `…_PORT_4222_TCP` and so on)
+    /// is no setting.
     ///
     /// Errors: [`Error::Invalid`] for a file that cannot be read, an unknown field or variable
-    /// of a section, a value of the wrong kind, a variable that is set to nothing.
+    /// of a section, a value of the wrong kind, a variable that is set to nothing. The error shows no
+    /// value that may be a secret.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let mut config = match file {
             None => Self::default(),
@@ -188,7 +145,7 @@ impl StoreConfig {
             let line = error.span().map_or(0, |span| {
                 text.get(..span.start).map_or(0, |before| before.matches('\n').count() + 1)
             });
-            let what = error.message().replace('\n', " ");
+            let what = shown::misfit(error.message());
             let problem = format!("{name} is wrong at line {line}: {what}");
             Invalid::new("configuration", problem).into()
         })
@@ -281,12 +238,14 @@ mod tests {
 
     #[rstest]
     #[case("unknown-field.toml", "line 2: unknown field `replica`")]
-    #[case("wrong-kind.toml", "line 1: invalid type: string \"yes\", expected a boolean")]
+    #[case("wrong-kind.toml", "line 1: invalid type: string, expected a boolean")]
+    #[case("password-of-the-wrong-kind.toml", "line 4: invalid type: string, expected a sequence")]
     #[case("no-toml.toml", "line 1")]
     fn what_is_wrong_is_named(#[case] name: &str, #[case] expected: &str) {
         let error = fixture(name).unwrap_err().to_string();
         assert!(error.starts_with("invalid configuration: text is wrong at "), "{error}");
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        assert!(!error.contains("hidden"), "{error}");
     }
 
     #[test]
@@ -300,12 +259,12 @@ mod tests {
 
     #[rstest]
     #[case("token = 271828", "line 3: a secret must be a text in quotes")]
-    #[case("replicas = \"3\"", "line 3: invalid type: string \"3\", expected u8")]
-    #[case(
-        "servers = \"nats://a\"",
-        "line 3: invalid type: string \"nats://a\", expected a sequence"
-    )]
-    #[case("replicas = 300", "line 3: invalid value: integer `300`, expected u8")]
+    #[case("replicas = \"3\"", "line 3: invalid type: string, expected u8")]
+    #[case("servers = \"nats://u:p@a\"", "line 3: invalid type: string, expected a sequence")]
+    #[case("servers = [271828]", "line 3: invalid type: integer, expected a string")]
+    #[case("prefix = 271.828", "line 3: invalid type: floating point, expected a string")]
+    #[case("domain = [\"p\"]", "line 3: invalid type: sequence, expected a string")]
+    #[case("replicas = 300", "line 3: invalid value: integer, expected u8")]
     #[case("replicas = 1\nreplicas = 2", "line 4: duplicate key")]
     fn what_is_of_the_wrong_kind_is_named(#[case] field: &str, #[case] expected: &str) {
         let text = format!("\n[jetstream]\n{field}");
@@ -326,9 +285,19 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let text = "[jetstream]\nuser = \"u\"\npassword = \"hidden\"\ntoken = \"hidden\"";
-        let shown = format!("{:?}", StoreConfig::from_toml(text).unwrap());
-        assert!(!shown.contains("hidden"), "{shown}");
+        let text = r#"
+            [jetstream]
+            servers = ["nats://u:hidden@a", "nats://u:22#hidden@a", "nats://u:hidden", "hidden@a"]
+            user = "u"
+            password = "hidden"
+            token = "hidden"
+            nkey_seed = "hidden"
+        "#;
+        let config = StoreConfig::from_toml(text).unwrap();
+        for shown in [format!("{config:?}"), format!("{:#?}", config.jetstream)] {
+            assert!(!shown.contains("hidden"), "{shown}");
+            assert!(shown.contains("nats://…@a"), "{shown}");
+        }
     }
 
     #[cfg(feature = "sqlite")]

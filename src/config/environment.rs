@@ -1,4 +1,5 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::Error;
@@ -36,6 +37,13 @@ impl StoreConfig {
             "JETSTREAM_BOUNDED_STALENESS_MS" => {
                 jetstream.bounded_staleness_ms = Some(given.parsed("a number of milliseconds")?);
             }
+            "JETSTREAM_BUCKET_MAX_BYTES" => {
+                jetstream.bucket_max_bytes = Some(given.parsed("a number of bytes")?);
+            }
+            "JETSTREAM_MUST_EXIST" => jetstream.must_exist = given.parsed("true or false")?,
+            "JETSTREAM_DOMAIN" => jetstream.domain = Some(given.text()?),
+            "JETSTREAM_API_PREFIX" => jetstream.api_prefix = Some(given.text()?),
+            "JETSTREAM_INBOX_PREFIX" => jetstream.inbox_prefix = Some(given.text()?),
             "JETSTREAM_USER" => jetstream.user = Some(given.text()?),
             "JETSTREAM_PASSWORD" => jetstream.password = Some(Secret::new(given.text()?)),
             "JETSTREAM_TOKEN" => jetstream.token = Some(Secret::new(given.text()?)),
@@ -46,6 +54,10 @@ impl StoreConfig {
             "JETSTREAM_TLS_CA_FILE" => jetstream.tls_ca_file = Some(given.text()?.into()),
             "JETSTREAM_TLS_CERT_FILE" => jetstream.tls_cert_file = Some(given.text()?.into()),
             "JETSTREAM_TLS_KEY_FILE" => jetstream.tls_key_file = Some(given.text()?.into()),
+            "JETSTREAM_TLS_HANDSHAKE_FIRST" => {
+                jetstream.tls_handshake_first = given.parsed("true or false")?;
+            }
+            _ if is_of_a_service(setting, &given.value) => {}
             // Something of ours that there is not is a slip; the rest is not ours to judge.
             _ if setting.starts_with("JETSTREAM_") || setting.starts_with("SQLITE_") => {
                 return Err(given.wrong("is no setting there is; check its spelling, or unset it"));
@@ -54,6 +66,39 @@ impl StoreConfig {
         }
         Ok(())
     }
+}
+
+/// Whether an orchestrator made the variable for a service by the name of `membership-jetstream…` or
+/// `membership-sqlite…`, as Kubernetes and Docker do in every container beside that service:
+/// `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_PORT`, `…_PORT_4222_TCP_ADDR` and so on. The value must
+/// look like theirs, too: `MEMBERSHIP_JETSTREAM_PORT=4222` is somebody's slip.
+fn is_of_a_service(setting: &str, value: &OsStr) -> bool {
+    let Some(value) = value.to_str() else { return false };
+    let is_number = |text: &str| text.parse::<u16>().is_ok();
+    let is_protocol = |text: &str| ["tcp", "udp", "sctp"].contains(&text);
+    let is_url = |text: &str| text.split_once("://").is_some_and(|(scheme, _)| is_protocol(scheme));
+    if setting.ends_with("_SERVICE_HOST") {
+        return value.parse::<IpAddr>().is_ok();
+    }
+    if let Some((_, name)) = setting.split_once("_SERVICE_PORT") {
+        return (name.is_empty() || name.starts_with('_')) && is_number(value);
+    }
+    // The name may hold `_PORT_` itself.
+    let at_port = setting.match_indices("_PORT").map(|(at, port)| setting.get(at + port.len()..));
+    at_port.flatten().any(|rest| match rest.strip_prefix('_').map(|rest| rest.split('_')) {
+        None => rest.is_empty() && is_url(value),
+        Some(mut parts) => {
+            parts.next().is_some_and(is_number)
+                && parts.next().is_some_and(|name| is_protocol(&name.to_lowercase()))
+                && match (parts.next(), parts.next()) {
+                    (None, _) => is_url(value),
+                    (Some("PROTO"), None) => is_protocol(value),
+                    (Some("PORT"), None) => is_number(value),
+                    (Some("ADDR"), None) => value.parse::<IpAddr>().is_ok(),
+                    _ => false,
+                }
+        }
+    })
 }
 
 /// What a variable is set to. Values are shown only where they cannot be secrets.
@@ -122,6 +167,12 @@ mod tests {
             ("MEMBERSHIP_JETSTREAM_TLS_CERT_FILE", "cert"),
             ("MEMBERSHIP_JETSTREAM_TLS_KEY_FILE", "key"),
             ("MEMBERSHIP_JETSTREAM_BOUNDED_STALENESS_MS", "500"),
+            ("MEMBERSHIP_JETSTREAM_BUCKET_MAX_BYTES", "1048576"),
+            ("MEMBERSHIP_JETSTREAM_MUST_EXIST", "true"),
+            ("MEMBERSHIP_JETSTREAM_DOMAIN", "d"),
+            ("MEMBERSHIP_JETSTREAM_API_PREFIX", "a"),
+            ("MEMBERSHIP_JETSTREAM_INBOX_PREFIX", "i"),
+            ("MEMBERSHIP_JETSTREAM_TLS_HANDSHAKE_FIRST", "true"),
         ])
         .unwrap();
         let text = r#"
@@ -141,6 +192,12 @@ mod tests {
             tls_cert_file = "cert"
             tls_key_file = "key"
             bounded_staleness_ms = 500
+            bucket_max_bytes = 1048576
+            must_exist = true
+            domain = "d"
+            api_prefix = "a"
+            inbox_prefix = "i"
+            tls_handshake_first = true
         "#;
         assert_eq!(config, StoreConfig::from_toml(text).unwrap());
     }
@@ -153,6 +210,7 @@ mod tests {
     #[case::no_path("SQLITE_PATH", "", "is set to nothing; unset it, or give it a value")]
     #[case::no_server("JETSTREAM_SERVERS", "", "is set to nothing; unset it, or give it a value")]
     #[case::no_secret("JETSTREAM_TOKEN", "", "is set to nothing; unset it, or give it a value")]
+    #[case::no_flag("JETSTREAM_MUST_EXIST", "1", "is \"1\"; it takes true or false")]
     #[case::slip(
         "JETSTREAM_SERVER",
         "a",
@@ -170,6 +228,48 @@ mod tests {
         let variable = ("MEMBERSHIP_JETSTREAM_TOKEN".into(), OsString::from_vec(vec![0xff]));
         let error = StoreConfig::default().apply([variable]).unwrap_err().to_string();
         assert_eq!(error, "invalid environment: MEMBERSHIP_JETSTREAM_TOKEN is no UTF-8");
+    }
+
+    #[rstest]
+    #[case("JETSTREAM_SERVICE_HOST", "10.96.0.1")]
+    #[case("JETSTREAM_SERVICE_HOST", "fd00::1")]
+    #[case("JETSTREAM_SERVICE_PORT", "4222")]
+    #[case("JETSTREAM_SERVICE_PORT_CLIENT", "4222")]
+    #[case("JETSTREAM_PORT", "tcp://10.96.0.1:4222")]
+    #[case("JETSTREAM_PORT_4222_TCP", "tcp://10.96.0.1:4222")]
+    #[case("JETSTREAM_PORT_4222_TCP_PROTO", "tcp")]
+    #[case("JETSTREAM_PORT_4222_TCP_PORT", "4222")]
+    #[case("JETSTREAM_PORT_4222_TCP_ADDR", "10.96.0.1")]
+    #[case("JETSTREAM_PORT_4222_UDP", "udp://[fd00::1]:4222")]
+    #[case("JETSTREAM_HEADLESS_SERVICE_HOST", "10.96.0.1")]
+    #[case("JETSTREAM_PORT_A_PORT_4222_TCP", "tcp://10.96.0.1:4222")]
+    #[case("SQLITE_BACKUP_SERVICE_PORT", "80")]
+    fn what_an_orchestrator_sets_for_a_service_is_no_setting(
+        #[case] name: &str,
+        #[case] value: &str,
+    ) {
+        let set = |value| applied(&[(&format!("MEMBERSHIP_{name}"), value)]);
+        assert_eq!(set(value), Ok(StoreConfig::default()));
+        // By the name alone it may be anybody's slip.
+        let error = set("tcp-ish").unwrap_err().to_string();
+        assert!(error.contains("is no setting there is; check its spelling"), "{error}");
+        assert!(!error.contains("tcp-ish"), "{error}");
+    }
+
+    #[rstest]
+    #[case("JETSTREAM_PORT", "4222")]
+    #[case("JETSTREAM_HOST", "10.96.0.1")]
+    #[case("JETSTREAM_SERVICE", "10.96.0.1")]
+    #[case("JETSTREAM_SERVICE_PORTS", "4222")]
+    #[case("JETSTREAM_PORTS", "tcp://10.96.0.1:4222")]
+    #[case("JETSTREAM_PORT_CLIENT", "tcp://10.96.0.1:4222")]
+    #[case("JETSTREAM_PORT_4222", "tcp://10.96.0.1:4222")]
+    #[case("JETSTREAM_PORT_4222_TCP_NAME", "10.96.0.1")]
+    #[case("JETSTREAM_PORT_4222_TCP_ADDR_X", "10.96.0.1")]
+    #[case("JETSTREAM_PORT_4222_TCPP", "tcp://10.96.0.1:4222")]
+    fn what_only_resembles_it_is_a_slip(#[case] name: &str, #[case] value: &str) {
+        let error = applied(&[(&format!("MEMBERSHIP_{name}"), value)]).unwrap_err().to_string();
+        assert!(error.ends_with("is no setting there is; check its spelling, or unset it"));
     }
 
     #[test]

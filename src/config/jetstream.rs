@@ -37,16 +37,22 @@ impl StoreConfig {
             _ => return Err(half("tls_cert_file", "tls_key_file")),
         };
         let ca_file = section.tls_ca_file.clone();
-        let tls = (ca_file.is_some() || client.is_some()).then_some(Tls { ca_file, client });
+        let handshake_first = section.tls_handshake_first;
+        let tls = Tls { ca_file, client, handshake_first };
         let read_mode = section.bounded_staleness_ms.map_or(ReadMode::Linearizable, |bound| {
             ReadMode::BoundedStaleness { bound: Duration::from_millis(bound) }
         });
         let config = JetStreamConfig {
             servers: section.servers.clone(),
             credentials: ways.pop().unwrap_or_default(),
-            tls,
+            tls: (tls != Tls::default()).then_some(tls),
+            domain: section.domain.clone(),
+            api_prefix: section.api_prefix.clone(),
+            inbox_prefix: section.inbox_prefix.clone(),
             prefix: section.prefix.clone(),
             replicas: section.replicas,
+            bucket_max_bytes: section.bucket_max_bytes,
+            must_exist: section.must_exist,
             op_timeout: self.op_timeout(),
             read_mode,
             ..JetStreamConfig::new(Vec::<String>::new())
@@ -60,10 +66,14 @@ impl JetStreamSection {
     /// What is given says something: an empty password is a variable that was not filled in.
     fn check_filled(&self) -> Result<(), Error> {
         let secret = |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.0.is_empty());
+        let text = |text: &Option<String>| text.as_ref().is_some_and(String::is_empty);
         let path = |path: &Option<PathBuf>| path.as_ref().is_some_and(|p| p.as_os_str().is_empty());
         let empty = [
             ("servers", self.servers.iter().any(String::is_empty)),
-            ("user", self.user.as_ref().is_some_and(String::is_empty)),
+            ("domain", text(&self.domain)),
+            ("api_prefix", text(&self.api_prefix)),
+            ("inbox_prefix", text(&self.inbox_prefix)),
+            ("user", text(&self.user)),
             ("password", secret(&self.password)),
             ("token", secret(&self.token)),
             ("nkey_seed", secret(&self.nkey_seed)),
@@ -116,7 +126,28 @@ mod tests {
         assert_eq!((user.as_str(), password.as_str()), ("u", "p"));
         let tls = section("tls_cert_file = \"c\"\ntls_key_file = \"k\"").unwrap().tls.unwrap();
         assert_eq!(tls.client, Some(("c".into(), "k".into())));
-        assert_eq!(tls.ca_file, None);
+        assert_eq!((tls.ca_file, tls.handshake_first), (None, false));
+    }
+
+    #[test]
+    fn each_setting_reaches_the_store() {
+        let config = section(
+            r#"
+            domain = "hub"
+            inbox_prefix = "_INBOX_app"
+            bucket_max_bytes = 1048576
+            must_exist = true
+            tls_handshake_first = true
+            "#,
+        );
+        let config = config.unwrap();
+        assert_eq!(config.domain.as_deref(), Some("hub"));
+        assert_eq!(config.inbox_prefix.as_deref(), Some("_INBOX_app"));
+        assert_eq!((config.bucket_max_bytes, config.must_exist), (Some(1 << 20), true));
+        assert_eq!(config.tls, Some(Tls { handshake_first: true, ..Tls::default() }));
+        let config = section("api_prefix = \"JS.hub\"").unwrap();
+        assert_eq!((config.api_prefix.as_deref(), config.tls), (Some("JS.hub"), None));
+        assert!(!config.must_exist);
     }
 
     #[rstest]
@@ -132,6 +163,10 @@ mod tests {
     #[case("token = \"\"", "invalid token: holds an empty text")]
     #[case("user = \"u\"\npassword = \"\"", "invalid password: holds an empty text")]
     #[case("tls_ca_file = \"\"", "invalid tls_ca_file: holds an empty text")]
+    #[case("domain = \"\"", "invalid domain: holds an empty text")]
+    #[case("api_prefix = \"\"", "invalid api_prefix: holds an empty text")]
+    #[case("inbox_prefix = \"\"", "invalid inbox_prefix: holds an empty text")]
+    #[case("servers = [\"nats://u:22#p@a\"]", "invalid servers: hold no NATS URL as number 1")]
     fn sections_that_do_not_fit(#[case] fields: &str, #[case] expected: &str) {
         let error = section(fields).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

@@ -2,8 +2,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::shown;
 use crate::error::{Error, Invalid};
 use crate::jetstream::counters::Counters;
+use crate::jetstream::gateway;
 
 /// How to reach the servers of a [`JetStreamStore`](crate::JetStreamStore), and how it behaves.
 ///
@@ -19,22 +21,39 @@ use crate::jetstream::counters::Counters;
 /// };
 /// assert!(config.check().is_ok());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct JetStreamConfig {
     /// The servers to connect to, as URLs (`nats://host:port`, `tls://host:port`). Only these are
     /// used: servers of the cluster that are not listed are never connected to. A client whose
-    /// server stops answering goes on to the next.
+    /// server stops answering goes on to the next. A URL may name a user (`nats://user:password@host`);
+    /// characters with a meaning in URLs are percent-encoded there.
     pub servers: Vec<String>,
     /// Who the store is to the servers.
     pub credentials: Credentials,
     /// TLS beyond what the URLs ask for.
     pub tls: Option<Tls>,
+    /// The JetStream domain that has the buckets, where it is not the one of the servers connected
+    /// to: behind a leaf node, for example. The same as the `api_prefix` `$JS.<domain>.API`.
+    pub domain: Option<String>,
+    /// What the subjects of JetStream's API begin with, `$JS.API` unless given: where another account
+    /// exports its JetStream, the subject under which it is imported. As other NATS clients do, the
+    /// store then writes to `<api_prefix>.$KV.<bucket>.<key>`.
+    pub api_prefix: Option<String>,
+    /// What the subjects of answers and deliveries begin with, `_INBOX` unless given: where the
+    /// user may subscribe to nothing else, or only these subjects are imported.
+    pub inbox_prefix: Option<String>,
     /// What the names of the five buckets begin with: at most 32 of the characters
     /// `[-_a-zA-Z0-9]`. Stores with different prefixes share nothing.
     pub prefix: String,
     /// How many servers keep each bucket, 1 to 5, when the buckets are made. Buckets that exist
     /// keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
     pub replicas: u8,
+    /// The most bytes each bucket may hold, when the buckets are made: 1 MiB or more; `None` sets no
+    /// limit. Some accounts demand a limit. A bucket that is full refuses writes, and decisions deny.
+    pub bucket_max_bytes: Option<u64>,
+    /// Whether the five buckets must be there already. If true, opening makes none: a wrong prefix,
+    /// account or domain is an error, not an empty store whose bootstrap is free.
+    pub must_exist: bool,
     /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).
     pub op_timeout: Duration,
@@ -42,6 +61,43 @@ pub struct JetStreamConfig {
     pub read_mode: ReadMode,
     /// Counts what its clients go through.
     pub counters: Counters,
+}
+
+/// Secrets are not shown (clause TYPE-5), nor those in URLs. Written field by field, so that a new
+/// field is not forgotten here.
+impl fmt::Debug for JetStreamConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            servers,
+            credentials,
+            tls,
+            domain,
+            api_prefix,
+            inbox_prefix,
+            prefix,
+            replicas,
+            bucket_max_bytes,
+            must_exist,
+            op_timeout,
+            read_mode,
+            counters,
+        } = self;
+        f.debug_struct("JetStreamConfig")
+            .field("servers", &shown::servers(servers))
+            .field("credentials", credentials)
+            .field("tls", tls)
+            .field("domain", domain)
+            .field("api_prefix", api_prefix)
+            .field("inbox_prefix", inbox_prefix)
+            .field("prefix", prefix)
+            .field("replicas", replicas)
+            .field("bucket_max_bytes", bucket_max_bytes)
+            .field("must_exist", must_exist)
+            .field("op_timeout", op_timeout)
+            .field("read_mode", read_mode)
+            .field("counters", counters)
+            .finish()
+    }
 }
 
 /// Who a store is to its servers.
@@ -62,7 +118,8 @@ pub enum Credentials {
     Token(String),
     /// The seed of a user nkey (`SU…`).
     Nkey(String),
-    /// A file with a user's JWT and nkey seed, as `nsc` makes it.
+    /// A file with a user's JWT and nkey seed, as `nsc` makes it. It is read anew for each
+    /// connection, so that a JWT that is renewed in time goes on where the old one ends.
     File(PathBuf),
 }
 
@@ -81,13 +138,16 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// TLS to the servers.
+/// TLS to the servers. The files are read anew for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// A PEM file of the authorities to trust; `None` trusts those of the system.
     pub ca_file: Option<PathBuf>,
     /// PEM files of our own certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// Begin with TLS, before the server has said anything: for servers that are configured with
+    /// `handshake_first`. Others, which speak first, are not understood then.
+    pub handshake_first: bool,
 }
 
 /// How fresh the answers of `is_authorized` and `is_admin` are.
@@ -109,6 +169,10 @@ pub enum ReadMode {
 impl JetStreamConfig {
     /// The longest prefix.
     pub const MAX_PREFIX_BYTES: usize = 32;
+    /// The longest `domain`, `api_prefix` and `inbox_prefix`.
+    pub const MAX_SUBJECT_BYTES: usize = 128;
+    /// The least `bucket_max_bytes`: 1 MiB.
+    pub const MIN_BUCKET_BYTES: u64 = 1 << 20;
     /// The shortest `op_timeout`.
     pub const MIN_OP_TIMEOUT: Duration = Duration::from_millis(50);
     /// The longest `op_timeout`, and the longest bound of [`ReadMode::BoundedStaleness`].
@@ -120,8 +184,13 @@ impl JetStreamConfig {
             servers: servers.into_iter().map(Into::into).collect(),
             credentials: Credentials::None,
             tls: None,
+            domain: None,
+            api_prefix: None,
+            inbox_prefix: None,
             prefix: String::new(),
             replicas: 1,
+            bucket_max_bytes: None,
+            must_exist: false,
             op_timeout: Duration::from_secs(5),
             read_mode: ReadMode::Linearizable,
             counters: Counters::default(),
@@ -134,6 +203,22 @@ impl JetStreamConfig {
         if self.servers.is_empty() {
             return refuse("servers", "is empty; name at least one, e.g. nats://host:4222".into());
         }
+        gateway::check_servers(self)?;
+        if let Some(domain) = &self.domain {
+            check_subject("domain", domain)?;
+            if domain.contains('.') {
+                return refuse("domain", "has a '.'; a domain is one word".into());
+            }
+            if self.api_prefix.is_some() {
+                let problem = "is given, and api_prefix as well; keep one of them";
+                return refuse("domain", problem.into());
+            }
+        }
+        for (field, subject) in
+            [("api_prefix", &self.api_prefix), ("inbox_prefix", &self.inbox_prefix)]
+        {
+            subject.as_deref().map_or(Ok(()), |subject| check_subject(field, subject))?;
+        }
         if self.prefix.len() > Self::MAX_PREFIX_BYTES {
             let (len, max) = (self.prefix.len(), Self::MAX_PREFIX_BYTES);
             return refuse("prefix", format!("is {len} bytes long; 0 to {max} are allowed"));
@@ -144,6 +229,12 @@ impl JetStreamConfig {
             return refuse("prefix", problem);
         }
         check_replicas(self.replicas)?;
+        if let Some(bytes) = self.bucket_max_bytes
+            && !(Self::MIN_BUCKET_BYTES..=i64::MAX.unsigned_abs()).contains(&bytes)
+        {
+            let least = Self::MIN_BUCKET_BYTES;
+            return refuse("bucket_max_bytes", format!("is {bytes}; {least} or more are allowed"));
+        }
         let allowed = Self::MIN_OP_TIMEOUT..=Self::MAX_OP_TIMEOUT;
         if !allowed.contains(&self.op_timeout) {
             let problem = format!("is {:?}; 50 ms to an hour are allowed", self.op_timeout);
@@ -159,11 +250,33 @@ impl JetStreamConfig {
         }
     }
 
+    /// What the subjects of JetStream's API begin with; `None` for the usual.
+    pub(super) fn api_prefix(&self) -> Option<String> {
+        let of_domain = |domain: &String| format!("$JS.{domain}.API");
+        self.api_prefix.clone().or_else(|| self.domain.as_ref().map(of_domain))
+    }
+
     /// The servers without credentials, for messages.
     pub(super) fn shown_servers(&self) -> String {
-        let host = |url: &String| url.rsplit_once('@').map_or(url.as_str(), |(_, h)| h).to_owned();
-        self.servers.iter().map(host).collect::<Vec<_>>().join(", ")
+        shown::servers(&self.servers).join(", ")
     }
+}
+
+/// Whether a text can begin a subject.
+fn check_subject(field: &'static str, text: &str) -> Result<(), Error> {
+    let refuse = |problem: String| Err(Error::from(Invalid::new(field, problem)));
+    let most = JetStreamConfig::MAX_SUBJECT_BYTES;
+    if text.len() > most {
+        return refuse(format!("is {} bytes long; 1 to {most} are allowed", text.len()));
+    }
+    let illegal = |c: &char| !c.is_ascii_graphic() || matches!(c, '*' | '>');
+    if let Some(c) = text.chars().find(illegal) {
+        return refuse(format!("has {c:?}; ASCII without spaces, '*' and '>' is allowed"));
+    }
+    if text.split('.').any(str::is_empty) {
+        return refuse("has an empty word: words are joined by single dots".to_owned());
+    }
+    Ok(())
 }
 
 pub(super) fn check_replicas(replicas: u8) -> Result<(), Error> {
@@ -219,6 +332,50 @@ mod tests {
         config(|c| c.read_mode = ReadMode::BoundedStaleness { bound: Duration::from_millis(9) }),
         "invalid read_mode: has a bound of 9ms; 10 ms to an hour are allowed"
     )]
+    #[case::domain(config(|c| c.domain = Some("hub".to_owned())), "ok")]
+    #[case::api(config(|c| c.api_prefix = Some("$JS.hub.API".to_owned())), "ok")]
+    #[case::inbox(config(|c| c.inbox_prefix = Some("_INBOX_app.x".to_owned())), "ok")]
+    #[case::two_words(
+        config(|c| c.domain = Some("a.b".to_owned())),
+        "invalid domain: has a '.'; a domain is one word"
+    )]
+    #[case::twice(
+        config(|c| (c.domain, c.api_prefix) = (Some("a".to_owned()), Some("b".to_owned()))),
+        "invalid domain: is given, and api_prefix as well; keep one of them"
+    )]
+    #[case::wild(
+        config(|c| c.api_prefix = Some("$JS.*.API".to_owned())),
+        "invalid api_prefix: has '*'; ASCII without spaces, '*' and '>' is allowed"
+    )]
+    #[case::all(
+        config(|c| c.inbox_prefix = Some("_INBOX.>".to_owned())),
+        "invalid inbox_prefix: has '>'; ASCII without spaces, '*' and '>' is allowed"
+    )]
+    #[case::space(
+        config(|c| c.inbox_prefix = Some("a b".to_owned())),
+        "invalid inbox_prefix: has ' '; ASCII without spaces, '*' and '>' is allowed"
+    )]
+    #[case::last_dot(
+        config(|c| c.api_prefix = Some("$JS.API.".to_owned())),
+        "invalid api_prefix: has an empty word: words are joined by single dots"
+    )]
+    #[case::no_word(
+        config(|c| c.inbox_prefix = Some(String::new())),
+        "invalid inbox_prefix: has an empty word: words are joined by single dots"
+    )]
+    #[case::endless_subject(
+        config(|c| c.api_prefix = Some("a".repeat(129))),
+        "invalid api_prefix: is 129 bytes long; 1 to 128 are allowed"
+    )]
+    #[case::bytes(config(|c| c.bucket_max_bytes = Some(1 << 20)), "ok")]
+    #[case::few_bytes(
+        config(|c| c.bucket_max_bytes = Some((1 << 20) - 1)),
+        "invalid bucket_max_bytes: is 1048575; 1048576 or more are allowed"
+    )]
+    #[case::many_bytes(
+        config(|c| c.bucket_max_bytes = Some(1 << 63)),
+        "invalid bucket_max_bytes: is 9223372036854775808; 1048576 or more are allowed"
+    )]
     fn limits(#[case] outcome: String, #[case] expected: &str) {
         assert_eq!(outcome, expected);
     }
@@ -226,7 +383,7 @@ mod tests {
     #[test]
     fn servers_are_shown_without_their_credentials() {
         let config = JetStreamConfig::new(["nats://a:1", "nats://u:p@b:2"]);
-        assert_eq!(config.shown_servers(), "nats://a:1, b:2");
+        assert_eq!(config.shown_servers(), "<10 bytes>, nats://…@b:2");
     }
 
     #[test]
@@ -237,5 +394,12 @@ mod tests {
             Credentials::Nkey("secret".into()),
         ];
         assert!(!format!("{secrets:?}").contains("secret"));
+        for url in ["nats://u:secret@a", "nats://u:22#secret@a", "nats://secret@a"] {
+            let [credentials, ..] = secrets.clone();
+            let config = JetStreamConfig { credentials, ..JetStreamConfig::new([url]) };
+            let shown = format!("{config:?} {config:#?}");
+            assert!(shown.contains("@a") || shown.contains(" bytes>"), "{shown}");
+            assert!(!shown.contains("secret"), "{shown}");
+        }
     }
 }

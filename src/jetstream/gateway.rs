@@ -5,10 +5,13 @@
 //! values, sequences, errors. Driver types, subjects, headers and wire formats stay on its far
 //! side, and so does the mapping of the server's errors; a simulation of servers stands there, too.
 
+mod address;
 mod api;
+mod complaint;
 mod connect;
 mod consumer;
 mod feed;
+mod identity;
 mod mux;
 mod nats;
 mod rotation;
@@ -22,6 +25,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
 
+pub(super) use address::check_servers;
 #[cfg(feature = "testing")]
 pub(super) use api::BucketStatus;
 pub(super) use api::{BucketState, Settings};
@@ -197,6 +201,11 @@ pub(super) trait Servers: Send + Sync + 'static {
     /// A consumer of the bucket's messages above the sequence `after`, in their order, and of all
     /// that come.
     async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>>;
+
+    /// Why there are no answers, where a server or the driver told of it lately.
+    fn reason(&self) -> Option<Error> {
+        None
+    }
 
     /// Sends what is still to be sent, as far as that is possible until then, and lets go of the
     /// connection.

@@ -19,8 +19,9 @@ use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey
 /// The most removals that are written as such; more are a new generation of the roster. What is
 /// left of a batch is for the head, the epoch and the tickets.
 const MOST_REMOVALS: usize = MAX_BATCH - 50;
-/// Endpoints on one ticket: with ids of any legal length, far below the size of a message.
-const TICKET: usize = 2000;
+/// Endpoints on one ticket: with ids of full length, each byte of them escaped, less than the 512 KiB
+/// that the servers are asked for.
+const TICKET: usize = 1500;
 
 impl Core {
     /// The key of an endpoint for an epoch, or for the current one.

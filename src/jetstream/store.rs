@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{self, Standing};
 use crate::jetstream::add::Waiting;
@@ -103,8 +103,7 @@ impl JetStreamStore {
         let servers = Arc::new(NatsServers::connect(&config, mutation, connected).await?);
         provision::check_version(&servers.server_version())?;
         servers.greet(connected).await?;
-        let opened = Self::open_on(Arc::<NatsServers>::clone(&servers), config, mutation, by).await;
-        opened.map_err(|error| servers.explain(error))
+        Self::open_on(servers, config, mutation, by).await
     }
 
     /// Opens a client of these servers; by then at the latest.
@@ -120,7 +119,8 @@ impl JetStreamStore {
         let servers: Arc<dyn Servers> = Arc::<super::testing::Fused>::clone(&fused);
         let counters = config.counters.clone();
         let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation));
-        provision::all(&gateway, &config.prefix, config.replicas, by).await?;
+        let provisioned = provision::all(&gateway, &config.prefix, config.replicas, by).await;
+        provisioned.map_err(|error| gateway.explain(error))?;
 
         let users = Arc::new(Replica::default());
         users.set_kick(gateway.feed(Bucket::Users, Arc::<Replica>::clone(&users)));
@@ -163,8 +163,12 @@ impl JetStreamStore {
         // The copy of the users is there before the first question is. A barrier has the time of a
         // call, and a cluster may need longer to begin the feed.
         let mut pause = Pause::new(by);
-        while let Err(error) = store.core.barrier(Bucket::Users).await {
-            pause.after(error).await?;
+        let barrier = async || match timeout_at(by, store.core.barrier(Bucket::Users)).await {
+            Ok(passed) => passed,
+            Err(_) => Err(Error::Timeout),
+        };
+        while let Err(error) = barrier().await {
+            pause.after(store.core.gateway.explain(error)).await?;
         }
         Ok(store)
     }
@@ -188,24 +192,30 @@ impl JetStreamStore {
         &self,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.life.call(self.op_timeout, call).await
+        let answer = self.life.call(self.op_timeout, call).await;
+        answer.map_err(|error| self.core.gateway.explain(error))
     }
 
     async fn long<T>(
         &self,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.life.call(self.op_timeout * LONG, call).await
+        let answer = self.life.call(self.op_timeout * LONG, call).await;
+        answer.map_err(|error| self.core.gateway.explain(error))
     }
 
     async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
         match &self.freshness {
-            Freshness::Proved => self.life.quick(self.core.standing(key)).await,
+            Freshness::Proved => {
+                let standing = self.life.quick(self.core.standing(key)).await;
+                standing.map_err(|error| self.core.gateway.explain(error))
+            }
             Freshness::Recent { bound, proof, .. } => {
                 self.life.check()?;
                 let trusting = self.core.is(JetStreamDefect::TrustsItsMemory).then_some(0);
-                let sequence = proof.within(*bound).or(trusting).ok_or(Error::Timeout)?;
-                self.core.users.since(sequence).standing(key)
+                let sequence = proof.within(*bound).or(trusting);
+                let late = || self.core.gateway.explain(Error::Timeout);
+                self.core.users.since(sequence.ok_or_else(late)?).standing(key)
             }
         }
     }

@@ -1,5 +1,8 @@
 //! One real server for a test, had the way the suite has its servers.
 
+use std::fs;
+use std::path::PathBuf;
+
 use membership::{JetStreamConfig, JetStreamStore};
 use membership_conformance::nats::{Cluster, ClusterOptions};
 
@@ -21,6 +24,25 @@ impl Server {
     /// Starts it on its data, where clients find it again.
     pub(crate) async fn run(&self) {
         self.0.run(0).await.unwrap();
+    }
+
+    /// Kills it, changes its configuration file, and starts it on its data.
+    pub(crate) async fn run_with(&self, change: impl FnOnce(String) -> String) {
+        self.kill().await;
+        let file = self.dir().join("n0.conf");
+        let changed = change(fs::read_to_string(&file).unwrap());
+        fs::write(&file, changed).unwrap();
+        self.run().await;
+    }
+
+    /// Where its configuration, its log and its certificates are.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.log().parent().unwrap().to_owned()
+    }
+
+    /// The file its log is in.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.0.node(0).unwrap().log().to_owned()
     }
 
     /// How many clients are connected.

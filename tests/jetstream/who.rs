@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use data_encoding::BASE64URL_NOPAD;
 use membership::{Credentials, JetStreamConfig, JetStreamStore, Store};
-use membership_conformance::nats::{Auth, ClusterOptions};
+use membership_conformance::nats::{self, Auth, ClusterOptions};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -56,6 +56,8 @@ async fn a_user_nkey() {
     let seed = known.seed().unwrap();
     let auth = Auth::NKey { public: known.public_key(), seed: seed.clone() };
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
+    let with_line_break = Credentials::Nkey(format!("{seed}\n"));
+    opens(JetStreamConfig { credentials: with_line_break, ..server.config() }).await;
     let_in(&server, Credentials::Nkey(seed), Credentials::Nkey(unknown.seed().unwrap())).await;
     // The public key is no seed; nor is it shown, for whoever mixes the two up.
     let nkey = Credentials::Nkey(known.public_key());
@@ -63,13 +65,17 @@ async fn a_user_nkey() {
     assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");
 }
 
-/// A JWT as `nsc` makes it.
-fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: &Value) -> String {
+/// The year 2100.
+pub(crate) const NEVER: i64 = 4_102_444_800;
+
+/// A JWT as `nsc` makes it, good until then (seconds since 1970).
+fn jwt(issuer: &KeyPair, subject: &KeyPair, until: i64, nats: &Value) -> String {
     let encoded = |json: Value| BASE64URL_NOPAD.encode(json.to_string().as_bytes());
     let head = encoded(json!({ "typ": "JWT", "alg": "ed25519-nkey" }));
     let name = subject.public_key();
     let claims = encoded(json!({
-        "jti": name, "iat": 0, "iss": issuer.public_key(), "sub": name, "name": name, "nats": nats,
+        "jti": name, "iat": 0, "exp": until, "iss": issuer.public_key(), "sub": name, "name": name,
+        "nats": nats,
     }));
     let signed = format!("{head}.{claims}");
     let signature = issuer.sign(signed.as_bytes()).unwrap();
@@ -78,40 +84,62 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, nats: &Value) -> String {
 
 /// The text of a file of credentials for a new user of the account.
 fn user_of(account: &KeyPair) -> String {
+    user_with(account, NEVER, -1)
+}
+
+/// The same of one who is let in until then (seconds since 1970), with messages of so many bytes.
+pub(crate) fn user_with(account: &KeyPair, until: i64, payload: i64) -> String {
     let user = KeyPair::new_user();
-    let limits = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    let limits =
+        json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": payload });
     format!(
         "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        jwt(account, &user, &limits),
+        jwt(account, &user, until, &limits),
         user.seed().unwrap()
     )
 }
 
+/// A server whose accounts an operator signs, and one of these accounts.
+pub(crate) struct Operated {
+    pub(crate) server: Server,
+    pub(crate) account: KeyPair,
+    /// A file of credentials for a user of the account.
+    known: String,
+}
+
+impl Operated {
+    pub(crate) async fn start() -> Self {
+        let operator = KeyPair::new_operator();
+        let [system, account] = [(); 2].map(|()| KeyPair::new_account());
+        let limits = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+            "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1,
+            "consumer": -1,
+        });
+        let known_as = |account: &KeyPair, limits: &Value| {
+            let claims = json!({ "type": "account", "version": 2, "limits": limits });
+            format!("{}: {}", account.public_key(), jwt(&operator, account, NEVER, &claims))
+        };
+        // JetStream wants a system account, which must have none of it.
+        let lines = format!(
+            "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{\n{}\n{}\n}}",
+            jwt(&operator, &operator, NEVER, &json!({ "type": "operator", "version": 2 })),
+            system.public_key(),
+            known_as(&system, &json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1 })),
+            known_as(&account, &limits),
+        );
+        let known = user_of(&account);
+        let auth = Auth::Credentials(known.clone());
+        let server = Server::start_with(ClusterOptions::servers(1).auth(auth).lines(lines)).await;
+        Self { server, account, known }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_credentials() {
-    let operator = KeyPair::new_operator();
-    let [system, account, stranger] = [(); 3].map(|()| KeyPair::new_account());
-    let limits = json!({
-        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
-        "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1,
-        "consumer": -1,
-    });
-    let known_as = |account: &KeyPair, limits: &Value| {
-        let claims = json!({ "type": "account", "version": 2, "limits": limits });
-        format!("{}: {}", account.public_key(), jwt(&operator, account, &claims))
-    };
-    // JetStream wants a system account, which must have none of it.
-    let lines = format!(
-        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{\n{}\n{}\n}}",
-        jwt(&operator, &operator, &json!({ "type": "operator", "version": 2 })),
-        system.public_key(),
-        known_as(&system, &json!({ "subs": -1, "data": -1, "payload": -1, "conn": -1 })),
-        known_as(&account, &limits),
-    );
-    let known = user_of(&account);
-    let options = ClusterOptions::servers(1).auth(Auth::Credentials(known.clone())).lines(lines);
-    let server = Server::start_with(options).await;
+    let Operated { server, known, .. } = Operated::start().await;
+    let stranger = KeyPair::new_account();
 
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -123,8 +151,8 @@ async fn a_file_of_credentials() {
     let_in(&server, right, file("stranger.creds", &user_of(&stranger))).await;
     for (credentials, problem) in [
         (Credentials::File(dir.path().join("none.creds")), "No such file"),
-        (file("empty.creds", ""), "cannot parse user JWT"),
-        (file("half.creds", known.split_once("-----BEGIN USER").unwrap().0), "cannot parse nkey"),
+        (file("empty.creds", ""), "it has no user JWT between BEGIN and END"),
+        (file("half.creds", known.split_once("-----BEGIN USER").unwrap().0), "it has no nkey seed"),
     ] {
         let said = refused(JetStreamConfig { credentials, ..server.config() }).await;
         assert!(
@@ -132,6 +160,14 @@ async fn a_file_of_credentials() {
             "{said}"
         );
         assert!(said.contains(".creds cannot be used: "), "{said}");
+    }
+    // What editors and shells make of a file.
+    for (name, text) in [
+        ("crlf.creds", known.replace('\n', "\r\n")),
+        ("mark.creds", format!("\u{feff}{known}")),
+        ("cut.creds", known.trim_end().to_owned()),
+    ] {
+        opens(JetStreamConfig { credentials: file(name, &text), ..server.config() }).await;
     }
 }
 
@@ -158,14 +194,14 @@ async fn a_user_who_may_not_do_what_the_store_does() {
 }
 
 /// An authority and what it signs, as files.
-struct Authority {
-    dir: TempDir,
+pub(crate) struct Authority {
+    pub(crate) dir: TempDir,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().unwrap();
@@ -176,7 +212,7 @@ impl Authority {
     }
 
     /// A certificate for this host and its key.
-    fn signs(&self, host: &str) -> (String, String) {
+    pub(crate) fn signs(&self, host: &str) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
@@ -188,20 +224,29 @@ impl Authority {
         path
     }
 
+    /// A server that has a certificate of it.
+    pub(crate) fn served(&self) -> nats::Tls {
+        nats::Tls {
+            authority: self.pem.clone(),
+            server: self.signs("127.0.0.1"),
+            ..nats::Tls::default()
+        }
+    }
+
     /// Trusted by a client, which shows nothing.
-    fn trusted(&self) -> membership::Tls {
-        membership::Tls { ca_file: Some(self.dir.path().join("ca.pem")), client: None }
+    pub(crate) fn trusted(&self) -> membership::Tls {
+        membership::Tls { ca_file: Some(self.dir.path().join("ca.pem")), ..Default::default() }
     }
 
     /// Trusted by a client, which shows a certificate signed by `signer`.
-    fn shown(&self, signer: &Self) -> membership::Tls {
+    pub(crate) fn shown(&self, signer: &Self) -> membership::Tls {
         let (certificate, key) = signer.signs("client");
         let client = (self.file("c.pem", &certificate), self.file("c.key", &key));
         membership::Tls { client: Some(client), ..self.trusted() }
     }
 }
 
-async fn opens(config: JetStreamConfig) {
+pub(crate) async fn opens(config: JetStreamConfig) {
     let store = JetStreamStore::open(config).await.unwrap();
     assert_eq!(store.has_admin().await, Ok(false));
     store.close().await.unwrap();
@@ -210,12 +255,7 @@ async fn opens(config: JetStreamConfig) {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_with_an_authority_of_our_own() {
     let [ours, other] = [Authority::new(), Authority::new()];
-    let tls = membership_conformance::nats::Tls {
-        authority: ours.pem.clone(),
-        server: ours.signs("127.0.0.1"),
-        client: None,
-    };
-    let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
+    let server = Server::start_with(ClusterOptions::servers(1).tls(ours.served())).await;
     let with = |tls| JetStreamConfig { tls, ..server.config() };
     opens(with(Some(ours.trusted()))).await;
     let url = server.url().replace("nats://", "tls://");
@@ -235,7 +275,7 @@ async fn tls_with_an_authority_of_our_own() {
         (ours.dir.path().join("none.pem"), "none.pem cannot be read: No such file"),
         (ours.file("no.pem", "nothing"), "no.pem is no PEM file with \"BEGIN CERTIFICATE-----\""),
     ] {
-        let tls = membership::Tls { ca_file: Some(ca), client: None };
+        let tls = membership::Tls { ca_file: Some(ca), ..Default::default() };
         let said = refused(with(Some(tls))).await;
         assert!(
             said.starts_with("invalid tls.ca_file: file /") && said.contains(problem),
@@ -247,11 +287,7 @@ async fn tls_with_an_authority_of_our_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_with_a_certificate_of_the_client() {
     let [ours, other] = [Authority::new(), Authority::new()];
-    let tls = membership_conformance::nats::Tls {
-        authority: ours.pem.clone(),
-        server: ours.signs("127.0.0.1"),
-        client: Some(ours.signs("suite")),
-    };
+    let tls = nats::Tls { client: Some(ours.signs("suite")), ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
     let with = |tls| JetStreamConfig { tls: Some(tls), ..server.config() };
     opens(with(ours.shown(&ours))).await;
@@ -267,10 +303,30 @@ async fn tls_with_a_certificate_of_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_waits_for_tls() {
+    let ours = Authority::new();
+    let tls = nats::Tls { handshake_first: true, ..ours.served() };
+    let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
+    let first = membership::Tls { handshake_first: true, ..ours.trusted() };
+    opens(JetStreamConfig { tls: Some(first.clone()), ..server.config() }).await;
+    for tls in [None, Some(ours.trusted())] {
+        let said = refused(JetStreamConfig { tls, ..server.config() }).await;
+        assert!(said.ends_with("one that does not wait for TLS (handshake_first)?"), "{said}");
+    }
+    // One that speaks first is not understood, and hears no secret.
+    let plain = Server::start().await;
+    let said = refused(JetStreamConfig { tls: Some(first), ..plain.config() }).await;
+    assert!(said.ends_with("and with handshake_first also first?"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_to_a_server_that_has_none() {
     let server = Server::start().await;
     let authority = Authority::new();
     let tls = Some(authority.trusted());
     let said = refused(JetStreamConfig { tls, ..server.config() }).await;
-    assert!(said.ends_with("; does the server speak TLS there?"), "{said}");
+    assert!(
+        said.ends_with("; does the server speak TLS there, and with handshake_first also first?"),
+        "{said}"
+    );
 }

@@ -101,6 +101,8 @@ pub struct Tls {
     pub server: (String, String),
     /// A client's certificate and its key. If given, the servers let nobody in without one.
     pub client: Option<(String, String)>,
+    /// The servers wait for TLS before they say anything.
+    pub handshake_first: bool,
 }
 
 /// The files that a [`Tls`] is in, below the cluster's directory.
@@ -109,6 +111,7 @@ pub(super) struct TlsFiles {
     authority: PathBuf,
     server: [PathBuf; 2],
     client: Option<[PathBuf; 2]>,
+    handshake_first: bool,
 }
 
 impl Tls {
@@ -125,6 +128,7 @@ impl Tls {
             authority: file("authority.pem", &self.authority)?,
             server: pair("server", &self.server)?,
             client: self.client.as_ref().map(|client| pair("client", client)).transpose()?,
+            handshake_first: self.handshake_first,
         })
     }
 }
@@ -132,7 +136,10 @@ impl Tls {
 impl TlsFiles {
     /// The same options for a client that talks TLS.
     pub(super) fn options(&self, options: ConnectOptions) -> ConnectOptions {
-        let options = options.require_tls(true).add_root_certificates(self.authority.clone());
+        let mut options = options.require_tls(true).add_root_certificates(self.authority.clone());
+        if self.handshake_first {
+            options = options.tls_first();
+        }
         match self.client.clone() {
             None => options,
             Some([certificate, key]) => options.add_client_certificate(certificate, key),
@@ -250,11 +257,13 @@ impl ClusterOptions {
             line(format_args!("  ]"));
             line(format_args!("}}"));
         }
-        if let Some(TlsFiles { authority, server: [certificate, key], client }) = place.tls {
+        if let Some(tls) = place.tls {
+            let TlsFiles { authority, server: [certificate, key], client, handshake_first } = tls;
             let [authority, certificate, key] =
                 [authority, certificate, key].map(|path| path.to_string_lossy());
             line(format_args!("tls {{ cert_file: {certificate:?}, key_file: {key:?}"));
-            line(format_args!("  ca_file: {authority:?}, verify: {} }}", client.is_some()));
+            line(format_args!("  ca_file: {authority:?}, verify: {}", client.is_some()));
+            line(format_args!("  handshake_first: {handshake_first} }}"));
         }
         line(format_args!("{}", self.lines));
         match &self.auth {

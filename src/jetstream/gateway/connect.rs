@@ -3,19 +3,21 @@
 
 use std::error::Error as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
 use async_nats::rustls::{self, AlertDescription, CertificateError};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer, ServerAddr};
-use percent_encoding::percent_decode_str;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::config::{Credentials, JetStreamConfig, Tls};
+use crate::jetstream::config::{JetStreamConfig, Tls};
+use crate::jetstream::gateway::address;
+use crate::jetstream::gateway::complaint::Complaint;
+use crate::jetstream::gateway::identity::Identity;
 use crate::jetstream::gateway::mux::Mux;
 use crate::jetstream::gateway::rotation::Rotation;
 
@@ -28,27 +30,6 @@ const RECONNECT: Duration = Duration::from_millis(250);
 /// times out and is repeated, a feed sees the gap and starts again.
 const CAPACITY: usize = 1 << 18;
 
-/// What the server complained of last, beside its answers: that something is not permitted it
-/// does not say to the one who waits for it.
-#[derive(Clone, Default)]
-pub(super) struct Complaint(Arc<Mutex<Option<String>>>);
-
-impl Complaint {
-    fn set(&self, text: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-    }
-
-    /// A missing answer, with the reason if there is one.
-    pub(super) fn explain(&self, error: Error) -> Error {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(text) if error == Error::Timeout => Error::unavailable(format!(
-                "the server says {text}; allow it for this user, or give other credentials"
-            )),
-            _ => error,
-        }
-    }
-}
-
 pub(super) async fn connect(
     config: &JetStreamConfig,
     mux: Arc<Mux>,
@@ -56,24 +37,22 @@ pub(super) async fn connect(
     complaint: Complaint,
     by: Instant,
 ) -> Result<Client, Error> {
-    let mut servers =
-        config.servers.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>()?;
+    let (mut servers, credentials) = address::resolve(config)?;
     // So that not all clients of a server that is lost go to the same one.
     let first = getrandom::u32().map_or(0, |number| number as usize % servers.len().max(1));
     servers.rotate_left(first);
     let rotation = Rotation::default();
-    let options = options(config, &servers, by)?.event_callback(move |event| {
-        match event {
-            Event::Disconnected | Event::Closed => {
-                mux.lose_all();
-                lost.notify_waiters();
-            }
-            Event::ServerError(error) => complaint.set(error.to_string()),
-            _ => {}
+    let heard = complaint.clone();
+    let options = options(config, Identity::new(credentials)?, by)?.event_callback(move |event| {
+        if matches!(event, Event::Disconnected | Event::Closed) {
+            mux.lose_all();
+            lost.notify_waiters();
         }
+        heard.hear(&event);
         std::future::ready(())
     });
     let options = options.reconnect_to_server_callback(move |servers, _| {
+        complaint.lost(&servers);
         let next = rotation.next(&servers);
         std::future::ready(next.map(|addr| ReconnectToServer { addr, delay: None }))
     });
@@ -82,76 +61,26 @@ pub(super) async fn connect(
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => Err(refused(config, &error)),
         Err(_) => Err(Error::unavailable(format!(
-            "no connection to {} in time; is a NATS server listening there?",
-            config.shown_servers()
+            "no connection to {} in time; {}",
+            config.shown_servers(),
+            silent(config)
         ))),
-    }
-}
-
-fn address(url: &str) -> Result<ServerAddr, Error> {
-    let address: ServerAddr =
-        url.parse().map_err(|error: io::Error| bad_url(url, &error.to_string()))?;
-    if address.host().is_empty() {
-        return Err(bad_url(url, "it names no host"));
-    }
-    if address.is_websocket() {
-        return Err(bad_url(url, "websockets are not supported"));
-    }
-    Ok(address)
-}
-
-fn bad_url(url: &str, problem: &str) -> Error {
-    let problem = format!(
-        "has {:?}, which is no NATS URL ({problem}); e.g. nats://127.0.0.1:4222",
-        hide(url)
-    );
-    Invalid::new("servers", problem).into()
-}
-
-/// A URL without what stands before its `@`.
-fn hide(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        (None, Some((_, host))) => format!("…@{host}"),
-        _ => url.to_owned(),
-    }
-}
-
-/// Who we are, by what stands before the `@` of the URLs. The driver does not look there.
-fn named_in_urls(servers: &[ServerAddr]) -> Result<Option<Credentials>, Error> {
-    let mut names = servers.iter().map(|server| (server.username(), server.password()));
-    let Some((user, password)) = names.next() else { return Ok(None) };
-    if names.any(|other| other != (user, password)) {
-        let problem = "name different users; a store is the same user to all of its servers";
-        return Err(Invalid::new("servers", problem).into());
-    }
-    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    Ok(user.map(|user| match password {
-        Some(password) => {
-            Credentials::UserPassword { user: plain(user), password: plain(password) }
-        }
-        None => Credentials::Token(plain(user)),
-    }))
-}
-
-fn credentials(config: &JetStreamConfig, servers: &[ServerAddr]) -> Result<Credentials, Error> {
-    match (&config.credentials, named_in_urls(servers)?) {
-        (Credentials::None, Some(named)) => Ok(named),
-        (given, None) => Ok(given.clone()),
-        _ => {
-            let problem = "are given, and others stand in the URLs of servers; keep one of them";
-            Err(Invalid::new("credentials", problem).into())
-        }
     }
 }
 
 fn options(
     config: &JetStreamConfig,
-    servers: &[ServerAddr],
+    identity: Option<Identity>,
     by: Instant,
 ) -> Result<ConnectOptions, Error> {
     let left = by.saturating_duration_since(Instant::now());
-    let mut options = ConnectOptions::new()
+    let options = match identity {
+        None => ConnectOptions::new(),
+        Some(identity) => {
+            ConnectOptions::with_auth_callback(move |nonce| identity.clone().answer(nonce))
+        }
+    };
+    let mut options = options
         .name(format!("membership {}", config.prefix))
         .connection_timeout(left.min(Duration::from_secs(5)))
         .ping_interval(PING)
@@ -164,21 +93,11 @@ fn options(
         .reconnect_delay_callback(|attempts| {
             RECONNECT.min(Duration::from_millis(10) * u32::try_from(attempts).unwrap_or(u32::MAX))
         });
-    options = match credentials(config, servers)? {
-        Credentials::None => options,
-        Credentials::UserPassword { user, password } => options.user_and_password(user, password),
-        Credentials::Token(token) => options.token(token),
-        Credentials::Nkey(seed) => options.nkey(seed),
-        Credentials::File(path) => {
-            let unusable = |error: io::Error| {
-                let problem = format!("file {} cannot be used: {error}", path.display());
-                Error::from(Invalid::new("credentials", problem))
-            };
-            options.credentials(&fs::read_to_string(&path).map_err(unusable)?).map_err(unusable)?
-        }
-    };
     if let Some(tls) = &config.tls {
         options = options.require_tls(true);
+        if tls.handshake_first {
+            options = options.tls_first();
+        }
         if let Some(ca) = &tls.ca_file {
             check_pem("tls.ca_file", ca, "BEGIN CERTIFICATE-----")?;
             options = options.add_root_certificates(ca.clone());
@@ -208,27 +127,32 @@ fn check_pem(field: &'static str, path: &Path, holds: &str) -> Result<(), Error>
 fn refused(config: &JetStreamConfig, error: &async_nats::ConnectError) -> Error {
     let servers = config.shown_servers();
     let hint = match error.kind() {
-        // Nothing was sent yet: the seed is none.
-        ConnectErrorKind::Authentication => {
-            return Invalid::new("credentials", "hold no seed of a user nkey (SU…)").into();
-        }
+        // Nothing was sent yet: the file was good a moment ago.
+        ConnectErrorKind::Authentication => "check the credentials",
         _ if let Some(failure) = tls_failure(error) => tls_hint(failure),
         ConnectErrorKind::ServerParse => "check the URL",
         ConnectErrorKind::Dns => "check the host name",
         ConnectErrorKind::AuthorizationViolation => "check the credentials",
         ConnectErrorKind::Tls => "check the TLS settings",
-        ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
-            match &config.tls {
-                Some(Tls { client: None, .. }) => {
-                    "is a NATS server listening there, and wants it no certificate of ours?"
-                }
-                _ => "is a NATS server listening there?",
+        ConnectErrorKind::TimedOut => silent(config),
+        ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => match &config.tls {
+            Some(Tls { client: None, .. }) => {
+                "is a NATS server listening there, and wants it no certificate of ours?"
             }
-        }
+            _ => "is a NATS server listening there?",
+        },
     };
     // What listens there may have said anything.
     let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     Error::unavailable(format!("cannot connect to {servers}: {said}; {hint}"))
+}
+
+/// What to ask where nothing was said.
+fn silent(config: &JetStreamConfig) -> &'static str {
+    match &config.tls {
+        Some(Tls { handshake_first: true, .. }) => "is a NATS server listening there?",
+        _ => "is a NATS server listening there, one that does not wait for TLS (handshake_first)?",
+    }
 }
 
 /// What TLS did not like. The driver has it among its I/O errors.
@@ -250,59 +174,13 @@ fn tls_hint(failure: &rustls::Error) -> &'static str {
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         ) => "give the authority that signed the server's certificate as tls.ca_file",
         rustls::Error::InvalidCertificate(_) => "check the server's certificate",
-        rustls::Error::InvalidMessage(_) => "does the server speak TLS there?",
+        rustls::Error::InvalidMessage(_) => {
+            "does the server speak TLS there, and with \
+                                           handshake_first also first?"
+        }
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
             "give the certificate that the server asks for as tls.client"
         }
         _ => "check the TLS settings",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("nats://user:secret@host:4222", "nats://…@host:4222")]
-    #[case("user:secret@host", "…@host")]
-    #[case("nats://host", "nats://host")]
-    fn passwords_are_not_shown(#[case] url: &str, #[case] shown: &str) {
-        assert_eq!(hide(url), shown);
-    }
-
-    #[rstest]
-    #[case::nobody(&["nats://a"], "None")]
-    #[case::user(&["nats://u:p@a", "u:p@b"], "UserPassword { user: \"u\", password: <1 bytes> }")]
-    #[case::encoded(&["nats://%40:p%2Fq@a"], "UserPassword { user: \"@\", password: <3 bytes> }")]
-    #[case::token(&["nats://t@a"], "Token(<1 bytes>)")]
-    #[case::two(&["nats://t@a", "b"], "invalid servers: name different users; a store is the same user to all of its servers")]
-    #[case::websocket(&["ws://a"], "invalid servers: has \"ws://a\", which is no NATS URL (websockets are not supported); e.g. nats://127.0.0.1:4222")]
-    fn urls_say_who_we_are(#[case] urls: &[&str], #[case] expected: &str) {
-        let servers = urls.iter().map(|url| address(url)).collect::<Result<Vec<_>, _>>();
-        let named = servers.and_then(|s| credentials(&JetStreamConfig::new(["unused"]), &s));
-        let said = named.map_or_else(|error| error.to_string(), |named| format!("{named:?}"));
-        assert_eq!(said, expected);
-    }
-
-    #[test]
-    fn who_we_are_is_said_once() {
-        let config = JetStreamConfig {
-            credentials: Credentials::Token("t".to_owned()),
-            ..JetStreamConfig::new(["nats://u:p@a"])
-        };
-        let error = credentials(&config, &[address("nats://u:p@a").unwrap()]).unwrap_err();
-        assert!(error.to_string().starts_with("invalid credentials: are given, and others stand"));
-    }
-
-    #[test]
-    fn a_complaint_explains_what_was_too_late_and_nothing_else() {
-        let complaint = Complaint::default();
-        let other = Error::unavailable("no quorum");
-        assert_eq!(complaint.explain(Error::Timeout), Error::Timeout);
-        complaint.set("permissions violation".to_owned());
-        assert!(matches!(complaint.explain(Error::Timeout), Error::Unavailable(_)));
-        assert_eq!(complaint.explain(other.clone()), other);
     }
 }

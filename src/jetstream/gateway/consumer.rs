@@ -43,7 +43,7 @@ impl NatsDeliveries {
             Ok(name) => name,
             Err(error) => return Reply::Not(error),
         };
-        let inbox = format!("_INBOX.{name}");
+        let inbox = format!("{}.{name}", link.inbox_prefix);
         let messages = match link.client.subscribe(inbox.clone()).await {
             Ok(messages) => messages,
             Err(error) => {

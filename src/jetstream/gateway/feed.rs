@@ -4,13 +4,14 @@
 //! is not the next one is a gap, after which the consumer is made anew from where the copy
 //! stands. So the copy never leaves anything out; whether it is up to date, only a barrier tells.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use crate::Error;
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::tries::until_answered;
@@ -21,6 +22,22 @@ use crate::mutation::Mutation;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long one try to make a consumer may take.
 const SETUP: Duration = Duration::from_secs(3);
+/// The wait between two consumers, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
+
+/// Why a feed has no consumer, while it has none.
+#[derive(Clone, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<Error>>>);
+
+impl Trouble {
+    pub(super) fn get(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, why: Option<Error>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
 
 pub(super) struct Feed {
     pub(super) servers: Arc<dyn Servers>,
@@ -29,6 +46,7 @@ pub(super) struct Feed {
     pub(super) attempt: Duration,
     /// Told to make the consumer anew.
     pub(super) kick: Arc<Notify>,
+    pub(super) trouble: Trouble,
     pub(super) mutation: Mutation<JetStreamDefect>,
 }
 
@@ -36,30 +54,48 @@ impl Feed {
     /// Keeps the copy, whatever happens to the connection or in the copy's own code.
     pub(super) async fn keep(self, sink: Arc<dyn FeedSink>) {
         let mut created = None;
+        let mut pause = PAUSE.0;
         loop {
             let round = self.round(&sink, &mut created);
-            if std::panic::AssertUnwindSafe(round).catch_unwind().await.is_err() {
+            let round = std::panic::AssertUnwindSafe(round).catch_unwind().await;
+            if round.is_err() {
                 // Half an entry may be in the copy.
                 created = None;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Whoever is refused, or hears nothing that counts, asks ever more rarely: otherwise a
+            // feed that cannot be made keeps the servers busy with consumers.
+            let went_well = matches!(round, Ok(Ok(true)));
+            pause = if went_well { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+            if let Ok(Err(error)) = round {
+                self.trouble.set((error != Error::Timeout).then_some(error));
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// One consumer's life. Ends at the first irregularity.
-    async fn round(&self, sink: &Arc<dyn FeedSink>, created: &mut Option<String>) {
+    /// One consumer's life. Ends at the first irregularity; returns whether anything came before.
+    async fn round(
+        &self,
+        sink: &Arc<dyn FeedSink>,
+        created: &mut Option<String>,
+    ) -> Result<bool, Error> {
+        // Whoever asked for another consumer until now gets this one.
+        let _ = self.kick.notified().now_or_never();
         let by = Instant::now() + SETUP;
         let state = until_answered(self.attempt, by, |by| self.servers.bucket(self.bucket, by));
-        let Ok(Some(state)) = state.await else { return };
+        let missing = || Error::unavailable(format!("there is no bucket {}", self.bucket));
+        let state = state.await?.ok_or_else(missing)?;
         if created.as_ref() != Some(&state.created) {
             sink.reset();
             *created = Some(state.created);
         }
         let after = sink.position();
         let consumer = |by| self.servers.consume(self.bucket, after, by);
-        let Ok(mut deliveries) = until_answered(self.attempt, by, consumer).await else { return };
-        self.listen(sink, &mut *deliveries).await;
+        let mut deliveries = until_answered(self.attempt, by, consumer).await?;
+        self.trouble.set(None);
+        let heard = self.listen(sink, &mut *deliveries).await;
         deliveries.end().await;
+        Ok(heard)
     }
 
     /// Whether the consumer's count is the one that comes next: another one is a gap.
@@ -67,13 +103,14 @@ impl Feed {
         count == next || self.mutation.is(JetStreamDefect::IgnoresGaps)
     }
 
-    async fn listen(&self, sink: &Arc<dyn FeedSink>, deliveries: &mut dyn Deliveries) {
-        let mut sent = 0;
+    /// Returns whether anything came in order.
+    async fn listen(&self, sink: &Arc<dyn FeedSink>, deliveries: &mut dyn Deliveries) -> bool {
+        let (mut sent, mut heard) = (0, false);
         loop {
             let next = tokio::select! {
                 biased;
                 next = timeout(PATIENCE, deliveries.next()) => next,
-                () = self.kick.notified() => return,
+                () = self.kick.notified() => return heard,
             };
             match next {
                 Ok(Some(Delivery::Entry { count, entry, more }))
@@ -84,8 +121,9 @@ impl Feed {
                 }
                 Ok(Some(Delivery::Idle { count }))
                     if count.is_none_or(|count| self.is_next(count, sent)) => {}
-                _ => return,
+                _ => return heard,
             }
+            heard = true;
         }
     }
 }

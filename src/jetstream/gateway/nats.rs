@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap, Message};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::jetstream::bucket::Bucket;
 use crate::jetstream::config::JetStreamConfig;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::api::{MultiLast, Plain, Purge, Settings, StreamInfo};
-use crate::jetstream::gateway::connect::Complaint;
+use crate::jetstream::gateway::complaint::Complaint;
 use crate::jetstream::gateway::consumer::NatsDeliveries;
 use crate::jetstream::gateway::mux::{Listing, Mux, Waiting};
 use crate::jetstream::gateway::wire::{self, ApiError};
@@ -34,7 +35,13 @@ use crate::mutation::Mutation;
 pub(in crate::jetstream) struct NatsServers {
     link: Arc<Link>,
     prefix: String,
+    /// What the subjects that we publish to begin with, before the `$KV.` of the stored subject.
+    publish_prefix: String,
+    /// The most bytes of a bucket that we make.
+    bucket_max_bytes: Option<u64>,
     complaint: Complaint,
+    /// For how long what a server complained of may explain a missing answer.
+    memory: Duration,
     /// What runs until the connection is dropped.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -43,6 +50,10 @@ pub(in crate::jetstream) struct NatsServers {
 pub(super) struct Link {
     pub(super) client: Client,
     mux: Arc<Mux>,
+    /// What the subjects of JetStream's API begin with.
+    api_prefix: String,
+    /// What the subjects begin with on which we are told something.
+    pub(super) inbox_prefix: String,
     /// Told when the connection is lost.
     pub(super) lost: Arc<Notify>,
     /// Since when nothing was acknowledged that should have been: milliseconds since `began`, 0
@@ -59,7 +70,42 @@ enum NoAnswer {
     /// It was sent, and may have been heard.
     Silence,
     /// It was never sent.
-    NotSent(Error),
+    NotSent(Unsent),
+}
+
+/// Why a message was not sent.
+enum Unsent {
+    /// The connection takes none just now.
+    Now(Error),
+    /// The server takes none that is so large.
+    Ever(Error),
+}
+
+impl From<Unsent> for Ack {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Now(error) => Self::Again(error),
+            Unsent::Ever(error) => Self::Not(WriteError::Failed(error)),
+        }
+    }
+}
+
+impl From<Unsent> for Reading {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Now(error) => Self::Again(error),
+            Unsent::Ever(error) => Self::Not(error),
+        }
+    }
+}
+
+impl<T> From<Unsent> for Reply<T> {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Now(error) => Self::Again(error),
+            Unsent::Ever(error) => Self::Not(error),
+        }
+    }
 }
 
 impl NatsServers {
@@ -68,7 +114,8 @@ impl NatsServers {
         mutation: Mutation<JetStreamDefect>,
         by: Instant,
     ) -> Result<Self, Error> {
-        let mux = Mux::new(format!("_INBOX.{}", key::fresh()?));
+        let inbox_prefix = config.inbox_prefix.as_deref().unwrap_or("_INBOX").to_owned();
+        let mux = Mux::new(format!("{inbox_prefix}.{}", key::fresh()?));
         let lost = Arc::new(Notify::new());
         let complaint = Complaint::default();
         let (sorted, heard) = (Arc::clone(&mux), complaint.clone());
@@ -88,28 +135,47 @@ impl NatsServers {
         let link = Arc::new(Link {
             client,
             mux,
+            api_prefix: config.api_prefix().unwrap_or_else(|| "$JS.API".to_owned()),
+            inbox_prefix,
             lost,
             unwell: AtomicU64::new(0),
             began: Instant::now(),
             patience: (config.op_timeout / 4 * 3).min(Duration::from_secs(3)),
             mutation,
         });
-        Ok(Self { link, prefix: config.prefix.clone(), complaint, tasks: Mutex::new(tasks) })
+        Ok(Self {
+            link,
+            prefix: config.prefix.clone(),
+            publish_prefix: config.api_prefix().map_or_else(String::new, |api| format!("{api}.")),
+            bucket_max_bytes: config.bucket_max_bytes,
+            complaint,
+            memory: config.op_timeout.max(Duration::from_secs(2)),
+            tasks: Mutex::new(tasks),
+        })
     }
 
-    /// Finds out early whether there is JetStream for us: for that alone waiting helps nobody.
+    /// Finds out early whether there is JetStream for us, and whether messages of the size that the
+    /// store needs get there: for these alone waiting helps nobody.
     pub(in crate::jetstream) async fn greet(&self, by: Instant) -> Result<(), Error> {
+        let most = self.link.client.max_payload();
+        if most < LARGEST {
+            let problem = format!(
+                "takes messages of {most} bytes at most; raise its max_payload to {LARGEST} or more"
+            );
+            return Err(Invalid::new("server", problem).into());
+        }
         let attempt = by.saturating_duration_since(Instant::now()) / 4;
         let mut pause = Pause::new(by);
         loop {
             let soon = by.min(Instant::now() + attempt);
-            let asked = self.link.ask("$JS.API.INFO".to_owned(), None, Bytes::new(), soon);
+            let subject = format!("{}.INFO", self.link.api_prefix);
+            let asked = self.link.ask(subject, None, large_question(), soon);
             let Ok(answer) = asked.await else {
                 // Silence alone says little: a busy server, or no leader just now.
-                match self.explain(Error::Timeout) {
-                    Error::Timeout if Instant::now() < by => continue,
-                    Error::Timeout => return Ok(()),
-                    reason => return Err(reason),
+                match self.reason() {
+                    Some(reason) => return Err(reason),
+                    None if Instant::now() < by => continue,
+                    None => return Ok(()),
                 }
             };
             if wire::status(&answer) != Some(503) {
@@ -123,11 +189,6 @@ impl NatsServers {
         }
     }
 
-    /// An error of the first exchanges, with the reason if the server gave one.
-    pub(in crate::jetstream) fn explain(&self, error: Error) -> Error {
-        self.complaint.explain(error)
-    }
-
     /// The version of the server we are connected to.
     pub(in crate::jetstream) fn server_version(&self) -> String {
         self.link.client.server_info().version
@@ -137,8 +198,14 @@ impl NatsServers {
         format!("KV_{}{bucket}", self.prefix)
     }
 
+    /// The subject under which a key is stored.
     fn subject(&self, bucket: Bucket, key: &str) -> String {
         format!("$KV.{}{bucket}.{key}", self.prefix)
+    }
+
+    /// The subject to which a key is published.
+    fn target(&self, bucket: Bucket, key: &str) -> String {
+        format!("{}$KV.{}{bucket}.{key}", self.publish_prefix, self.prefix)
     }
 
     /// Asks JetStream's administration once.
@@ -180,7 +247,7 @@ impl Link {
         headers: Option<HeaderMap>,
         payload: Bytes,
         by: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unsent> {
         let headers = headers.filter(|headers| !headers.is_empty());
         let client = &self.client;
         let sent = async {
@@ -197,8 +264,17 @@ impl Link {
         };
         match timeout_at(by, sent).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::unavailable(format!("cannot publish: {error}"))),
-            Err(_) => Err(Error::unavailable("the connection takes no more messages just now")),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                let error = format!("cannot publish: {error}; raise the server's max_payload");
+                Err(Unsent::Ever(Error::unavailable(error)))
+            }
+            Ok(Err(error)) => {
+                Err(Unsent::Now(Error::unavailable(format!("cannot publish: {error}"))))
+            }
+            Err(_) => {
+                let error = "the connection takes no more messages just now";
+                Err(Unsent::Now(Error::unavailable(error)))
+            }
         }
     }
 
@@ -257,7 +333,7 @@ impl Link {
         payload: Bytes,
         by: Instant,
     ) -> Reply<T> {
-        match self.ask(format!("$JS.API.{what}"), None, payload, by).await {
+        match self.ask(format!("{}.{what}", self.api_prefix), None, payload, by).await {
             Ok(message) if wire::status(&message) == Some(503) => Reply::Again(no_jetstream()),
             Ok(message) => match serde_json::from_slice::<T>(&message.payload) {
                 Ok(answer) => Reply::Done(answer),
@@ -266,14 +342,30 @@ impl Link {
                 ))),
             },
             Err(NoAnswer::Silence) => Reply::Again(Error::Timeout),
-            Err(NoAnswer::NotSent(error)) => Reply::Again(error),
+            Err(NoAnswer::NotSent(unsent)) => unsent.into(),
         }
     }
 }
 
+/// The bytes of the largest message that the store sends, and some: a read that names 400 keys of
+/// full length, or a record of 1,500 endpoints of full length that left.
+const LARGEST: usize = 512 * 1024;
+
+/// A question without content, as large as the largest message that the store sends. The account's or
+/// the user's own limit on messages is told to nobody: a server closes the connection on which a
+/// larger one comes.
+fn large_question() -> Bytes {
+    let mut text = vec![b' '; LARGEST];
+    if let [first, .., last] = &mut text[..] {
+        (*first, *last) = (b'{', b'}');
+    }
+    text.into()
+}
+
 fn no_jetstream() -> Error {
     Error::unavailable(
-        "JetStream is not enabled, or not ready, on the server; start it with JetStream (-js)",
+        "JetStream is not enabled, or not ready, on the server; start it with JetStream (-js), or \
+         correct domain or api_prefix where one is given",
     )
 }
 
@@ -314,6 +406,13 @@ pub(super) fn api_error<T>(what: &str, error: &ApiError) -> Reply<T> {
         }
         // It has no leader just now.
         _ if error.code == 503 => Reply::Again(Error::unavailable(text)),
+        wire::MAX_BYTES_REQUIRED => {
+            let problem = format!("is not given, and this account demands it ({text})");
+            Reply::Not(Invalid::new("bucket_max_bytes", problem).into())
+        }
+        code if wire::ACCOUNT_LIMITS.contains(&code) => {
+            Reply::Not(Error::unavailable(format!("{text}; raise the account's limit")))
+        }
         _ => Reply::Not(Error::unavailable(text)),
     }
 }
@@ -321,12 +420,12 @@ pub(super) fn api_error<T>(what: &str, error: &ApiError) -> Reply<T> {
 #[async_trait]
 impl Servers for NatsServers {
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
-        let subject = self.subject(bucket, &put.key);
+        let subject = self.target(bucket, &put.key);
         let (headers, value) = (wire::headers(put), put.value.clone());
         match self.link.ask(subject, Some(headers), value, by).await {
             Ok(message) => self.link.noted(wire::ack(&self.stream(bucket), &message), by).await,
             Err(NoAnswer::Silence) => Ack::Not(WriteError::Unknown(Error::Timeout)),
-            Err(NoAnswer::NotSent(error)) => Ack::Again(error),
+            Err(NoAnswer::NotSent(unsent)) => unsent.into(),
         }
     }
 
@@ -345,7 +444,7 @@ impl Servers for NatsServers {
             if commits {
                 headers.insert(wire::BATCH_COMMIT, "1");
             }
-            let subject = self.subject(bucket, &put.key);
+            let subject = self.target(bucket, &put.key);
             let sent = if commits {
                 let waiting = self.link.mux.one();
                 let reply = waiting.reply.clone();
@@ -355,8 +454,8 @@ impl Servers for NatsServers {
                 self.link.send(subject, None, Some(headers), put.value.clone(), by).await
             };
             // The message that commits was not sent, so nothing of the batch counts.
-            if let Err(error) = sent {
-                return Ack::Again(error);
+            if let Err(unsent) = sent {
+                return unsent.into();
             }
         }
         let Some(waiting) = last else {
@@ -383,11 +482,11 @@ impl Servers for NatsServers {
             Ok(request) => Bytes::from(request),
             Err(error) => return Reading::Not(Error::unavailable(error.to_string())),
         };
-        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let subject = format!("{}.DIRECT.GET.{stream}", self.link.api_prefix);
         let waiting = self.link.mux.many(prefix);
         let reply = Some(waiting.reply.clone());
-        if let Err(error) = self.link.send(subject, reply, None, request, by).await {
-            return Reading::Again(error);
+        if let Err(unsent) = self.link.send(subject, reply, None, request, by).await {
+            return unsent.into();
         }
         match self.link.answer(waiting, by).await {
             None => Reading::Again(Error::Timeout),
@@ -420,7 +519,10 @@ impl Servers for NatsServers {
 
     async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
         let what = format!("STREAM.CREATE.{}", self.stream(bucket));
-        let settings = Settings::new(self.stream(bucket), self.subject(bucket, ">"), replicas);
+        let mut settings = Settings::new(self.stream(bucket), self.subject(bucket, ">"), replicas);
+        if let Some(bytes) = self.bucket_max_bytes {
+            settings.max_bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        }
         self.have_done(&what, &settings, Some(wire::STREAM_EXISTS), by).await
     }
 
@@ -436,6 +538,10 @@ impl Servers for NatsServers {
             Reply::Again(error) => Reply::Again(error),
             Reply::Not(error) => Reply::Not(error),
         }
+    }
+
+    fn reason(&self) -> Option<Error> {
+        self.complaint.reason(self.memory)
     }
 
     async fn shut(&self, by: Instant) {

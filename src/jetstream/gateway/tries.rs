@@ -30,6 +30,8 @@ pub(in crate::jetstream) struct Gateway {
     attempt: Duration,
     batches: PerBucket<Semaphore>,
     counters: Counters,
+    /// Why a feed has no consumer.
+    trouble: feed::Trouble,
     /// What runs until the gateway is shut or dropped.
     tasks: Mutex<JoinSet<()>>,
     mutation: Mutation<JetStreamDefect>,
@@ -48,6 +50,7 @@ impl Gateway {
             attempt: (op_timeout / 4).clamp(Duration::from_millis(25), Duration::from_secs(1)),
             batches: PerBucket::new(|_| Semaphore::new(BATCHES)),
             counters,
+            trouble: feed::Trouble::default(),
             tasks: Mutex::default(),
             mutation,
         }
@@ -185,11 +188,22 @@ impl Gateway {
     ) -> Arc<Notify> {
         let kick = Arc::new(Notify::new());
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
-        let mutation = self.mutation;
-        let feed = feed::Feed { servers, bucket, attempt, kick: Arc::clone(&kick), mutation };
+        let (mutation, trouble) = (self.mutation, self.trouble.clone());
+        let feed =
+            feed::Feed { servers, bucket, attempt, kick: Arc::clone(&kick), trouble, mutation };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.spawn(feed.keep(sink));
         kick
+    }
+
+    /// The same error; for a missing answer the reason, where one is known.
+    pub(in crate::jetstream) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Timeout => {
+                self.servers.reason().or_else(|| self.trouble.get()).unwrap_or(Error::Timeout)
+            }
+            error => error,
+        }
     }
 
     /// The bucket's settings and replicas, `None` where there is no such bucket.

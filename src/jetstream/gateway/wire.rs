@@ -34,11 +34,15 @@ pub(super) const STREAM_EXISTS: u32 = 10_058;
 pub(super) const NOT_CLUSTERED: u32 = 10_074;
 pub(super) const NO_PEERS: u32 = 10_005;
 pub(super) const NOT_ENABLED: [u32; 2] = [10_039, 10_076];
+pub(super) const MAX_BYTES_REQUIRED: u32 = 10_113;
+/// How much of everything, consumers, streams, bytes of a bucket.
+pub(super) const ACCOUNT_LIMITS: [u32; 5] = [10_002, 10_026, 10_027, 10_047, 10_122];
 const WRONG_LAST_SEQUENCE: [u32; 2] = [10_071, 10_164];
 const BATCH_INCOMPLETE: u32 = 10_176;
 const TOO_MANY_BATCHES: u32 = 10_210;
 const BATCHES_DISABLED: u32 = 10_174;
 const STORE_FAILED: u32 = 10_077;
+const MESSAGE_TOO_LARGE: u32 = 10_054;
 const NO_ROOM: [u32; 3] = [10_002, 10_023, 10_047];
 
 #[derive(Deserialize)]
@@ -64,6 +68,9 @@ pub(super) fn ack(stream: &str, message: &Message) -> Ack {
         BATCH_INCOMPLETE | TOO_MANY_BATCHES => Ack::Again(Error::unavailable(text)),
         BATCHES_DISABLED => Ack::Not(WriteError::Failed(Error::unavailable(format!(
             "{text}; switch allow_atomic on for it (nats-server 2.12 or later)"
+        )))),
+        MESSAGE_TOO_LARGE => Ack::Not(WriteError::Failed(Error::unavailable(format!(
+            "{text}; lift its max_msg_size"
         )))),
         // Both are checked before the message is proposed.
         code if NO_ROOM.contains(&code)
@@ -149,6 +156,7 @@ mod tests {
     #[case::busy(&error(10_210, "too many"), "Again")]
     #[case::disabled(&error(10_174, "atomic publish is disabled"), "Not(Failed")]
     #[case::full(&error(10_077, "maximum bytes exceeded"), "Not(Failed")]
+    #[case::large(&error(10_054, "message size exceeds maximum allowed"), "Not(Failed")]
     #[case::disk(&error(10_077, "no space left on device"), "Not(Unknown")]
     #[case::anything_else(&error(10_008, "temporarily unavailable"), "Not(Unknown")]
     #[case::garbage("{", "Not(Unknown")]

@@ -266,6 +266,10 @@ impl Servers for Fused {
         self.exchange(self.servers.consume(bucket, after, by), Reply::Not).await
     }
 
+    fn reason(&self) -> Option<Error> {
+        self.servers.reason()
+    }
+
     async fn shut(&self, by: Instant) {
         self.servers.shut(by).await;
     }
