@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::decision::Standing;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, in_doubt, put};
+use crate::jetstream::core::{Core, few, in_doubt, open, put};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::{Pause, Put, WriteError};
+use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, UserRecord};
-use crate::jetstream::replica::Seen;
+use crate::jetstream::replica::{Seen, removed};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// A change to one user, planned on the copy.
@@ -29,24 +30,80 @@ struct Plan {
 impl Core {
     /// The copy has everything that was acknowledged before this call.
     async fn see_users(&self) -> Result<Seen<'_>, Error> {
-        Ok(self.users.since(self.barrier(Bucket::Users).await?))
+        self.see_users_since().await.map(|(seen, _)| seen)
+    }
+
+    /// The same, and what a state must hold that is read to confirm it.
+    async fn see_users_since(&self) -> Result<(Seen<'_>, Fresh), Error> {
+        if self.is(JetStreamDefect::NoBarrier) || self.is(JetStreamDefect::NoBarrierForUsers) {
+            return Ok((self.users.unproved(), Fresh::Whatever));
+        }
+        let passed = self.barrier(Bucket::Users).await?;
+        let seen = self.users.since(self.users.reached(passed)?);
+        Ok((seen, Fresh::Barrier(passed)))
+    }
+
+    /// What the bucket has under a key that the copy lacks: the copy lacks a user, too, who was added and
+    /// then revoked before the addition could be delivered.
+    async fn confirm<T: DeserializeOwned>(
+        &self,
+        key: String,
+        fresh: Fresh,
+    ) -> Result<Option<T>, Error> {
+        if self.is(JetStreamDefect::BelievesGaps) {
+            return Ok(None);
+        }
+        let by = Instant::now() + self.op_timeout;
+        let found = self.gateway.read(Bucket::Users, std::slice::from_ref(&key), fresh, by).await;
+        let found = found.map_err(|error| few(Bucket::Users, error))?;
+        let Some(entry) = found.find(&key) else { return Ok(None) };
+        if entry.removal {
+            return Err(removed(&key));
+        }
+        open(Bucket::Users, entry).map(Some)
+    }
+
+    /// The record of a user, confirmed where the copy has none.
+    async fn record_of(&self, key: &UserKey) -> Result<Option<UserRecord>, Error> {
+        let (seen, fresh) = self.see_users_since().await?;
+        match seen.user(key)? {
+            (Some(record), _) => Ok(Some(record)),
+            (None, _) => self.confirm(key::user(key), fresh).await,
+        }
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        self.see_users().await?.standing(key)
+        let (seen, fresh) = self.see_users_since().await?;
+        if let Some(standing) = seen.standing(key)? {
+            return Ok(Some(standing));
+        }
+        let record: Option<UserRecord> = self.confirm(key::user(key), fresh).await?;
+        let record = record.map(|record| record.user(key)).transpose()?;
+        Ok(record.map(|user| Standing { admin: user.admin, revoked: user.revoked }))
     }
 
     pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        let (record, _) = self.see_users().await?.user(key)?;
+        let record = self.record_of(key).await?;
         record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
     }
 
     pub(super) async fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
-        self.see_users().await?.users(page)
+        loop {
+            let (users, gaps) = self.see_users().await?.users(page)?;
+            // Whoever was missing had been replaced before the page was read, by what has come now.
+            if self.is(JetStreamDefect::BelievesGaps) || self.see_users().await?.gaps()? == gaps {
+                return Ok(users);
+            }
+        }
     }
 
     pub(super) async fn has_admin(&self) -> Result<bool, Error> {
-        self.see_users().await?.has_admin(None)
+        let (seen, fresh) = self.see_users_since().await?;
+        if seen.has_admin(None)? {
+            return Ok(true);
+        }
+        let admins: Option<Admins> = self.confirm(key::ADMINS.to_owned(), fresh).await?;
+        Ok(admins.is_some_and(|admins| admins.active > 0))
     }
 
     pub(super) async fn bootstrap_admin(
@@ -98,7 +155,13 @@ impl Core {
         loop {
             let seen = self.see_users().await?;
             let (record, revision) = seen.user(key)?;
-            let record = record.ok_or(Error::NotFound(Record::User(*key)))?;
+            let Some(record) = record else {
+                if self.record_of(key).await?.is_some() {
+                    // It comes: it was replaced before it could be delivered.
+                    continue;
+                }
+                return Err(Error::NotFound(Record::User(*key)));
+            };
             if record.revoked.is_some() {
                 return Ok(());
             }
