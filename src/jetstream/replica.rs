@@ -258,8 +258,7 @@ impl Seen<'_> {
     }
 }
 
-/// What a key comes to that somebody removed.
-pub(super) fn removed(key: &str) -> Error {
+fn removed(key: &str) -> Error {
     let problem = "removed by hand: a user is revoked, never removed";
     Error::corrupt(Bucket::Users.name(), key, problem)
 }

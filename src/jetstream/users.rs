@@ -3,19 +3,21 @@
 
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::decision::Standing;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, few, in_doubt, open, put};
+use crate::jetstream::core::{Core, few, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, UserRecord};
-use crate::jetstream::replica::{Seen, removed};
+use crate::jetstream::replica::Seen;
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
+
+/// How often what the bucket has is waited for in the copy, a barrier each.
+const LOOKS: usize = 3;
 
 /// A change to one user, planned on the copy.
 struct Plan {
@@ -43,47 +45,47 @@ impl Core {
         Ok((seen, Fresh::Barrier(passed)))
     }
 
-    /// What the bucket has under a key that the copy lacks: the copy lacks a user, too, who was added and
-    /// then revoked before the addition could be delivered.
-    async fn confirm<T: DeserializeOwned>(
-        &self,
-        key: String,
-        fresh: Fresh,
-    ) -> Result<Option<T>, Error> {
+    /// Whether the bucket has something under a key that the copy lacks: the copy lacks a user, too, who was
+    /// added and then revoked before the addition could be delivered.
+    ///
+    /// What it has is not believed: the replica that answers may differ from the one that leads, which the
+    /// copy is of. Where the bucket has it, it comes to the copy by the next barrier.
+    async fn is_there(&self, key: String, fresh: Fresh) -> Result<bool, Error> {
         if self.is(JetStreamDefect::BelievesGaps) {
-            return Ok(None);
+            return Ok(false);
         }
         let by = Instant::now() + self.op_timeout;
         let found = self.gateway.read(Bucket::Users, std::slice::from_ref(&key), fresh, by).await;
         let found = found.map_err(|error| few(Bucket::Users, error))?;
-        let Some(entry) = found.find(&key) else { return Ok(None) };
-        if entry.removal {
-            return Err(removed(&key));
-        }
-        open(Bucket::Users, entry).map(Some)
+        Ok(found.find(&key).is_some())
     }
 
-    /// The record of a user, confirmed where the copy has none.
-    async fn record_of(&self, key: &UserKey) -> Result<Option<UserRecord>, Error> {
-        let (seen, fresh) = self.see_users_since().await?;
-        match seen.user(key)? {
-            (Some(record), _) => Ok(Some(record)),
-            (None, _) => self.confirm(key::user(key), fresh).await,
+    /// What `look` finds in the copy; `None` only where the bucket has nothing under the key either.
+    async fn look_up<T>(
+        &self,
+        key: &str,
+        look: impl Fn(Seen<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        for _ in 0..LOOKS {
+            let (seen, fresh) = self.see_users_since().await?;
+            if let Some(found) = look(seen)? {
+                return Ok(Some(found));
+            }
+            if !self.is_there(key.to_owned(), fresh).await? {
+                return Ok(None);
+            }
         }
+        let problem = format!("some replica of users has {key}, and the one that leads has not");
+        Err(Error::unavailable(problem))
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        let (seen, fresh) = self.see_users_since().await?;
-        if let Some(standing) = seen.standing(key)? {
-            return Ok(Some(standing));
-        }
-        let record: Option<UserRecord> = self.confirm(key::user(key), fresh).await?;
-        let record = record.map(|record| record.user(key)).transpose()?;
-        Ok(record.map(|user| Standing { admin: user.admin, revoked: user.revoked }))
+        self.look_up(&key::user(key), |seen| seen.standing(key)).await
     }
 
     pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        let record = self.record_of(key).await?;
+        let key_of_record = key::user(key);
+        let record = self.look_up(&key_of_record, |seen| Ok(seen.user(key)?.0)).await?;
         record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
     }
 
@@ -98,12 +100,13 @@ impl Core {
     }
 
     pub(super) async fn has_admin(&self) -> Result<bool, Error> {
-        let (seen, fresh) = self.see_users_since().await?;
-        if seen.has_admin(None)? {
-            return Ok(true);
-        }
-        let admins: Option<Admins> = self.confirm(key::ADMINS.to_owned(), fresh).await?;
-        Ok(admins.is_some_and(|admins| admins.active > 0))
+        let look = |seen: Seen<'_>| {
+            let there = seen.has_admin(None)?;
+            // Where no admin is active, the record of all admins says so, too.
+            let says_none = seen.admins()?.0.is_some_and(|admins| admins.active == 0);
+            Ok((there || says_none).then_some(there))
+        };
+        Ok(self.look_up(key::ADMINS, look).await?.unwrap_or(false))
     }
 
     pub(super) async fn bootstrap_admin(
@@ -156,8 +159,9 @@ impl Core {
             let seen = self.see_users().await?;
             let (record, revision) = seen.user(key)?;
             let Some(record) = record else {
-                if self.record_of(key).await?.is_some() {
-                    // It comes: it was replaced before it could be delivered.
+                // Unless it comes: it may have been replaced before it could be delivered.
+                let known = self.look_up(&key::user(key), |seen| Ok(seen.user(key)?.0)).await?;
+                if known.is_some() {
                     continue;
                 }
                 return Err(Error::NotFound(Record::User(*key)));
