@@ -7,7 +7,6 @@ mod add;
 mod barrier;
 mod bucket;
 mod chores;
-mod clock;
 mod codec;
 mod config;
 mod core;
@@ -34,7 +33,6 @@ mod sweep;
 mod testing;
 mod turns;
 mod users;
-mod watch;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
 pub use counters::Counters;

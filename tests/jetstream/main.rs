@@ -22,7 +22,6 @@ mod differential;
 mod elsewhere;
 mod full;
 mod lost;
-mod past;
 mod reality;
 mod reasons;
 mod renewed;

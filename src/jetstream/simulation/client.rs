@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
@@ -163,11 +162,10 @@ impl SimulatedServers {
         let what = || format!("stores in {bucket}: {}", shown(puts));
         let outcome = self.exchange(by, what, move |cluster, arrival| {
             let written = {
-                let moment = cluster.next_moment();
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                     return Heard::Nothing;
                 };
-                group.write(arrival.server, &sent, moment, Instant::now(), servers, chance)
+                group.write(arrival.server, &sent, Instant::now(), servers, chance)
             };
             cluster.note(|| format!("{name} {stream}: {written:?}: {}", shown(&sent)));
             count(cluster, written, arrival, expects);
@@ -233,10 +231,6 @@ fn shown(puts: &[Put]) -> String {
 
 #[async_trait]
 impl Servers for SimulatedServers {
-    fn clock(&self) -> Clock {
-        Clock::simulated()
-    }
-
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
         self.store(bucket, std::slice::from_ref(put), by).await
     }
@@ -247,7 +241,8 @@ impl Servers for SimulatedServers {
 
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
         let (stream, name) = (self.stream(bucket), self.name.clone());
-        let wanted = filters.to_vec();
+        let mut wanted = filters.to_vec();
+        wanted.push(key::BARRIER.to_owned());
         let what = || format!("reads {bucket}: {}", filters.join(", "));
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
             let (answer, behind) = {
@@ -270,7 +265,10 @@ impl Servers for SimulatedServers {
                     Some(entries) if entries.is_empty() => {
                         Reading::Again(Error::unavailable("the replica has nothing yet"))
                     }
-                    Some(entries) => Reading::State { up_to: replica.last(), entries },
+                    Some(mut entries) => {
+                        entries.retain(|entry| !key::is_barrier(&entry.key));
+                        Reading::State { up_to: replica.last(), entries }
+                    }
                 };
                 (answer, behind)
             };
@@ -296,11 +294,10 @@ impl Servers for SimulatedServers {
         let purged = filter.to_owned();
         let what = || format!("purges {bucket}: {filter} up to {up_to:?}");
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
-            let moment = cluster.next_moment();
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                 return Heard::Nothing;
             };
-            let purge = (moment, Change::Purge { filter: purged.clone(), up_to });
+            let purge = Change::Purge { filter: purged.clone(), up_to };
             match group.purge(server, purge, Instant::now(), servers, chance) {
                 Some(()) => Heard::Answer(()),
                 None => Heard::Nothing,
@@ -329,7 +326,8 @@ impl Servers for SimulatedServers {
     }
 
     async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
-        let settings = Settings::new(bucket, &self.prefix, replicas);
+        let subject = format!("$KV.{}{bucket}.>", self.prefix);
+        let settings = Settings::new(self.stream(bucket), subject, replicas);
         let what = || format!("makes {bucket}");
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| match cluster
             .make(server, settings.clone())
@@ -356,16 +354,9 @@ impl Servers for SimulatedServers {
         replied(outcome.await)
     }
 
-    async fn consume(
-        &self,
-        bucket: Bucket,
-        filters: &[String],
-        from: u64,
-        by: Instant,
-    ) -> Reply<Box<dyn Deliveries>> {
+    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>> {
         let (stream, shared) = (self.stream(bucket), Arc::clone(&self.shared));
-        let wanted = filters.to_vec();
-        let what = || format!("listens to {bucket} from {from} on");
+        let what = || format!("listens to {bucket} from {after} on");
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
             let place = {
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
@@ -375,8 +366,7 @@ impl Servers for SimulatedServers {
             };
             let Some(place) = place else { return Heard::Nothing };
             let (shared, stream) = (Arc::clone(&shared), stream.clone());
-            let (at, wanted) = ([server, place], wanted.clone());
-            let begun = SimulatedDeliveries::begin(shared, cluster, stream, at, wanted, from);
+            let begun = SimulatedDeliveries::begin(shared, cluster, stream, [server, place], after);
             Heard::Answer(begun)
         });
         match replied(outcome.await) {
