@@ -57,11 +57,14 @@ pub enum Need {
     /// Something older than the store needs can serve the data: [`Target::downgrades`] and
     /// [`Instance::downgrade`].
     Downgrade,
+    /// What it acknowledges is synced later, so that a power cut may lose it. With
+    /// [`Need::PowerCuts`].
+    Unsynced,
 }
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Clients,
         Self::Reopen,
         Self::Processes,
@@ -76,6 +79,7 @@ impl Need {
         Self::Replace,
         Self::Vanish,
         Self::Downgrade,
+        Self::Unsynced,
     ];
 }
 
@@ -96,6 +100,7 @@ impl fmt::Display for Need {
             Self::Replace => "data that are replaced",
             Self::Vanish => "data that vanish",
             Self::Downgrade => "something older",
+            Self::Unsynced => "unsynced writes",
         })
     }
 }

@@ -30,6 +30,7 @@ impl Target for Memory {
             Need::Reopen
             | Need::Processes
             | Need::PowerCuts
+            | Need::Unsynced
             | Need::Rewind
             | Need::Replace
             | Need::Vanish => Claim::Declined("nothing outlives the process"),

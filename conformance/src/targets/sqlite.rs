@@ -70,6 +70,7 @@ impl Target for Sqlite {
             Need::Rewind | Need::Replace | Need::Vanish => Claim::Declined("not done yet"),
             Need::Downgrade => Claim::Declined("the library is part of the store"),
             Need::PowerCuts => power::claim(),
+            Need::Unsynced => Claim::Declined("it syncs each commit"),
             _ => Claim::Claimed,
         }
     }
