@@ -14,6 +14,7 @@ mod driver;
 mod gate;
 mod keys;
 mod layout;
+mod lineage;
 mod log;
 mod members;
 mod open;

@@ -34,7 +34,7 @@ impl Head {
 /// The first page as the last commit in the log left it; `None` where no commit has it.
 pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
     let (mut committed, mut written) = (None, None);
-    committed_frames(log, |number, page, commits| {
+    frames(log, |number, page, commits| {
         if number == 1 {
             written = Head::of(page);
         }
@@ -47,7 +47,7 @@ pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
 
 /// Goes through the frames of a log, in order, up to the first that is not whole: the number of
 /// the page, the page, whether a commit ends with it.
-fn committed_frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::Result<()> {
+pub(super) fn frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::Result<()> {
     let mut log = match File::open(log) {
         Ok(file) => BufReader::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

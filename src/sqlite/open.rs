@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
+use super::lineage::Lineage;
 use super::log;
 use super::options::SqliteOptions;
 use super::place::{Names, Place};
@@ -43,7 +44,7 @@ pub(super) fn writer(
     let open = || {
         options.check()?;
         let names = Names::resolve(path)?;
-        look(&names, options)?;
+        look(&names, options, deadline)?;
         Place::hold(names.clone(), || make(&names, options, deadline))
     };
     open().map_err(|failure| located(path, failure.into()))
@@ -69,7 +70,7 @@ pub(super) fn leave_the_log(connection: &Connection, leave: bool) -> Result<()> 
 }
 
 /// Looks at what is there, and leaves it as it is, byte for byte.
-fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
+fn look(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<()> {
     // The log first: whoever makes a store makes the file before it.
     let (log, journal) = (holds_something(&names.log), holds_something(&names.journal));
     let found = match fs::symlink_metadata(&names.file) {
@@ -86,6 +87,7 @@ fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
         }
         names.is_one(found)?;
     }
+    names.is_local()?;
     // No bytes are what a creation leaves that was cut off at its very beginning.
     if found.is_none_or(|found| found.len() == 0) {
         if log {
@@ -95,22 +97,58 @@ fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
         return if options.must_exist { Err(no_store(names)) } else { Ok(()) };
     }
     // What the log says is newer than what the file says.
-    if log && let Some(head) = log::head(&names.log).map_err(Error::unavailable)? {
-        return schema::owned(names, head.application, head.version, || Ok(!head.empty)).map(drop);
+    let head = if log { log::head(&names.log).map_err(Error::unavailable)? } else { None };
+    if let Some(head) = head {
+        schema::owned(names, head.application, head.version, || Ok(!head.empty))?;
+        return belongs(names, deadline);
     }
-    match read_past_locks(names, journal || log).map_err(Error::from) {
+    let version = past_locks(names, journal || log).and_then(|db| schema::version(&db, names));
+    match version.map_err(Error::from) {
         // A creation that was cut off: its journal is rolled back by the next connection, which
         // looks again before it writes.
         Err(Error::Corrupt(_)) if journal && begun_empty(&names.journal) => Ok(()),
         Err(error) => Err(error.into()),
+        Ok(_) if log => belongs(names, deadline),
         Ok(_) => Ok(()),
     }
 }
 
-/// The version that the file alone says it has. Neither locks, nor shared memory, nor recovery: no
-/// byte is written. Somebody may be writing the file meanwhile (`busy`), so that its length may
-/// not be what its head says.
-fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
+/// Refuses a log that is not of this file: SQLite would lay its pages over those of the file.
+/// A backup that was put in the place of the file after a crash, with the log left there, is so.
+fn belongs(names: &Names, deadline: Instant) -> Result<()> {
+    let lineage = || past_locks(names, true).and_then(|db| Lineage::read(&db)).ok();
+    // An older version keeps none, and damage is found out later.
+    let Some(mut now) = lineage() else { return Ok(()) };
+    while !now.continues_in(&names.log)? {
+        // Unless somebody has brought the log into the file meanwhile, and begun another.
+        match lineage() {
+            Some(later) if later != now && Instant::now() < deadline => now = later,
+            _ => {
+                let problem = "does not go together with the log (-wal) beside it; put the log \
+                               that belongs to it there, or move the one that is there away";
+                return Err(Error::corrupt("database", "file", problem).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The lineage that the file alone shows, without its log, and the version of its tables.
+pub(super) fn raw_lineage(names: &Names) -> Result<(Lineage, i64)> {
+    let db = past_locks(names, true)?;
+    Ok((Lineage::read(&db)?, tables(&db)?))
+}
+
+/// Which of the versions of the tables this is: SQLite counts on with each change of them, and
+/// when it makes a copy by VACUUM.
+pub(super) fn tables(db: &Connection) -> Result<i64> {
+    Ok(db.pragma_query_value(None, "schema_version", |row| row.get(0))?)
+}
+
+/// Reads the file alone: neither locks, nor log, nor shared memory, nor recovery; no byte is
+/// written. Somebody may be writing the file meanwhile (`busy`), so that its length may not be what
+/// its head says.
+fn past_locks(names: &Names, busy: bool) -> Result<Connection> {
     let mut uri = String::from("file:");
     for byte in names.file.as_os_str().as_encoded_bytes() {
         match byte {
@@ -129,7 +167,7 @@ fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
     if busy {
         db.pragma_update(None, "writable_schema", true)?;
     }
-    schema::version(&db, names)
+    Ok(db)
 }
 
 /// Whether there is such a file, and not an empty one.

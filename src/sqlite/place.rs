@@ -8,10 +8,15 @@
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{self, Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use rusqlite::Connection;
 
 use super::driver::{Failure, Result};
+use super::lineage::Lineage;
+use super::open;
 use super::watch::Watch;
 use crate::Error;
 use crate::error::Invalid;
@@ -23,6 +28,11 @@ const LONGEST: usize = 504;
 pub(super) struct Place {
     names: Names,
     identity: [Identity; 3],
+    /// The file without its log, as it was last seen. Held while it is looked at.
+    raw: Mutex<Raw>,
+    /// The store's name, and the most transactions that this client knows of.
+    name: [u8; 16],
+    seen: AtomicU64,
     watch: Option<Watch>,
     /// Everything up to this moment of the watch was looked at, and was right.
     checked: AtomicU64,
@@ -78,6 +88,29 @@ impl Names {
         refused(&self.given, problem).into()
     }
 
+    /// Refuses a file system that several machines use at once: shared memory is shared by one, so
+    /// that what one revokes another would go on to allow.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_local(&self) -> Result<()> {
+        let directory = self.file.parent().unwrap_or(&self.file);
+        let found = rustix::fs::statfs(directory)
+            .map_err(|error| Error::unavailable(io::Error::from(error)))?;
+        // Narrower on some platforms, and signed on others.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        match network(found.f_type as u32) {
+            None => Ok(()),
+            Some(kind) => Err(self.refuse(&format!(
+                "is on a network file system ({kind}); give the path of a file on a local disk"
+            ))),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "of one shape with the other")]
+    pub(super) fn is_local(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Refuses a file that has another name or is a mount of its own: under either, somebody else
     /// would have a log of their own beside it. `found` is what stands at the path.
     pub(super) fn is_one(&self, found: &Metadata) -> Result<()> {
@@ -126,12 +159,16 @@ fn refused(path: &Path, problem: &str) -> Error {
 }
 
 impl Place {
-    /// Remembers which files `opened` has opened. What others do to them meanwhile makes it fail.
-    pub(super) fn hold<T>(names: Names, opened: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
+    /// Remembers which files `open` opens. What others do to them meanwhile makes it fail.
+    pub(super) fn hold(
+        names: Names,
+        open: impl FnOnce() -> Result<Connection>,
+    ) -> Result<(Self, Connection)> {
         // Before anything else: what happens from here on is noticed.
         let watch = Watch::start(&names.given, &names.file);
         let before = Identity::at(&names.file);
-        let opened = opened()?;
+        let opened = open()?;
+        let watch = watch.and_then(|watch| watch.writes_to(&names.file));
         let identity = || -> io::Result<_> {
             Ok([
                 Identity::at(&names.file)?,
@@ -145,27 +182,72 @@ impl Place {
         if before.is_ok_and(|before| before != identity[0]) {
             return Err(Error::unavailable("the file was replaced while it was opened").into());
         }
-        let (checked, lost) = (AtomicU64::new(0), OnceLock::new());
-        Ok((Self { names, identity, watch, checked, lost }, opened))
+        let Lineage { name, commits } = Lineage::read(&opened)?;
+        let raw = Raw {
+            stamp: Stamp::of(&fs::symlink_metadata(&names.file).map_err(Error::unavailable)?),
+            // Nothing yet where a new table stands in the log alone.
+            commits: open::raw_lineage(&names).map_or(0, |(raw, _)| raw.commits),
+        };
+        let place = Self {
+            names,
+            identity,
+            raw: Mutex::new(raw),
+            name,
+            seen: AtomicU64::new(commits),
+            watch,
+            checked: AtomicU64::new(0),
+            lost: OnceLock::new(),
+        };
+        Ok((place, opened))
     }
 
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Whether the names still mean the files that are open. Between the beginning of a call and
-    /// its answer this has to hold once: as long as it does, others who open the store get these
-    /// files, and what they have acknowledged is in them.
+    /// Whether the names still mean the files that are open, and the file is what SQLite wrote.
+    /// Between the beginning of a call and its answer this has to hold once: as long as it does,
+    /// others who open the store get these files, and what they have acknowledged is in them.
+    /// `db` is a connection to them that is in no transaction.
     ///
     /// Once it was wrong it stays wrong, also when the files come back: what was acknowledged
     /// meanwhile is not in them.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self, db: &Connection) -> Result<(), Error> {
         self.lost()?;
-        let Some(watch) = &self.watch else { return self.look() };
+        let Some(watch) = &self.watch else { return self.look(db) };
         let now = watch.now();
         if now != self.checked.load(Ordering::Acquire) {
-            self.look()?;
+            self.look(db)?;
             self.checked.fetch_max(now, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Whether what a connection shows is this store, and not before what this client has seen.
+    pub(super) fn follows(&self, db: &Connection) -> Result<()> {
+        // Before the read: meanwhile somebody may commit.
+        let seen = self.seen.load(Ordering::Acquire);
+        Ok(self.goes_on(Lineage::read(db)?, seen)?)
+    }
+
+    /// Counts the transaction that is open, which goes on from what this client has seen.
+    pub(super) fn count(&self, db: &Connection) -> Result<Lineage> {
+        let lineage = Lineage::count(db)?;
+        self.goes_on(lineage, self.seen.load(Ordering::Acquire))?;
+        Ok(lineage)
+    }
+
+    /// Remembers a transaction that was committed.
+    pub(super) fn committed(&self, lineage: Lineage) {
+        self.seen.fetch_max(lineage.commits, Ordering::AcqRel);
+    }
+
+    fn goes_on(&self, lineage: Lineage, seen: u64) -> Result<(), Error> {
+        if lineage.name != self.name {
+            return Err(self.lose("now holds another store"));
+        }
+        if lineage.commits < seen {
+            return Err(self.lose("went back to an earlier state"));
         }
         Ok(())
     }
@@ -175,21 +257,57 @@ impl Place {
         self.lost.get().map_or(Ok(()), |why| Err(self.gone(why)))
     }
 
-    fn look(&self) -> Result<(), Error> {
+    fn look(&self, db: &Connection) -> Result<(), Error> {
+        let found = self.missing()?;
+        self.written_by_sqlite(&Stamp::of(&found), db)
+    }
+
+    /// Whether one of the names means nothing or something else.
+    pub(super) fn missing(&self) -> Result<Metadata, Error> {
         let Names { given, file, log, shared, .. } = &self.names;
         let [is_file, is_log, is_shared] = &self.identity;
-        self.same(file, Identity::at(file), is_file)?;
-        self.same(log, Identity::at(log), is_log)?;
-        self.same(shared, Identity::at(shared), is_shared)?;
+        let found = self.same(file, fs::symlink_metadata(file), is_file)?;
+        self.same(log, fs::symlink_metadata(log), is_log)?;
+        self.same(shared, fs::symlink_metadata(shared), is_shared)?;
         if given != file {
-            self.same(given, fs::metadata(given).map(|found| Identity::of(&found)), is_file)?;
+            self.same(given, fs::metadata(given), is_file)?;
         }
+        Ok(found)
+    }
+
+    /// Whether it was SQLite that changed the file, where it has changed: it brings in the log of
+    /// this very store, so the count of transactions in it grows. Somebody else who writes over it
+    /// leaves the log there, whose pages do not go together with what is in the file then.
+    fn written_by_sqlite(&self, stamp: &Stamp, db: &Connection) -> Result<(), Error> {
+        let mut raw = self.raw.lock().unwrap_or_else(PoisonError::into_inner);
+        if raw.stamp == *stamp {
+            return Ok(());
+        }
+        // Half-written, it may be whole a moment later.
+        let raw_lineage = (0..5).find_map(|_| open::raw_lineage(&self.names).ok());
+        let (lineage, tables) = raw_lineage.ok_or(Error::Timeout)?;
+        if lineage.name != self.name {
+            return Err(self.lose("was overwritten with another store"));
+        }
+        if lineage.commits < raw.commits {
+            return Err(self.lose("was overwritten with an earlier state"));
+        }
+        // VACUUM puts the records into other pages than the log has them in.
+        if tables > open::tables(db)? {
+            return Err(self.lose("was overwritten with a copy"));
+        }
+        *raw = Raw { stamp: stamp.clone(), commits: lineage.commits };
         Ok(())
     }
 
-    fn same(&self, path: &Path, is: io::Result<Identity>, was: &Identity) -> Result<(), Error> {
-        let change = match is {
-            Ok(is) if is == *was => return Ok(()),
+    fn same(
+        &self,
+        path: &Path,
+        found: io::Result<Metadata>,
+        was: &Identity,
+    ) -> Result<Metadata, Error> {
+        let change = match found {
+            Ok(found) if Identity::of(&found) == *was => return Ok(found),
             Ok(_) => "was replaced",
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
@@ -203,12 +321,45 @@ impl Place {
         Err(self.gone(why))
     }
 
+    fn lose(&self, change: &str) -> Error {
+        let why = self.lost.get_or_init(|| format!("{} {change}", self.names.file.display()));
+        self.gone(why)
+    }
+
     fn gone(&self, why: &str) -> Error {
         Error::unavailable(format!(
             "{why} while {} was open; close this client, see that the file is the one you want, \
              with the log that belongs to it, and open it again",
             self.names.given.display()
         ))
+    }
+}
+
+/// The file without its log.
+#[derive(Debug)]
+struct Raw {
+    stamp: Stamp,
+    commits: u64,
+}
+
+/// Another one says that somebody may have written the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Self {
+        #[cfg(unix)]
+        let changed = {
+            use std::os::unix::fs::MetadataExt as _;
+            (found.ctime(), found.ctime_nsec())
+        };
+        #[cfg(not(unix))]
+        let changed = (0, 0);
+        Self { length: found.len(), modified: found.modified().ok(), changed }
     }
 }
 
@@ -247,6 +398,18 @@ fn links(_: &Metadata) -> u64 {
     1
 }
 
+/// The name of a network file system by the number the kernel gives it.
+#[cfg(target_os = "linux")]
+fn network(kind: u32) -> Option<&'static str> {
+    match kind {
+        0x6969 => Some("NFS"),
+        0x517B | 0xFE53_4D42 | 0xFF53_4D42 => Some("SMB"),
+        0x5346_414F => Some("AFS"),
+        0x00C3_6400 => Some("Ceph"),
+        _ => None,
+    }
+}
+
 /// Whether something is mounted exactly there. Not told by old kernels (before 5.8).
 #[cfg(target_os = "linux")]
 fn is_mount(file: &Path) -> Result<bool> {
@@ -265,4 +428,17 @@ fn is_mount(file: &Path) -> Result<bool> {
 #[cfg(not(target_os = "linux"))]
 fn is_mount(_: &Path) -> Result<bool> {
     Ok(false)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_told_from_local_ones() {
+        let networks = [0x6969, 0x517B, 0xFE53_4D42, 0xFF53_4D42, 0x5346_414F, 0x00C3_6400];
+        assert!(networks.into_iter().all(|kind| network(kind).is_some()));
+        // ext4, tmpfs, overlayfs.
+        assert!([0xEF53, 0x0102_1994, 0x794C_7630].into_iter().all(|kind| network(kind).is_none()));
+    }
 }

@@ -75,7 +75,7 @@ impl Readers {
             Some(reader) => reader,
             None => match self.open(place) {
                 Ok(reader) => reader,
-                Err(error) => return Err(place.check().err().unwrap_or(error)),
+                Err(error) => return Err(place.missing().err().unwrap_or(error)),
             },
         };
         reader.cutoff.set(deadline);
@@ -84,7 +84,7 @@ impl Readers {
         // After the read: so this holds for a connection that was opened just now, too, and what
         // was read from files that mean nothing any more, also an error, is no answer.
         if !self.mutation.is(SqliteDefect::TrustsTheName) {
-            place.check()?;
+            place.check(&reader.connection)?;
         }
         // A connection that met damage, or whose transaction did not end, is not used again.
         let sound = !matches!(wrong(&result), Some(Error::Unavailable(_) | Error::Corrupt(_)));
@@ -108,6 +108,10 @@ impl Readers {
     fn open(&self, place: &Place) -> Result<Reader, Error> {
         let mut connection = open::reader(place.names())?;
         let cutoff = Cutoff::install(&mut connection)?;
+        // Whatever the name meant at that moment: what was opened is this store, as it is now.
+        if !self.mutation.is(SqliteDefect::TrustsTheName) {
+            place.follows(&connection)?;
+        }
         Ok(Reader { connection, cutoff })
     }
 

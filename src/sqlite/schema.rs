@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
+use super::lineage::Lineage;
 use super::place::Names;
 use crate::Error;
 
@@ -21,9 +22,10 @@ struct Step {
     fill: fn(&Connection) -> Result<()>,
 }
 
-const LADDER: [Step; 2] = [
+const LADDER: [Step; 3] = [
     Step { sql: include_str!("schema/0001_rooms_and_users.sql"), fill: |_| Ok(()) },
     Step { sql: include_str!("schema/0002_checksums.sql"), fill: checksums::fill },
+    Step { sql: include_str!("schema/0003_lineage.sql"), fill: Lineage::begin },
 ];
 
 /// The version this code reads and writes.

@@ -1,4 +1,5 @@
-//! Told by the kernel that the names of the files may mean others now: cheaper than to look.
+//! Told by the kernel that the names of the files may mean others now, or that the file was written:
+//! cheaper than to look.
 //!
 //! To look at three names costs more than a decision does. The kernel tells at once, within the
 //! call that changes a name, so that a change that has happened is always found.
@@ -80,6 +81,11 @@ mod linux {
             Ok(Some(Self { epoll, names, _mounts: mounts, told: Mutex::new(0) }))
         }
 
+        /// Has every write to the file told as well, from now on; it must be there.
+        pub(in super::super) fn writes_to(self, file: &Path) -> Option<Self> {
+            inotify::add_watch(&self.names, file, WatchFlags::MODIFY).ok().map(|_| self)
+        }
+
         /// How often there was something to tell until now. As long as this stays the same, the
         /// names mean the same files.
         pub(in super::super) fn now(&self) -> u64 {
@@ -115,6 +121,10 @@ mod none {
     impl Watch {
         pub(in super::super) fn start(_: &Path, _: &Path) -> Option<Self> {
             None
+        }
+
+        pub(in super::super) fn writes_to(self, _: &Path) -> Option<Self> {
+            match self {}
         }
 
         pub(in super::super) fn now(&self) -> u64 {

@@ -13,14 +13,14 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use crate::fixtures::current;
 use crate::support::{NOW, encrypted, endpoint, key, new_path, room, user};
 
-fn with(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
 /// A store with an admin, and a second user whose revocation must not be forgotten.
-async fn store(path: &Path) -> SqliteStore {
+pub(crate) async fn store(path: &Path) -> SqliteStore {
     let store = SqliteStore::open(path).await.unwrap();
     store.bootstrap_admin(user(1, true)).await.unwrap();
     store.add_user(user(2, false)).await.unwrap();
@@ -28,7 +28,7 @@ async fn store(path: &Path) -> SqliteStore {
     store
 }
 
-fn backup(path: &Path, to: &Path) {
+pub(crate) fn backup(path: &Path, to: &Path) {
     let db = Connection::open(path).unwrap();
     db.execute("VACUUM INTO ?1", [to.to_str().unwrap()]).unwrap();
 }

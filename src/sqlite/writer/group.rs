@@ -29,7 +29,7 @@ pub(super) struct Files<'a> {
 impl Files<'_> {
     /// Whether others who open the store get what is committed here.
     fn check(&self) -> Result<(), Error> {
-        if defect::is(SqliteDefect::TrustsTheName) { Ok(()) } else { self.place.check() }
+        if defect::is(SqliteDefect::TrustsTheName) { Ok(()) } else { self.place.check(self.db) }
     }
 }
 
@@ -78,11 +78,17 @@ impl Grouping {
 fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
     let Files { db, cutoff, .. } = *files;
     let done = files.check().and_then(|()| begin(db, &mut jobs)).and_then(|()| {
-        jobs.iter_mut().try_for_each(|job| one(db, cutoff, &mut **job))?;
+        let mut done = false;
+        for job in &mut jobs {
+            done |= one(db, cutoff, &mut **job)?;
+        }
+        let counted = if done { Some(files.place.count(db)?) } else { None };
         if defect::is(SqliteDefect::AnswersBeforeCommit) {
             jobs.drain(..).for_each(Job::answer);
         }
-        execute(db, "COMMIT")
+        execute(db, "COMMIT")?;
+        counted.into_iter().for_each(|lineage| files.place.committed(lineage));
+        Ok(())
     });
     let Err(error) = done else {
         // What was committed to files that nobody else will open is not acknowledged.
@@ -125,27 +131,27 @@ fn begin(db: &Connection, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), Error> {
     }
 }
 
-/// One job inside the transaction: kept, or undone without a trace. An error is of the
+/// One job inside the transaction: kept, or undone without a trace (false). An error is of the
 /// transaction as a whole.
-fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<(), Error> {
+fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<bool, Error> {
     if !job.wanted() {
-        return Ok(());
+        return Ok(false);
     }
     execute(db, "SAVEPOINT job")?;
     cutoff.set(job.deadline());
     let result = job.run(db);
     cutoff.clear();
     match result {
-        Ok(()) => execute(db, "RELEASE job"),
+        Ok(()) => execute(db, "RELEASE job").map(|()| true),
         // SQLite ends the whole transaction when a write is interrupted or the disk is full.
         Err(error) if matches!(error, Error::Unavailable(_)) || db.is_autocommit() => Err(error),
         Err(_) if defect::is(SqliteDefect::LosesNeighbours) => {
             execute(db, "ROLLBACK")?;
-            execute(db, "BEGIN IMMEDIATE")
+            execute(db, "BEGIN IMMEDIATE").map(|()| false)
         }
         Err(_) => {
             execute(db, "ROLLBACK TO job")?;
-            execute(db, "RELEASE job")
+            execute(db, "RELEASE job").map(|()| false)
         }
     }
 }
