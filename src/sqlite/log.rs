@@ -18,6 +18,8 @@ const PAGES: std::ops::RangeInclusive<u32> = 512..=65536;
 pub(super) struct Head {
     pub(super) application: i64,
     pub(super) version: i64,
+    /// Which of the versions of the tables: SQLite's `schema_version`.
+    pub(super) tables: i64,
     /// Whether there are no tables.
     pub(super) empty: bool,
 }
@@ -27,7 +29,8 @@ impl Head {
         let number = |at: usize| Some(i64::from(i32::from_be_bytes(array(page, at)?)));
         // A leaf of the table of tables, with no cells.
         let empty = page.get(100..105)? == [13, 0, 0, 0, 0];
-        Some(Self { application: number(68)?, version: number(60)?, empty })
+        let [application, version, tables] = [number(68)?, number(60)?, number(40)?];
+        Some(Self { application, version, tables, empty })
     }
 }
 
@@ -109,13 +112,14 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, bytes: &[u8]) {
-        let word = |bytes: [u8; 4]| {
+        let word = |bytes: &[u8]| {
+            let bytes = array(bytes, 0).unwrap_or_default();
             if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
         };
         for pair in bytes.chunks_exact(8) {
-            let &[a, b, c, d, e, f, g, h] = pair else { continue };
-            self.s0 = self.s0.wrapping_add(word([a, b, c, d])).wrapping_add(self.s1);
-            self.s1 = self.s1.wrapping_add(word([e, f, g, h])).wrapping_add(self.s0);
+            let (first, second) = pair.split_at(4);
+            self.s0 = self.s0.wrapping_add(word(first)).wrapping_add(self.s1);
+            self.s1 = self.s1.wrapping_add(word(second)).wrapping_add(self.s0);
         }
     }
 

@@ -16,13 +16,16 @@ use rusqlite::Connection;
 
 use super::driver::{Failure, Result};
 use super::lineage::Lineage;
-use super::open;
 use super::watch::Watch;
+use super::{log, open};
 use crate::Error;
 use crate::error::Invalid;
 
 /// The longest path SQLite takes, in bytes, less what it puts behind it (`-journal`).
 const LONGEST: usize = 504;
+
+/// A moment of the watch that never comes.
+const NEVER: u64 = u64::MAX;
 
 /// The files of a store, as they were when it was opened.
 pub(super) struct Place {
@@ -187,6 +190,7 @@ impl Place {
             stamp: Stamp::of(&fs::symlink_metadata(&names.file).map_err(Error::unavailable)?),
             // Nothing yet where a new table stands in the log alone.
             commits: open::raw_lineage(&names).map_or(0, |(raw, _)| raw.commits),
+            tables: open::tables(&opened)?,
         };
         let place = Self {
             names,
@@ -195,7 +199,7 @@ impl Place {
             name,
             seen: AtomicU64::new(commits),
             watch,
-            checked: AtomicU64::new(0),
+            checked: AtomicU64::new(NEVER),
             lost: OnceLock::new(),
         };
         Ok((place, opened))
@@ -208,17 +212,16 @@ impl Place {
     /// Whether the names still mean the files that are open, and the file is what SQLite wrote.
     /// Between the beginning of a call and its answer this has to hold once: as long as it does,
     /// others who open the store get these files, and what they have acknowledged is in them.
-    /// `db` is a connection to them that is in no transaction.
     ///
     /// Once it was wrong it stays wrong, also when the files come back: what was acknowledged
     /// meanwhile is not in them.
-    pub(super) fn check(&self, db: &Connection) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         self.lost()?;
-        let Some(watch) = &self.watch else { return self.look(db) };
-        let now = watch.now();
+        let Some(now) = self.watch.as_ref().and_then(Watch::now) else { return self.look() };
         if now != self.checked.load(Ordering::Acquire) {
-            self.look(db)?;
-            self.checked.fetch_max(now, Ordering::AcqRel);
+            self.look()?;
+            // One that is older than another thread's has everybody look once more.
+            self.checked.store(now, Ordering::Release);
         }
         Ok(())
     }
@@ -257,9 +260,9 @@ impl Place {
         self.lost.get().map_or(Ok(()), |why| Err(self.gone(why)))
     }
 
-    fn look(&self, db: &Connection) -> Result<(), Error> {
+    fn look(&self) -> Result<(), Error> {
         let found = self.missing()?;
-        self.written_by_sqlite(&Stamp::of(&found), db)
+        self.written_by_sqlite(&Stamp::of(&found))
     }
 
     /// Whether one of the names means nothing or something else.
@@ -278,10 +281,13 @@ impl Place {
     /// Whether it was SQLite that changed the file, where it has changed: it brings in the log of
     /// this very store, so the count of transactions in it grows. Somebody else who writes over it
     /// leaves the log there, whose pages do not go together with what is in the file then.
-    fn written_by_sqlite(&self, stamp: &Stamp, db: &Connection) -> Result<(), Error> {
+    fn written_by_sqlite(&self, stamp: &Stamp) -> Result<(), Error> {
         let mut raw = self.raw.lock().unwrap_or_else(PoisonError::into_inner);
         if raw.stamp == *stamp {
             return Ok(());
+        }
+        if stamp.length == 0 {
+            return Err(self.lose("was emptied"));
         }
         // Half-written, it may be whole a moment later.
         let raw_lineage = (0..5).find_map(|_| open::raw_lineage(&self.names).ok());
@@ -292,11 +298,15 @@ impl Place {
         if lineage.commits < raw.commits {
             return Err(self.lose("was overwritten with an earlier state"));
         }
-        // VACUUM puts the records into other pages than the log has them in.
-        if tables > open::tables(db)? {
-            return Err(self.lose("was overwritten with a copy"));
+        // VACUUM puts the records into other pages than the log has them in, and counts the version
+        // of the tables on. Who changes tables otherwise has that in the log first.
+        if tables > raw.tables {
+            let head = log::head(&self.names.log).map_err(Error::unavailable)?;
+            if head.is_none_or(|head| head.tables < tables) {
+                return Err(self.lose("was overwritten with a copy"));
+            }
         }
-        *raw = Raw { stamp: stamp.clone(), commits: lineage.commits };
+        *raw = Raw { stamp: stamp.clone(), commits: lineage.commits, tables };
         Ok(())
     }
 
@@ -340,6 +350,8 @@ impl Place {
 struct Raw {
     stamp: Stamp,
     commits: u64,
+    /// The version of the tables.
+    tables: i64,
 }
 
 /// Another one says that somebody may have written the file.

@@ -84,7 +84,7 @@ impl Readers {
         // After the read: so this holds for a connection that was opened just now, too, and what
         // was read from files that mean nothing any more, also an error, is no answer.
         if !self.mutation.is(SqliteDefect::TrustsTheName) {
-            place.check(&reader.connection)?;
+            place.check()?;
         }
         // A connection that met damage, or whose transaction did not end, is not used again.
         let sound = !matches!(wrong(&result), Some(Error::Unavailable(_) | Error::Corrupt(_)));

@@ -11,12 +11,13 @@ pub(super) use none::Watch;
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::collections::HashMap;
     use std::fs::File;
     use std::io;
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
     use std::path::Path;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
     use rustix::event::{Timespec, epoll};
     use rustix::fs::{inotify, statfs};
@@ -37,14 +38,58 @@ mod linux {
     ];
     const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-    pub(in super::super) struct Watch {
+    /// One for the process, kept for good: to close one makes the kernel wait for tens of
+    /// milliseconds, and a user has no more than some hundred.
+    static NEWS: OnceLock<Mutex<News>> = OnceLock::new();
+
+    struct News {
         epoll: OwnedFd,
         names: OwnedFd,
         /// Told of every change of what is mounted where.
         _mounts: File,
-        /// How often there was something to tell. Held while the kernel is asked: otherwise one
-        /// thread could take the news and another go on before they are counted.
-        told: Mutex<u64>,
+        /// By how many each file or directory is watched, by the kernel's number of the watch.
+        watched: HashMap<i32, usize>,
+        /// How often there was something to tell, to whomever.
+        told: u64,
+    }
+
+    impl News {
+        /// Locked while the kernel is asked: otherwise one thread could take the news and another
+        /// go on before they are counted.
+        fn get() -> io::Result<MutexGuard<'static, Self>> {
+            let news = match NEWS.get() {
+                Some(news) => news,
+                None => {
+                    let new = Self::new()?;
+                    NEWS.get_or_init(|| Mutex::new(new))
+                }
+            };
+            // Each change of it is one step, so it is sound whatever panicked.
+            Ok(news.lock().unwrap_or_else(PoisonError::into_inner))
+        }
+
+        fn new() -> io::Result<Self> {
+            let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+            let names = inotify::init(flags)?;
+            let mounts = File::open("/proc/self/mountinfo")?;
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let nothing = epoll::EventData::new_u64(0);
+            epoll::add(&epoll, &names, nothing, epoll::EventFlags::IN)?;
+            epoll::add(&epoll, &mounts, nothing, epoll::EventFlags::PRI | epoll::EventFlags::ERR)?;
+            Ok(Self { epoll, names, _mounts: mounts, watched: HashMap::new(), told: 0 })
+        }
+
+        /// Takes what was told off the queue.
+        fn forget(&self) {
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut told = inotify::Reader::new(&self.names, &mut buffer);
+            while told.next().is_ok() {}
+        }
+    }
+
+    /// What one store has watched.
+    pub(in super::super) struct Watch {
+        numbers: Vec<i32>,
     }
 
     impl Watch {
@@ -54,12 +99,11 @@ mod linux {
             if given != file {
                 return None;
             }
-            Self::of(file).ok().flatten()
+            let mut watch = Self { numbers: Vec::new() };
+            watch.names(file).ok()?.then_some(watch)
         }
 
-        fn of(file: &Path) -> io::Result<Option<Self>> {
-            let names =
-                inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        fn names(&mut self, file: &Path) -> io::Result<bool> {
             let itself = WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR;
             let inside = WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::DELETE;
             let mut flags = itself | inside;
@@ -68,45 +112,59 @@ mod linux {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let kind = statfs(directory)?.f_type as u32;
                 if !LOCAL.contains(&kind) {
-                    return Ok(None);
+                    return Ok(false);
                 }
-                inotify::add_watch(&names, directory, flags)?;
+                self.add(directory, flags)?;
                 flags = itself;
             }
-            let mounts = File::open("/proc/self/mountinfo")?;
-            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            let nothing = epoll::EventData::new_u64(0);
-            epoll::add(&epoll, &names, nothing, epoll::EventFlags::IN)?;
-            epoll::add(&epoll, &mounts, nothing, epoll::EventFlags::PRI | epoll::EventFlags::ERR)?;
-            Ok(Some(Self { epoll, names, _mounts: mounts, told: Mutex::new(0) }))
+            Ok(true)
         }
 
         /// Has every write to the file told as well, from now on; it must be there.
-        pub(in super::super) fn writes_to(self, file: &Path) -> Option<Self> {
-            inotify::add_watch(&self.names, file, WatchFlags::MODIFY).ok().map(|_| self)
+        pub(in super::super) fn writes_to(mut self, file: &Path) -> Option<Self> {
+            self.add(file, WatchFlags::MODIFY).ok().map(|()| self)
+        }
+
+        fn add(&mut self, path: &Path, flags: WatchFlags) -> io::Result<()> {
+            let mut news = News::get()?;
+            let number = inotify::add_watch(&news.names, path, flags | WatchFlags::MASK_ADD)?;
+            *news.watched.entry(number).or_default() += 1;
+            self.numbers.push(number);
+            Ok(())
         }
 
         /// How often there was something to tell until now. As long as this stays the same, the
-        /// names mean the same files.
-        pub(in super::super) fn now(&self) -> u64 {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        /// names mean the same files; `None` where nobody knows.
+        #[expect(clippy::unused_self, reason = "there is something to tell only while one watches")]
+        pub(in super::super) fn now(&self) -> Option<u64> {
+            let mut news = News::get().ok()?;
             let mut events = [MaybeUninit::uninit(); 2];
-            match epoll::wait(&self.epoll, &mut events[..], Some(&AT_ONCE)) {
-                Ok((some, _)) if some.is_empty() => {}
+            match epoll::wait(&news.epoll, &mut events[..], Some(&AT_ONCE)) {
+                Ok(([], _)) => {}
                 // Who cannot be asked has something to tell.
                 _ => {
-                    self.forget();
-                    *told += 1;
+                    news.forget();
+                    news.told += 1;
                 }
             }
-            *told
+            Some(news.told)
         }
+    }
 
-        /// Takes what was told off the queue.
-        fn forget(&self) {
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut told = inotify::Reader::new(&self.names, &mut buffer);
-            while told.next().is_ok() {}
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            let Ok(mut news) = News::get() else { return };
+            for number in &self.numbers {
+                let left = news.watched.get_mut(number).map_or(0, |count| {
+                    *count -= 1;
+                    *count
+                });
+                if left == 0 {
+                    news.watched.remove(number);
+                    // One that is gone with what it watched is none.
+                    let _ = inotify::remove_watch(&news.names, *number);
+                }
+            }
         }
     }
 }
@@ -127,7 +185,7 @@ mod none {
             match self {}
         }
 
-        pub(in super::super) fn now(&self) -> u64 {
+        pub(in super::super) fn now(&self) -> Option<u64> {
             match *self {}
         }
     }

@@ -157,7 +157,7 @@ fn serve(
     // First, so that this connection is the last one, which brings the log into the file and
     // removes it. Where its name means another file by now, that file must not be touched.
     readers.close();
-    if place.check(&connection).is_err() {
+    if place.check().is_err() {
         // If it cannot be told so, it is too late to do better.
         let _ = open::leave_the_log(&connection, true);
     }

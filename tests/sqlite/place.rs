@@ -303,25 +303,6 @@ async fn what_happens_beside_the_files_is_none_of_our_business() {
     open.close().await.unwrap();
 }
 
-/// Where the kernel has no more watches to give, the names are looked at instead.
-#[tokio::test]
-async fn a_store_that_cannot_be_told_looks_for_itself() {
-    let mut watches = Vec::new();
-    while let Ok(watch) = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC) {
-        watches.push(watch);
-        assert!(watches.len() < 100_000);
-    }
-    let (dir, path) = new_path();
-    let open = store(&path).await;
-    let past = dir.path().join("past.db");
-    backup(&path, &past);
-    drop(watches);
-    open.revoke_user(&key(2), NOW).await.unwrap();
-    fs::rename(&past, &path).unwrap();
-    assert!(!open.is_authorized(&key(2)).await.is_allowed());
-    open.close().await.unwrap();
-}
-
 #[tokio::test]
 async fn the_longest_path_that_sqlite_takes_is_taken_and_a_longer_one_is_said_to_be_too_long() {
     let (dir, _) = new_path();

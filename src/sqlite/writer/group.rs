@@ -29,7 +29,7 @@ pub(super) struct Files<'a> {
 impl Files<'_> {
     /// Whether others who open the store get what is committed here.
     fn check(&self) -> Result<(), Error> {
-        if defect::is(SqliteDefect::TrustsTheName) { Ok(()) } else { self.place.check(self.db) }
+        if defect::is(SqliteDefect::TrustsTheName) { Ok(()) } else { self.place.check() }
     }
 }
 
@@ -87,7 +87,9 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
             jobs.drain(..).for_each(Job::answer);
         }
         execute(db, "COMMIT")?;
-        counted.into_iter().for_each(|lineage| files.place.committed(lineage));
+        if let Some(lineage) = counted {
+            files.place.committed(lineage);
+        }
         Ok(())
     });
     let Err(error) = done else {
