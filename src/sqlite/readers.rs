@@ -184,15 +184,15 @@ mod tests {
         assert!(readers.lock().is_none());
     }
 
-    /// Readers of a file, which is there as long as its directory is kept.
-    fn pool() -> (tempfile::TempDir, Readers) {
+    /// Readers of a file, which is there, with its log, as long as the first of both is kept.
+    fn pool() -> ((Connection, tempfile::TempDir), Readers) {
         let dir = tempfile::tempdir().unwrap();
         let readers = Readers::new(Mutation::NONE);
         let deadline = Instant::now() + Duration::from_secs(5);
         let path = dir.path().join("members.db");
-        let (place, _) = open::writer(&path, &SqliteOptions::new(), deadline).unwrap();
+        let (place, writer) = open::writer(&path, &SqliteOptions::new(), deadline).unwrap();
         readers.settle(place);
-        (dir, readers)
+        ((writer, dir), readers)
     }
 
     fn idle(readers: &Readers) -> usize {
