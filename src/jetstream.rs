@@ -7,6 +7,7 @@ mod add;
 mod barrier;
 mod bucket;
 mod chores;
+mod clock;
 mod codec;
 mod config;
 mod core;
@@ -33,6 +34,7 @@ mod sweep;
 mod testing;
 mod turns;
 mod users;
+mod watch;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
 pub use counters::Counters;

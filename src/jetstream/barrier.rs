@@ -21,17 +21,17 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::key;
+use crate::jetstream::gateway::Passed;
 use crate::mutation::Mutation;
 
 /// Barriers of one bucket under way at once, as long as they are answered.
 const YOUNG: usize = 4;
 /// From this age on a barrier does not keep others from being sent: its answer may be lost.
 const OLD: Duration = Duration::from_millis(20);
-/// Barriers of one bucket under way at once, answered or not: as many as have keys of their own.
-const MOST: usize = key::BARRIERS;
+/// Barriers of one bucket under way at once, answered or not.
+const MOST: usize = 64;
 
-type Sent = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
+type Sent = Pin<Box<dyn Future<Output = Result<Passed, Error>> + Send>>;
 /// Sends one barrier and waits for it, until then at the latest.
 pub(super) type Sender = Box<dyn Fn(Instant) -> Sent + Send + Sync>;
 
@@ -62,7 +62,7 @@ struct Next {
 struct Round {
     /// When those who wait for it must have an answer, sent or not.
     by: Instant,
-    outcome: OnceLock<Result<u64, Error>>,
+    outcome: OnceLock<Result<Passed, Error>>,
     known: Notify,
 }
 
@@ -71,13 +71,13 @@ impl Round {
         Self { by, outcome: OnceLock::new(), known: Notify::new() }
     }
 
-    fn tell(&self, outcome: Result<u64, Error>) {
+    fn tell(&self, outcome: Result<Passed, Error>) {
         // Only the first word counts.
         let _ = self.outcome.set(outcome);
         self.known.notify_waiters();
     }
 
-    async fn outcome(&self) -> Result<u64, Error> {
+    async fn outcome(&self) -> Result<Passed, Error> {
         let mut known = pin!(self.known.notified());
         known.as_mut().enable();
         if self.outcome.get().is_none() {
@@ -117,8 +117,8 @@ impl Barriers {
         Self { shared, op_timeout, task }
     }
 
-    /// The sequence of a barrier that was sent after this call began.
-    pub(super) async fn pass(&self) -> Result<u64, Error> {
+    /// A barrier that was sent after this call began.
+    pub(super) async fn pass(&self) -> Result<Passed, Error> {
         let round = {
             let mut next = self.shared.next();
             if next.ended {
@@ -226,6 +226,10 @@ mod tests {
 
     use super::*;
 
+    fn passed(number: u64) -> Passed {
+        Passed { number, sequence: number }
+    }
+
     /// Barriers numbered in the order they are sent, each of which ends when a permit is added.
     fn barriers() -> (Arc<Barriers>, Arc<AtomicU64>, Arc<Semaphore>) {
         let (sent, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
@@ -238,7 +242,7 @@ mod tests {
                     Ok(permit) => permit.unwrap().forget(),
                     Err(_) => return Err(Error::Timeout),
                 }
-                Ok(number)
+                Ok(passed(number))
             })
         });
         let barriers =
@@ -266,8 +270,8 @@ mod tests {
         let second = pass();
         until(&sent, 2).await;
         permits.add_permits(2);
-        assert_eq!(first.await.unwrap(), Ok(1));
-        assert_eq!(second.await.unwrap(), Ok(2));
+        assert_eq!(first.await.unwrap(), Ok(passed(1)));
+        assert_eq!(second.await.unwrap(), Ok(passed(2)));
     }
 
     #[tokio::test]
@@ -276,7 +280,7 @@ mod tests {
         permits.add_permits(10);
         let all = (0..64).map(|_| barriers.pass()).collect::<FuturesUnordered<_>>();
         let outcomes: Vec<_> = all.collect().await;
-        assert!(outcomes.iter().all(|outcome| *outcome == Ok(1)), "{outcomes:?}");
+        assert!(outcomes.iter().all(|outcome| *outcome == Ok(passed(1))), "{outcomes:?}");
         assert_eq!(sent.load(Ordering::SeqCst), 1);
     }
 

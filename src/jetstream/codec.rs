@@ -13,7 +13,7 @@ use crate::Error;
 use crate::jetstream::bucket::Bucket;
 
 /// The version of the layout of all buckets: keys and values.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 const CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
 const HEAD: usize = "1:0123456789abcdef:".len();

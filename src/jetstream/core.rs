@@ -16,7 +16,7 @@ use crate::jetstream::chores::Chores;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{
-    Entry, Gateway, Pause, Put, ReadError, Snapshot, WINDOW, WriteError,
+    Entry, Fresh, Gateway, Passed, Pause, Put, ReadError, Snapshot, WINDOW, WriteError,
 };
 use crate::jetstream::key::{Incarnation, Parts};
 use crate::jetstream::record::{
@@ -25,6 +25,7 @@ use crate::jetstream::record::{
 use crate::jetstream::replica::Replica;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
+use crate::jetstream::watch::Watch;
 use crate::jetstream::{codec, key, sweep};
 use crate::mutation::Mutation;
 use crate::{EndpointId, Error, Member, RoomId};
@@ -34,6 +35,7 @@ pub(super) struct Core {
     pub(super) gateway: Arc<Gateway>,
     pub(super) barriers: PerBucket<Barriers>,
     pub(super) users: Arc<Replica>,
+    pub(super) watch: Arc<Watch>,
     pub(super) chores: Chores,
     pub(super) turns: Turns,
     pub(super) rosters: Rosters,
@@ -174,17 +176,26 @@ impl Core {
         if self.is(defect) { Ok("same".to_owned()) } else { key::fresh() }
     }
 
-    /// The sequence of a barrier that began after this call did.
-    pub(super) async fn barrier(&self, bucket: Bucket) -> Result<u64, Error> {
-        if self.is(JetStreamDefect::NoBarrier)
-            || (self.is(JetStreamDefect::NoBarrierForUsers) && bucket == Bucket::Users)
-        {
-            return Ok(0);
+    /// A barrier that began after this call did.
+    pub(super) async fn barrier(&self, bucket: Bucket) -> Result<Passed, Error> {
+        self.watch.fit(bucket)?;
+        self.barriers.get(bucket).pass().await
+    }
+
+    /// A state that holds a barrier which began after this call did.
+    pub(super) async fn fresh(&self, bucket: Bucket) -> Result<Fresh, Error> {
+        if self.is(JetStreamDefect::NoBarrier) {
+            return Ok(Fresh::Whatever);
         }
         if self.is(JetStreamDefect::AnotherBucketsBarrier) && bucket == Bucket::Members {
-            return self.barriers.get(Bucket::Rooms).pass().await;
+            let passed = self.barrier(Bucket::Rooms).await?;
+            return Ok(Fresh::Since(passed.sequence));
         }
-        self.barriers.get(bucket).pass().await
+        let passed = self.barrier(bucket).await?;
+        if self.is(JetStreamDefect::BelievesSequences) {
+            return Ok(Fresh::Since(passed.sequence));
+        }
+        Ok(Fresh::Barrier(passed))
     }
 
     /// What a bucket holds under the filters, at a moment after this call began.
@@ -195,11 +206,18 @@ impl Core {
         by: Instant,
     ) -> Result<Snapshot, ReadError> {
         if self.is(JetStreamDefect::BarrierAfterTheRead) {
-            let snapshot = self.gateway.read(bucket, filters, 0, by).await?;
+            let snapshot = self.gateway.read(bucket, filters, Fresh::Whatever, by).await?;
             return self.barrier(bucket).await.map(|_| snapshot).map_err(ReadError::Failed);
         }
-        let sequence = self.barrier(bucket).await.map_err(ReadError::Failed)?;
-        self.gateway.read(bucket, filters, sequence, by).await
+        loop {
+            let fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
+            let until = by.min(Instant::now() + self.gateway.patience());
+            match self.gateway.read(bucket, filters, fresh, until).await {
+                // The barrier may be gone with the history that it stood in.
+                Err(ReadError::Late(_)) if until < by => {}
+                read => return read,
+            }
+        }
     }
 
     /// The same, for filters that match few keys.
@@ -219,7 +237,8 @@ impl Core {
         filters: &[String],
         by: Instant,
     ) -> Result<Snapshot, Error> {
-        self.gateway.read(bucket, filters, 0, by).await.map_err(|error| few(bucket, error))
+        let read = self.gateway.read(bucket, filters, Fresh::Whatever, by).await;
+        read.map_err(|error| few(bucket, error))
     }
 
     /// Stores messages under keys that nobody else writes before these are there, many at once, in
@@ -408,7 +427,8 @@ impl Core {
                 let filters = [filter, head.clone()];
                 async move {
                     // A state that has this head has all that was written with it.
-                    self.gateway.read(Bucket::Members, &filters, view.revision, by).await
+                    let fresh = Fresh::Since(view.revision);
+                    self.gateway.read(Bucket::Members, &filters, fresh, by).await
                 }
             });
             match future::try_join_all(reads).await {
@@ -419,7 +439,12 @@ impl Core {
         };
         let mut roster = Roster::new();
         for snapshot in snapshots {
-            if snapshot.find(&head).is_none_or(|head| head.sequence != view.revision) {
+            // By its content, too: sequences are the same in two histories.
+            let same = |entry: &Entry| {
+                entry.sequence == view.revision
+                    && head_record(entry).is_ok_and(|head| head.as_ref() == Some(&view.head))
+            };
+            if !snapshot.find(&head).is_some_and(same) {
                 return Ok(None);
             }
             for entry in snapshot.entries.iter().filter(|entry| entry.key != head) {
@@ -511,7 +536,7 @@ pub(super) fn in_doubt(error: Error) -> Error {
 
 pub(super) fn few(bucket: Bucket, error: ReadError) -> Error {
     match error {
-        ReadError::Failed(error) => error,
+        ReadError::Failed(error) | ReadError::Late(error) => error,
         ReadError::TooMany => Error::unavailable(format!(
             "{bucket} holds more under one key than can be read at once"
         )),

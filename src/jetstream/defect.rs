@@ -56,6 +56,16 @@ pub enum JetStreamDefect {
     RemovesHeads,
     /// Who deletes a room, or finds it deleted, answers before its head says so.
     EndsHeadsLater,
+    /// A state that reaches as far as a barrier is taken for one that holds it.
+    BelievesSequences,
+    /// The copy of the users goes on behind where it stood, whatever stands there now.
+    GoesOnAnywhere,
+    /// Whom the copy of the users lacks is taken for unknown.
+    BelievesGaps,
+    /// The copy of the users is fed by whichever server comes.
+    ListensAnywhere,
+    /// A bound is kept by a clock that stands still while the machine is suspended.
+    StopsItsClock,
     /// A client that may answer from memory does so however long it has heard nothing.
     TrustsItsMemory,
     /// A server that says nothing is not left for another.

@@ -18,19 +18,22 @@ mod rotation;
 mod tries;
 mod wire;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
+use crate::jetstream::clock::Clock;
 
 pub(super) use address::check_servers;
 #[cfg(feature = "testing")]
 pub(super) use api::BucketStatus;
 pub(super) use api::{BucketState, Settings};
 pub(super) use nats::NatsServers;
-pub(super) use tries::{Gateway, Pause, WINDOW};
+pub(super) use tries::{Gateway, Pause, WINDOW, barrier_number};
 
 /// One message to be stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,30 @@ impl Put {
     pub(super) fn expecting(self, sequence: u64) -> Self {
         Self { expect: Some(sequence), ..self }
     }
+}
+
+/// A barrier of this client that was acknowledged.
+///
+/// A state that holds this very message is of the history in which it was acknowledged. A sequence
+/// alone proves no such thing: a server that lost or regained its latest messages counts the same
+/// numbers a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passed {
+    /// The barrier's own number, which this client gives to no other.
+    pub(super) number: u64,
+    /// The sequence of its message.
+    pub(super) sequence: u64,
+}
+
+/// How fresh the state must be that answers a read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fresh {
+    /// Any replica may answer, from whatever it has.
+    Whatever,
+    /// The state has everything up to this sequence.
+    Since(u64),
+    /// The state holds this barrier.
+    Barrier(Passed),
 }
 
 /// One stored message: the newest of its key.
@@ -97,19 +124,39 @@ pub(super) enum WriteError {
 pub(super) enum ReadError {
     /// The filters match more than one answer may hold.
     TooMany,
+    /// No replica answered with a state that is fresh enough, for as long as was given.
+    Late(Error),
     Failed(Error),
+}
+
+/// The newest message of a copy that stays in the bucket. A consumer may go on behind it only
+/// where the bucket still holds that very message: sequences alone are the same in two histories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Anchor {
+    pub(super) sequence: u64,
+    /// A hash of its key, its value and the time at which it was stored.
+    pub(super) mark: u64,
+}
+
+impl Anchor {
+    /// That of a delivered message.
+    pub(super) fn of(entry: &Entry, stored: u64) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (&entry.key, entry.removal, &*entry.value, stored).hash(&mut hasher);
+        Self { sequence: entry.sequence, mark: hasher.finish() }
+    }
 }
 
 /// Who keeps a copy of a bucket.
 pub(super) trait FeedSink: Send + Sync + 'static {
     /// The copy begins anew: everything so far may be wrong.
     fn reset(&self);
-    /// The next message in the bucket's order. Of what came since the last only that is left out
-    /// which was replaced before it could be sent, by something that is to come: where there is
-    /// `more`, what the copy has may therefore be a state that the bucket was never in.
-    fn entry(&self, entry: Entry, more: bool);
-    /// The sequence up to which the copy has everything, 0 after a reset.
-    fn position(&self) -> u64;
+    /// Where the next consumer begins; `None` where the copy is empty.
+    fn anchor(&self) -> Option<Anchor>;
+    /// Another consumer goes on from the anchor, which the bucket still holds.
+    fn resume(&self);
+    /// The next message in the bucket's order, and when it was stored (nanoseconds since 1970).
+    fn entry(&self, entry: Entry, stored: u64);
 }
 
 /// What came of one try to store something.
@@ -150,8 +197,8 @@ pub(super) enum Reply<T> {
 /// What a consumer of a bucket sends.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// A message, the `count`-th of this consumer; whether `more` waited behind it.
-    Entry { count: u64, entry: Entry, more: bool },
+    /// A message, the `count`-th of this consumer, and when it was stored.
+    Entry { count: u64, entry: Entry, stored: u64 },
     /// There is nothing to send; so many messages were sent until now, where it says so.
     Idle { count: Option<u64> },
 }
@@ -162,6 +209,9 @@ pub(super) trait Deliveries: Send {
     /// The next delivery; `None` when something went wrong that another consumer may not meet.
     async fn next(&mut self) -> Option<Delivery>;
 
+    /// The server whose replica it reads from; `None` where there are no replicas.
+    fn place(&self) -> Option<&str>;
+
     /// Says that nobody listens any more.
     async fn end(&mut self);
 }
@@ -169,6 +219,16 @@ pub(super) trait Deliveries: Send {
 /// The servers that keep the buckets: one exchange a call, answered by `by` or not at all.
 #[async_trait]
 pub(super) trait Servers: Send + Sync + 'static {
+    /// The clock of whoever asks.
+    fn clock(&self) -> Clock {
+        Clock::default()
+    }
+
+    /// Whether the server that we are connected to knows what the store relies on.
+    fn fit(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Stores one message.
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack;
 
@@ -177,7 +237,7 @@ pub(super) trait Servers: Send + Sync + 'static {
     async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack;
 
     /// The newest message of every key that a filter matches, of one state of the bucket that
-    /// some replica is in. The keys of barriers are never among them.
+    /// some replica is in. Where there is none, the replica does not say which state that is.
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading;
 
     /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.
@@ -198,9 +258,15 @@ pub(super) trait Servers: Send + Sync + 'static {
     /// Gives the bucket these settings.
     async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()>;
 
-    /// A consumer of the bucket's messages above the sequence `after`, in their order, and of all
-    /// that come.
-    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>>;
+    /// A consumer of the bucket's messages that a filter matches, from the sequence `from` on, in
+    /// their order, and of all that come.
+    async fn consume(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        from: u64,
+        by: Instant,
+    ) -> Reply<Box<dyn Deliveries>>;
 
     /// Why there are no answers, where a server or the driver told of it lately.
     fn reason(&self) -> Option<Error> {

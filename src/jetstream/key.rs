@@ -10,10 +10,8 @@ use data_encoding::BASE32HEX_NOPAD;
 
 use crate::{EndpointId, Epoch, Error, RoomId, UserKey};
 
-/// Published to, to learn that a quorum is there; its content means nothing.
-pub(super) const BARRIER: &str = "=barrier";
-/// How many other keys barriers may have. A new copy of the bucket reads them all.
-pub(super) const BARRIERS: usize = 64;
+/// The first token of every barrier's key. The second is the client's own.
+const BARRIER: &str = "=barrier";
 /// Says which version of this layout the bucket has.
 pub(super) const FORMAT: &str = "=format";
 /// The record on which every admin change is decided.
@@ -57,24 +55,14 @@ pub(super) fn id(text: &str) -> Option<String> {
     (token(&id) == text).then_some(id)
 }
 
-/// One of the barriers that do not replace one another while they are under way. Where every message
-/// is followed, one that is replaced before it is delivered leaves a gap to be explained.
-pub(super) fn barrier(number: usize) -> String {
-    format!("{BARRIER}.{}", number % BARRIERS)
+/// The key of one client's barriers, which no other client writes.
+pub(super) fn barrier(client: &str) -> String {
+    format!("{BARRIER}.{client}")
 }
 
-/// Whether a key is a barrier's.
+/// Whether a key is a barrier's, of any client.
 pub(super) fn is_barrier(key: &str) -> bool {
-    let number = |rest: &str| rest.strip_prefix('.')?.parse::<usize>().ok();
-    key.strip_prefix(BARRIER)
-        .is_some_and(|rest| rest.is_empty() || number(rest).is_some_and(|number| number < BARRIERS))
-}
-
-/// A number to begin with that others hardly begin with as well.
-pub(super) fn any_number() -> Result<usize, Error> {
-    let mut bytes = [0; size_of::<usize>()];
-    fill(&mut bytes)?;
-    Ok(usize::from_le_bytes(bytes))
+    key.strip_prefix(BARRIER).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// A new id that nobody else has or will have: 80 random bits.
@@ -377,7 +365,7 @@ mod tests {
             (inc.index_of_all(), "*.f.c.a=2Eb.i1.*"),
             (index_prefix(&endpoint), "ann-1_x"),
             (index_count(&endpoint), "ann-1_x.=n"),
-            (barrier(65), "=barrier.1"),
+            (barrier("me"), "=barrier.me"),
         ];
         for (key, expected) in keys {
             assert_eq!(key, expected);
@@ -388,8 +376,7 @@ mod tests {
     #[case("=barrier", true)]
     #[case("=barrier.0", true)]
     #[case("=barrier.63", true)]
-    #[case("=barrier.64", false)]
-    #[case("=barrier.", false)]
+    #[case("=barrier.me", true)]
     #[case("=barriers", false)]
     #[case("=format", false)]
     fn barriers_are_told_from_others(#[case] key: &str, #[case] expected: bool) {

@@ -191,8 +191,9 @@ impl Core {
             let next = check_rekey(&view, &roster, rekey, next)?;
             // Without keys the sizes differed, and the check has failed.
             let Some(Written { attempt, .. }) = written.clone() else { continue };
-            if let Some(room) =
-                self.commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to, by).await?
+            if let Some(room) = self
+                .commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to.sequence, by)
+                .await?
             {
                 if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
                     defect::half_done().await;

@@ -71,6 +71,7 @@ impl Core {
             head.ended_since += 1;
             let generation = head.generation.clone();
             let gone = GoneMember { endpoint: endpoint.as_str().to_owned(), id: record.id.clone() };
+            let keys_up_to = keys_up_to.sequence;
             let ticket = Ticket { keys_up_to, generation, gone: vec![gone] };
             let key = incarnation.member(&head.generation, endpoint);
             let ticket_key = incarnation.ticket(&write);

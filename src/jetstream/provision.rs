@@ -8,46 +8,117 @@ use crate::error::Invalid;
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::codec::{self, FORMAT_VERSION};
 use crate::jetstream::core::few;
-use crate::jetstream::gateway::{Gateway, Pause, Put, ReadError, Settings, WriteError};
+use crate::jetstream::gateway::{Fresh, Gateway, Pause, Put, ReadError, Settings, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::FormatRecord;
 
-/// The oldest nats-server with atomic batches.
-const OLDEST: (u64, u64) = (2, 12);
+/// The oldest nats-server whose atomic batches take expectations.
+const OLDEST: (u64, u64, u64) = (2, 12, 1);
 
 /// Refuses a server that does not know what the store relies on: 2.11 takes the headers of an
-/// atomic batch and stores its messages one by one.
+/// atomic batch and stores its messages one by one, 2.12.0 refuses every expectation in one.
 pub(super) fn check_version(version: &str) -> Result<(), Error> {
-    let mut numbers = version.split(['.', '-']).map(str::parse::<u64>);
-    if let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next())
-        && (major, minor) >= OLDEST
+    let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u64>);
+    if let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) =
+        (numbers.next(), numbers.next(), numbers.next())
+        && (major, minor, patch) >= OLDEST
     {
         return Ok(());
     }
-    let problem = format!(
-        "runs nats-server {version}, which has no atomic batches; upgrade it to 2.12 or later"
-    );
-    Err(Invalid::new("server", problem).into())
+    Err(Invalid::new("server", too_old_for(version)).into())
+}
+
+fn too_old_for(version: &str) -> String {
+    let (major, minor, patch) = OLDEST;
+    format!(
+        "runs nats-server {version}, which has no atomic batches with expectations; upgrade it to \
+         {major}.{minor}.{patch} or later"
+    )
+}
+
+/// The same of a server whose version nobody told.
+pub(super) fn too_old(server: &str) -> String {
+    let (major, minor, patch) = OLDEST;
+    format!(
+        "{server} stored an atomic batch message by message, so it is older than nats-server \
+         {major}.{minor}.{patch}; upgrade it, and open the store again"
+    )
 }
 
 /// Makes or checks all buckets.
+///
+/// The first message of each bucket says which store it is of; it is written once all five are
+/// there. So of a store that was ever in use every bucket has one, and the same: a bucket that is
+/// missing or empty beside others that are not was lost, and is not made again.
 pub(super) async fn all(
     gateway: &Gateway,
     prefix: &str,
     replicas: u8,
+    must_exist: bool,
     by: Instant,
 ) -> Result<(), Error> {
-    let each = Bucket::ALL.map(|bucket| one(gateway, bucket, prefix, replicas, by));
-    future::try_join_all(each).await.map(drop)
+    if let Some((missing, used)) = missing(gateway, by).await? {
+        if used {
+            let problem = "missing, though other buckets of the store are in use: restore it";
+            return Err(Error::corrupt(format!("{prefix}{missing}"), key::FORMAT, problem));
+        }
+        if must_exist {
+            let problem = format!(
+                "is set, but there is no bucket {prefix}{missing}; look at servers, account and prefix, \
+                 or open once without it to make a new store"
+            );
+            return Err(Invalid::new("must_exist", problem).into());
+        }
+    }
+    let each = Bucket::ALL.map(|bucket| async move {
+        Ok::<_, Error>((bucket, one(gateway, bucket, prefix, replicas, by).await?))
+    });
+    let pristine = future::try_join_all(each).await?;
+    if must_exist && pristine.first().is_some_and(|(_, pristine)| *pristine) {
+        let problem = format!("is set, but the buckets with the prefix {prefix:?} were never used");
+        return Err(Invalid::new("must_exist", problem).into());
+    }
+    let claim = |bucket: Bucket| Claim { gateway, bucket, name: format!("{prefix}{bucket}"), by };
+    // Whoever makes the first one says which store the others are of.
+    let mut store = None;
+    if let Some((bucket, pristine)) = pristine.first() {
+        store = Some(claim(*bucket).settle(*pristine, None).await?);
+    }
+    let others = pristine.into_iter().skip(1).map(|(bucket, pristine)| {
+        let (claim, store) = (claim(bucket), store.clone());
+        async move { claim.settle(pristine, store).await }
+    });
+    future::try_join_all(others).await.map(drop)
 }
 
+/// A bucket that is missing, and whether another one was ever used.
+async fn missing(gateway: &Gateway, by: Instant) -> Result<Option<(Bucket, bool)>, Error> {
+    let mut pause = Pause::new(by.min(Instant::now() + gateway.patience() * 2));
+    let mut known_used = false;
+    loop {
+        let look = Bucket::ALL.map(|bucket| gateway.bucket(bucket, by));
+        let found = future::try_join_all(look).await?;
+        let missing = Bucket::ALL.into_iter().zip(&found).find(|(_, state)| state.is_none());
+        let Some((missing, _)) = missing else { return Ok(None) };
+        let used = found.iter().flatten().any(|state| state.last > 0);
+        // The looks are of different moments: all five may have been made between two of them. Only a
+        // look that begins when one is known to be in use says that another is missing; and in a cluster
+        // a server may not have heard yet of a bucket that was just made.
+        if !used || (known_used && pause.after(Error::Timeout).await.is_err()) {
+            return Ok(Some((missing, used)));
+        }
+        known_used = true;
+    }
+}
+
+/// Makes or checks one bucket; whether nothing was ever stored in it.
 async fn one(
     gateway: &Gateway,
     bucket: Bucket,
     prefix: &str,
     replicas: u8,
     by: Instant,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let name = format!("{prefix}{bucket}");
     let mut pause = Pause::new(by);
     let mut made = false;
@@ -63,12 +134,16 @@ async fn one(
         gateway.make_bucket(bucket, replicas, by).await?;
         made = true;
     };
-    check(&name, &state.settings)?;
-    claim(gateway, bucket, &name, by).await
+    let settings = state.settings.clone().brought_forward(bucket);
+    check(&name, bucket, &settings)?;
+    if settings != state.settings {
+        gateway.change_bucket(bucket, &settings, by).await?;
+    }
+    Ok(state.last == 0)
 }
 
 /// Refuses settings under which the contract does not hold.
-fn check(name: &str, settings: &Settings) -> Result<(), Error> {
+pub(super) fn check(name: &str, bucket: Bucket, settings: &Settings) -> Result<(), Error> {
     let stream = &settings.name;
     let refuse = |what: &str, change: &str| {
         let problem = format!("{name} {what}; {change} (stream {stream})");
@@ -112,10 +187,14 @@ fn check(name: &str, settings: &Settings) -> Result<(), Error> {
     }
     if !settings.allow_atomic {
         let what = "allows no atomic batches (allow_atomic)";
-        return refuse(what, &edit("--allow-batch, on nats-server 2.12 or later"));
+        return refuse(what, &edit("--allow-batch, on nats-server 2.12.1 or later"));
     }
-    if settings.deny_purge {
-        return refuse("allows no purge (deny_purge), so garbage could not be collected", again);
+    if settings.deny_purge != (bucket == Bucket::Users) {
+        return if settings.deny_purge {
+            refuse("allows no purge (deny_purge), so garbage could not be collected", again)
+        } else {
+            refuse("allows a purge of users (deny_purge)", &edit("--deny-purge"))
+        };
     }
     if settings.no_ack {
         return refuse("acknowledges nothing (no_ack)", &edit("--ack"));
@@ -143,77 +222,82 @@ fn check(name: &str, settings: &Settings) -> Result<(), Error> {
 /// The largest message the store writes, and some.
 const MESSAGE: i64 = 512 * 1024;
 
-/// Finds or writes the record that says whose the bucket is and of which version.
-async fn claim(gateway: &Gateway, bucket: Bucket, name: &str, by: Instant) -> Result<(), Error> {
-    let key = key::FORMAT.to_owned();
-    let mut pause = Pause::new(by);
-    loop {
-        let sequence = gateway.publish(bucket, barrier(), by).await.map_err(unwritten)?;
-        if let Some(checked) = claimed(gateway, bucket, sequence, by).await? {
-            return checked;
-        }
-        // Ours to claim, if nobody else has used it.
-        let used = match gateway.read(bucket, &[">".to_owned()], sequence, by).await {
-            Ok(all) => !all.entries.is_empty(),
-            Err(ReadError::TooMany) => true,
-            Err(ReadError::Failed(error)) => return Err(error),
-        };
-        if used {
-            // It may have been claimed, and used, between the two looks.
-            let sequence = gateway.publish(bucket, barrier(), by).await.map_err(unwritten)?;
-            return match claimed(gateway, bucket, sequence, by).await? {
-                Some(checked) => checked,
-                None => {
-                    let problem = "missing, though the bucket is in use: it is not this store's";
-                    Err(Error::corrupt(name, key, problem))
-                }
-            };
-        }
-        let record = FormatRecord { membership_format: FORMAT_VERSION };
-        let value = codec::seal_record(bucket, &key, &record)?;
-        let error =
-            match gateway.publish(bucket, Put::new(key.clone(), value).expecting(0), by).await {
-                Ok(_) => return Ok(()),
-                // Somebody else was faster; what they wrote counts.
-                Err(WriteError::Refused) => Error::Timeout,
-                Err(error) => unwritten(error),
-            };
-        pause.after(error).await?;
-    }
-}
-
-fn barrier() -> Put {
-    Put::new(key::BARRIER.to_owned(), bytes::Bytes::new())
-}
-
-/// Whether the record that says whose the bucket is is there, and if so, whether it is ours.
-async fn claimed(
-    gateway: &Gateway,
+/// A bucket, whose first message says which store it is of.
+struct Claim<'a> {
+    gateway: &'a Gateway,
     bucket: Bucket,
-    sequence: u64,
+    name: String,
     by: Instant,
-) -> Result<Option<Result<(), Error>>, Error> {
-    let key = key::FORMAT.to_owned();
-    let found = gateway.read(bucket, std::slice::from_ref(&key), sequence, by).await;
-    let found = found.map_err(|error| few(bucket, error))?;
-    Ok(found.find(&key).map(|entry| check_format(bucket, &entry.value, entry.removal)))
 }
 
-fn unwritten(error: WriteError) -> Error {
-    match error {
-        WriteError::Refused => Error::unavailable("a write that expects nothing was refused"),
-        WriteError::Unknown(error) | WriteError::Failed(error) => error,
+impl Claim<'_> {
+    /// Finds or writes the first message; returns the store's id. `store` is that of the buckets
+    /// before this one.
+    async fn settle(&self, pristine: bool, store: Option<String>) -> Result<String, Error> {
+        if pristine {
+            self.write(store.as_ref()).await?;
+        }
+        let Some(found) = self.found().await? else {
+            let problem =
+                "missing, though the bucket was used: it was purged, or is not this store's";
+            return Err(Error::corrupt(self.name.as_str(), key::FORMAT, problem));
+        };
+        if store.is_some_and(|store| store != found) {
+            let problem = "of another store than the other buckets: restore all five together";
+            return Err(Error::corrupt(self.name.as_str(), key::FORMAT, problem));
+        }
+        Ok(found)
+    }
+
+    /// Writes the first message, unless somebody else does. Nothing else is written before it is there, a
+    /// barrier included: whoever finds something in a bucket and not this takes it for lost.
+    async fn write(&self, store: Option<&String>) -> Result<(), Error> {
+        let Self { gateway, bucket, by, .. } = *self;
+        let id = store.cloned().map_or_else(key::fresh, Ok)?;
+        let value = codec::seal_record(bucket, key::FORMAT, &FormatRecord::new(id))?;
+        let put = Put::new(key::FORMAT.to_owned(), value).expecting(0);
+        let mut pause = Pause::new(by);
+        loop {
+            let error = match gateway.publish(bucket, put.clone(), by).await {
+                Ok(_) => return Ok(()),
+                Err(WriteError::Failed(error)) => return Err(error),
+                Err(WriteError::Unknown(error)) => error,
+                // By a leader that has another one; or by a former leader, which proves nothing.
+                Err(WriteError::Refused) => Error::Timeout,
+            };
+            // What any replica has was stored, and stays.
+            let soon = by.min(Instant::now() + gateway.patience());
+            let wanted = [key::FORMAT.to_owned()];
+            match gateway.read(bucket, &wanted, Fresh::Whatever, soon).await {
+                Ok(found) if found.find(key::FORMAT).is_some() => return Ok(()),
+                Ok(_) | Err(ReadError::Late(_) | ReadError::TooMany) => {}
+                Err(ReadError::Failed(error)) => return Err(error),
+            }
+            pause.after(error).await?;
+        }
+    }
+
+    /// The id of the store that the bucket is of, if the bucket says so.
+    async fn found(&self) -> Result<Option<String>, Error> {
+        let Self { gateway, bucket, by, .. } = *self;
+        let passed = gateway.pass(bucket, by).await?;
+        let key = key::FORMAT.to_owned();
+        let found = gateway.read(bucket, &[key], Fresh::Barrier(passed), by).await;
+        let found = found.map_err(|error| few(bucket, error))?;
+        let entry = found.find(key::FORMAT);
+        entry.map(|entry| check_format(bucket, &entry.value, entry.removal)).transpose()
     }
 }
 
-fn check_format(bucket: Bucket, value: &[u8], removal: bool) -> Result<(), Error> {
+/// The id of the store in a format record.
+fn check_format(bucket: Bucket, value: &[u8], removal: bool) -> Result<String, Error> {
     let corrupt = |problem: String| Err(Error::corrupt(bucket.name(), key::FORMAT, problem));
     if removal {
         return corrupt("removed by hand".to_owned());
     }
     let record: FormatRecord = codec::open_record(bucket, key::FORMAT, value)?;
     match record.membership_format {
-        FORMAT_VERSION => Ok(()),
+        FORMAT_VERSION => Ok(record.store),
         other => corrupt(format!(
             "format {other}, and this program knows {FORMAT_VERSION}; use the program that made it"
         )),
@@ -227,7 +311,9 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("2.12.0", true)]
+    #[case("2.12.0", false)]
+    #[case("2.12.1", true)]
+    #[case("2.12", false)]
     #[case("2.15.1", true)]
     #[case("2.15.0-dev", true)]
     #[case("3.0.0", true)]
@@ -244,8 +330,8 @@ mod tests {
 
     fn settings(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings {
-            name: "KV_users".to_owned(),
-            subjects: vec!["$KV.users.>".to_owned()],
+            name: "KV_rooms".to_owned(),
+            subjects: vec!["$KV.rooms.>".to_owned()],
             retention: "limits".to_owned(),
             storage: "file".to_owned(),
             discard: "new".to_owned(),
@@ -258,7 +344,8 @@ mod tests {
             ..Settings::default()
         };
         change(&mut settings);
-        check("users", &settings).map_or_else(|error| error.to_string(), |()| String::new())
+        check("rooms", Bucket::Rooms, &settings)
+            .map_or_else(|error| error.to_string(), |()| String::new())
     }
 
     #[rstest]
@@ -312,7 +399,7 @@ mod tests {
             assert_eq!(said, "");
         } else {
             assert!(
-                said.starts_with("invalid bucket: users ") && said.contains(expected),
+                said.starts_with("invalid bucket: rooms ") && said.contains(expected),
                 "{said}"
             );
         }
@@ -321,12 +408,12 @@ mod tests {
     #[test]
     fn another_format_is_corrupt() {
         let key = key::FORMAT;
-        let record = FormatRecord { membership_format: 2 };
+        let record = FormatRecord { membership_format: 3, store: "s".to_owned() };
         let value = codec::seal_record(Bucket::Users, key, &record).unwrap();
         let error = check_format(Bucket::Users, &value, false).unwrap_err().to_string();
         assert_eq!(
             error,
-            "corrupt users =format: format 2, and this program knows 1; use the program that made it"
+            "corrupt users =format: format 3, and this program knows 2; use the program that made it"
         );
     }
 }

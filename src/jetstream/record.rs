@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::jetstream::bucket::Bucket;
+use crate::jetstream::codec::FORMAT_VERSION;
 use crate::{
     EndpointId, Epoch, Error, Label, Member, NewRoom, NewUser, Role, Room, RoomId, Timestamp, User,
     UserKey,
@@ -370,8 +371,18 @@ pub(super) struct Admins {
 /// Every bucket: whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FormatRecord {
-    /// [`codec::FORMAT_VERSION`](super::codec::FORMAT_VERSION).
+    /// [`FORMAT_VERSION`].
     pub(super) membership_format: u32,
+    /// The id that all buckets of a store share, and no other store's has.
+    #[serde(default)]
+    pub(super) store: String,
+}
+
+impl FormatRecord {
+    /// That of a bucket of this store, in the layout of today.
+    pub(super) fn new(store: String) -> Self {
+        Self { membership_format: FORMAT_VERSION, store }
+    }
 }
 
 #[cfg(test)]

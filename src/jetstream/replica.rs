@@ -1,12 +1,12 @@
 //! All users, in memory: a copy of the bucket `users`, kept by its feed.
 //!
-//! The copy by itself proves nothing (a quiet feed may be a dead one). It is asked only after it
-//! has reached the sequence of a barrier that began after the question did.
+//! The copy by itself proves nothing (a quiet feed may be a dead one). It is asked only after its feed
+//! has delivered a barrier that began after the question did: that very barrier, since sequences are
+//! the same in a history that was lost and in the one that replaced it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::gateway::{Entry, FeedSink};
+use crate::jetstream::gateway::{Anchor, Entry, FeedSink, Passed, barrier_number};
 use crate::jetstream::record::{Admins, UserRecord};
 use crate::jetstream::{codec, key};
 use crate::{Error, Page, User, UserKey};
 
-/// How long the feed may lag behind a barrier before it is made anew.
+/// How long the feed may deliver nothing while a barrier is waited for, before it is made anew.
 const LAG: Duration = Duration::from_millis(400);
 
 /// A record and the sequence it stands at.
@@ -33,28 +33,58 @@ struct Copy {
     /// record cannot be read.
     standings: HashMap<UserKey, Option<Standing>>,
     admins: Option<Held<Admins>>,
+    /// Whether the record is there that says whose the bucket is: it is the bucket's first message, and
+    /// never removed.
+    claimed: bool,
     /// The users that are admins and not revoked.
     active: BTreeSet<UserKey>,
     /// The users whose records cannot be read.
     corrupt: BTreeSet<UserKey>,
     /// A key that nobody of us wrote: what it was meant for cannot be told.
     strange: Option<Error>,
-    /// What came and does not make a whole state yet.
-    held: Vec<Arrived>,
-    /// Something was left out that was replaced by what is to come.
-    skipped: bool,
+    /// Half of a batch: an admin, before the record of all admins.
+    half: Option<Arrived>,
+    /// The newest message that is no barrier.
+    anchor: Option<Anchor>,
+    /// The newest of the client's barriers that the feed has delivered.
+    passed: Option<Passed>,
+    /// How many users came as revoked of whom nothing had come before: they were added and revoked before
+    /// the feed got there, so the copy lacked them at a moment at which they were there.
+    gaps: u64,
+    /// Everything up to this sequence was delivered.
+    position: u64,
 }
 
 /// The copy.
 #[derive(Default)]
 pub(super) struct Replica {
     /// A std lock: nothing awaits under it. Poisoned, it denies (clause AUTH-2).
-    copy: RwLock<Copy>,
-    /// The sequence up to which the copy has everything; 0 while it begins anew.
-    position: AtomicU64,
+    copy: RwLock<Versioned>,
     moved: Notify,
     /// Who writes into the copy is told to listen anew.
     kick: OnceLock<Arc<Notify>>,
+}
+
+#[derive(Default)]
+struct Versioned {
+    copy: Copy,
+    /// Grows whenever the copy begins anew or is kept by another consumer: what was proved of it
+    /// before says nothing of it then.
+    life: u64,
+}
+
+/// A barrier that the copy has passed, and in which of its lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reached {
+    life: u64,
+}
+
+#[cfg(test)]
+impl Reached {
+    /// One of that life.
+    pub(super) fn in_life(life: u64) -> Self {
+        Self { life }
+    }
 }
 
 impl Replica {
@@ -70,56 +100,96 @@ impl Replica {
     }
 
     pub(super) fn position(&self) -> u64 {
-        self.position.load(Ordering::Acquire)
+        self.copy.read().map_or(0, |held| held.copy.position)
     }
 
-    /// Waits until the copy has everything up to a sequence.
-    pub(super) async fn reach(&self, sequence: u64, by: Instant) -> Result<(), Error> {
+    /// Waits until the copy has everything up to a barrier.
+    pub(super) async fn reach(&self, passed: Passed, by: Instant) -> Result<Reached, Error> {
         let mut patience = Instant::now() + LAG;
+        let mut before = 0;
         loop {
             let mut moved = pin!(self.moved.notified());
             moved.as_mut().enable();
-            if self.position() >= sequence {
-                return Ok(());
+            if let Ok(reached) = self.reached(passed) {
+                return Ok(reached);
+            }
+            let position = self.position();
+            if position != before {
+                // It gets on: reading a large bucket takes its time.
+                before = position;
+                patience = Instant::now() + LAG;
             }
             if timeout_at(by.min(patience), moved).await.is_err() {
                 if Instant::now() >= by {
                     return Err(Error::Timeout);
                 }
                 self.kick();
-                // Reading the whole bucket again takes its time.
                 patience = Instant::now() + 5 * LAG;
             }
         }
     }
 
-    /// The copy as it is from a sequence on that it has reached.
-    pub(super) fn since(&self, sequence: u64) -> Seen<'_> {
-        Seen { replica: self, sequence }
+    /// The life in which the copy has reached a barrier.
+    pub(super) fn reached(&self, passed: Passed) -> Result<Reached, Error> {
+        let held = self.copy.read().map_err(|_| poisoned())?;
+        // A later one may have replaced it before it was delivered.
+        let there = held.copy.passed.is_some_and(|newest| {
+            newest.number >= passed.number && newest.sequence >= passed.sequence
+        });
+        let anew = || Error::unavailable("the copy of users begins anew");
+        there.then_some(Reached { life: held.life }).ok_or_else(anew)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Copy> {
+    /// The copy as it is, in the life in which it has reached a barrier.
+    pub(super) fn since(&self, reached: Reached) -> Seen<'_> {
+        Seen { replica: self, reached: Some(reached) }
+    }
+
+    /// The copy as it is, whatever that is.
+    pub(super) fn unproved(&self) -> Seen<'_> {
+        Seen { replica: self, reached: None }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Versioned> {
         self.copy.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The copy, for as long as it has everything up to a sequence.
+fn poisoned() -> Error {
+    Error::unavailable("a thread panicked while it changed the copy of users")
+}
+
+/// The copy, for as long as it is in the life in which it reached a barrier.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     replica: &'a Replica,
-    sequence: u64,
+    reached: Option<Reached>,
+}
+
+/// A look at the copy.
+struct Look<'a>(RwLockReadGuard<'a, Versioned>);
+
+impl std::ops::Deref for Look<'_> {
+    type Target = Copy;
+
+    fn deref(&self) -> &Copy {
+        &self.0.copy
+    }
 }
 
 impl Seen<'_> {
-    fn read(&self) -> Result<RwLockReadGuard<'_, Copy>, Error> {
-        let copy = self.replica.copy.read().map_err(|_| {
-            Error::unavailable("a thread panicked while it changed the copy of users")
-        })?;
-        // Under the lock: the copy may have begun anew since it had reached the sequence.
-        if self.replica.position() < self.sequence {
+    fn read(&self) -> Result<Look<'_>, Error> {
+        let held = self.replica.copy.read().map_err(|_| poisoned())?;
+        // Under the lock: the copy may have begun anew since it had reached the barrier.
+        if self.reached.is_some_and(|reached| reached.life != held.life) {
             return Err(Error::unavailable("the copy of users begins anew"));
         }
-        Ok(copy)
+        if self.reached.is_some() && !held.copy.claimed {
+            let problem =
+                "missing, though the bucket was used: it was purged, or messages vanished";
+            return Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem));
+        }
+        Ok(Look(held))
     }
 
     pub(super) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
@@ -170,14 +240,21 @@ impl Seen<'_> {
         Ok(false)
     }
 
-    pub(super) fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
+    /// How many users the copy has lacked for a while, so far.
+    pub(super) fn gaps(&self) -> Result<u64, Error> {
+        self.read().map(|copy| copy.gaps)
+    }
+
+    /// A page of users, and the [`gaps`](Self::gaps) at that moment.
+    pub(super) fn users(&self, page: &Page<UserKey>) -> Result<(Vec<User>, u64), Error> {
         let copy = self.read()?;
         if let Some(error) = &copy.strange {
             return Err(error.clone());
         }
         let start = page.after().map_or(Bound::Unbounded, Bound::Excluded);
         let users = copy.users.range((start, Bound::Unbounded)).take(page.limit());
-        users.map(|(key, (_, record))| record.clone()?.user(key)).collect()
+        let users = users.map(|(key, (_, record))| record.clone()?.user(key));
+        Ok((users.collect::<Result<_, _>>()?, copy.gaps))
     }
 }
 
@@ -188,44 +265,54 @@ fn removed(key: &str) -> Error {
 
 impl FeedSink for Replica {
     fn reset(&self) {
-        self.position.store(0, Ordering::Release);
-        *self.write() = Copy::default();
+        let mut held = self.write();
+        held.copy = Copy::default();
+        held.life += 1;
         // A panic left the copy half-written; it begins anew, so it may be trusted again.
         self.copy.clear_poison();
     }
 
-    /// What comes counts as soon as it makes a state that the bucket was in, and all of it at one
-    /// moment.
-    ///
-    /// A bucket keeps the newest message of a key. So between a message and the next one that
-    /// comes, another may be missing, because it was replaced since: by one that is still to come.
-    /// (A user would be unknown who was added before the barrier and revoked after it.) Only with
-    /// nothing missing, or nothing more to come, is a state whole. And an admin is written in one
-    /// batch with the record of admins, which comes after.
-    fn entry(&self, entry: Entry, more: bool) {
-        // Everything is checked once, here.
-        let arrived = Arrived::from(entry);
-        let sequence = arrived.sequence;
-        let mut copy = self.write();
-        // The feed may have begun anew, from where the copy stands.
-        copy.held.retain(|held| held.sequence < sequence);
-        let before = copy.held.last().map_or(self.position(), |held| held.sequence);
-        copy.skipped = more && (copy.skipped || sequence != before + 1);
-        let half = arrived.is_an_admin();
-        copy.held.push(arrived);
-        if copy.skipped || half {
-            return;
-        }
-        for held in std::mem::take(&mut copy.held) {
-            copy.take(held);
-        }
-        drop(copy);
-        self.position.store(sequence, Ordering::Release);
-        self.moved.notify_waiters();
+    fn anchor(&self) -> Option<Anchor> {
+        self.copy.read().ok().and_then(|held| held.copy.anchor)
     }
 
-    fn position(&self) -> u64 {
-        Replica::position(self)
+    fn resume(&self) {
+        let mut held = self.write();
+        held.life += 1;
+        // The anchor and what follows it are delivered again.
+        held.copy.position = 0;
+        held.copy.passed = None;
+        held.copy.half = None;
+    }
+
+    /// The bucket keeps the newest message of a key, so one that was replaced before it could be sent is
+    /// missing until the other comes: what the copy lacks is proved otherwise before it is answered. An
+    /// admin is written in one batch with the record of admins, which comes next, and both count at
+    /// one moment.
+    fn entry(&self, entry: Entry, stored: u64) {
+        let anchor = (!key::is_barrier(&entry.key)).then(|| Anchor::of(&entry, stored));
+        // Everything is checked once, here.
+        let arrived = Arrived::from(entry);
+        let mut held = self.write();
+        let copy = &mut held.copy;
+        if arrived.sequence <= copy.position {
+            return;
+        }
+        let half = copy.half.take();
+        if arrived.is_an_admin() {
+            if let Some(half) = half {
+                copy.take(half);
+            }
+            copy.half = Some(arrived);
+            return;
+        }
+        copy.position = arrived.sequence;
+        copy.anchor = anchor.or(copy.anchor);
+        for arrived in half.into_iter().chain([arrived]) {
+            copy.take(arrived);
+        }
+        drop(held);
+        self.moved.notify_waiters();
     }
 }
 
@@ -238,13 +325,16 @@ struct Arrived {
 enum What {
     User(UserKey, Result<UserRecord, Error>),
     Admins(Result<Admins, Error>),
-    /// A barrier, or the format.
-    Nothing,
+    /// The record that says whose the bucket is; whether it is there.
+    Format(bool),
+    /// A barrier of this client; of another number, nothing that counts.
+    Barrier(Option<u64>),
     Strange(Error),
 }
 
 impl From<Entry> for Arrived {
     fn from(entry: Entry) -> Self {
+        let number = barrier_number(&entry);
         let Entry { key, sequence, removal, value } = entry;
         let what = if let Some(user) = key::parse_user(&key) {
             let record = if removal {
@@ -260,8 +350,10 @@ impl From<Entry> for Arrived {
             } else {
                 codec::open_record(Bucket::Users, &key, &value)
             })
-        } else if key::is_barrier(&key) || key == key::FORMAT {
-            What::Nothing
+        } else if key::is_barrier(&key) {
+            What::Barrier(number)
+        } else if key == key::FORMAT {
+            What::Format(!removal)
         } else {
             let problem = "a key that this program does not write";
             What::Strange(Error::corrupt(Bucket::Users.name(), key, problem))
@@ -294,11 +386,15 @@ impl Copy {
                 } else {
                     self.corrupt.remove(&user)
                 };
-                self.standings.insert(user, standing);
+                let known = self.standings.insert(user, standing).is_some();
+                self.gaps += u64::from(!known && standing.is_some_and(|standing| standing.revoked));
                 self.users.insert(user, (sequence, record));
             }
             What::Admins(record) => self.admins = Some((sequence, record)),
-            What::Nothing => {}
+            What::Format(there) => self.claimed = there,
+            What::Barrier(number) => {
+                self.passed = number.map(|number| Passed { number, sequence });
+            }
             What::Strange(error) => self.strange = Some(error),
         }
     }
@@ -308,6 +404,8 @@ impl Copy {
 mod tests {
     use super::*;
     use crate::{Label, NewUser, Timestamp};
+
+    const OWN: &str = "=barrier.me";
 
     fn user(key: UserKey) -> NewUser {
         let label = Label::new("ann").unwrap();
@@ -322,7 +420,11 @@ mod tests {
         Entry { key: key.to_owned(), sequence, removal, value: value.to_vec().into() }
     }
 
-    /// A change of one admin: his record, and the one of all of them.
+    fn format(sequence: u64) -> Entry {
+        entry(sequence, key::FORMAT, b"", false)
+    }
+
+    /// A change of one admin: the admin's record, and the one of all of them.
     fn batch(sequence: u64, key: &UserKey, record: &UserRecord, active: u64) -> [Entry; 2] {
         let admins = Admins { active };
         let value = codec::seal_record(Bucket::Users, key::ADMINS, &admins).unwrap();
@@ -335,60 +437,124 @@ mod tests {
         entry(sequence, &key, &value, false)
     }
 
+    /// A copy that was delivered these.
+    fn copy(entries: impl IntoIterator<Item = Entry>) -> Replica {
+        let replica = Replica::default();
+        for entry in entries {
+            replica.entry(entry, 1);
+        }
+        replica
+    }
+
+    /// Everything the copy has, behind a barrier that it is delivered first.
+    fn now(replica: &Replica) -> Seen<'_> {
+        let passed = Passed { number: 1, sequence: replica.position() + 1 };
+        replica.entry(entry(passed.sequence, OWN, b"1", false), 2);
+        replica.since(replica.reached(passed).unwrap())
+    }
+
     #[test]
     fn a_damaged_or_removed_record_is_corrupt_and_no_other_is() {
-        let replica = Replica::default();
         let [a, b, c] = [1, 2, 3].map(|n| UserKey::from_bytes([n; 32]));
-        for entry in batch(1, &a, &record(&user(a)), 1) {
-            replica.entry(entry, false);
-        }
-        replica.entry(entry(3, &b.to_string(), b"by hand", false), false);
-        replica.entry(entry(4, &c.to_string(), b"", true), false);
-        assert!(replica.since(0).standing(&a).unwrap().is_some_and(|s| s.admin));
-        assert!(matches!(replica.since(0).standing(&b), Err(Error::Corrupt(_))));
-        assert!(matches!(replica.since(0).standing(&c), Err(Error::Corrupt(_))));
-        assert!(matches!(replica.since(0).users(&Page::first()), Err(Error::Corrupt(_))));
-        assert_eq!(replica.since(0).users(&Page::new(None, 1).unwrap()).unwrap(), [user(a).user()]);
-        assert_eq!(replica.position(), 4);
+        let replica = copy(
+            [format(1)]
+                .into_iter()
+                .chain(batch(2, &a, &record(&user(a)), 1))
+                .chain([entry(4, &b.to_string(), b"by hand", false)])
+                .chain([entry(5, &c.to_string(), b"", true)]),
+        );
+        let seen = now(&replica);
+        assert!(seen.standing(&a).unwrap().is_some_and(|s| s.admin));
+        assert!(matches!(seen.standing(&b), Err(Error::Corrupt(_))));
+        assert!(matches!(seen.standing(&c), Err(Error::Corrupt(_))));
+        assert!(matches!(seen.users(&Page::first()), Err(Error::Corrupt(_))));
+        assert_eq!(seen.users(&Page::new(None, 1).unwrap()).unwrap().0, [user(a).user()]);
     }
 
     #[test]
     fn a_strange_key_makes_every_listing_corrupt() {
-        let replica = Replica::default();
-        replica.entry(entry(1, "nobody", b"", false), false);
-        assert!(matches!(replica.since(0).users(&Page::first()), Err(Error::Corrupt(_))));
+        let replica = copy([format(1), entry(2, "nobody", b"", false)]);
+        assert!(matches!(now(&replica).users(&Page::first()), Err(Error::Corrupt(_))));
+    }
+
+    #[test]
+    fn nothing_is_answered_without_the_record_that_says_whose_the_bucket_is() {
+        let a = UserKey::from_bytes([1; 32]);
+        let replica = copy([]);
+        assert!(matches!(now(&replica).standing(&a), Err(Error::Corrupt(_))));
+        assert!(matches!(now(&replica).has_admin(None), Err(Error::Corrupt(_))));
+        let replica = copy([format(1), entry(2, key::FORMAT, b"", true)]);
+        assert!(matches!(now(&replica).standing(&a), Err(Error::Corrupt(_))));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_feed_that_lags_is_told_to_begin_anew() {
-        let (replica, kick) = (Replica::default(), Arc::new(Notify::new()));
+    async fn a_feed_that_delivers_nothing_is_told_to_begin_anew() {
+        let (replica, kick) = (copy([format(1)]), Arc::new(Notify::new()));
         replica.set_kick(Arc::clone(&kick));
         let begun = Instant::now();
         let told = async {
             kick.notified().await;
             begun.elapsed()
         };
-        let (reached, told) = tokio::join!(replica.reach(1, begun + 3 * LAG), told);
+        let passed = Passed { number: 1, sequence: 2 };
+        let (reached, told) = tokio::join!(replica.reach(passed, begun + 3 * LAG), told);
         assert_eq!((reached, told, begun.elapsed()), (Err(Error::Timeout), LAG, 3 * LAG));
+    }
 
-        // What is there is waited for by nobody.
-        replica.entry(entry(1, key::FORMAT, b"", false), false);
-        assert_eq!(replica.reach(1, begun).await, Ok(()));
+    #[tokio::test(start_paused = true)]
+    async fn a_feed_that_gets_on_is_left_alone() {
+        let (replica, kick) = (copy([format(1)]), Arc::new(Notify::new()));
+        replica.set_kick(Arc::clone(&kick));
+        let begun = Instant::now();
+        let passed = Passed { number: 1, sequence: 20 };
+        let deliveries = async {
+            for n in 2..20 {
+                tokio::time::sleep(LAG / 2).await;
+                let user = UserKey::from_bytes([n; 32]);
+                let record = record(&NewUser { admin: false, ..self::user(user) });
+                replica.entry(stored(u64::from(n), &user, &record), 1);
+            }
+            replica.entry(entry(20, OWN, b"1", false), 1);
+        };
+        let (reached, ()) = tokio::join!(replica.reach(passed, begun + 100 * LAG), deliveries);
+        assert!(reached.is_ok());
+        let kicked = tokio::time::timeout(Duration::ZERO, kick.notified()).await;
+        assert!(kicked.is_err(), "the feed was told to begin anew");
+    }
+
+    #[test]
+    fn only_the_very_barrier_is_reached() {
+        let replica = copy([format(1), entry(2, OWN, b"7", false)]);
+        // It, or one before it that it replaced.
+        for (number, sequence) in [(7, 2), (6, 1)] {
+            assert!(replica.reached(Passed { number, sequence }).is_ok());
+        }
+        for (number, sequence) in [(8, 1), (8, 2), (8, 3), (7, 3)] {
+            assert!(replica.reached(Passed { number, sequence }).is_err());
+        }
+    }
+
+    #[test]
+    fn a_user_who_was_revoked_before_the_addition_was_sent_is_a_gap() {
+        let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
+        let [a, b] = [a, b].map(|key| NewUser { admin: false, ..user(key) });
+        let gone = |user: &NewUser| record(user).revoke(Timestamp::from_millis(2), "v");
+        let replica = copy([format(1), stored(2, &a.key, &record(&a))]);
+        replica.entry(stored(3, &a.key, &gone(&a)), 1);
+        assert_eq!(replica.unproved().gaps(), Ok(0));
+        replica.entry(stored(5, &b.key, &gone(&b)), 1);
+        assert_eq!(replica.unproved().gaps(), Ok(1));
     }
 
     #[test]
     fn a_reset_forgets_everything() {
-        let replica = Replica::default();
         let a = UserKey::from_bytes([1; 32]);
-        for entry in batch(7, &a, &record(&user(a)), 1) {
-            replica.entry(entry, false);
-        }
-        assert_eq!(replica.position(), 8);
-        let seen = replica.since(8);
+        let replica = copy([format(6)].into_iter().chain(batch(7, &a, &record(&user(a)), 1)));
+        let seen = now(&replica);
         assert!(seen.standing(&a).unwrap().is_some());
         replica.reset();
-        assert_eq!(replica.position(), 0);
-        assert_eq!(replica.since(0).standing(&a), Ok(None));
+        assert_eq!((replica.position(), replica.anchor()), (0, None));
+        assert_eq!(replica.unproved().standing(&a), Ok(None));
         // Whoever has waited for the old one must not take the new one for it.
         assert!(matches!(seen.standing(&a), Err(Error::Unavailable(_))));
         assert!(matches!(seen.user(&a), Err(Error::Unavailable(_))));
@@ -398,46 +564,41 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_admins_counts_when_both_halves_of_it_are_there() {
-        let replica = Replica::default();
-        let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
-        for entry in batch(1, &a, &record(&user(a)), 1) {
-            replica.entry(entry, false);
-        }
-        for entry in batch(3, &b, &record(&user(b)), 2) {
-            replica.entry(entry, false);
-        }
-        let gone = record(&user(b)).revoke(Timestamp::from_millis(2), "v");
-        let [first, second] = batch(5, &b, &gone, 1);
-        replica.entry(first.clone(), false);
-        assert_eq!(replica.position(), 4);
-        assert_eq!(replica.since(0).has_admin(Some(&a)), Ok(true));
-        // In between, and the first half once more: the feed began anew.
-        replica.entry(entry(7, key::BARRIER, b"", false), true);
-        replica.entry(first, true);
-        assert_eq!(replica.position(), 4);
-        replica.entry(Entry { sequence: 9, ..second }, false);
-        assert_eq!(replica.position(), 9);
-        assert_eq!(replica.since(0).has_admin(Some(&a)), Ok(false));
-        assert_eq!(replica.since(0).standing(&b).unwrap().map(|s| s.revoked), Some(true));
+    fn another_consumer_goes_on_from_the_newest_message_that_stays() {
+        let a = UserKey::from_bytes([1; 32]);
+        let messages = [format(1)].into_iter().chain(batch(2, &a, &record(&user(a)), 1));
+        let replica = copy(messages);
+        let passed = Passed { number: 1, sequence: 4 };
+        replica.entry(entry(4, OWN, b"1", false), 1);
+        let seen = replica.since(replica.reached(passed).unwrap());
+        let [_, admins] = batch(2, &a, &record(&user(a)), 1);
+        assert_eq!(replica.anchor(), Some(Anchor::of(&admins, 1)));
+        assert_ne!(replica.anchor(), Some(Anchor::of(&admins, 2)), "stored at another time");
+        replica.resume();
+        // What was proved before proves nothing of what the new consumer delivers.
+        assert!(matches!(seen.standing(&a), Err(Error::Unavailable(_))));
+        assert!(replica.reached(passed).is_err());
+        replica.entry(admins, 1);
+        replica.entry(entry(4, OWN, b"1", false), 1);
+        assert!(replica.since(replica.reached(passed).unwrap()).standing(&a).unwrap().is_some());
     }
 
     #[test]
-    fn nothing_counts_while_something_is_missing_that_is_still_to_come() {
-        let replica = Replica::default();
+    fn a_change_of_admins_counts_when_both_halves_of_it_are_there() {
         let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
-        let user = |key| record(&NewUser { admin: false, ..user(key) });
-        replica.entry(entry(1, key::FORMAT, b"", false), true);
-        // One of `a` stood here.
-        replica.entry(stored(3, &b, &user(b)), true);
-        replica.entry(entry(4, key::BARRIER, b"", false), true);
-        assert_eq!(replica.position(), 1);
-        assert_eq!(replica.since(0).standing(&b), Ok(None));
-        replica.entry(stored(5, &a, &user(a)), false);
+        let messages = [format(1)].into_iter().chain(batch(2, &a, &record(&user(a)), 1));
+        let replica = copy(messages.chain(batch(4, &b, &record(&user(b)), 2)));
+        let gone = record(&user(b)).revoke(Timestamp::from_millis(2), "v");
+        let [first, second] = batch(6, &b, &gone, 1);
+        replica.entry(first.clone(), 1);
         assert_eq!(replica.position(), 5);
-        assert!(replica.since(0).standing(&a).unwrap().is_some());
-        // From there on nothing is missing, however much there is to come.
-        replica.entry(stored(6, &b, &user(b)), true);
-        assert_eq!(replica.position(), 6);
+        assert_eq!(replica.unproved().has_admin(Some(&a)), Ok(true));
+        // Once more: another consumer goes on in between.
+        replica.entry(first, 1);
+        assert_eq!(replica.position(), 5);
+        replica.entry(second, 1);
+        assert_eq!(replica.position(), 7);
+        assert_eq!(replica.unproved().has_admin(Some(&a)), Ok(false));
+        assert_eq!(replica.unproved().standing(&b).unwrap().map(|s| s.revoked), Some(true));
     }
 }

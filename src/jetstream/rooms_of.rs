@@ -118,12 +118,12 @@ impl Core {
     /// Everything the index has of an endpoint.
     async fn index(&self, endpoint: &EndpointId, by: Instant) -> Result<Index, Error> {
         let (prefix, count_key) = (key::index_prefix(endpoint), key::index_count(endpoint));
-        let sequence = self.barrier(Bucket::RoomsByMember).await?;
+        let fresh = self.fresh(Bucket::RoomsByMember).await?;
         let mut parts = Parts::One;
         let snapshots = loop {
             let reads = parts.filters(&prefix).into_iter().map(|filter| {
                 let filters = [filter, count_key.clone()];
-                async move { self.gateway.read(Bucket::RoomsByMember, &filters, sequence, by).await }
+                async move { self.gateway.read(Bucket::RoomsByMember, &filters, fresh, by).await }
             });
             match future::try_join_all(reads).await {
                 Ok(snapshots) => break snapshots,
@@ -205,8 +205,8 @@ impl Core {
         if keys.is_empty() {
             return Ok(Found::default());
         }
-        let sequence = self.barrier(bucket).await?;
-        let reads = keys.chunks(CHUNK).map(|chunk| self.gateway.read(bucket, chunk, sequence, by));
+        let fresh = self.fresh(bucket).await?;
+        let reads = keys.chunks(CHUNK).map(|chunk| self.gateway.read(bucket, chunk, fresh, by));
         let snapshots: Vec<Snapshot> =
             future::try_join_all(reads).await.map_err(|error| few(bucket, error))?;
         let entries = snapshots.into_iter().flat_map(|snapshot| snapshot.entries);

@@ -144,6 +144,12 @@ impl Simulation {
         Some((stream.last(), group.answers(server, Instant::now())))
     }
 
+    /// The moment of the last write, for [`Blow::GoBack`].
+    #[must_use]
+    pub fn moment(&self) -> u64 {
+        self.shared.lock().moment()
+    }
+
     /// Everything works again, and messages take their time, but arrive.
     pub fn heal(&self) {
         self.strike(Blow::Weather(Weather::CALM));

@@ -1,10 +1,8 @@
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,17 +11,19 @@ use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::{Barriers, Sender};
 use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
+use crate::jetstream::clock::Clock;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
 use crate::jetstream::core::Core;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
-use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Put, Servers, WriteError};
+use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Servers};
 use crate::jetstream::life::Life;
-use crate::jetstream::replica::Replica;
+use crate::jetstream::provision;
+use crate::jetstream::replica::{Reached, Replica};
 use crate::jetstream::replicas::BucketProgress;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
-use crate::jetstream::{key, provision};
+use crate::jetstream::watch::Watch;
 use crate::mutation::Mutation;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
@@ -35,7 +35,7 @@ pub(super) const LONG: u32 = 10;
 
 /// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
 ///
-/// It needs nats-server 2.12 or later. What it acknowledged survives the loss of a minority of
+/// It needs nats-server 2.12.1 or later. What it acknowledged survives the loss of a minority of
 /// the servers that keep it; it survives power cuts only where they run with `sync_interval: always`.
 /// By default JetStream syncs to disk every two minutes: what one server loses with its power is gone
 /// for good if another one that had it is lost later.
@@ -59,22 +59,32 @@ enum Freshness {
     Recent { bound: Duration, proof: Arc<Proof>, renewal: AbortHandle },
 }
 
-/// The latest barrier of `users` that the copy has reached: when it began, and its sequence.
-#[derive(Default)]
-struct Proof(RwLock<Option<(Instant, u64)>>);
+/// The latest barrier of `users` that the copy has reached: when it began, by a clock that a suspended
+/// machine does not stop, and in which life of the copy.
+struct Proof {
+    clock: Clock,
+    /// Broken: the clock stands still while the machine is suspended.
+    stops: bool,
+    latest: RwLock<Option<(Duration, Reached)>>,
+}
 
 impl Proof {
-    fn set(&self, began: Instant, sequence: u64) {
-        let mut latest = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    fn now(&self) -> Duration {
+        if self.stops { self.clock.awake() } else { self.clock.now() }
+    }
+
+    fn set(&self, began: Duration, reached: Reached) {
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
         if latest.is_none_or(|(before, _)| before < began) {
-            *latest = Some((began, sequence));
+            *latest = Some((began, reached));
         }
     }
 
-    /// The sequence, if the barrier began less than `bound` ago.
-    fn within(&self, bound: Duration) -> Option<u64> {
-        let latest = *self.0.read().unwrap_or_else(PoisonError::into_inner);
-        latest.filter(|(began, _)| began.elapsed() < bound).map(|(_, sequence)| sequence)
+    /// What the copy had reached, if the barrier began less than `bound` ago.
+    fn within(&self, bound: Duration) -> Option<Reached> {
+        let latest = *self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let (began, reached) = latest?;
+        (self.now().saturating_sub(began) < bound).then_some(reached)
     }
 }
 
@@ -84,7 +94,7 @@ impl JetStreamStore {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12, more
+    /// [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12.1, more
     /// replicas than servers, and a bucket whose settings would break the contract;
     /// [`Corrupt`](Error::Corrupt) for buckets of another format or another program;
     /// [`Unavailable`](Error::Unavailable) where no server answers, refuses the credentials or
@@ -118,13 +128,19 @@ impl JetStreamStore {
         #[cfg(feature = "testing")]
         let servers: Arc<dyn Servers> = Arc::<super::testing::Fused>::clone(&fused);
         let counters = config.counters.clone();
-        let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation));
-        let provisioned = provision::all(&gateway, &config.prefix, config.replicas, by).await;
+        let stops = mutation.is(JetStreamDefect::StopsItsClock);
+        let proof = Arc::new(Proof { clock: servers.clock(), stops, latest: RwLock::default() });
+        let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation)?);
+        let (prefix, replicas) = (&config.prefix, config.replicas);
+        let provisioned = provision::all(&gateway, prefix, replicas, config.must_exist, by).await;
         provisioned.map_err(|error| gateway.explain(error))?;
 
         let users = Arc::new(Replica::default());
-        users.set_kick(gateway.feed(Bucket::Users, Arc::<Replica>::clone(&users)));
-        let proof = Arc::new(Proof::default());
+        // One token: all but the barriers of other clients.
+        let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
+        let sink = Arc::<Replica>::clone(&users);
+        users.set_kick(gateway.feed(Bucket::Users, wanted, sink));
+        let watch = Watch::begin(&gateway, config.prefix.clone());
         let barriers = PerBucket::new(|bucket| {
             let send = match bucket {
                 Bucket::Users => users_barrier(&gateway, &users, &proof),
@@ -137,6 +153,7 @@ impl JetStreamStore {
             gateway,
             barriers,
             users,
+            watch,
             chores: Chores::default(),
             turns: Turns::default(),
             waiting: Waiting::default(),
@@ -212,10 +229,13 @@ impl JetStreamStore {
             }
             Freshness::Recent { bound, proof, .. } => {
                 self.life.check()?;
-                let trusting = self.core.is(JetStreamDefect::TrustsItsMemory).then_some(0);
-                let sequence = proof.within(*bound).or(trusting);
+                self.core.watch.fit(Bucket::Users)?;
+                if self.core.is(JetStreamDefect::TrustsItsMemory) {
+                    return self.core.users.unproved().standing(key);
+                }
                 let late = || self.core.gateway.explain(Error::Timeout);
-                self.core.users.since(sequence.ok_or_else(late)?).standing(key)
+                let reached = proof.within(*bound).ok_or_else(late)?;
+                self.core.users.since(reached).standing(key)
             }
         }
     }
@@ -225,47 +245,32 @@ fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
     let gateway = Arc::clone(gateway);
     Box::new(move |by| {
         let gateway = Arc::clone(&gateway);
-        let key = key::BARRIER.to_owned();
-        Box::pin(async move { publish_barrier(&gateway, bucket, key, by).await })
-    })
-}
-
-async fn publish_barrier(
-    gateway: &Gateway,
-    bucket: Bucket,
-    key: String,
-    by: Instant,
-) -> Result<u64, Error> {
-    let put = Put::new(key, Bytes::new());
-    gateway.publish(bucket, put, by).await.map_err(|error| match error {
-        WriteError::Unknown(error) | WriteError::Failed(error) => error,
-        WriteError::Refused => Error::unavailable(format!("{bucket} refused a barrier")),
+        Box::pin(async move { gateway.pass(bucket, by).await })
     })
 }
 
 /// A barrier of `users` is passed when the copy in memory has reached it.
-///
-/// Each has another key. Were it replaced by the next one before it was delivered, the copy could
-/// only tell that nothing else is missing by what the server says is still to come, and that is too
-/// much at times (nats-server 2.15.1): the copy would wait for what never comes.
 fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
-    let next = AtomicUsize::new(key::any_number().unwrap_or_default());
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
     Box::new(move |by| {
         let (gateway, users, proof) =
             (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
-        let key = key::barrier(next.fetch_add(1, Ordering::Relaxed));
         Box::pin(async move {
-            let (began, before) = (Instant::now(), users.position());
-            let sequence = publish_barrier(&gateway, Bucket::Users, key, by).await?;
-            if sequence <= before {
-                // Another stream under the same name: the copy is of one that is no more.
+            let (began, before) = (proof.now(), users.position());
+            let passed = gateway.pass(Bucket::Users, by).await.inspect_err(|error| {
+                // The bucket may have gone back; the copy then is of a history that is lost.
+                if *error != Error::Timeout {
+                    users.kick();
+                }
+            })?;
+            if passed.sequence <= before {
                 users.kick();
-                return Err(Error::unavailable("the bucket users was replaced by another"));
+                let problem = "the bucket users went back, or was replaced by another";
+                return Err(Error::unavailable(problem));
             }
-            users.reach(sequence, by).await?;
-            proof.set(began, sequence);
-            Ok(sequence)
+            let reached = users.reach(passed, by).await?;
+            proof.set(began, reached);
+            Ok(passed)
         })
     })
 }
@@ -425,6 +430,15 @@ impl JetStreamStore {
         self.call(async |by| self.core.corrupt(target, by).await).await
     }
 
+    /// Lets the clock that bounds are kept by go on by so much at once, as a suspension of the machine
+    /// does, while timers do not.
+    #[doc(hidden)]
+    pub fn suspend(&self, time: Duration) {
+        if let Freshness::Recent { proof, .. } = &self.freshness {
+            proof.clock.suspend(time);
+        }
+    }
+
     /// Lets `exchanges` more exchanges with the servers happen, then none, as if the process had
     /// been killed there. With `sends_the_last` the one after them is sent still, and its answer
     /// never heard.
@@ -492,7 +506,10 @@ impl JetStreamStore {
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::jetstream::gateway::Put;
     use crate::jetstream::{Blow, Simulation, Weather};
     use crate::{Ciphertext, Label, Record};
 
@@ -506,17 +523,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_proof_is_good_until_it_is_as_old_as_the_bound() {
         let second = Duration::from_secs(1);
-        let proof = Proof::default();
+        let (clock, [seven, eight, nine]) = (Clock::simulated(), [7, 8, 9].map(Reached::in_life));
+        let proof = Proof { clock, stops: false, latest: RwLock::default() };
         assert_eq!(proof.within(second), None);
-        let first = Instant::now();
-        proof.set(first, 7);
+        let first = proof.now();
+        proof.set(first, seven);
         tokio::time::advance(second / 2).await;
-        assert_eq!((proof.within(second), proof.within(second / 2)), (Some(7), None));
+        assert_eq!((proof.within(second), proof.within(second / 2)), (Some(seven), None));
         // Barriers may pass in another order than they began in.
-        proof.set(Instant::now(), 9);
-        proof.set(first, 8);
-        assert_eq!(proof.within(second / 4), Some(9));
-        tokio::time::advance(second).await;
+        proof.set(proof.now(), nine);
+        proof.set(first, eight);
+        assert_eq!(proof.within(second / 4), Some(nine));
+        // The machine is suspended: no timer goes on, and the bound is over.
+        proof.clock.suspend(second);
         assert_eq!(proof.within(second), None);
     }
 

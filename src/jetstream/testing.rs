@@ -90,7 +90,10 @@ impl Core {
     /// Gives every bucket the version after ours.
     async fn age(&self, by: Instant) -> Result<(), Error> {
         for bucket in Bucket::ALL {
-            let record = FormatRecord { membership_format: codec::FORMAT_VERSION + 1 };
+            let record = FormatRecord {
+                membership_format: codec::FORMAT_VERSION + 1,
+                ..FormatRecord::new(String::new())
+            };
             let format = put(bucket, key::FORMAT.to_owned(), &record)?;
             self.gateway.publish_all(bucket, vec![format], by).await?;
         }

@@ -3,18 +3,21 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
 use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
-use crate::jetstream::core::{Core, in_doubt, put};
+use crate::jetstream::core::{Core, few, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::{Pause, Put, WriteError};
+use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, UserRecord};
 use crate::jetstream::replica::Seen;
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
+
+/// How often what the bucket has is waited for in the copy, a barrier each.
+const LOOKS: usize = 3;
 
 /// A change to one user, planned on the copy.
 struct Plan {
@@ -29,24 +32,106 @@ struct Plan {
 impl Core {
     /// The copy has everything that was acknowledged before this call.
     async fn see_users(&self) -> Result<Seen<'_>, Error> {
-        Ok(self.users.since(self.barrier(Bucket::Users).await?))
+        self.see_users_since().await.map(|(seen, _)| seen)
+    }
+
+    /// The same, and what a state must hold that is read to confirm it.
+    async fn see_users_since(&self) -> Result<(Seen<'_>, Fresh), Error> {
+        if self.is(JetStreamDefect::NoBarrier) || self.is(JetStreamDefect::NoBarrierForUsers) {
+            return Ok((self.users.unproved(), Fresh::Whatever));
+        }
+        let passed = self.barrier(Bucket::Users).await?;
+        let seen = self.users.since(self.users.reached(passed)?);
+        Ok((seen, Fresh::Barrier(passed)))
+    }
+
+    /// Whether the bucket has something under a key that the copy lacks: the copy lacks a user, too, who was
+    /// added and then revoked before the addition could be delivered.
+    ///
+    /// What it has is not believed: the replica that answers may differ from the one that leads, which the
+    /// copy is of. Where the bucket has it, it comes to the copy by the next barrier.
+    async fn is_there(&self, key: String, fresh: Fresh) -> Result<bool, Error> {
+        if self.is(JetStreamDefect::BelievesGaps) {
+            return Ok(false);
+        }
+        let by = Instant::now() + self.op_timeout;
+        let found = self.gateway.read(Bucket::Users, std::slice::from_ref(&key), fresh, by).await;
+        let found = found.map_err(|error| few(Bucket::Users, error))?;
+        Ok(found.find(&key).is_some())
+    }
+
+    /// What `look` finds in the copy; `None` only where the bucket has nothing under the key either.
+    async fn look_up<T>(
+        &self,
+        key: &str,
+        look: impl Fn(Seen<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        let by = Instant::now() + self.op_timeout;
+        let (seen, mut fresh) = self.see_users_since().await?;
+        if let Some(found) = look(seen)? {
+            return Ok(Some(found));
+        }
+        let looks = async {
+            for _ in 0..LOOKS {
+                if !self.is_there(key.to_owned(), fresh).await? {
+                    return Ok(None);
+                }
+                let (seen, next) = self.see_users_since().await?;
+                if let Some(found) = look(seen)? {
+                    return Ok(Some(found));
+                }
+                fresh = next;
+            }
+            let problem =
+                format!("some replica of users has {key}, and the one that leads has not");
+            Err(Error::unavailable(problem))
+        };
+        // A decision has no other deadline.
+        timeout_at(by, looks).await.unwrap_or(Err(Error::Timeout))
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        self.see_users().await?.standing(key)
+        self.look_up(&key::user(key), |seen| seen.standing(key)).await
     }
 
     pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        let (record, _) = self.see_users().await?.user(key)?;
+        let key_of_record = key::user(key);
+        let record = self.look_up(&key_of_record, |seen| Ok(seen.user(key)?.0)).await?;
         record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
     }
 
     pub(super) async fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
-        self.see_users().await?.users(page)
+        loop {
+            let (users, gaps) = self.see_users().await?.users(page)?;
+            // Whoever was missing had been replaced before the page was read, by what has come now.
+            if self.is(JetStreamDefect::BelievesGaps) || self.see_users().await?.gaps()? == gaps {
+                return Ok(users);
+            }
+        }
     }
 
     pub(super) async fn has_admin(&self) -> Result<bool, Error> {
-        self.see_users().await?.has_admin(None)
+        for _ in 0..LOOKS {
+            let (seen, fresh) = self.see_users_since().await?;
+            let (there, (_, revision)) = (seen.has_admin(None), seen.admins()?);
+            if there == Ok(true) || self.is_newest(revision, fresh).await? {
+                return there;
+            }
+        }
+        let problem = "some replica of users has other admins than the one that leads";
+        Err(Error::unavailable(problem))
+    }
+
+    /// Whether this is the revision of the record of all admins. It changes with every admin, so where it
+    /// is, the copy lacks no admin.
+    async fn is_newest(&self, revision: u64, fresh: Fresh) -> Result<bool, Error> {
+        if self.is(JetStreamDefect::BelievesGaps) {
+            return Ok(true);
+        }
+        let (key, by) = (key::ADMINS.to_owned(), Instant::now() + self.op_timeout);
+        let found = self.gateway.read(Bucket::Users, std::slice::from_ref(&key), fresh, by).await;
+        let found = found.map_err(|error| few(Bucket::Users, error))?;
+        Ok(found.find(&key).map_or(0, |entry| entry.sequence) == revision)
     }
 
     pub(super) async fn bootstrap_admin(
@@ -96,9 +181,16 @@ impl Core {
         by: Instant,
     ) -> Result<(), Error> {
         loop {
-            let seen = self.see_users().await?;
+            let (seen, fresh) = self.see_users_since().await?;
             let (record, revision) = seen.user(key)?;
-            let record = record.ok_or(Error::NotFound(Record::User(*key)))?;
+            let Some(record) = record else {
+                // Unless it comes: it may have been replaced before it could be delivered.
+                let known = self.look_up(&key::user(key), |seen| Ok(seen.user(key)?.0)).await?;
+                if known.is_some() {
+                    continue;
+                }
+                return Err(Error::NotFound(Record::User(*key)));
+            };
             if record.revoked.is_some() {
                 return Ok(());
             }
@@ -106,8 +198,15 @@ impl Core {
             let admins = if record.admin {
                 let (admins, admins_revision) = seen.admins()?;
                 let active = admins.map_or(0, |admins| admins.active);
-                if active <= 1 || !seen.has_admin(Some(key))? {
-                    return Err(Conflict::LastAdmin.into());
+                let others = seen.has_admin(Some(key));
+                if active <= 1 || others != Ok(true) {
+                    // Unless the copy lacks an admin who was replaced before being delivered.
+                    if !self.is_newest(admins_revision, fresh).await? {
+                        continue;
+                    }
+                    if active <= 1 || !others? {
+                        return Err(Conflict::LastAdmin.into());
+                    }
                 }
                 Some((Admins { active: active - 1 }, admins_revision))
             } else {

@@ -83,8 +83,8 @@ async fn a_server_that_is_too_old_is_left_as_it_is() {
     let said = refused(JetStreamConfig::new([cluster.client_url(0).unwrap()])).await;
     assert_eq!(
         said,
-        "invalid server: runs nats-server 2.11.11, which has no atomic batches; upgrade it to \
-         2.12 or later"
+        "invalid server: runs nats-server 2.11.11, which has no atomic batches with \
+         expectations; upgrade it to 2.12.1 or later"
     );
     let raw = async_nats::connect(cluster.client_url(0).unwrap()).await.unwrap();
     let streams = raw.request("$JS.API.STREAM.NAMES", "".into()).await.unwrap();

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::Context;
 use futures_util::TryStreamExt;
 use membership::{
-    Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamStore, NewRoom, RoomId,
-    Store, Timestamp,
+    Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore,
+    NewRoom, RoomId, Store, Timestamp,
 };
 
 use crate::cluster::user;
@@ -52,9 +52,10 @@ async fn the_head_of_a_room() {
     assert!(matches!(key, Err(Error::Corrupt(_))), "{key:?}");
 }
 
-/// Whoever was in the bucket that was there before is not let in by a store that knew it.
+/// A bucket of users that is removed by hand is not made anew beside the others, where its bootstrap would be
+/// free; and who was in it is not let in any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bucket_of_users_which_is_made_again() {
+async fn the_bucket_of_users_which_is_removed() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("again-").await;
@@ -63,16 +64,53 @@ async fn the_bucket_of_users_which_is_made_again() {
     assert!(store.is_authorized(&user(2, false).key).await.is_allowed());
 
     js.delete_stream("KV_again-users").await.unwrap();
-    let other = server.open("again-").await;
-    other.bootstrap_admin(user(3, true)).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !store.is_authorized(&user(3, true).key).await.is_allowed() {
-        let former = store.is_authorized(&user(2, false).key).await;
-        assert!(!former.is_allowed(), "a user is let in whom nobody added");
-        assert!(Instant::now() < deadline, "not seen within 30 s");
+    let config = JetStreamConfig { prefix: "again-".to_owned(), ..server.config() };
+    let opened = JetStreamStore::open(config).await;
+    assert!(matches!(opened, Err(Error::Corrupt(_))), "{opened:?}");
+    for decision in [store.is_authorized(&user(2, false).key), store.is_admin(&user(1, true).key)] {
+        let decision = decision.await;
+        assert!(matches!(decision, Decision::Deny(DenyReason::Failed(_))), "{decision:?}");
     }
-    let former = store.is_authorized(&user(2, false).key).await;
-    assert_eq!(former, Decision::Deny(DenyReason::Unknown));
+    assert!(store.has_admin().await.is_err());
+}
+
+/// Nobody can purge users: no edit of the bucket makes that possible again.
+#[tokio::test(flavor = "multi_thread")]
+async fn users_cannot_be_purged() {
+    let server = Server::start().await;
+    let js = async_nats::jetstream::new(server.raw().await);
+    let store = server.open("kept-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    let mut users = js.get_stream("KV_kept-users").await.unwrap();
+    assert!(users.purge().await.is_err());
+    let mut settings = users.info().await.unwrap().config.clone();
+    settings.deny_purge = false;
+    assert!(js.update_stream(settings).await.is_err());
+    assert!(store.is_authorized(&user(1, true).key).await.is_allowed());
+}
+
+/// Once a bucket forgets what is old, no client answers from what it remembers, and nobody becomes the first
+/// admin a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_told_to_forget() {
+    let server = Server::start().await;
+    let js = async_nats::jetstream::new(server.raw().await);
+    let store = server.open("age-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    let mut users = js.get_stream("KV_age-users").await.unwrap();
+    let mut settings = users.info().await.unwrap().config.clone();
+    settings.max_age = Duration::from_secs(1);
+    settings.duplicate_window = Duration::from_secs(1);
+    js.update_stream(settings).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while store.is_authorized(&user(1, true).key).await.is_allowed() {
+        assert!(Instant::now() < deadline, "still let in after 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let again = store.bootstrap_admin(user(2, true)).await;
+    assert!(matches!(again, Err(Error::Unavailable(_))), "{again:?}");
+    let config = JetStreamConfig { prefix: "age-".to_owned(), ..server.config() };
+    assert!(matches!(JetStreamStore::open(config).await, Err(Error::Invalid(_))));
 }
 
 /// A consumer lives as long as nothing is wrong with it, also where there is nothing to say.

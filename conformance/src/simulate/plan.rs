@@ -53,7 +53,6 @@ impl Plan {
                 lost_answers: rng.random_range(0..60),
                 late_requests: rng.random_range(0..40),
                 feed_faults: rng.random_range(0..100),
-                overcounts: rng.random_range(0..300),
             },
         };
         let mut blows = Vec::new();

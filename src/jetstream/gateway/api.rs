@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::wire::ApiError;
 
 /// A stream's settings as the server has them.
@@ -60,10 +61,10 @@ pub(in crate::jetstream) struct Settings {
 
 impl Settings {
     /// The settings of a bucket we make.
-    pub(in crate::jetstream) fn new(name: String, subject: String, replicas: u8) -> Self {
-        Self {
-            name,
-            subjects: vec![subject],
+    pub(in crate::jetstream) fn new(bucket: Bucket, prefix: &str, replicas: u8) -> Self {
+        let settings = Self {
+            name: format!("KV_{prefix}{bucket}"),
+            subjects: vec![format!("$KV.{prefix}{bucket}.>")],
             retention: "limits".to_owned(),
             storage: "file".to_owned(),
             discard: "new".to_owned(),
@@ -77,9 +78,24 @@ impl Settings {
             allow_rollup_hdrs: true,
             deny_delete: true,
             ..Self::default()
-        }
+        };
+        settings.brought_forward(bucket)
+    }
+
+    /// The same, with what this version of the store wants of the bucket besides what older
+    /// versions wanted.
+    pub(in crate::jetstream) fn brought_forward(mut self, bucket: Bucket) -> Self {
+        self.others.insert(ALLOW_TTL.to_owned(), true.into());
+        // A user is revoked, never removed: nobody has a reason to purge, and no edit of the
+        // stream takes this back.
+        self.deny_purge |= bucket == Bucket::Users;
+        self.allow_rollup_hdrs &= bucket != Bucket::Users;
+        self
     }
 }
+
+/// Whether a message may say for how long it is kept.
+const ALLOW_TTL: &str = "allow_msg_ttl";
 
 /// A bucket as it is.
 #[derive(Clone, Debug)]
@@ -87,6 +103,10 @@ pub(in crate::jetstream) struct BucketState {
     pub(in crate::jetstream) settings: Settings,
     /// When its stream was made: another stream has another.
     pub(in crate::jetstream) created: String,
+    /// The sequence of the last message that was ever stored in it.
+    pub(in crate::jetstream) last: u64,
+    /// The server that leads it; `None` where there are no replicas, or no leader is known.
+    pub(in crate::jetstream) leader: Option<String>,
     pub(in crate::jetstream) status: BucketStatus,
 }
 
@@ -102,14 +122,22 @@ pub(super) struct StreamInfo {
     config: Option<Settings>,
     #[serde(default)]
     created: String,
+    #[serde(default)]
+    state: StateInfo,
     cluster: Option<ClusterInfo>,
     pub(super) error: Option<ApiError>,
 }
 
-#[derive(Deserialize)]
-struct ClusterInfo {
+#[derive(Default, Deserialize)]
+struct StateInfo {
     #[serde(default)]
-    leader: Option<String>,
+    last_seq: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ClusterInfo {
+    #[serde(default)]
+    pub(super) leader: Option<String>,
     #[serde(default)]
     replicas: Vec<PeerInfo>,
 }
@@ -128,6 +156,8 @@ impl StreamInfo {
     /// The bucket's state, `None` when the answer has none.
     pub(super) fn state(self) -> Option<BucketState> {
         let settings = self.config?;
+        let leader = self.cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+        let leader = leader.filter(|name| !name.is_empty());
         let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
         let status = match self.cluster {
             // A single server that is no cluster.
@@ -142,7 +172,8 @@ impl StreamInfo {
                 }
             }
         };
-        Some(BucketState { settings, created: self.created, status })
+        let last = self.state.last_seq;
+        Some(BucketState { settings, created: self.created, last, leader, status })
     }
 }
 
@@ -171,6 +202,7 @@ pub(super) struct ConsumerSettings<'a> {
     pub(super) deliver_subject: &'a str,
     pub(super) deliver_policy: &'a str,
     pub(super) opt_start_seq: u64,
+    pub(super) filter_subjects: Vec<String>,
     pub(super) ack_policy: &'a str,
     pub(super) replay_policy: &'a str,
     pub(super) flow_control: bool,
@@ -180,6 +212,13 @@ pub(super) struct ConsumerSettings<'a> {
     pub(super) inactive_threshold: u64,
     pub(super) num_replicas: u8,
     pub(super) mem_storage: bool,
+}
+
+/// A consumer as the server made it.
+#[derive(Deserialize)]
+pub(super) struct ConsumerInfo {
+    pub(super) cluster: Option<ClusterInfo>,
+    pub(super) error: Option<ApiError>,
 }
 
 /// An answer of which only the failure matters.

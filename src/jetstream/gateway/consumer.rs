@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::gateway::api::{ConsumerSettings, CreateConsumer, Plain};
+use crate::jetstream::gateway::api::{ConsumerInfo, ConsumerSettings, CreateConsumer, Plain};
 use crate::jetstream::gateway::nats::{Link, api_error};
 use crate::jetstream::gateway::{Deliveries, Delivery, Entry, Reply, wire};
 use crate::jetstream::key;
@@ -28,6 +28,8 @@ pub(super) struct NatsDeliveries {
     prefix: String,
     /// The consumer's.
     name: String,
+    /// The server that holds it.
+    place: Option<String>,
     messages: Subscriber,
 }
 
@@ -36,7 +38,8 @@ impl NatsDeliveries {
         link: Arc<Link>,
         stream: String,
         prefix: String,
-        after: u64,
+        filters: &[String],
+        from: u64,
         by: Instant,
     ) -> Reply<Self> {
         let name = match key::fresh() {
@@ -57,7 +60,8 @@ impl NatsDeliveries {
                 name: &name,
                 deliver_subject: &inbox,
                 deliver_policy: "by_start_sequence",
-                opt_start_seq: after + 1,
+                opt_start_seq: from,
+                filter_subjects: filters.iter().map(|key| format!("{prefix}{key}")).collect(),
                 ack_policy: "none",
                 replay_policy: "instant",
                 flow_control: true,
@@ -74,11 +78,13 @@ impl NatsDeliveries {
                 return Reply::Not(Error::unavailable(error));
             }
         };
-        match link.administer::<Plain>(&what, payload.into(), by).await {
-            Reply::Done(Plain { error: None }) => {
-                Reply::Done(Self { link, stream, prefix, name, messages })
+        match link.administer::<ConsumerInfo>(&what, payload.into(), by).await {
+            Reply::Done(ConsumerInfo { error: None, cluster }) => {
+                let place = cluster.and_then(|cluster| cluster.leader);
+                let place = place.filter(|name| !name.is_empty());
+                Reply::Done(Self { link, stream, prefix, name, place, messages })
             }
-            Reply::Done(Plain { error: Some(error) }) => api_error(&what, &error),
+            Reply::Done(ConsumerInfo { error: Some(error), .. }) => api_error(&what, &error),
             Reply::Again(error) => Reply::Again(error),
             Reply::Not(error) => Reply::Not(error),
         }
@@ -89,11 +95,11 @@ impl NatsDeliveries {
         if wire::status(&message) == Some(100) {
             return idle(&self.link.client, &message).await;
         }
-        let Place { sequence, count, pending } = message.reply.as_deref().and_then(place)?;
+        let Place { sequence, count, stored } = message.reply.as_deref().and_then(place)?;
         let key = message.subject.strip_prefix(&*self.prefix)?.to_owned();
         let removal = wire::is_removal(&message);
         let entry = Entry { key, sequence, removal, value: message.payload };
-        Some(Delivery::Entry { count, entry, more: pending > 0 })
+        Some(Delivery::Entry { count, entry, stored })
     }
 }
 
@@ -105,6 +111,10 @@ impl Deliveries for NatsDeliveries {
             () = self.link.lost.notified() => return None,
         };
         self.read(message).await
+    }
+
+    fn place(&self) -> Option<&str> {
+        self.place.as_deref()
     }
 
     async fn end(&mut self) {
@@ -134,8 +144,8 @@ struct Place {
     sequence: u64,
     /// The consumer's count.
     count: u64,
-    /// How many messages the consumer had still to send.
-    pending: u64,
+    /// When the message was stored, in nanoseconds since 1970.
+    stored: u64,
 }
 
 /// What the reply subject of a delivery says:
@@ -144,7 +154,7 @@ fn place(reply: &str) -> Option<Place> {
     let tokens: Vec<&str> = reply.split('.').collect();
     let at = if tokens.len() > 9 { 7 } else { 5 };
     let number = |n: usize| tokens.get(n)?.parse().ok();
-    Some(Place { sequence: number(at)?, count: number(at + 1)?, pending: number(at + 3)? })
+    Some(Place { sequence: number(at)?, count: number(at + 1)?, stored: number(at + 2)? })
 }
 
 #[cfg(test)]
@@ -154,12 +164,12 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::plain("$JS.ACK.KV_users.c1.1.17.3.1700000000.0", Some((17, 3, 0)))]
-    #[case::domain("$JS.ACK.hub.ACC.KV_users.c1.1.17.3.1700000000.2.tok", Some((17, 3, 2)))]
+    #[case::plain("$JS.ACK.KV_users.c1.1.17.3.1700000000.0", Some((17, 3, 1_700_000_000)))]
+    #[case::domain("$JS.ACK.hub.ACC.KV_users.c1.1.17.3.1700000000.2.tok", Some((17, 3, 1_700_000_000)))]
     #[case::short("$JS.ACK.KV_users", None)]
     #[case::flow_control("$JS.FC.KV_users.c1.abc", None)]
     fn places(#[case] reply: &str, #[case] expected: Option<(u64, u64, u64)>) {
-        let place = place(reply).map(|place| (place.sequence, place.count, place.pending));
+        let place = place(reply).map(|place| (place.sequence, place.count, place.stored));
         assert_eq!(place, expected);
     }
 }

@@ -1,6 +1,6 @@
 //! The servers as they are: NATS with JetStream, through the driver.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use crate::jetstream::gateway::wire::{self, ApiError};
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Pause, Put, Reading, Reply, Servers, WriteError, connect,
 };
-use crate::jetstream::key;
+use crate::jetstream::{key, provision};
 use crate::mutation::Mutation;
 
 /// A connection to real servers.
@@ -62,7 +62,44 @@ pub(super) struct Link {
     began: Instant,
     /// How long it may be so before another server is tried.
     patience: Duration,
+    fitness: Fitness,
     mutation: Mutation<JetStreamDefect>,
+}
+
+/// Whether the servers know what the store relies on, looked at anew with every connection: a
+/// server may be put back to an older version while clients run.
+#[derive(Default)]
+struct Fitness {
+    /// For which connection of the client the version was looked at, the first being 1.
+    looked: AtomicU64,
+    /// Whether that version is too old.
+    too_old: AtomicBool,
+    /// Whether a batch was stored message by message since: whoever led the bucket is too old.
+    led_by_an_older: AtomicBool,
+}
+
+impl Fitness {
+    fn led_by_an_older(&self) {
+        self.led_by_an_older.store(true, Ordering::SeqCst);
+    }
+
+    fn check(&self, client: &Client) -> Result<(), Error> {
+        let connection = client.statistics().connects.load(Ordering::SeqCst);
+        if self.looked.load(Ordering::SeqCst) != connection {
+            let old = provision::check_version(&client.server_info().version).is_err();
+            self.too_old.store(old, Ordering::SeqCst);
+            self.led_by_an_older.store(false, Ordering::SeqCst);
+            self.looked.store(connection, Ordering::SeqCst);
+        }
+        if self.too_old.load(Ordering::SeqCst) {
+            return provision::check_version(&client.server_info().version)
+                .map_err(|error| Error::unavailable(error.to_string()));
+        }
+        if self.led_by_an_older.load(Ordering::SeqCst) {
+            return Err(Error::unavailable(provision::too_old("a server of the cluster")));
+        }
+        Ok(())
+    }
 }
 
 /// Why there is no answer to an exchange.
@@ -141,6 +178,7 @@ impl NatsServers {
             unwell: AtomicU64::new(0),
             began: Instant::now(),
             patience: (config.op_timeout / 4 * 3).min(Duration::from_secs(3)),
+            fitness: Fitness::default(),
             mutation,
         });
         Ok(Self {
@@ -419,6 +457,10 @@ pub(super) fn api_error<T>(what: &str, error: &ApiError) -> Reply<T> {
 
 #[async_trait]
 impl Servers for NatsServers {
+    fn fit(&self) -> Result<(), Error> {
+        self.link.fitness.check(&self.link.client)
+    }
+
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
         let subject = self.target(bucket, &put.key);
         let (headers, value) = (wire::headers(put), put.value.clone());
@@ -461,22 +503,22 @@ impl Servers for NatsServers {
         let Some(waiting) = last else {
             return Ack::Not(WriteError::Failed(Error::unavailable("an empty batch")));
         };
-        match self.link.answer(waiting, by).await {
-            Some(message) => self.link.noted(wire::ack(&self.stream(bucket), &message), by).await,
-            None => Ack::Not(WriteError::Unknown(Error::Timeout)),
+        let Some(message) = self.link.answer(waiting, by).await else {
+            return Ack::Not(WriteError::Unknown(Error::Timeout));
+        };
+        let stream = self.stream(bucket);
+        if !wire::was_a_batch(&message, &id, puts.len()) {
+            self.link.fitness.led_by_an_older();
+            let error = provision::too_old(&format!("a server that leads {stream}"));
+            return Ack::Not(WriteError::Unknown(Error::unavailable(error)));
         }
+        self.link.noted(wire::ack(&stream, &message), by).await
     }
 
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
         let stream = self.stream(bucket);
         let prefix = self.subject(bucket, "");
-        // The barrier's own key is always there: without a match there would be no sequence.
-        let subjects: Vec<String> = filters
-            .iter()
-            .map(String::as_str)
-            .chain([key::BARRIER])
-            .map(|key| format!("{prefix}{key}"))
-            .collect();
+        let subjects: Vec<String> = filters.iter().map(|key| format!("{prefix}{key}")).collect();
         let subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
         let request = match serde_json::to_vec(&MultiLast { multi_last: &subjects }) {
             Ok(request) => Bytes::from(request),
@@ -519,7 +561,7 @@ impl Servers for NatsServers {
 
     async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
         let what = format!("STREAM.CREATE.{}", self.stream(bucket));
-        let mut settings = Settings::new(self.stream(bucket), self.subject(bucket, ">"), replicas);
+        let mut settings = Settings::new(bucket, &self.prefix, replicas);
         if let Some(bytes) = self.bucket_max_bytes {
             settings.max_bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         }
@@ -531,9 +573,16 @@ impl Servers for NatsServers {
         self.have_done(&what, settings, None, by).await
     }
 
-    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>> {
+    async fn consume(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        from: u64,
+        by: Instant,
+    ) -> Reply<Box<dyn Deliveries>> {
         let (stream, prefix) = (self.stream(bucket), self.subject(bucket, ""));
-        match NatsDeliveries::begin(Arc::clone(&self.link), stream, prefix, after, by).await {
+        let link = Arc::clone(&self.link);
+        match NatsDeliveries::begin(link, stream, prefix, filters, from, by).await {
             Reply::Done(deliveries) => Reply::Done(Box::new(deliveries)),
             Reply::Again(error) => Reply::Again(error),
             Reply::Not(error) => Reply::Not(error),
@@ -567,10 +616,9 @@ fn reading(stream: &str, listing: Listing, end: &Message) -> Reading {
         (Some(503), _) => return Reading::Again(wire::no_leader(stream)),
         (status, _) => return again(&format!("an answer with the status {status:?}")),
     };
-    let Some(mut entries) = listing.entries else {
+    let Some(entries) = listing.entries else {
         return again("a message without subject or sequence");
     };
-    entries.retain(|entry| !key::is_barrier(&entry.key));
     Reading::State { up_to, entries }
 }
 

@@ -1,7 +1,10 @@
 //! What of an exchange is tried again, and until when.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -14,8 +17,10 @@ use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{
-    Ack, BucketState, FeedSink, Put, ReadError, Reading, Reply, Servers, Snapshot, WriteError, feed,
+    Ack, BucketState, Entry, FeedSink, Fresh, Passed, Put, ReadError, Reading, Reply, Servers,
+    Settings, Snapshot, WriteError, feed,
 };
+use crate::jetstream::key;
 use crate::mutation::Mutation;
 
 /// Publishes of one call in flight at once.
@@ -29,6 +34,12 @@ pub(in crate::jetstream) struct Gateway {
     /// How long one exchange may take before it is tried again.
     attempt: Duration,
     batches: PerBucket<Semaphore>,
+    /// The key of this client's barriers.
+    barrier: String,
+    /// The number of its latest barrier, in whichever bucket.
+    numbers: AtomicU64,
+    /// The highest sequence that was acknowledged to this client.
+    highest: PerBucket<AtomicU64>,
     counters: Counters,
     /// Why a feed has no consumer.
     trouble: feed::Trouble,
@@ -44,16 +55,73 @@ impl Gateway {
         op_timeout: Duration,
         counters: Counters,
         mutation: Mutation<JetStreamDefect>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Error> {
+        Ok(Self {
             servers,
             attempt: (op_timeout / 4).clamp(Duration::from_millis(25), Duration::from_secs(1)),
             batches: PerBucket::new(|_| Semaphore::new(BATCHES)),
+            barrier: key::barrier(&key::fresh()?),
+            numbers: AtomicU64::new(0),
+            highest: PerBucket::default(),
             counters,
             trouble: feed::Trouble::default(),
             tasks: Mutex::default(),
             mutation,
+        })
+    }
+
+    /// Publishes a barrier until it is acknowledged: everything that was acknowledged before this
+    /// call began stands before it.
+    ///
+    /// Fails where it is acknowledged at or below a sequence that this client has seen: then the
+    /// servers lost what stood there, or were put back to an earlier state.
+    pub(in crate::jetstream) async fn pass(
+        &self,
+        bucket: Bucket,
+        by: Instant,
+    ) -> Result<Passed, Error> {
+        self.servers.fit()?;
+        let highest = self.highest.get(bucket);
+        let mut pause = Pause::new(by);
+        loop {
+            // Another number for each try: what tells histories apart is a message that was sent
+            // once.
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+            let before = highest.load(Ordering::Acquire);
+            let put = Put::new(self.barrier.clone(), Bytes::from(number.to_string()));
+            let error = match self.servers.publish(bucket, &put, self.attempt_by(by)).await {
+                Ack::Stored(sequence) if sequence > before => {
+                    highest.fetch_max(sequence, Ordering::AcqRel);
+                    return Ok(Passed { number, sequence });
+                }
+                Ack::Stored(sequence) => {
+                    highest.store(sequence, Ordering::Release);
+                    return Err(went_back(bucket, before, sequence));
+                }
+                Ack::Again(error) | Ack::Not(WriteError::Unknown(error)) => error,
+                Ack::Not(WriteError::Failed(error)) => return Err(error),
+                Ack::Not(WriteError::Refused) => {
+                    return Err(Error::unavailable(format!("{bucket} refused a barrier")));
+                }
+            };
+            self.again(&mut pause, error).await?;
         }
+    }
+
+    /// Notes what a write was acknowledged at.
+    fn saw(&self, bucket: Bucket, sequence: u64) {
+        self.highest.get(bucket).fetch_max(sequence, Ordering::AcqRel);
+    }
+
+    /// The number and sequence of the newest barrier of this client among what was read.
+    fn own_barrier(&self, entries: &[Entry]) -> Option<Passed> {
+        let entry = entries.iter().find(|entry| entry.key == self.barrier)?;
+        Some(Passed { number: barrier_number(entry)?, sequence: entry.sequence })
+    }
+
+    /// Whether a message of a feed is a barrier of this client.
+    pub(in crate::jetstream) fn barrier_key(&self) -> &str {
+        &self.barrier
     }
 
     /// Until when one exchange may take.
@@ -72,8 +140,12 @@ impl Gateway {
     ) -> Result<u64, WriteError> {
         let mut pause = Pause::new(by);
         loop {
+            self.servers.fit().map_err(WriteError::Failed)?;
             let error = match self.servers.publish(bucket, &put, self.attempt_by(by)).await {
-                Ack::Stored(sequence) => return Ok(sequence),
+                Ack::Stored(sequence) => {
+                    self.saw(bucket, sequence);
+                    return Ok(sequence);
+                }
                 Ack::Not(WriteError::Unknown(error)) if put.expect.is_none() => error,
                 Ack::Not(error) => return Err(error),
                 Ack::Again(error) => error,
@@ -126,8 +198,12 @@ impl Gateway {
         let _permit = permit.map_err(|_| WriteError::Failed(Error::Closed))?;
         let mut pause = Pause::new(by);
         loop {
+            self.servers.fit().map_err(WriteError::Failed)?;
             match self.servers.batch(bucket, &puts, self.attempt_by(by)).await {
-                Ack::Stored(sequence) => return Ok(sequence),
+                Ack::Stored(sequence) => {
+                    self.saw(bucket, sequence);
+                    return Ok(sequence);
+                }
                 Ack::Not(error) => return Err(error),
                 Ack::Again(error) => {
                     self.again(&mut pause, error).await.map_err(WriteError::Failed)?;
@@ -136,15 +212,24 @@ impl Gateway {
         }
     }
 
-    /// The newest message of every key that a filter matches, from a state of the bucket that
-    /// has everything up to the sequence `at_least`.
+    /// The newest message of every key that a filter matches, from a state of the bucket that is
+    /// as fresh as `fresh` says.
     pub(in crate::jetstream) async fn read(
         &self,
         bucket: Bucket,
         filters: &[String],
-        at_least: u64,
+        fresh: Fresh,
         by: Instant,
     ) -> Result<Snapshot, ReadError> {
+        self.servers.fit().map_err(ReadError::Failed)?;
+        // Something is asked for that is there: without a match no replica says how far it is.
+        let marker = match fresh {
+            Fresh::Barrier(_) => self.barrier.as_str(),
+            Fresh::Whatever | Fresh::Since(_) => key::FORMAT,
+        };
+        let marker = (!filters.iter().any(|filter| filter == marker)).then_some(marker);
+        let wanted: Vec<String> =
+            filters.iter().map(String::as_str).chain(marker).map(str::to_owned).collect();
         let mut pause = Pause::new(by);
         // Any replica may be asked, also one that nobody reaches any more: whoever asks again soon
         // asks another. A read that takes long has the time at last.
@@ -152,8 +237,11 @@ impl Gateway {
         loop {
             let until = by.min(Instant::now() + patience);
             patience = (patience * 2).min(self.attempt);
-            let error = match self.servers.read(bucket, filters, until).await {
-                Reading::State { up_to, entries } if up_to >= at_least => {
+            let error = match self.servers.read(bucket, &wanted, until).await {
+                Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
+                    entries.retain(|entry| {
+                        !key::is_barrier(&entry.key) && Some(&*entry.key) != marker
+                    });
                     return Ok(Snapshot { entries });
                 }
                 Reading::State { .. } => {
@@ -164,8 +252,25 @@ impl Gateway {
                 Reading::Again(error) => error,
                 Reading::Not(error) => return Err(ReadError::Failed(error)),
             };
-            self.again(&mut pause, error).await.map_err(ReadError::Failed)?;
+            self.again(&mut pause, error).await.map_err(ReadError::Late)?;
         }
+    }
+
+    /// Whether a state that reaches to a sequence and holds these messages is as fresh as that.
+    fn is_fresh(&self, fresh: Fresh, up_to: u64, entries: &[Entry]) -> bool {
+        match fresh {
+            Fresh::Whatever => true,
+            Fresh::Since(sequence) => up_to >= sequence,
+            // A later barrier may have replaced it.
+            Fresh::Barrier(passed) => self.own_barrier(entries).is_some_and(|newest| {
+                newest.number >= passed.number && newest.sequence >= passed.sequence
+            }),
+        }
+    }
+
+    /// How long a state that holds a barrier is waited for before another barrier is sent.
+    pub(in crate::jetstream) fn patience(&self) -> Duration {
+        self.attempt * 2
     }
 
     /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.
@@ -184,15 +289,15 @@ impl Gateway {
     pub(in crate::jetstream) fn feed(
         &self,
         bucket: Bucket,
+        filters: Vec<String>,
         sink: Arc<dyn FeedSink>,
     ) -> Arc<Notify> {
         let kick = Arc::new(Notify::new());
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         let (mutation, trouble) = (self.mutation, self.trouble.clone());
-        let feed =
-            feed::Feed { servers, bucket, attempt, kick: Arc::clone(&kick), trouble, mutation };
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(feed.keep(sink));
+        let told = Arc::clone(&kick);
+        let feed = feed::Feed { servers, bucket, filters, attempt, kick: told, trouble, mutation };
+        self.keep(feed.keep(sink));
         kick
     }
 
@@ -204,6 +309,33 @@ impl Gateway {
             }
             error => error,
         }
+    }
+
+    /// Runs until the gateway is shut or dropped.
+    fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
+    }
+
+    /// Tells `seen` of every bucket's state again and again, each in this time, until the gateway is
+    /// shut or dropped. Where the servers do not answer, it is told nothing.
+    pub(in crate::jetstream) fn look_on(
+        &self,
+        period: Duration,
+        seen: impl Fn(Bucket, Option<BucketState>) + Send + 'static,
+    ) {
+        // Not the gateway itself: it would keep itself alive.
+        let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
+        self.keep(async move {
+            loop {
+                for bucket in Bucket::ALL {
+                    tokio::time::sleep(period / 5).await;
+                    let soon = Instant::now() + attempt;
+                    if let Reply::Done(state) = servers.bucket(bucket, soon).await {
+                        seen(bucket, state);
+                    }
+                }
+            }
+        });
     }
 
     /// The bucket's settings and replicas, `None` where there is no such bucket.
@@ -225,6 +357,16 @@ impl Gateway {
         self.ask(by, |by| self.servers.make_bucket(bucket, replicas, by)).await
     }
 
+    /// Gives the bucket these settings.
+    pub(in crate::jetstream) async fn change_bucket(
+        &self,
+        bucket: Bucket,
+        settings: &Settings,
+        by: Instant,
+    ) -> Result<(), Error> {
+        self.ask(by, |by| self.servers.change_bucket(bucket, settings, by)).await
+    }
+
     /// Has the bucket kept by so many servers.
     pub(in crate::jetstream) async fn set_replicas(
         &self,
@@ -238,7 +380,7 @@ impl Gateway {
             return Ok(());
         }
         settings.num_replicas = replicas;
-        self.ask(by, |by| self.servers.change_bucket(bucket, &settings, by)).await
+        self.change_bucket(bucket, &settings, by).await
     }
 
     /// Sends what is still to be sent, as far as that is possible until then, and lets go of the
@@ -259,6 +401,19 @@ impl Gateway {
     {
         until_answered(self.attempt, by, exchange).await
     }
+}
+
+/// The number in a barrier's message.
+pub(in crate::jetstream) fn barrier_number(entry: &Entry) -> Option<u64> {
+    std::str::from_utf8(&entry.value).ok()?.parse().ok()
+}
+
+fn went_back(bucket: Bucket, before: u64, sequence: u64) -> Error {
+    Error::unavailable(format!(
+        "the bucket {bucket} went back: what it acknowledged as number {before} is lost, and number \
+         {sequence} is another message; its servers were restored from an earlier state, or lost power \
+         without sync_interval: always"
+    ))
 }
 
 /// Asks again and again until there is an answer.

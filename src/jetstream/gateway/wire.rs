@@ -5,11 +5,13 @@ use serde::Deserialize;
 
 use crate::Error;
 use crate::jetstream::gateway::{Ack, Entry, Put, WriteError};
+use crate::jetstream::key;
 
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
 pub(super) const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 pub(super) const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+const TTL: &str = "Nats-TTL";
 pub(super) const KV_OPERATION: &str = "KV-Operation";
 pub(super) const SUBJECT: &str = "Nats-Subject";
 pub(super) const SEQUENCE: &str = "Nats-Sequence";
@@ -45,11 +47,29 @@ const STORE_FAILED: u32 = 10_077;
 const MESSAGE_TOO_LARGE: u32 = 10_054;
 const NO_ROOM: [u32; 3] = [10_002, 10_023, 10_047];
 
+/// For how long a barrier is kept at least: long after whoever sent it has read behind it. Its
+/// sender's next one replaces it; the last one of a client that is gone goes by itself.
+const BARRIER_IS_KEPT: &str = "1h";
+
 #[derive(Deserialize)]
 struct PubAck {
     #[serde(default)]
     seq: u64,
     error: Option<ApiError>,
+    batch: Option<String>,
+    #[serde(default)]
+    count: usize,
+}
+
+/// Whether the answer to a batch says that it was stored as one. A server before 2.12 takes no
+/// notice of the batch, stores its messages one by one, and acknowledges the last.
+pub(super) fn was_a_batch(message: &Message, id: &str, count: usize) -> bool {
+    match serde_json::from_slice::<PubAck>(&message.payload) {
+        Ok(PubAck { error: None, batch, count: stored, .. }) => {
+            batch.as_deref() == Some(id) && stored == count
+        }
+        _ => true,
+    }
 }
 
 /// Reads the answer to a publish to the stream `stream`.
@@ -121,6 +141,9 @@ pub(super) fn headers(put: &Put) -> HeaderMap {
     if let Some(sequence) = put.expect {
         headers.insert(EXPECTED, sequence.to_string());
     }
+    if key::is_barrier(&put.key) {
+        headers.insert(TTL, BARRIER_IS_KEPT);
+    }
     headers
 }
 
@@ -163,5 +186,15 @@ mod tests {
     fn acknowledgements(#[case] payload: &str, #[case] expected: &str) {
         let ack = format!("{:?}", ack("KV_a", &message(payload)));
         assert!(ack.starts_with(expected), "{ack}");
+    }
+
+    #[rstest]
+    #[case::whole(r#"{"stream":"KV_a","seq":7,"batch":"b","count":3}"#, true)]
+    #[case::no_batch(r#"{"stream":"KV_a","seq":7}"#, false)]
+    #[case::another(r#"{"stream":"KV_a","seq":7,"batch":"c","count":3}"#, false)]
+    #[case::in_part(r#"{"stream":"KV_a","seq":7,"batch":"b","count":2}"#, false)]
+    #[case::refused(&error(10_071, "wrong last sequence: 3"), true)]
+    fn a_batch_that_was_stored_one_by_one_is_noticed(#[case] payload: &str, #[case] whole: bool) {
+        assert_eq!(was_a_batch(&message(payload), "b", 3), whole);
     }
 }

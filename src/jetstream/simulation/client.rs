@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
+use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
@@ -162,10 +163,11 @@ impl SimulatedServers {
         let what = || format!("stores in {bucket}: {}", shown(puts));
         let outcome = self.exchange(by, what, move |cluster, arrival| {
             let written = {
+                let moment = cluster.next_moment();
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                     return Heard::Nothing;
                 };
-                group.write(arrival.server, &sent, Instant::now(), servers, chance)
+                group.write(arrival.server, &sent, moment, Instant::now(), servers, chance)
             };
             cluster.note(|| format!("{name} {stream}: {written:?}: {}", shown(&sent)));
             count(cluster, written, arrival, expects);
@@ -231,6 +233,10 @@ fn shown(puts: &[Put]) -> String {
 
 #[async_trait]
 impl Servers for SimulatedServers {
+    fn clock(&self) -> Clock {
+        Clock::simulated()
+    }
+
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
         self.store(bucket, std::slice::from_ref(put), by).await
     }
@@ -241,8 +247,7 @@ impl Servers for SimulatedServers {
 
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
         let (stream, name) = (self.stream(bucket), self.name.clone());
-        let mut wanted = filters.to_vec();
-        wanted.push(key::BARRIER.to_owned());
+        let wanted = filters.to_vec();
         let what = || format!("reads {bucket}: {}", filters.join(", "));
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
             let (answer, behind) = {
@@ -265,10 +270,7 @@ impl Servers for SimulatedServers {
                     Some(entries) if entries.is_empty() => {
                         Reading::Again(Error::unavailable("the replica has nothing yet"))
                     }
-                    Some(mut entries) => {
-                        entries.retain(|entry| !key::is_barrier(&entry.key));
-                        Reading::State { up_to: replica.last(), entries }
-                    }
+                    Some(entries) => Reading::State { up_to: replica.last(), entries },
                 };
                 (answer, behind)
             };
@@ -294,10 +296,11 @@ impl Servers for SimulatedServers {
         let purged = filter.to_owned();
         let what = || format!("purges {bucket}: {filter} up to {up_to:?}");
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+            let moment = cluster.next_moment();
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                 return Heard::Nothing;
             };
-            let purge = Change::Purge { filter: purged.clone(), up_to };
+            let purge = (moment, Change::Purge { filter: purged.clone(), up_to });
             match group.purge(server, purge, Instant::now(), servers, chance) {
                 Some(()) => Heard::Answer(()),
                 None => Heard::Nothing,
@@ -326,8 +329,7 @@ impl Servers for SimulatedServers {
     }
 
     async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
-        let subject = format!("$KV.{}{bucket}.>", self.prefix);
-        let settings = Settings::new(self.stream(bucket), subject, replicas);
+        let settings = Settings::new(bucket, &self.prefix, replicas);
         let what = || format!("makes {bucket}");
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| match cluster
             .make(server, settings.clone())
@@ -354,9 +356,16 @@ impl Servers for SimulatedServers {
         replied(outcome.await)
     }
 
-    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>> {
+    async fn consume(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        from: u64,
+        by: Instant,
+    ) -> Reply<Box<dyn Deliveries>> {
         let (stream, shared) = (self.stream(bucket), Arc::clone(&self.shared));
-        let what = || format!("listens to {bucket} from {after} on");
+        let wanted = filters.to_vec();
+        let what = || format!("listens to {bucket} from {from} on");
         let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
             let place = {
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
@@ -366,7 +375,8 @@ impl Servers for SimulatedServers {
             };
             let Some(place) = place else { return Heard::Nothing };
             let (shared, stream) = (Arc::clone(&shared), stream.clone());
-            let begun = SimulatedDeliveries::begin(shared, cluster, stream, [server, place], after);
+            let (at, wanted) = ([server, place], wanted.clone());
+            let begun = SimulatedDeliveries::begin(shared, cluster, stream, at, wanted, from);
             Heard::Answer(begun)
         });
         match replied(outcome.await) {

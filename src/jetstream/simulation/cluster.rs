@@ -31,6 +31,14 @@ pub enum Blow {
     Resume(usize),
     /// Every bucket's leader steps down.
     StepDown,
+    /// Every server is killed, and what was committed after this moment is lost: their files were put back,
+    /// or never synced.
+    GoBack(u64),
+    /// The same of all servers but one, which is not killed: it has a longer log than the others when it
+    /// hears of them again.
+    GoBackBut(u64, usize),
+    /// A `max_age` is set on the bucket of users, and everything in it is gone.
+    Expire,
     /// What messages meet changes.
     Weather(Weather),
 }
@@ -50,6 +58,8 @@ pub(super) struct Cluster {
     /// What happened, a line each; only where somebody wants to see it.
     trace: Option<String>,
     buckets_made: u64,
+    /// Grows with every write, and never goes back.
+    moment: u64,
 }
 
 impl Cluster {
@@ -65,7 +75,19 @@ impl Cluster {
             began: Instant::now(),
             trace: None,
             buckets_made: 0,
+            moment: 0,
         }
+    }
+
+    /// The moment of the last write.
+    pub(super) fn moment(&self) -> u64 {
+        self.moment
+    }
+
+    /// The moment of the next one.
+    pub(super) fn next_moment(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
     }
 
     pub(super) fn keep_trace(&mut self) {
@@ -124,7 +146,7 @@ impl Cluster {
     pub(super) fn strike(&mut self, blow: Blow) {
         self.note(|| format!("-- {blow:?}"));
         let now = Instant::now();
-        let Self { servers, groups, chance, reached, .. } = self;
+        let Self { servers, groups, chance, reached, moment: at, .. } = self;
         for group in groups.values_mut() {
             group.settle(now, servers, chance);
         }
@@ -159,6 +181,27 @@ impl Cluster {
             Blow::Resume(server) => {
                 if let Some(server) = servers.0.get_mut(server) {
                     server.paused = false;
+                }
+            }
+            Blow::GoBack(moment) | Blow::GoBackBut(moment, _) => {
+                let ahead = match blow {
+                    Blow::GoBackBut(_, ahead) => Some(ahead),
+                    _ => None,
+                };
+                for (n, server) in servers.0.iter_mut().enumerate() {
+                    if Some(n) != ahead {
+                        (server.up, server.paused) = (false, false);
+                    }
+                }
+                for group in groups.values_mut() {
+                    let lost = group.go_back(moment, ahead, now);
+                    reached.changes_lost += u64::try_from(lost).unwrap_or(u64::MAX);
+                }
+            }
+            Blow::Expire => {
+                *at += 1;
+                for group in groups.values_mut().filter(|group| group.is_of_users()) {
+                    group.expire(*at, now, servers, chance);
                 }
             }
             Blow::StepDown => groups.values_mut().for_each(|group| group.step_down(now, chance)),

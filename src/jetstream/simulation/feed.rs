@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::jetstream::gateway::{Deliveries, Delivery, Entry};
 use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::Cluster;
+use crate::jetstream::simulation::group::server_name;
 use crate::jetstream::simulation::weather::Weather;
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -19,18 +20,22 @@ pub(super) struct SimulatedDeliveries {
     /// The server the client is connected to, and the one that holds the consumer; and which of
     /// their lives that is.
     servers: [(usize, u32); 2],
-    /// The sequence of the last message that was sent.
-    position: u64,
+    /// What it is asked for.
+    filters: Vec<String>,
+    /// The sequence of the next message to be sent, or a lower one.
+    from: u64,
+    /// The server that holds it, where there are several.
+    place: Option<String>,
     count: u64,
     /// One that is sent twice.
-    again: Option<(u64, Entry, bool)>,
+    again: Option<(u64, Entry, u64)>,
     /// Nothing comes from it any more.
     silent: bool,
 }
 
 /// What is next to do.
 enum Next {
-    Deliver(u64, Entry, bool, Duration),
+    Deliver(u64, Entry, u64, Duration),
     Wait(Option<Instant>),
     Gone,
 }
@@ -41,12 +46,17 @@ impl SimulatedDeliveries {
         cluster: &mut Cluster,
         stream: String,
         servers: [usize; 2],
-        after: u64,
+        filters: Vec<String>,
+        from: u64,
     ) -> Self {
         cluster.reached.feeds_begun += 1;
+        let [_, holder] = servers;
+        let several = cluster.group(&stream).is_some_and(|(group, ..)| group.is_replicated());
+        let place = several.then(|| server_name(holder));
         let life = |server| cluster.servers.get(server).map_or(0, |server| server.life);
         let servers = servers.map(|server| (server, life(server)));
-        Self { shared, stream, servers, position: after, count: 0, again: None, silent: false }
+        let (count, again, silent) = (0, None, false);
+        Self { shared, stream, servers, filters, from, place, count, again, silent }
     }
 
     fn look(&mut self) -> Next {
@@ -61,26 +71,25 @@ impl SimulatedDeliveries {
         if self.silent || !lives(far, far_life) || !cluster.servers.reach(near, far) {
             return Next::Wait(None);
         }
-        if let Some((count, entry, more)) = self.again.take() {
-            return Next::Deliver(count, entry, more, Duration::ZERO);
+        if let Some((count, entry, stored)) = self.again.take() {
+            return Next::Deliver(count, entry, stored, Duration::ZERO);
         }
         let (next, due) = match cluster.group(&self.stream) {
             Some((group, ..)) => match group.replica(far) {
                 Some((stream, due)) => {
-                    let next = stream.next(self.position);
-                    (next.map(|next| (stream.next(next.sequence).is_some(), next)), due)
+                    let next = stream.next(self.from, &self.filters);
+                    let more = |sequence| stream.next(sequence + 1, &self.filters).is_some();
+                    (next.map(|(next, stored)| (more(next.sequence), next, stored)), due)
                 }
                 None => return Next::Wait(None),
             },
             None => return Next::Wait(None),
         };
-        let Some((more, entry)) = next else { return Next::Wait(due) };
-        let Weather { feed_faults, overcounts, .. } = cluster.chance.weather;
+        let Some((more, entry, stored)) = next else { return Next::Wait(due) };
+        let Weather { feed_faults, .. } = cluster.chance.weather;
         // What waits together comes at once, and mostly whole.
         let faults = if more { feed_faults / 8 } else { feed_faults };
-        let replaced = entry.sequence > self.position + 1;
-        let more = more || (replaced && cluster.chance.happens(overcounts));
-        self.position = entry.sequence;
+        self.from = entry.sequence + 1;
         self.count += 1;
         if cluster.chance.happens(faults) {
             cluster.reached.feed_gaps += 1;
@@ -90,12 +99,12 @@ impl SimulatedDeliveries {
                     cluster.note(|| format!("{} is left out of a feed", entry.sequence));
                     return Next::Wait(Some(Instant::now()));
                 }
-                1 => self.again = Some((self.count, entry.clone(), more)),
+                1 => self.again = Some((self.count, entry.clone(), stored)),
                 _ => self.silent = true,
             }
         }
         let latency = cluster.chance.latency();
-        Next::Deliver(self.count, entry, more, latency)
+        Next::Deliver(self.count, entry, stored, latency)
     }
 }
 
@@ -110,9 +119,9 @@ impl Deliveries for SimulatedDeliveries {
             changed.as_mut().enable();
             match self.look() {
                 Next::Gone => return None,
-                Next::Deliver(count, entry, more, latency) => {
+                Next::Deliver(count, entry, stored, latency) => {
                     sleep(latency).await;
-                    return Some(Delivery::Entry { count, entry, more });
+                    return Some(Delivery::Entry { count, entry, stored });
                 }
                 Next::Wait(due) => {
                     let until = due.unwrap_or(heartbeat).min(heartbeat);
@@ -126,6 +135,10 @@ impl Deliveries for SimulatedDeliveries {
                 }
             }
         }
+    }
+
+    fn place(&self) -> Option<&str> {
+        self.place.as_deref()
     }
 
     async fn end(&mut self) {}

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::time::{Duration, Instant};
 
+use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::{BucketState, BucketStatus, Put, Settings};
 use crate::jetstream::simulation::servers::Servers;
 use crate::jetstream::simulation::stream::{Change, Stream};
@@ -20,7 +21,7 @@ const HEARTBEAT: u64 = 1_000;
 /// whether it can.
 const LOOK: u64 = 2_000;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Replica {
     stream: Stream,
     /// How many of the committed changes are in it.
@@ -54,7 +55,8 @@ pub(super) enum Written {
 pub(super) struct Group {
     settings: Settings,
     created: String,
-    log: Vec<Change>,
+    /// Each change, and the moment at which it was committed.
+    log: Vec<(u64, Change)>,
     replicas: BTreeMap<usize, Replica>,
     leader: Option<usize>,
     /// When an election under way ends.
@@ -80,7 +82,8 @@ impl Former {
 
 impl Group {
     pub(super) fn new(settings: Settings, created: String, on: &[usize], leader: usize) -> Self {
-        let replicas = on.iter().map(|server| (*server, Replica::default())).collect();
+        let empty = || Replica::new(&settings);
+        let replicas = on.iter().map(|server| (*server, empty())).collect();
         let leader = Some(leader);
         Self { settings, created, log: Vec::new(), replicas, leader, elects: None, former: vec![] }
     }
@@ -223,6 +226,16 @@ impl Group {
         }
     }
 
+    /// Whether it is the bucket of users.
+    pub(super) fn is_of_users(&self) -> bool {
+        self.settings.name.ends_with(Bucket::Users.name())
+    }
+
+    /// Whether more than one server keeps it.
+    pub(super) fn is_replicated(&self) -> bool {
+        self.replicas.len() > 1
+    }
+
     pub(super) fn leader(&self) -> Option<usize> {
         self.leader
     }
@@ -238,11 +251,12 @@ impl Group {
         self.replicas.get(&server).is_some_and(|replica| replica.stream.accepts(puts))
     }
 
-    /// A write that comes through this server.
+    /// A write that comes through this server, at this moment.
     pub(super) fn write(
         &mut self,
         server: usize,
         puts: &[Put],
+        moment: u64,
         now: Instant,
         servers: &Servers,
         chance: &mut Chance,
@@ -263,7 +277,9 @@ impl Group {
         if !self.accepts(leader, puts) {
             return Written::Refused;
         }
-        self.commit(Change::store(puts), leader, now, servers, chance);
+        let last = self.replicas.get(&leader).map_or(0, |replica| replica.stream.last());
+        let stored = Change::store(puts, last, moment);
+        self.commit((moment, stored), leader, now, servers, chance);
         // While servers come back together, a former leader hears of it too, and has nobody to ask
         // first; or the message comes a second time, and finds what the first one stored.
         let expects = puts.iter().any(|put| put.expect.is_some());
@@ -277,7 +293,7 @@ impl Group {
     pub(super) fn purge(
         &mut self,
         server: usize,
-        purge: Change,
+        purge: (u64, Change),
         now: Instant,
         servers: &Servers,
         chance: &mut Chance,
@@ -289,7 +305,7 @@ impl Group {
 
     fn commit(
         &mut self,
-        committed: Change,
+        committed: (u64, Change),
         leader: usize,
         now: Instant,
         servers: &Servers,
@@ -350,7 +366,9 @@ impl Group {
         let status =
             BucketStatus { replicas: count(self.replicas.len()), current: count(current.count()) };
         let (settings, created) = (self.settings.clone(), self.created.clone());
-        Some(BucketState { settings, created, status })
+        let last = self.replicas.get(&leader).map_or(0, |replica| replica.stream.last());
+        let leader = (self.replicas.len() > 1).then(|| server_name(leader));
+        Some(BucketState { settings, created, last, leader, status })
     }
 
     /// Has the bucket kept by so many servers; the leader stays.
@@ -365,7 +383,7 @@ impl Group {
         self.settings = settings;
         for server in 0..servers.0.len() {
             if self.replicas.len() < wanted && servers.works(server) {
-                self.replicas.entry(server).or_default();
+                self.replicas.entry(server).or_insert_with(|| Replica::new(&self.settings));
             }
         }
         while self.replicas.len() > wanted {
@@ -397,15 +415,61 @@ impl Group {
         let Some(replica) = self.replicas.get_mut(&server) else { return 0 };
         let back = replica.stream.forgotten(chance);
         let count = back.len();
-        self.log.push(Change::Back(back));
+        let moment = self.log.last().map_or(0, |(moment, _)| *moment);
+        self.log.push((moment, Change::Back(back)));
         self.catch_up(server);
         count
     }
 }
 
+impl Group {
+    /// Everything that was committed after a moment is lost, on all replicas but the one that is
+    /// `ahead`: that one keeps it, and differs from the others for good once they are as long
+    /// (nats-server 2.15.1). Returns how many changes are lost.
+    pub(super) fn go_back(&mut self, moment: u64, ahead: Option<usize>, now: Instant) -> usize {
+        let before = self.log.len();
+        self.log.retain(|(committed, _)| *committed <= moment);
+        for (server, replica) in &mut self.replicas {
+            replica.due.clear();
+            if Some(*server) == ahead {
+                continue;
+            }
+            *replica = Replica { answers: replica.answers, ..Replica::new(&self.settings) };
+            while replica.applied < self.log.len() {
+                replica.step(&self.log);
+            }
+        }
+        self.former.clear();
+        if self.leader.is_some_and(|leader| Some(leader) == ahead) {
+            self.leader = None;
+            self.elects = Some(now);
+        }
+        before - self.log.len()
+    }
+
+    /// The settings are changed by hand, so that everything that is stored goes.
+    pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Servers, chance: &mut Chance) {
+        self.settings.max_age = 1;
+        if let Some(leader) = self.leader {
+            let purge = Change::Purge { filter: ">".to_owned(), up_to: None };
+            self.commit((moment, purge), leader, now, s, chance);
+        }
+    }
+}
+
+/// How a server is called.
+pub(super) fn server_name(server: usize) -> String {
+    format!("n{server}")
+}
+
 impl Replica {
-    fn step(&mut self, log: &[Change]) {
-        if let Some(change) = log.get(self.applied) {
+    fn new(settings: &Settings) -> Self {
+        let history = usize::try_from(settings.max_msgs_per_subject).unwrap_or(1);
+        Self { stream: Stream::new(history), applied: 0, due: VecDeque::new(), answers: None }
+    }
+
+    fn step(&mut self, log: &[(u64, Change)]) {
+        if let Some((_, change)) = log.get(self.applied) {
             self.stream.apply(change);
             self.applied += 1;
         }

@@ -20,6 +20,7 @@ pub struct Reached {
     pub feed_gaps: u64,
     pub feeds_begun: u64,
     pub purges_undone: u64,
+    pub changes_lost: u64,
 }
 
 impl Reached {
@@ -42,6 +43,7 @@ impl Reached {
             ("deliveries to feeds left out, repeated or stopped", self.feed_gaps),
             ("feeds begun", self.feeds_begun),
             ("purged messages that came back", self.purges_undone),
+            ("changes lost by servers that went back", self.changes_lost),
         ]
     }
 }
@@ -63,5 +65,6 @@ impl AddAssign for Reached {
         self.feed_gaps += other.feed_gaps;
         self.feeds_begun += other.feeds_begun;
         self.purges_undone += other.purges_undone;
+        self.changes_lost += other.changes_lost;
     }
 }

@@ -1,6 +1,6 @@
-//! What one replica of a bucket holds: a stream with one message a key.
+//! What one replica of a bucket holds: a stream with the newest messages of each key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -15,15 +15,20 @@ const MOST_KEYS: usize = 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Message {
     sequence: u64,
+    /// When it was stored, as a number that no other message has.
+    stored: u64,
     removal: bool,
     value: Bytes,
 }
 
 /// A state of the stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Stream {
     last: u64,
-    messages: BTreeMap<Arc<str>, Message>,
+    /// How many messages of a key are kept.
+    history: usize,
+    /// The messages of each key, the newest last; none is empty.
+    messages: BTreeMap<Arc<str>, VecDeque<Message>>,
     /// Of each key the message before the newest.
     replaced: BTreeMap<Arc<str>, Message>,
     /// What was purged since the server started, and what that had replaced.
@@ -43,25 +48,40 @@ pub(super) enum Change {
 }
 
 /// A message to be stored.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stored {
     key: Arc<str>,
-    removal: bool,
-    value: Bytes,
+    message: Message,
 }
 
 impl Change {
-    pub(super) fn store(puts: &[Put]) -> Self {
-        let stored = puts.iter().map(|put| Stored {
+    /// What stores these after the sequence `last`, at the moment `stored`.
+    pub(super) fn store(puts: &[Put], last: u64, stored: u64) -> Self {
+        let stored = puts.iter().zip(last + 1..).map(|(put, sequence)| Stored {
             key: put.key.as_str().into(),
-            removal: put.removal,
-            value: put.value.clone(),
+            message: Message { sequence, stored, removal: put.removal, value: put.value.clone() },
         });
         Self::Store(stored.collect())
     }
 }
 
 impl Stream {
+    /// An empty one that keeps so many messages of a key.
+    pub(super) fn new(history: usize) -> Self {
+        Self {
+            last: 0,
+            history: history.max(1),
+            messages: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            purged: Vec::new(),
+        }
+    }
+
+    /// The newest message of a key.
+    fn newest(&self, key: &str) -> Option<&Message> {
+        self.messages.get(key)?.back()
+    }
+
     /// The sequence of the last message there was.
     pub(super) fn last(&self) -> u64 {
         self.last
@@ -70,7 +90,7 @@ impl Stream {
     /// Whether every put finds what it expects; of a batch all before any of it is stored.
     pub(super) fn accepts(&self, puts: &[Put]) -> bool {
         puts.iter().all(|put| {
-            let now = self.messages.get(put.key.as_str()).map_or(0, |message| message.sequence);
+            let now = self.newest(&put.key).map_or(0, |message| message.sequence);
             put.expect.is_none_or(|expected| expected == now)
         })
     }
@@ -78,12 +98,15 @@ impl Stream {
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
             Change::Store(stored) => {
-                for Stored { key, removal, value } in stored {
-                    self.last += 1;
-                    let (sequence, removal) = (self.last, *removal);
-                    let message = Message { sequence, removal, value: value.clone() };
-                    if let Some(old) = self.messages.insert(Arc::clone(key), message) {
-                        self.replaced.insert(Arc::clone(key), old);
+                for Stored { key, message } in stored {
+                    self.last = self.last.max(message.sequence);
+                    let kept = self.messages.entry(Arc::clone(key)).or_default();
+                    if let Some(old) = kept.back() {
+                        self.replaced.insert(Arc::clone(key), old.clone());
+                    }
+                    kept.push_back(message.clone());
+                    if kept.len() > self.history {
+                        kept.pop_front();
                     }
                 }
             }
@@ -95,14 +118,16 @@ impl Stream {
                     .collect();
                 for key in gone {
                     let replaced = self.replaced.remove(&key);
-                    if let Some(message) = self.messages.remove(&key) {
+                    if let Some(message) = self.messages.remove(&key).and_then(|mut m| m.pop_back())
+                    {
                         self.purged.push((key, message, replaced));
                     }
                 }
             }
             Change::Back(back) => {
                 for (key, message) in back {
-                    self.messages.entry(Arc::clone(key)).or_insert_with(|| message.clone());
+                    let back = || VecDeque::from([message.clone()]);
+                    self.messages.entry(Arc::clone(key)).or_insert_with(back);
                 }
             }
         }
@@ -121,10 +146,16 @@ impl Stream {
             .then(|| found.into_values().map(|(key, message)| entry(key, message)).collect())
     }
 
-    /// The first message above a sequence.
-    pub(super) fn next(&self, after: u64) -> Option<Entry> {
-        let above = self.messages.iter().filter(|(_, message)| message.sequence > after);
-        above.min_by_key(|(_, message)| message.sequence).map(|(key, message)| entry(key, message))
+    /// The first message from a sequence on that a filter matches, and when it was stored.
+    pub(super) fn next(&self, from: u64, filters: &[String]) -> Option<(Entry, u64)> {
+        let wanted = |key: &str| filters.iter().any(|filter| matches(filter, key));
+        let first = |(key, kept): (&Arc<str>, &VecDeque<Message>)| {
+            let message = kept.iter().find(|message| message.sequence >= from)?;
+            wanted(key).then(|| (Arc::clone(key), message.clone()))
+        };
+        let next = self.messages.iter().filter_map(first);
+        let (key, message) = next.min_by_key(|(_, message)| message.sequence)?;
+        Some((entry(&key, &message), message.stored))
     }
 
     /// What a server that is killed may not have written down: a purge, or that the purged message
@@ -148,11 +179,12 @@ impl Stream {
             .range::<str, _>((Bound::Included(literal), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(literal))
             .filter(move |(key, _)| matches(filter, key))
+            .filter_map(|(key, kept)| Some((key, kept.back()?)))
     }
 }
 
 fn entry(key: &Arc<str>, message: &Message) -> Entry {
-    let Message { sequence, removal, value } = message.clone();
+    let Message { sequence, removal, value, .. } = message.clone();
     Entry { key: key.to_string(), sequence, removal, value }
 }
 

@@ -19,9 +19,6 @@ pub struct Weather {
     pub late_requests: u16,
     /// Of a thousand deliveries to a feed, how many are left out, repeated, or the last for long.
     pub feed_faults: u16,
-    /// Of a thousand deliveries that come after one that was replaced, how many say that more is to
-    /// come, whether it is or not.
-    pub overcounts: u16,
 }
 
 impl Weather {
@@ -34,7 +31,6 @@ impl Weather {
         lost_answers: 0,
         late_requests: 0,
         feed_faults: 0,
-        overcounts: 0,
     };
 
     /// Every message takes a millisecond, and no follower lags: what takes time, counts rounds.
@@ -49,7 +45,6 @@ impl Weather {
         lost_answers: 25,
         late_requests: 15,
         feed_faults: 30,
-        overcounts: 100,
     };
 }
 

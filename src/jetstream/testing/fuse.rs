@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
+use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
@@ -228,6 +229,14 @@ fn unknown(error: Error) -> Ack {
 
 #[async_trait]
 impl Servers for Fused {
+    fn clock(&self) -> Clock {
+        self.servers.clock()
+    }
+
+    fn fit(&self) -> Result<(), Error> {
+        self.servers.fit()
+    }
+
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
         self.write(bucket, std::slice::from_ref(put), by).await
     }
@@ -262,8 +271,14 @@ impl Servers for Fused {
         self.exchange(self.servers.change_bucket(bucket, settings, by), Reply::Not).await
     }
 
-    async fn consume(&self, bucket: Bucket, after: u64, by: Instant) -> Reply<Box<dyn Deliveries>> {
-        self.exchange(self.servers.consume(bucket, after, by), Reply::Not).await
+    async fn consume(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        from: u64,
+        by: Instant,
+    ) -> Reply<Box<dyn Deliveries>> {
+        self.exchange(self.servers.consume(bucket, filters, from, by), Reply::Not).await
     }
 
     fn reason(&self) -> Option<Error> {

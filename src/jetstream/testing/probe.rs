@@ -108,7 +108,7 @@ impl Probe {
 
     /// Stores the message whose sequence proves how fresh an answer is.
     pub async fn barrier(&self) -> Said {
-        self.store(&[(key::BARRIER, None)]).await
+        self.store(&[(key::FORMAT, None)]).await
     }
 
     async fn send(&self, puts: &[Put]) -> Said {
@@ -126,11 +126,12 @@ impl Probe {
 
     /// What some replica has under the filters.
     pub async fn read(&self, filters: &[&str]) -> Said {
-        let filters: Vec<_> = filters.iter().map(|filter| (*filter).to_owned()).collect();
+        let filters = filters.iter().copied().chain([key::FORMAT]);
+        let filters: Vec<_> = filters.map(str::to_owned).collect();
         match self.servers.read(BUCKET, &filters, self.by()).await {
             Reading::State { up_to, entries } => {
-                let mut all: Vec<_> =
-                    entries.into_iter().map(|entry| (entry.key, entry.sequence)).collect();
+                let asked = entries.into_iter().filter(|entry| entry.key != key::FORMAT);
+                let mut all: Vec<_> = asked.map(|entry| (entry.key, entry.sequence)).collect();
                 all.sort();
                 Said::State(up_to, all)
             }
@@ -148,7 +149,8 @@ impl Probe {
     /// The first deliveries to a consumer of what is above the sequence `after`, until there is
     /// nothing to deliver: each with its count, key and sequence. `None` where there is no consumer.
     pub async fn listen(&self, after: u64) -> Option<Vec<(u64, String, u64)>> {
-        let Reply::Done(mut deliveries) = self.servers.consume(BUCKET, after, self.by()).await
+        let (all, from) = ([">".to_owned()], after + 1);
+        let Reply::Done(mut deliveries) = self.servers.consume(BUCKET, &all, from, self.by()).await
         else {
             return None;
         };

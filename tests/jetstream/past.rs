@@ -1,0 +1,198 @@
+//! What the store does when its servers' data go back in time, vanish, or differ, on simulated servers.
+
+use std::time::Duration;
+
+use membership::{
+    Blow, Decision, DenyReason, Error, JetStreamConfig, JetStreamDefect, JetStreamStore, NewUser,
+    ReadMode, Simulation, Store, Timestamp, UserKey, Weather,
+};
+use rstest::rstest;
+
+use crate::cluster;
+
+const AT: Timestamp = Timestamp::from_millis(1);
+const BOUND: Duration = Duration::from_secs(1);
+
+fn user(number: u8) -> NewUser {
+    cluster::user(number, false)
+}
+
+fn admin(number: u8) -> NewUser {
+    cluster::user(number, true)
+}
+
+fn user_number(number: u8) -> UserKey {
+    user(number).key
+}
+
+async fn open(simulation: &Simulation, name: &str, servers: u8, mode: ReadMode) -> JetStreamStore {
+    let servers_config = JetStreamConfig::new(["nats://simulated"]);
+    let config = JetStreamConfig { replicas: servers, read_mode: mode, ..servers_config };
+    simulation.open(name, 0, true, config).await.unwrap()
+}
+
+/// Everything starts again, and the buckets have leaders.
+async fn start_again(simulation: &Simulation) {
+    simulation.heal();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+}
+
+/// Whom a client lets in, among the users of the tests.
+async fn let_in(store: &JetStreamStore) -> Vec<u8> {
+    let mut all = Vec::new();
+    for number in 0..40 {
+        if store.is_authorized(&user_number(number)).await == Decision::Allow {
+            all.push(number);
+        }
+    }
+    all
+}
+
+/// One history: users 0 to 9, then two more that only client `a` has heard of, which are lost; then a
+/// new client revokes user 5 and adds as many as `added` says.
+async fn rewound(simulation: &Simulation, servers: u8, mode: ReadMode, added: u8) -> [Vec<u8>; 2] {
+    let a = open(simulation, "a", servers, mode).await;
+    a.bootstrap_admin(admin(0)).await.unwrap();
+    for number in 1..10 {
+        a.add_user(user(number)).await.unwrap();
+    }
+    let moment = simulation.moment();
+    for number in 30..32 {
+        a.add_user(user(number)).await.unwrap();
+    }
+    // A bounded client hears of them in time.
+    tokio::time::sleep(BOUND).await;
+    assert_eq!(a.is_authorized(&user_number(31)).await, Decision::Allow);
+    simulation.strike(Blow::GoBack(moment));
+    start_again(simulation).await;
+    let b = open(simulation, "b", servers, ReadMode::Linearizable).await;
+    b.revoke_user(&user_number(5), AT).await.unwrap();
+    for number in 10..10 + added {
+        b.add_user(user(number)).await.unwrap();
+    }
+    // What is acknowledged from here on counts for the bounded client, too.
+    tokio::time::sleep(BOUND).await;
+    // The first answers after the harm may be failures; they must not be wrong.
+    let first = let_in(&a).await;
+    assert!(!first.contains(&5) && !first.contains(&31), "{first:?}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    [let_in(&a).await, let_in(&b).await]
+}
+
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn no_client_answers_from_a_history_that_its_servers_lost(
+    #[values(1, 3)] servers: u8,
+    #[values(0, 1, 2, 3, 20)] added: u8,
+    #[values(ReadMode::Linearizable, ReadMode::BoundedStaleness { bound: BOUND })] mode: ReadMode,
+    #[values(1, 2, 3, 4)] seed: u64,
+) {
+    let simulation = Simulation::new(seed, servers.into(), Weather::CALM);
+    let [a, b] = rewound(&simulation, servers, mode, added).await;
+    assert_eq!(a, b);
+}
+
+/// The store that goes on behind where its copy stood is the one that was shown to fail.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_goes_on_anywhere_is_wrong_for_good() {
+    let simulation = Simulation::new(1, 1, Weather::CALM);
+    let simulation = simulation.with_defect(JetStreamDefect::GoesOnAnywhere);
+    let a = open(&simulation, "a", 1, ReadMode::Linearizable).await;
+    a.bootstrap_admin(admin(0)).await.unwrap();
+    a.add_user(user(5)).await.unwrap();
+    let moment = simulation.moment();
+    for number in 30..32 {
+        a.add_user(user(number)).await.unwrap();
+    }
+    simulation.strike(Blow::GoBack(moment));
+    start_again(&simulation).await;
+    let b = open(&simulation, "b", 1, ReadMode::Linearizable).await;
+    b.revoke_user(&user_number(5), AT).await.unwrap();
+    for number in 10..20 {
+        b.add_user(user(number)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(let_in(&a).await.contains(&31));
+}
+
+/// Two of three servers lose their latest messages, the third keeps them and comes back: it differs from
+/// the others for good, and no client takes it for the truth.
+#[rstest]
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_differs_lets_nobody_in(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
+    let simulation = Simulation::new(seed, 3, Weather::CALM);
+    let a = open(&simulation, "a", 3, ReadMode::Linearizable).await;
+    a.bootstrap_admin(admin(0)).await.unwrap();
+    for number in 1..10 {
+        a.add_user(user(number)).await.unwrap();
+    }
+    let moment = simulation.moment();
+    for number in 30..32 {
+        a.add_user(user(number)).await.unwrap();
+    }
+    simulation.strike(Blow::Isolate(2));
+    simulation.strike(Blow::GoBackBut(moment, 2));
+    for server in 0..2 {
+        simulation.strike(Blow::Start(server));
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let b = open(&simulation, "b", 3, ReadMode::Linearizable).await;
+    b.revoke_user(&user_number(5), AT).await.unwrap();
+    for number in 10..20 {
+        b.add_user(user(number)).await.unwrap();
+    }
+    simulation.strike(Blow::Join);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for n in 0..12 {
+        let fresh = open(&simulation, &format!("fresh {n}"), 3, ReadMode::Linearizable).await;
+        let all = let_in(&fresh).await;
+        assert!(!all.contains(&5) && !all.contains(&31), "fresh {n}: {all:?}");
+    }
+    for (name, old) in [("a", &a), ("b", &b)] {
+        let all = let_in(old).await;
+        assert!(!all.contains(&5) && !all.contains(&31), "{name}: {all:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_vanish_let_nobody_in_and_free_no_bootstrap() {
+    let simulation = Simulation::new(1, 1, Weather::CALM);
+    let a = open(&simulation, "a", 1, ReadMode::Linearizable).await;
+    a.bootstrap_admin(admin(0)).await.unwrap();
+    a.add_user(user(1)).await.unwrap();
+    simulation.strike(Blow::Expire);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let decision = a.is_authorized(&user_number(1)).await;
+    assert!(matches!(decision, Decision::Deny(DenyReason::Failed(_))), "{decision:?}");
+    let again = a.bootstrap_admin(admin(2)).await;
+    assert!(matches!(again, Err(Error::Unavailable(_) | Error::Corrupt(_))), "{again:?}");
+    let config = JetStreamConfig::new(["nats://simulated"]);
+    let opened = simulation.open("b", 0, true, config).await;
+    assert!(matches!(opened, Err(Error::Invalid(_) | Error::Corrupt(_))), "{opened:?}");
+}
+
+/// A bound that a suspended machine does not stop (clause AUTH-4).
+#[tokio::test(start_paused = true)]
+async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {
+    let simulation = Simulation::new(1, 1, Weather::CALM);
+    let bound = Duration::from_secs(10);
+    let a = open(&simulation, "a", 1, ReadMode::BoundedStaleness { bound }).await;
+    a.bootstrap_admin(admin(0)).await.unwrap();
+    a.add_user(user(1)).await.unwrap();
+    tokio::time::sleep(bound).await;
+    assert_eq!(a.is_authorized(&user_number(1)).await, Decision::Allow);
+    a.suspend(bound);
+    let decision = a.is_authorized(&user_number(1)).await;
+    assert!(matches!(decision, Decision::Deny(DenyReason::Failed(_))), "{decision:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_store_must_exist_none_is_made() {
+    let simulation = Simulation::new(1, 1, Weather::CALM);
+    let config = JetStreamConfig { must_exist: true, ..JetStreamConfig::new(["nats://simulated"]) };
+    let opened = simulation.open("a", 0, true, config.clone()).await;
+    let error = opened.unwrap_err().to_string();
+    assert!(error.starts_with("invalid must_exist: is set, but there is no bucket"), "{error}");
+    open(&simulation, "b", 1, ReadMode::Linearizable).await;
+    simulation.open("a", 0, true, config).await.unwrap();
+}
