@@ -14,9 +14,11 @@ mod driver;
 mod gate;
 mod keys;
 mod layout;
+mod log;
 mod members;
 mod open;
 mod options;
+mod place;
 mod readers;
 mod rekey;
 mod rooms;
@@ -25,11 +27,12 @@ mod sum;
 #[cfg(feature = "testing")]
 mod testing;
 mod users;
+mod watch;
 mod writer;
 
 use std::fmt;
 use std::future::ready;
-use std::path::{self, Path};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +41,6 @@ use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
 use crate::decision::{self, Standing};
-use crate::error::Invalid;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
@@ -59,7 +61,9 @@ const LONG: u32 = 10;
 /// A [`Store`] in one SQLite file, which any number of clients and processes may share.
 ///
 /// The file is in WAL mode: beside it, while it is open, are `-wal` and `-shm`; it must be on a
-/// local disk. What was acknowledged is on the disk (`synchronous = FULL`), also after a power
+/// local disk, and what is mounted into a container must be its directory. Where one of the three
+/// is replaced, removed or moved while they are open, every call of every client that has them open
+/// is [`Error::Unavailable`] from then on, and decisions deny. What was acknowledged is on the disk (`synchronous = FULL`), also after a power
 /// cut, as far as the disk keeps what it says (clause DUR-1). Every record carries a checksum;
 /// one that does not match is [`Error::Corrupt`] and lets nobody in (clauses ERR-3, AUTH-2).
 ///
@@ -95,27 +99,25 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file at `path`, with [`SqliteOptions::new`].
     ///
-    /// A file that does not exist, or is empty, becomes a new store; its directory must exist. A
-    /// store of an older version is brought forward in one transaction (clause DUR-3).
+    /// A file that does not exist, or is empty, becomes a new store, which its owner alone may read
+    /// ([`SqliteOptions::mode`], [`SqliteOptions::must_exist`]); its directory must exist. A store
+    /// of an older version is brought forward in one transaction (clause DUR-3).
     ///
-    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a directory,
-    /// another application's database, or one of a newer version; [`Corrupt`](Error::Corrupt) for
-    /// what is no database or a damaged one; [`Unavailable`](Error::Unavailable) for what cannot
+    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a directory, a file
+    /// with a second name or that is a mount of its own, another application's database, or one of
+    /// a newer version; [`Corrupt`](Error::Corrupt) for what is no database, a damaged one, or a
+    /// log without its database; [`Unavailable`](Error::Unavailable) for what cannot
     /// be read and written; [`Timeout`](Error::Timeout) where another process holds it locked.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         SqliteOptions::new().open(path).await
     }
 
     async fn start(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
-        // Absolute, so that neither a change of directory nor SQLite's own names (`:memory:`,
-        // `file:…`, the empty one) can make it mean something else.
-        let path = path::absolute(path).map_err(|error| {
-            Invalid::new("path", format!("{} cannot be used: {error}", path.display()))
-        })?;
         let op_timeout = options.op_timeout;
-        let readers = Arc::new(Readers::new(path.clone(), options.mutation));
+        let readers = Arc::new(Readers::new(options.mutation));
         let deadline = Instant::now() + op_timeout * LONG;
-        let writer = Writer::start(Arc::clone(&readers), path, options, deadline).await?;
+        let writer =
+            Writer::start(Arc::clone(&readers), path.to_owned(), options, deadline).await?;
         Ok(Self {
             op_timeout,
             gate: Gate::default(),
@@ -182,7 +184,7 @@ impl SqliteStore {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore")
-            .field("path", &self.readers.path())
+            .field("path", &self.readers.place().map(|place| place.names().given().to_owned()).ok())
             .field("closed", &self.gate.is_shut())
             .finish_non_exhaustive()
     }

@@ -51,8 +51,8 @@ pub struct JetStreamConfig {
     /// The most bytes each bucket may hold, when the buckets are made: 1 MiB or more; `None` sets no
     /// limit. Some accounts demand a limit. A bucket that is full refuses writes, and decisions deny.
     pub bucket_max_bytes: Option<u64>,
-    /// Whether the five buckets must be there already. It is not enforced yet: opening makes buckets that
-    /// are missing all the same, so do not rely on it against a wrong prefix, account or domain.
+    /// Whether the five buckets must be there already: opening then makes none, so that a wrong prefix,
+    /// account or domain opens no empty store.
     pub must_exist: bool,
     /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).

@@ -99,24 +99,34 @@ impl Decisions {
             return false;
         };
         let _reading = Reading(self);
-        let mut answers: Vec<Answer> = Vec::with_capacity(questions.len());
-        let read = readers.run(deadline, |db| {
-            one_state(db, |db| {
-                for question in &questions {
-                    answers.push(users::standing(db, &question.key).map_err(Error::from));
+        let read = readers.run_some(
+            deadline,
+            |db| {
+                one_state(db, |db| {
+                    let answer =
+                        |one: &Question| users::standing(db, &one.key).map_err(Error::from);
+                    Ok(questions.iter().map(answer).collect::<Vec<Answer>>())
+                })
+                .map_err(Error::from)
+            },
+            |read| match read {
+                // What is wrong with one answer may be wrong with the connection.
+                Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
+                Err(error) => Some(error),
+            },
+        );
+        match read.and_then(|read| read) {
+            Ok(answers) => {
+                for (question, answer) in questions.into_iter().zip(answers) {
+                    // Somebody who has gone is not told.
+                    let _ = question.answer.send(answer);
                 }
-                Ok(())
-            })?;
-            // What is wrong with one answer may be wrong with the connection.
-            answers.iter().find_map(|answer| answer.clone().err()).map_or(Ok(()), |e| Err(e.into()))
-        });
-        for (at, question) in questions.into_iter().enumerate() {
-            let answer = answers
-                .get(at)
-                .cloned()
-                .unwrap_or_else(|| Err(read.clone().err().unwrap_or(Error::Timeout)));
-            // Somebody who has gone is not told.
-            let _ = question.answer.send(answer);
+            }
+            Err(error) => {
+                for question in questions {
+                    let _ = question.answer.send(Err(error.clone()));
+                }
+            }
         }
         true
     }
@@ -188,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("members.db");
         let store = ten_users(&path).await;
-        let (readers, decisions) = (Readers::new(path, Mutation::NONE), Decisions::default());
+        let (readers, decisions) = (&store.readers, Decisions::default());
         let deadline = Instant::now() + SECOND;
 
         // Somebody is reading, so all others ask together.
@@ -196,7 +206,7 @@ mod tests {
         let all = TOGETHER + 4;
         let keys: Vec<_> = (0..).take(all).map(key).collect();
         let mut asked: Vec<_> =
-            keys.iter().map(|key| decisions.ask(&readers, key, deadline).boxed()).collect();
+            keys.iter().map(|key| decisions.ask(readers, key, deadline).boxed()).collect();
         for asked in &mut asked {
             assert!(poll!(asked).is_pending());
         }
@@ -215,8 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_answer_is_no_standing() {
-        let dir = tempfile::tempdir().unwrap();
-        let readers = Readers::new(dir.path().join("members.db"), Mutation::NONE);
+        let readers = Readers::new(Mutation::NONE);
         let decisions = Decisions::default();
         let deadline = Instant::now() + Duration::from_millis(50);
         decisions.lock().reading += 1;

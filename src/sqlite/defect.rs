@@ -32,6 +32,8 @@ pub enum SqliteDefect {
     ScansAllMembers,
     /// A file of a newer version is opened as if it were of this one.
     OpensWhatIsNewer,
+    /// What the names of its files mean is not looked at while they are open.
+    TrustsTheName,
     /// `close` leaves the connections that read open.
     KeepsReaders,
 }

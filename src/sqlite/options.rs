@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::SqliteStore;
 use super::defect::SqliteDefect;
 use crate::Error;
+use crate::error::Invalid;
 use crate::mutation::Mutation;
 
 /// How a [`SqliteStore`] is opened.
@@ -27,16 +28,25 @@ pub struct SqliteOptions {
     pub(super) op_timeout: Duration,
     pub(super) group_commit: bool,
     pub(super) max_bytes: Option<u64>,
+    pub(super) mode: u32,
+    pub(super) must_exist: bool,
     pub(super) mutation: Mutation<SqliteDefect>,
 }
 
 impl SqliteOptions {
-    /// `op_timeout` 5 seconds, grouped commits, no limit of size.
+    /// What a new file may be used for unless [`mode`](Self::mode) says otherwise: its owner
+    /// reads and writes it, nobody else.
+    pub const MODE: u32 = 0o600;
+
+    /// `op_timeout` 5 seconds, grouped commits, no limit of size, made if it is not there, for
+    /// its owner alone.
     pub const fn new() -> Self {
         Self {
             op_timeout: Duration::from_secs(5),
             group_commit: true,
             max_bytes: None,
+            mode: Self::MODE,
+            must_exist: false,
             mutation: Mutation::NONE,
         }
     }
@@ -62,6 +72,33 @@ impl SqliteOptions {
     pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
         self
+    }
+
+    /// Who may use a new file, with its log and its shared memory, as in `chmod`, whatever the
+    /// umask is. The owner must be able to read and write it. A file that is there keeps its mode.
+    pub const fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether the store must be there already: if it is not, opening is
+    /// [`Invalid`](Error::Invalid) rather than a new store in which anybody may become the first
+    /// admin. For everybody but whoever sets a store up: a wrong path, or a volume that is not
+    /// mounted, is found out.
+    pub const fn must_exist(mut self, must_exist: bool) -> Self {
+        self.must_exist = must_exist;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.mode & 0o600 == 0o600 && self.mode <= 0o777 {
+            return Ok(());
+        }
+        let problem = format!(
+            "is {:#o}; it must let the owner read and write, and go up to 0o777",
+            self.mode
+        );
+        Err(Invalid::new("mode", problem).into())
     }
 
     /// Opens a store that is broken in this way, for the suite to catch.

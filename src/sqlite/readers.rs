@@ -4,8 +4,7 @@
 //! never waits inside SQLite (`busy_timeout` 0) and is cut off at its deadline; what must wait
 //! for a lock waits outside, in [`SqliteStore::read`](super::SqliteStore).
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rusqlite::Connection;
@@ -14,6 +13,7 @@ use super::cutoff::Cutoff;
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::open;
+use super::place::Place;
 use crate::Error;
 use crate::mutation::Mutation;
 
@@ -23,7 +23,8 @@ const IDLE: usize = 16;
 
 /// A pool of connections that cannot write.
 pub(super) struct Readers {
-    path: PathBuf,
+    /// Empty until the file is open.
+    place: OnceLock<Place>,
     /// `None` once closed. A std lock, because nobody awaits or reads while holding it.
     idle: Mutex<Option<Vec<Reader>>>,
     mutation: Mutation<SqliteDefect>,
@@ -35,8 +36,18 @@ struct Reader {
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf, mutation: Mutation<SqliteDefect>) -> Self {
-        Self { path, idle: Mutex::new(Some(Vec::new())), mutation }
+    pub(super) fn new(mutation: Mutation<SqliteDefect>) -> Self {
+        Self { place: OnceLock::new(), idle: Mutex::new(Some(Vec::new())), mutation }
+    }
+
+    /// Says which files to read. The first word counts.
+    pub(super) fn settle(&self, place: Place) {
+        drop(self.place.set(place));
+    }
+
+    /// The files, once they are open.
+    pub(super) fn place(&self) -> Result<&Place, Error> {
+        self.place.get().ok_or_else(|| Error::unavailable("the file is not open yet"))
     }
 
     /// Runs `work` on a connection, at most until `deadline`. `Timeout` before the deadline means
@@ -46,27 +57,44 @@ impl Readers {
         deadline: Instant,
         work: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T, Error> {
+        self.run_some(deadline, |db| work(db).map_err(Error::from), |done| done.as_ref().err())?
+    }
+
+    /// As [`run`](Self::run), for work whose result may hold errors beside answers: `wrong` finds
+    /// one of them.
+    pub(super) fn run_some<T>(
+        &self,
+        deadline: Instant,
+        work: impl FnOnce(&Connection) -> T,
+        wrong: impl FnOnce(&T) -> Option<&Error>,
+    ) -> Result<T, Error> {
+        let place = self.place()?;
+        place.lost()?;
         let idle = self.lock().as_mut().and_then(Vec::pop);
         let reader = match idle {
             Some(reader) => reader,
-            None => self.open()?,
+            None => match Self::open(place) {
+                Ok(reader) => reader,
+                Err(error) => return Err(place.check().err().unwrap_or(error)),
+            },
         };
         reader.cutoff.set(deadline);
         defect::work_for(self.mutation);
-        let result = work(&reader.connection).map_err(Error::from);
+        let result = work(&reader.connection);
+        // After the read: so this holds for a connection that was opened just now, too, and what
+        // was read from files that mean nothing any more, also an error, is no answer.
+        if !self.mutation.is(SqliteDefect::TrustsTheName) {
+            place.check()?;
+        }
         // A connection that met damage, or whose transaction did not end, is not used again.
-        let sound = !matches!(result, Err(Error::Unavailable(_) | Error::Corrupt(_)));
+        let sound = !matches!(wrong(&result), Some(Error::Unavailable(_) | Error::Corrupt(_)));
         if sound
             && reader.connection.is_autocommit()
             && let Some(idle) = self.lock().as_mut().filter(|idle| idle.len() < IDLE)
         {
             idle.push(reader);
         }
-        result
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        Ok(result)
     }
 
     /// Closes what is idle now, and later what is in use now.
@@ -77,8 +105,8 @@ impl Readers {
         drop(self.lock().take());
     }
 
-    fn open(&self) -> Result<Reader, Error> {
-        let mut connection = open::reader(&self.path)?;
+    fn open(place: &Place) -> Result<Reader, Error> {
+        let mut connection = open::reader(place.names())?;
         let cutoff = Cutoff::install(&mut connection)?;
         Ok(Reader { connection, cutoff })
     }
@@ -110,6 +138,7 @@ pub(super) fn one_state<T>(
 mod tests {
     use std::time::Duration;
 
+    use super::super::options::SqliteOptions;
     use super::*;
 
     /// A statement that takes many seconds.
@@ -121,10 +150,7 @@ mod tests {
 
     #[test]
     fn a_slow_read_is_cut_off_at_its_deadline() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("members.db");
-        drop(Connection::open(&path).unwrap());
-        let readers = Readers::new(path, Mutation::NONE);
+        let (_dir, readers) = pool();
         for _ in 0..2 {
             let started = Instant::now();
             let deadline = started + Duration::from_millis(100);
@@ -154,12 +180,15 @@ mod tests {
         assert!(readers.lock().is_none());
     }
 
-    /// Readers of a file, which is there as long as its directory is kept.
-    fn pool() -> (tempfile::TempDir, Readers) {
+    /// Readers of a file, which is there, with its log, as long as the first of both is kept.
+    fn pool() -> ((Connection, tempfile::TempDir), Readers) {
         let dir = tempfile::tempdir().unwrap();
+        let readers = Readers::new(Mutation::NONE);
+        let deadline = Instant::now() + Duration::from_secs(5);
         let path = dir.path().join("members.db");
-        drop(Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)"));
-        (dir, Readers::new(path, Mutation::NONE))
+        let (place, writer) = open::writer(&path, &SqliteOptions::new(), deadline).unwrap();
+        readers.settle(place);
+        ((writer, dir), readers)
     }
 
     fn idle(readers: &Readers) -> usize {

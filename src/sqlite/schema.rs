@@ -5,13 +5,11 @@
 
 mod checksums;
 
-use std::path::Path;
-
 use rusqlite::Connection;
 
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
-use super::open::refuse;
+use super::place::Names;
 use crate::Error;
 
 /// "MBRS": what `application_id` is in every file of ours.
@@ -32,41 +30,57 @@ const LADDER: [Step; 2] = [
 pub(super) const CURRENT: usize = LADDER.len();
 
 /// The version of the file, 0 for one that is empty; an error for one that is not ours.
-pub(super) fn version(db: &Connection, path: &Path) -> Result<usize> {
+pub(super) fn version(db: &Connection, names: &Names) -> Result<usize> {
     let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let objects: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    owned(names, application, version, || {
+        let objects = objects(db)?;
+        if objects.is_empty() || objects != reference()? {
+            return Ok(!objects.is_empty());
+        }
+        Err(names.refuse(&format!(
+            "has the tables of a store and not its mark: a copy made by .dump or .clone loses it; \
+             restore one made by .backup or VACUUM INTO, or, if this copy is whole, set \
+             PRAGMA application_id = {APPLICATION} and PRAGMA user_version = {CURRENT} in it"
+        )))
+    })
+}
+
+/// The version of a file with such a head, 0 for one without tables; an error for one that is not
+/// ours.
+pub(super) fn owned(
+    names: &Names,
+    application: i64,
+    version: i64,
+    has_tables: impl FnOnce() -> Result<bool>,
+) -> Result<usize> {
     match (application, usize::try_from(version)) {
-        (0, Ok(0)) if objects == 0 => Ok(0),
+        (0, Ok(0)) if !has_tables()? => Ok(0),
         (APPLICATION, Ok(version @ 1..=CURRENT)) => Ok(version),
         (APPLICATION, Ok(version)) if version > CURRENT => {
             if defect::is(SqliteDefect::OpensWhatIsNewer) {
                 return Ok(CURRENT);
             }
-            let problem = format!(
+            Err(names.refuse(&format!(
                 "was written by a newer version (schema {version}; this one knows {CURRENT}); \
                  upgrade this program"
-            );
-            Err(refuse(path, &problem))
+            )))
         }
         (APPLICATION, _) => {
             let problem = format!("has the schema version {version}, which there never was");
             Err(Error::corrupt("database", "header", problem).into())
         }
-        _ => Err(refuse(
-            path,
-            &format!(
-                "is another application's database (application_id {application:#x}); give the \
-                 path of a file that is ours or new"
-            ),
-        )),
+        _ => Err(names.refuse(&format!(
+            "is another application's database (application_id {application:#x}); give the path \
+             of a file that is ours or new"
+        ))),
     }
 }
 
 /// Brings the file to [`CURRENT`], in one transaction: all of it or nothing (clause DUR-3).
-pub(super) fn bring_forward(db: &Connection, path: &Path) -> Result<()> {
+pub(super) fn bring_forward(db: &Connection, names: &Names) -> Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
-    let done = climb(db, path).and_then(|()| Ok(db.execute_batch("COMMIT")?));
+    let done = climb(db, names).and_then(|()| Ok(db.execute_batch("COMMIT")?));
     if done.is_err() && !db.is_autocommit() {
         // The connection is dropped after this error, which ends the transaction as well.
         let _ = db.execute_batch("ROLLBACK");
@@ -74,9 +88,9 @@ pub(super) fn bring_forward(db: &Connection, path: &Path) -> Result<()> {
     done
 }
 
-fn climb(db: &Connection, path: &Path) -> Result<()> {
+fn climb(db: &Connection, names: &Names) -> Result<()> {
     // Under the lock: somebody else may have been faster.
-    let from = version(db, path)?;
+    let from = version(db, names)?;
     for step in LADDER.iter().skip(from) {
         db.execute_batch(step.sql)?;
         (step.fill)(db)?;
@@ -90,21 +104,29 @@ fn climb(db: &Connection, path: &Path) -> Result<()> {
 /// changed column could undo what the store promises.
 pub(super) fn verify(db: &Connection) -> Result<()> {
     let encoding: String = db.pragma_query_value(None, "encoding", |row| row.get(0))?;
-    let reference = Connection::open_in_memory()?;
-    for step in &LADDER {
-        reference.execute_batch(step.sql)?;
-    }
-    if encoding != "UTF-8" || objects(db)? != objects(&reference)? {
+    if encoding != "UTF-8" || objects(db)? != reference()? {
         let problem = format!("its tables are not those of schema {CURRENT}");
         return Err(Error::corrupt("database", "schema", problem).into());
     }
     Ok(())
 }
 
+/// What the ladder makes.
+fn reference() -> Result<Vec<[String; 4]>> {
+    let reference = Connection::open_in_memory()?;
+    for step in &LADDER {
+        reference.execute_batch(step.sql)?;
+    }
+    objects(&reference)
+}
+
 fn objects(db: &Connection) -> Result<Vec<[String; 4]>> {
-    // What SQLite keeps for itself (statistics) is its own business.
+    // What SQLite keeps for itself (statistics) is its own business, and two tables are
+    // Litestream's, which copies the log elsewhere.
     let sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema
-               WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name";
+               WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+                 AND NOT (type = 'table' AND name IN ('_litestream_seq', '_litestream_lock'))
+               ORDER BY name";
     let mut statement = db.prepare(sql)?;
     let rows = statement
         .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?

@@ -16,10 +16,11 @@ use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::open;
 use super::options::SqliteOptions;
+use super::place::Place;
 use super::readers::Readers;
 use crate::Error;
 use crate::mutation::Mutation;
-use group::Grouping;
+use group::{Files, Grouping};
 use job::{Job, Write};
 
 /// The most writes that may wait. Who comes beyond waits for a place, until its deadline.
@@ -55,13 +56,16 @@ impl Writer {
                 defect::work_for(options.mutation);
                 let end = End { end, readers };
                 let (connection, result) = match open::writer(&path, &options, deadline) {
-                    Ok(connection) => (Some(connection), Ok(())),
+                    Ok((place, connection)) => {
+                        end.readers.settle(place);
+                        (Some(connection), Ok(()))
+                    }
                     Err(error) => (None, Err(error)),
                 };
                 // Where nobody waits any more, the queue is gone too, and `serve` ends at once.
                 drop(opened.send(result));
-                if let Some(connection) = connection {
-                    serve(connection, &jobs, grouping);
+                if let (Some(connection), Ok(place)) = (connection, end.readers.place()) {
+                    serve(connection, &jobs, grouping, &end.readers, place);
                 }
                 drop(end);
             })
@@ -137,12 +141,25 @@ impl Drop for End {
     }
 }
 
-fn serve(mut connection: Connection, jobs: &mpsc::Receiver<Box<dyn Job>>, mut grouping: Grouping) {
+fn serve(
+    mut connection: Connection,
+    jobs: &mpsc::Receiver<Box<dyn Job>>,
+    mut grouping: Grouping,
+    readers: &Readers,
+    place: &Place,
+) {
     let Ok(cutoff) = super::cutoff::Cutoff::install(&mut connection) else { return };
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(jobs.try_iter().take(grouping.limit() - 1));
-        grouping.commit(&connection, &cutoff, group);
+        grouping.commit(&Files { db: &connection, cutoff: &cutoff, place }, group);
+    }
+    // First, so that this connection is the last one, which brings the log into the file and
+    // removes it. Where its name means another file by now, that file must not be touched.
+    readers.close();
+    if place.check().is_err() {
+        // If it cannot be told so, it is too late to do better.
+        let _ = open::leave_the_log(&connection, true);
     }
 }
 
@@ -156,7 +173,7 @@ mod tests {
 
     async fn start(dir: &tempfile::TempDir) -> Writer {
         let path = dir.path().join("members.db");
-        let readers = Arc::new(Readers::new(path.clone(), Mutation::NONE));
+        let readers = Arc::new(Readers::new(Mutation::NONE));
         let deadline = Instant::now() + 10 * SECOND;
         Writer::start(readers, path, SqliteOptions::new(), deadline).await.unwrap()
     }

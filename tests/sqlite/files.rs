@@ -193,25 +193,58 @@ async fn an_empty_file_becomes_a_store() {
     store.close().await.unwrap();
 }
 
-/// Another program's database whose last words are still in its log.
+/// Another program's database whose last words are still in its log: not a byte of the database,
+/// the log or the shared memory changes, whatever name it is opened by, and no file comes or goes.
+#[rstest]
+#[case::all_in_the_log("", &["", "-wal"])]
+#[case::with_shared_memory("", &["", "-wal", "-shm"])]
+#[case::checkpointed("PRAGMA wal_checkpoint; INSERT INTO t VALUES (2);", &["", "-wal", "-shm"])]
 #[tokio::test]
-async fn another_applications_log_is_untouched() {
+async fn another_applications_log_is_untouched(
+    #[case] more: &str,
+    #[case] files: &[&str],
+    #[values(false, true)] by_a_link: bool,
+) {
     let (dir, path) = new_path();
     let other = Connection::open(&path).unwrap();
     other
         .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1);")
         .unwrap();
+    other.execute_batch(more).unwrap();
     let crashed = tempfile::tempdir().unwrap();
-    for name in ["members.db", "members.db-wal"] {
-        fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
+    for suffix in files {
+        let name = format!("members.db{suffix}");
+        fs::copy(dir.path().join(&name), crashed.path().join(&name)).unwrap();
     }
+    let file = crashed.path().join("members.db");
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("link.db");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
     let before = contents(crashed.path());
-    let error = SqliteStore::open(crashed.path().join("members.db")).await.unwrap_err();
+    let error = SqliteStore::open(if by_a_link { &link } else { &file }).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
-    let after = contents(crashed.path());
-    for (path, bytes) in before {
-        assert_eq!(after.get(&path), Some(&bytes), "{}", path.display());
-    }
+    assert!(error.to_string().contains("is another application's database"), "{error}");
+    assert_eq!(contents(crashed.path()), before);
+    assert_eq!(contents(links.path()).len(), 1);
+}
+
+/// A store whose records are all in its log, beside a file that has none yet.
+#[tokio::test]
+async fn a_store_that_is_all_in_its_log_is_ours() {
+    let (dir, path) = new_path();
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+    old.execute_batch("BEGIN").unwrap();
+    old.execute_batch(crate::fixtures::VERSION_1).unwrap();
+    old.execute_batch("PRAGMA application_id = 0x4D425253; PRAGMA user_version = 1; COMMIT")
+        .unwrap();
+    let crashed = dir.path().join("crashed.db");
+    fs::copy(&path, &crashed).unwrap();
+    assert_eq!(fs::metadata(&crashed).unwrap().len(), 4096);
+    fs::copy(dir.path().join("members.db-wal"), dir.path().join("crashed.db-wal")).unwrap();
+    let store = SqliteStore::open(&crashed).await.unwrap();
+    assert_eq!(store.has_admin().await, Ok(false));
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use rusqlite::types::Value;
 
 use crate::support::{NOW, encrypted, endpoint, fixture, key, member, room, user};
 
-const VERSION_1: &str = include_str!("../../src/sqlite/schema/0001_rooms_and_users.sql");
+pub(crate) const VERSION_1: &str = include_str!("../../src/sqlite/schema/0001_rooms_and_users.sql");
 
 /// A name, and how to make it at a path.
 type Fixture = (&'static str, fn(&Path));

@@ -12,6 +12,7 @@ mod files;
 mod fixtures;
 mod life;
 mod locks;
+mod place;
 mod same_as_memory;
 mod space;
 mod support;

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use super::super::cutoff::Cutoff;
 use super::super::defect::{self, SqliteDefect};
 use super::super::driver::Result;
+use super::super::place::Place;
 use super::job::Job;
 use crate::Error;
 
@@ -17,6 +18,20 @@ const POLL: Duration = Duration::from_millis(1);
 /// another client of the file, in this process or another, gets its turn.
 const TURN: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(3);
+
+/// What a transaction needs.
+pub(super) struct Files<'a> {
+    pub(super) db: &'a Connection,
+    pub(super) cutoff: &'a Cutoff,
+    pub(super) place: &'a Place,
+}
+
+impl Files<'_> {
+    /// Whether others who open the store get what is committed here.
+    fn check(&self) -> Result<(), Error> {
+        if defect::is(SqliteDefect::TrustsTheName) { Ok(()) } else { self.place.check() }
+    }
+}
 
 /// How writes become transactions.
 pub(super) struct Grouping {
@@ -38,11 +53,11 @@ impl Grouping {
 
     /// Runs `jobs` as one transaction and answers them after its commit. Where that fails, runs
     /// each alone, so that only the guilty fails.
-    pub(super) fn commit(&mut self, db: &Connection, cutoff: &Cutoff, jobs: Vec<Box<dyn Job>>) {
+    pub(super) fn commit(&mut self, files: &Files<'_>, jobs: Vec<Box<dyn Job>>) {
         self.let_others_in();
-        for job in transact(db, cutoff, jobs) {
+        for job in transact(files, jobs) {
             // Alone it comes back no more.
-            transact(db, cutoff, vec![job]);
+            transact(files, vec![job]);
         }
         self.last = Instant::now();
     }
@@ -60,8 +75,9 @@ impl Grouping {
 
 /// One transaction over `jobs`. Gives back those that are to be tried alone: all of several, when
 /// one of them broke the transaction or it could not be committed.
-fn transact(db: &Connection, cutoff: &Cutoff, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
-    let done = begin(db, &mut jobs).and_then(|()| {
+fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+    let Files { db, cutoff, .. } = *files;
+    let done = files.check().and_then(|()| begin(db, &mut jobs)).and_then(|()| {
         jobs.iter_mut().try_for_each(|job| one(db, cutoff, &mut **job))?;
         if defect::is(SqliteDefect::AnswersBeforeCommit) {
             jobs.drain(..).for_each(Job::answer);
@@ -69,7 +85,11 @@ fn transact(db: &Connection, cutoff: &Cutoff, mut jobs: Vec<Box<dyn Job>>) -> Ve
         execute(db, "COMMIT")
     });
     let Err(error) = done else {
-        jobs.into_iter().for_each(Job::answer);
+        // What was committed to files that nobody else will open is not acknowledged.
+        match files.check() {
+            Ok(()) => jobs.into_iter().for_each(Job::answer),
+            Err(error) => jobs.into_iter().for_each(|job| job.refuse(error.clone())),
+        }
         return Vec::new();
     };
     if !db.is_autocommit() {
@@ -144,6 +164,8 @@ mod tests {
 
     use tokio::sync::{Semaphore, oneshot};
 
+    use super::super::super::open;
+    use super::super::super::options::SqliteOptions;
     use super::super::job::Write;
     use super::*;
 
@@ -159,13 +181,17 @@ mod tests {
 
     #[test]
     fn what_was_undone_with_its_group_has_no_result() {
-        let mut db = Connection::open_in_memory().unwrap();
-        db.execute_batch("CREATE TABLE t (x)").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let path = dir.path().join("members.db");
+        let (place, mut db) = open::writer(&path, &SqliteOptions::new(), deadline).unwrap();
         let cutoff = Cutoff::install(&mut db).unwrap();
-        let (done, mut undone) = job(|db| Ok(db.execute("INSERT INTO t VALUES (1)", [])?));
+        let files = Files { db: &db, cutoff: &cutoff, place: &place };
+        let (done, mut undone) =
+            job(|db| Ok(db.execute("UPDATE bootstrap SET sum = sum + 1", [])?));
         let (breaks, _answer) = job(|_| Err(Error::unavailable("broken").into()));
 
-        let mut again = transact(&db, &cutoff, vec![done, breaks]);
+        let mut again = transact(&files, vec![done, breaks]);
         assert_eq!(again.len(), 2);
         // Its time is up before it can be tried again.
         again.swap_remove(0).answer();

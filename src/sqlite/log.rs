@@ -1,0 +1,126 @@
+//! The write-ahead log as bytes: what it says of the database, without SQLite.
+//!
+//! SQLite cannot look into a log without making shared memory for it, and where it may write it
+//! brings the log into the file. Another application's files must stay as they are (clause DUR-3).
+//! SQLite holds no locks on a log, so to open and close it here takes none away.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+const HEADER: usize = 32;
+const FRAME: usize = 24;
+/// Page sizes that SQLite knows.
+const PAGES: std::ops::RangeInclusive<u32> = 512..=65536;
+
+/// The first page of a database: whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) application: i64,
+    pub(super) version: i64,
+    /// Whether there are no tables.
+    pub(super) empty: bool,
+}
+
+impl Head {
+    fn of(page: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(i64::from(i32::from_be_bytes(array(page, at)?)));
+        // A leaf of the table of tables, with no cells.
+        let empty = page.get(100..105)? == [13, 0, 0, 0, 0];
+        Some(Self { application: number(68)?, version: number(60)?, empty })
+    }
+}
+
+/// The first page as the last commit in the log left it; `None` where no commit has it.
+pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
+    let (mut committed, mut written) = (None, None);
+    committed_frames(log, |number, page, commits| {
+        if number == 1 {
+            written = Head::of(page);
+        }
+        if commits {
+            committed = written;
+        }
+    })?;
+    Ok(committed)
+}
+
+/// Goes through the frames of a log, in order, up to the first that is not whole: the number of
+/// the page, the page, whether a commit ends with it.
+fn committed_frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::Result<()> {
+    let mut log = match File::open(log) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut header = [0; HEADER];
+    if !whole(&mut log, &mut header)? {
+        return Ok(());
+    }
+    let big = match word(&header, 0) {
+        Some(0x377F_0683) => true,
+        Some(0x377F_0682) => false,
+        _ => return Ok(()),
+    };
+    let Some(size) = word(&header, 8).filter(|size| PAGES.contains(size)) else { return Ok(()) };
+    let mut sum = Sum { big, s0: 0, s1: 0 };
+    sum.add(header.get(..24).unwrap_or_default());
+    if !sum.is(&header, 24) {
+        return Ok(());
+    }
+    let mut frame = vec![0; FRAME + usize::try_from(size).unwrap_or_default()];
+    while whole(&mut log, &mut frame)? {
+        let (head, page) = frame.split_at(FRAME);
+        sum.add(head.get(..8).unwrap_or_default());
+        sum.add(page);
+        if head.get(8..16) != header.get(16..24) || !sum.is(head, 16) {
+            break;
+        }
+        let (Some(number), Some(pages)) = (word(head, 0), word(head, 4)) else { break };
+        each(number, page, pages != 0);
+    }
+    Ok(())
+}
+
+/// Fills `buffer`; false where there is less left.
+fn whole(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match from.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn array(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
+    bytes.get(at..at + 4)?.try_into().ok()
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    array(bytes, at).map(u32::from_be_bytes)
+}
+
+/// SQLite's checksum of a log, which each frame takes on from the one before.
+struct Sum {
+    /// The order of bytes of whoever made the log.
+    big: bool,
+    s0: u32,
+    s1: u32,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        let word = |bytes: &[u8]| {
+            let bytes = array(bytes, 0).unwrap_or_default();
+            if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+        };
+        for pair in bytes.chunks_exact(8) {
+            let (first, second) = pair.split_at(4);
+            self.s0 = self.s0.wrapping_add(word(first)).wrapping_add(self.s1);
+            self.s1 = self.s1.wrapping_add(word(second)).wrapping_add(self.s0);
+        }
+    }
+
+    fn is(&self, bytes: &[u8], at: usize) -> bool {
+        word(bytes, at) == Some(self.s0) && word(bytes, at + 4) == Some(self.s1)
+    }
+}
