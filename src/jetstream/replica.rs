@@ -27,7 +27,7 @@ const LAG: Duration = Duration::from_millis(400);
 type Held<T> = (u64, Result<T, Error>);
 
 #[derive(Default)]
-struct Copy {
+pub(super) struct Copy {
     users: BTreeMap<UserKey, Held<UserRecord>>,
     /// What decisions need of the same users, small and found in one step; `None` for one whose
     /// record cannot be read.
@@ -166,8 +166,8 @@ pub(super) struct Seen<'a> {
     reached: Option<Reached>,
 }
 
-/// A look at the copy.
-struct Look<'a>(RwLockReadGuard<'a, Versioned>);
+/// A look at the copy, which stays as it is meanwhile; never held across an await.
+pub(super) struct Look<'a>(RwLockReadGuard<'a, Versioned>);
 
 impl std::ops::Deref for Look<'_> {
     type Target = Copy;
@@ -178,7 +178,8 @@ impl std::ops::Deref for Look<'_> {
 }
 
 impl Seen<'_> {
-    fn read(&self) -> Result<Look<'_>, Error> {
+    /// The copy at one moment. What is decided together is read in one look.
+    pub(super) fn look(&self) -> Result<Look<'_>, Error> {
         let held = self.replica.copy.read().map_err(|_| poisoned())?;
         // Under the lock: the copy may have begun anew since it had reached the barrier.
         if self.reached.is_some_and(|reached| reached.life != held.life) {
@@ -191,13 +192,14 @@ impl Seen<'_> {
         }
         Ok(Look(held))
     }
+}
 
+impl Copy {
     pub(super) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        let copy = self.read()?;
-        match copy.standings.get(key) {
+        match self.standings.get(key) {
             None => Ok(None),
             Some(Some(standing)) => Ok(Some(*standing)),
-            Some(None) => match copy.users.get(key) {
+            Some(None) => match self.users.get(key) {
                 Some((_, Err(error))) => Err(error.clone()),
                 _ => Err(Error::unavailable("the copy of users disagrees with itself")),
             },
@@ -206,7 +208,7 @@ impl Seen<'_> {
 
     /// A user's record and its revision; `None` and 0 where there is none.
     pub(super) fn user(&self, key: &UserKey) -> Result<(Option<UserRecord>, u64), Error> {
-        match self.read()?.users.get(key) {
+        match self.users.get(key) {
             None => Ok((None, 0)),
             Some((sequence, record)) => Ok((Some(record.clone()?), *sequence)),
         }
@@ -214,7 +216,7 @@ impl Seen<'_> {
 
     /// The record of admins and its revision; `None` and 0 where there is none.
     pub(super) fn admins(&self) -> Result<(Option<Admins>, u64), Error> {
-        match &self.read()?.admins {
+        match &self.admins {
             None => Ok((None, 0)),
             Some((sequence, record)) => Ok((Some(record.clone()?), *sequence)),
         }
@@ -223,17 +225,16 @@ impl Seen<'_> {
     /// Whether there is an active admin other than `except`; an error where that hangs on a record
     /// that cannot be read.
     pub(super) fn has_admin(&self, except: Option<&UserKey>) -> Result<bool, Error> {
-        let copy = self.read()?;
-        let admins = copy.admins.as_ref().map(|(_, record)| record.clone()).transpose()?;
-        if copy.active.iter().any(|user| Some(user) != except) {
+        let admins = self.admins.as_ref().map(|(_, record)| record.clone()).transpose()?;
+        if self.active.iter().any(|user| Some(user) != except) {
             return Ok(true);
         }
-        let corrupt = copy.corrupt.iter().find_map(|user| copy.users.get(user));
+        let corrupt = self.corrupt.iter().find_map(|user| self.users.get(user));
         if let Some((_, Err(error))) = corrupt {
             return Err(error.clone());
         }
         let counted = admins.map_or(0, |admins| admins.active);
-        if u64::try_from(copy.active.len()) != Ok(counted) {
+        if u64::try_from(self.active.len()) != Ok(counted) {
             let problem = format!("counts {counted} active admins, but there are others");
             return Err(Error::corrupt(Bucket::Users.name(), key::ADMINS, problem));
         }
@@ -241,20 +242,19 @@ impl Seen<'_> {
     }
 
     /// How many users the copy has lacked for a while, so far.
-    pub(super) fn gaps(&self) -> Result<u64, Error> {
-        self.read().map(|copy| copy.gaps)
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps
     }
 
     /// A page of users, and the [`gaps`](Self::gaps) at that moment.
     pub(super) fn users(&self, page: &Page<UserKey>) -> Result<(Vec<User>, u64), Error> {
-        let copy = self.read()?;
-        if let Some(error) = &copy.strange {
+        if let Some(error) = &self.strange {
             return Err(error.clone());
         }
         let start = page.after().map_or(Bound::Unbounded, Bound::Excluded);
-        let users = copy.users.range((start, Bound::Unbounded)).take(page.limit());
+        let users = self.users.range((start, Bound::Unbounded)).take(page.limit());
         let users = users.map(|(key, (_, record))| record.clone()?.user(key));
-        Ok((users.collect::<Result<_, _>>()?, copy.gaps))
+        Ok((users.collect::<Result<_, _>>()?, self.gaps))
     }
 }
 
@@ -464,27 +464,31 @@ mod tests {
                 .chain([entry(5, &c.to_string(), b"", true)]),
         );
         let seen = now(&replica);
-        assert!(seen.standing(&a).unwrap().is_some_and(|s| s.admin));
-        assert!(matches!(seen.standing(&b), Err(Error::Corrupt(_))));
-        assert!(matches!(seen.standing(&c), Err(Error::Corrupt(_))));
-        assert!(matches!(seen.users(&Page::first()), Err(Error::Corrupt(_))));
-        assert_eq!(seen.users(&Page::new(None, 1).unwrap()).unwrap().0, [user(a).user()]);
+        assert!(seen.look().unwrap().standing(&a).unwrap().is_some_and(|s| s.admin));
+        assert!(matches!(seen.look().unwrap().standing(&b), Err(Error::Corrupt(_))));
+        assert!(matches!(seen.look().unwrap().standing(&c), Err(Error::Corrupt(_))));
+        assert!(matches!(seen.look().unwrap().users(&Page::first()), Err(Error::Corrupt(_))));
+        assert_eq!(
+            seen.look().unwrap().users(&Page::new(None, 1).unwrap()).unwrap().0,
+            [user(a).user()]
+        );
     }
 
     #[test]
     fn a_strange_key_makes_every_listing_corrupt() {
         let replica = copy([format(1), entry(2, "nobody", b"", false)]);
-        assert!(matches!(now(&replica).users(&Page::first()), Err(Error::Corrupt(_))));
+        assert!(matches!(
+            now(&replica).look().unwrap().users(&Page::first()),
+            Err(Error::Corrupt(_))
+        ));
     }
 
     #[test]
     fn nothing_is_answered_without_the_record_that_says_whose_the_bucket_is() {
-        let a = UserKey::from_bytes([1; 32]);
         let replica = copy([]);
-        assert!(matches!(now(&replica).standing(&a), Err(Error::Corrupt(_))));
-        assert!(matches!(now(&replica).has_admin(None), Err(Error::Corrupt(_))));
+        assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
         let replica = copy([format(1), entry(2, key::FORMAT, b"", true)]);
-        assert!(matches!(now(&replica).standing(&a), Err(Error::Corrupt(_))));
+        assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -541,9 +545,9 @@ mod tests {
         let gone = |user: &NewUser| record(user).revoke(Timestamp::from_millis(2), "v");
         let replica = copy([format(1), stored(2, &a.key, &record(&a))]);
         replica.entry(stored(3, &a.key, &gone(&a)), 1);
-        assert_eq!(replica.unproved().gaps(), Ok(0));
+        assert_eq!(replica.unproved().look().unwrap().gaps(), 0);
         replica.entry(stored(5, &b.key, &gone(&b)), 1);
-        assert_eq!(replica.unproved().gaps(), Ok(1));
+        assert_eq!(replica.unproved().look().unwrap().gaps(), 1);
     }
 
     #[test]
@@ -551,16 +555,12 @@ mod tests {
         let a = UserKey::from_bytes([1; 32]);
         let replica = copy([format(6)].into_iter().chain(batch(7, &a, &record(&user(a)), 1)));
         let seen = now(&replica);
-        assert!(seen.standing(&a).unwrap().is_some());
+        assert!(seen.look().unwrap().standing(&a).unwrap().is_some());
         replica.reset();
         assert_eq!((replica.position(), replica.anchor()), (0, None));
-        assert_eq!(replica.unproved().standing(&a), Ok(None));
+        assert_eq!(replica.unproved().look().unwrap().standing(&a), Ok(None));
         // Whoever has waited for the old one must not take the new one for it.
-        assert!(matches!(seen.standing(&a), Err(Error::Unavailable(_))));
-        assert!(matches!(seen.user(&a), Err(Error::Unavailable(_))));
-        assert!(matches!(seen.admins(), Err(Error::Unavailable(_))));
-        assert!(matches!(seen.has_admin(None), Err(Error::Unavailable(_))));
-        assert!(matches!(seen.users(&Page::first()), Err(Error::Unavailable(_))));
+        assert!(matches!(seen.look(), Err(Error::Unavailable(_))));
     }
 
     #[test]
@@ -576,11 +576,12 @@ mod tests {
         assert_ne!(replica.anchor(), Some(Anchor::of(&admins, 2)), "stored at another time");
         replica.resume();
         // What was proved before proves nothing of what the new consumer delivers.
-        assert!(matches!(seen.standing(&a), Err(Error::Unavailable(_))));
+        assert!(matches!(seen.look(), Err(Error::Unavailable(_))));
         assert!(replica.reached(passed).is_err());
         replica.entry(admins, 1);
         replica.entry(entry(4, OWN, b"1", false), 1);
-        assert!(replica.since(replica.reached(passed).unwrap()).standing(&a).unwrap().is_some());
+        let seen = replica.since(replica.reached(passed).unwrap());
+        assert!(seen.look().unwrap().standing(&a).unwrap().is_some());
     }
 
     #[test]
@@ -592,13 +593,16 @@ mod tests {
         let [first, second] = batch(6, &b, &gone, 1);
         replica.entry(first.clone(), 1);
         assert_eq!(replica.position(), 5);
-        assert_eq!(replica.unproved().has_admin(Some(&a)), Ok(true));
+        assert_eq!(replica.unproved().look().unwrap().has_admin(Some(&a)), Ok(true));
         // Once more: another consumer goes on in between.
         replica.entry(first, 1);
         assert_eq!(replica.position(), 5);
         replica.entry(second, 1);
         assert_eq!(replica.position(), 7);
-        assert_eq!(replica.unproved().has_admin(Some(&a)), Ok(false));
-        assert_eq!(replica.unproved().standing(&b).unwrap().map(|s| s.revoked), Some(true));
+        assert_eq!(replica.unproved().look().unwrap().has_admin(Some(&a)), Ok(false));
+        assert_eq!(
+            replica.unproved().look().unwrap().standing(&b).unwrap().map(|s| s.revoked),
+            Some(true)
+        );
     }
 }

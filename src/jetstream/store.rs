@@ -231,11 +231,11 @@ impl JetStreamStore {
                 self.life.check()?;
                 self.core.watch.fit(Bucket::Users)?;
                 if self.core.is(JetStreamDefect::TrustsItsMemory) {
-                    return self.core.users.unproved().standing(key);
+                    return self.core.users.unproved().look()?.standing(key);
                 }
                 let late = || self.core.gateway.explain(Error::Timeout);
                 let reached = proof.within(*bound).ok_or_else(late)?;
-                self.core.users.since(reached).standing(key)
+                self.core.users.since(reached).look()?.standing(key)
             }
         }
     }

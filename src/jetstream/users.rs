@@ -13,7 +13,7 @@ use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, UserRecord};
-use crate::jetstream::replica::Seen;
+use crate::jetstream::replica::{Copy, Seen};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// How often what the bucket has is waited for in the copy, a barrier each.
@@ -64,11 +64,11 @@ impl Core {
     async fn look_up<T>(
         &self,
         key: &str,
-        look: impl Fn(Seen<'_>) -> Result<Option<T>, Error>,
+        look: impl Fn(&Copy) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         let by = Instant::now() + self.op_timeout;
         let (seen, mut fresh) = self.see_users_since().await?;
-        if let Some(found) = look(seen)? {
+        if let Some(found) = look(&*seen.look()?)? {
             return Ok(Some(found));
         }
         let looks = async {
@@ -77,7 +77,7 @@ impl Core {
                     return Ok(None);
                 }
                 let (seen, next) = self.see_users_since().await?;
-                if let Some(found) = look(seen)? {
+                if let Some(found) = look(&*seen.look()?)? {
                     return Ok(Some(found));
                 }
                 fresh = next;
@@ -91,20 +91,22 @@ impl Core {
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        self.look_up(&key::user(key), |seen| seen.standing(key)).await
+        self.look_up(&key::user(key), |copy| copy.standing(key)).await
     }
 
     pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
         let key_of_record = key::user(key);
-        let record = self.look_up(&key_of_record, |seen| Ok(seen.user(key)?.0)).await?;
+        let record = self.look_up(&key_of_record, |copy| Ok(copy.user(key)?.0)).await?;
         record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
     }
 
     pub(super) async fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
         loop {
-            let (users, gaps) = self.see_users().await?.users(page)?;
+            let (users, gaps) = self.see_users().await?.look()?.users(page)?;
             // Whoever was missing had been replaced before the page was read, by what has come now.
-            if self.is(JetStreamDefect::BelievesGaps) || self.see_users().await?.gaps()? == gaps {
+            if self.is(JetStreamDefect::BelievesGaps)
+                || self.see_users().await?.look()?.gaps() == gaps
+            {
                 return Ok(users);
             }
         }
@@ -113,7 +115,10 @@ impl Core {
     pub(super) async fn has_admin(&self) -> Result<bool, Error> {
         for _ in 0..LOOKS {
             let (seen, fresh) = self.see_users_since().await?;
-            let (there, (_, revision)) = (seen.has_admin(None), seen.admins()?);
+            let (there, (_, revision)) = {
+                let copy = seen.look()?;
+                (copy.has_admin(None), copy.admins()?)
+            };
             if there == Ok(true) || self.is_newest(revision, fresh).await? {
                 return there;
             }
@@ -152,13 +157,19 @@ impl Core {
 
     async fn make_user(&self, new: NewUser, first: bool, by: Instant) -> Result<User, Error> {
         loop {
-            let seen = self.see_users().await?;
-            let (admins, admins_revision) = seen.admins()?;
+            let (seen, fresh) = self.see_users_since().await?;
+            let ((admins, admins_revision), (known, revision)) = {
+                let copy = seen.look()?;
+                (copy.admins()?, copy.user(&new.key)?)
+            };
             if first && admins.is_some() {
                 return Err(Conflict::AdminExists.into());
             }
-            let (known, revision) = seen.user(&new.key)?;
             if known.is_some() {
+                // Unless an admin was made who is still to come: that conflict counts first.
+                if first && !self.is_newest(admins_revision, fresh).await? {
+                    continue;
+                }
                 return Err(Error::AlreadyExists(Record::User(new.key)));
             }
             let write = key::fresh()?;
@@ -182,10 +193,13 @@ impl Core {
     ) -> Result<(), Error> {
         loop {
             let (seen, fresh) = self.see_users_since().await?;
-            let (record, revision) = seen.user(key)?;
+            let ((record, revision), admins, others) = {
+                let copy = seen.look()?;
+                (copy.user(key)?, copy.admins(), copy.has_admin(Some(key)))
+            };
             let Some(record) = record else {
                 // Unless it comes: it may have been replaced before it could be delivered.
-                let known = self.look_up(&key::user(key), |seen| Ok(seen.user(key)?.0)).await?;
+                let known = self.look_up(&key::user(key), |copy| Ok(copy.user(key)?.0)).await?;
                 if known.is_some() {
                     continue;
                 }
@@ -196,9 +210,8 @@ impl Core {
             }
             let write = key::fresh()?;
             let admins = if record.admin {
-                let (admins, admins_revision) = seen.admins()?;
+                let (admins, admins_revision) = admins?;
                 let active = admins.map_or(0, |admins| admins.active);
-                let others = seen.has_admin(Some(key));
                 if active <= 1 || others != Ok(true) {
                     // Unless the copy lacks an admin who was replaced before being delivered.
                     if !self.is_newest(admins_revision, fresh).await? {
@@ -251,27 +264,35 @@ impl Core {
             };
             let told = |error| if doubt { in_doubt(error) } else { error };
             // A refusal proves nothing: it may be a former leader's, or that of a second copy.
-            let happened = self.see_users().await.and_then(|seen| happened(seen, plan));
-            if let Some(happened) = happened.map_err(told)? {
+            if let Some(happened) = self.happened(plan).await.map_err(told)? {
                 return Ok(happened);
             }
             pause.after(error).await.map_err(told)?;
         }
     }
-}
 
-/// Whether a change happened, by the copy; `None`: it did not, but may still.
-///
-/// A user's record is written at most twice, and knows both writes: so what became of a change
-/// can always be told.
-fn happened(seen: Seen<'_>, plan: &Plan) -> Result<Option<bool>, Error> {
-    // Before the user: what the change itself did to it must not look like another's.
-    let (_, admins_revision) = seen.admins()?;
-    let (now, revision) = seen.user(&plan.key)?;
-    if now.is_some_and(|now| now.is_by(&plan.write)) {
-        return Ok(Some(true));
+    /// Whether a change happened, by the copy; `None`: it did not, but may still.
+    ///
+    /// A user's record is written at most twice, and knows both writes: so what became of a change
+    /// can always be told.
+    async fn happened(&self, plan: &Plan) -> Result<Option<bool>, Error> {
+        let (seen, fresh) = self.see_users_since().await?;
+        let ((_, admins_revision), (now, revision)) = {
+            let copy = seen.look()?;
+            (copy.admins()?, copy.user(&plan.key)?)
+        };
+        if now.is_some_and(|now| now.is_by(&plan.write)) {
+            return Ok(Some(true));
+        }
+        if revision != plan.revision {
+            return Ok(Some(false));
+        }
+        let planned = plan.admins.as_ref().map_or(admins_revision, |(_, planned)| *planned);
+        if planned == admins_revision {
+            return Ok(None);
+        }
+        // Unless the user was added by it, and revoked before the addition could be delivered.
+        let hidden = revision == 0 && self.is_there(key::user(&plan.key), fresh).await?;
+        Ok((!hidden).then_some(false))
     }
-    let admins_changed =
-        plan.admins.as_ref().is_some_and(|(_, planned)| *planned != admins_revision);
-    Ok((admins_changed || revision != plan.revision).then_some(false))
 }
