@@ -151,17 +151,20 @@ impl Broken {
         })
     }
 
-    /// The first call that is held and goes wrong, those named `likely` before the others.
+    /// The first call that is held and goes wrong, those named `likely` before the others, and with more
+    /// seeds: what a killed server forgets is left to chance.
     fn hunt_held(&self, likely: &str, seed: u64) -> Option<Catch> {
-        let mut pairs = pause::pairs();
-        pairs.sort_by_key(|(call, _)| call.name != likely);
-        let moved = pause::hold_a_move(Some(self.defect), seed);
-        let deleted = || pause::hold_a_deletion(Some(self.defect), seed);
-        let held = moved.and_then(|_| deleted()).and_then(|_| {
+        let (first, rest): (Vec<_>, Vec<_>) =
+            pause::pairs().into_iter().partition(|(call, _)| call.name == likely);
+        let hold = |pairs: &[_], seed| {
             pairs.iter().try_for_each(|(call, ops)| {
                 pause::hold_everywhere(call, ops, Some(self.defect), seed).map(drop)
             })
-        });
+        };
+        let held = pause::hold_a_move(Some(self.defect), seed)
+            .and_then(|_| pause::hold_a_deletion(Some(self.defect), seed))
+            .and_then(|_| (seed..seed + 8).try_for_each(|seed| hold(&first, seed)))
+            .and_then(|()| hold(&rest, seed));
         held.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
