@@ -31,14 +31,6 @@ use supply::Supply;
 /// starved of a core for seconds can lose its lead in.
 const UNHARMED: Duration = Duration::from_secs(10);
 
-/// What the store is not held to yet.
-const NOT_YET: Declines = &[
-    (Need::Rewind, "the store believes sequence numbers"),
-    (Need::Replace, "the store believes sequence numbers"),
-    (Need::Vanish, "the store does not look whether records vanished"),
-    (Need::Downgrade, "the store looks at versions only when it is opened"),
-];
-
 /// [`JetStreamStore`] on a number of servers that each keep
 /// everything, as a target.
 ///
@@ -61,7 +53,7 @@ impl JetStream {
         let supply = Arc::new(Supply::new(provision));
         [("jetstream-r1", 1), ("jetstream-r3", 3), ("jetstream-r5", 5)].map(|(name, servers)| {
             let (supply, shared) = (Arc::clone(&supply), Arc::default());
-            Self { name, servers, connect: Arc::new(open), declines: NOT_YET, supply, shared }
+            Self { name, servers, connect: Arc::new(open), declines: &[], supply, shared }
         })
     }
 
@@ -147,7 +139,6 @@ impl Target for JetStream {
             Need::Downgrade if self.servers > 1 => {
                 Claim::Declined("older servers of a cluster end at what newer ones wrote")
             }
-            Need::Existing => Claim::Declined("not built yet"),
             Need::PowerCuts if self.servers > 1 => {
                 Claim::Declined("the ends of several servers are too many to go through")
             }

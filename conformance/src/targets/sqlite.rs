@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::power::{self, Files};
 use crate::target::{
-    Claim, Fault, Instance, Loss, Need, Replacement, Rewind, Stored, Target, TargetError, Unclaimed,
+    Claim, Fault, Instance, Loss, Need, Replacement, Rewind, Stored, Target, TargetError,
 };
 
 /// [`SqliteStore`] as a target: each store a file in a directory of its own.
@@ -43,14 +43,6 @@ impl Sqlite {
     }
 }
 
-/// What the store is not held to yet.
-const NOT_YET: &[Need] = &[Need::Rewind, Need::Replace];
-
-/// What is declined is not done either.
-fn claimed(need: Need) -> Result<(), TargetError> {
-    if NOT_YET.contains(&need) { Err(Unclaimed(need).into()) } else { Ok(()) }
-}
-
 const OP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Readers go on beside whoever writes; only writers wait for one another.
@@ -79,10 +71,6 @@ impl Target for Sqlite {
         match need {
             Need::Replicas | Need::Synced => Claim::Declined("one file"),
             Need::Bounded => Claim::Declined("it is never out of date"),
-            need if NOT_YET.contains(&need) => {
-                Claim::Declined("the store does not look at its file again")
-            }
-            Need::Existing => Claim::Declined("not built yet"),
             Need::Downgrade => Claim::Declined("the library is part of the store"),
             Need::PowerCuts => power::claim(),
             _ => Claim::Claimed,
@@ -175,6 +163,10 @@ impl Instance for SqliteInstance {
         Ok(Arc::new(self.options.clone().open(&self.path).await?))
     }
 
+    async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
+        Ok(Arc::new(self.options.clone().must_exist(true).open(&self.path).await?))
+    }
+
     /// The open files of this process that are the database or stand beside it.
     #[cfg(target_os = "linux")]
     async fn held(&self) -> Result<Option<usize>, TargetError> {
@@ -245,17 +237,14 @@ impl Instance for SqliteInstance {
     }
 
     async fn remember(&self) -> Result<(), TargetError> {
-        claimed(Need::Rewind)?;
         past::remember(&self.connect()?, &self.path)
     }
 
     async fn rewind(&self, how: &Rewind) -> Result<(), TargetError> {
-        claimed(Need::Rewind)?;
         past::rewind(|| self.connect(), &self.path, how)
     }
 
     async fn replace(&self, how: &Replacement) -> Result<(), TargetError> {
-        claimed(Need::Replace)?;
         let other = past::other(&self.path);
         self.options.clone().open(&other).await?.close().await?;
         past::replace(&self.path, how, &other)

@@ -83,6 +83,12 @@ impl Instance for JetStreamInstance {
         self.connect(self.servers().await?, ReadMode::BoundedStaleness { bound }).await
     }
 
+    async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
+        let servers = self.servers().await?;
+        let config = JetStreamConfig { servers, must_exist: true, ..self.config.clone() };
+        (self.connect)(config).await
+    }
+
     async fn held(&self) -> Result<Option<usize>, TargetError> {
         Ok(self.home.connections(&self.supply, &self.client_name()).await?)
     }
