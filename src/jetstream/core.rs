@@ -179,6 +179,7 @@ impl Core {
     /// A barrier that began after this call did.
     pub(super) async fn barrier(&self, bucket: Bucket) -> Result<Passed, Error> {
         self.watch.fit(bucket)?;
+        self.users.is_ours()?;
         self.barriers.get(bucket).pass().await
     }
 

@@ -56,7 +56,7 @@ pub(super) async fn all(
     replicas: u8,
     must_exist: bool,
     by: Instant,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     if let Some((missing, used)) = missing(gateway, by).await? {
         if used {
             let problem = "missing, though other buckets of the store are in use: restore it";
@@ -80,15 +80,15 @@ pub(super) async fn all(
     }
     let claim = |bucket: Bucket| Claim { gateway, bucket, name: format!("{prefix}{bucket}"), by };
     // Whoever makes the first one says which store the others are of.
-    let mut store = None;
-    if let Some((bucket, pristine)) = pristine.first() {
-        store = Some(claim(*bucket).settle(*pristine, None).await?);
-    }
-    let others = pristine.into_iter().skip(1).map(|(bucket, pristine)| {
+    let mut pristine = pristine.into_iter();
+    let first = pristine.next().ok_or_else(|| Error::unavailable("a store has buckets"))?;
+    let store = claim(first.0).settle(first.1, None).await?;
+    let others = pristine.map(|(bucket, pristine)| {
         let (claim, store) = (claim(bucket), store.clone());
-        async move { claim.settle(pristine, store).await }
+        async move { claim.settle(pristine, Some(store)).await }
     });
-    future::try_join_all(others).await.map(drop)
+    future::try_join_all(others).await?;
+    Ok(store)
 }
 
 /// A bucket that is missing, and whether another one was ever used.
@@ -285,12 +285,12 @@ impl Claim<'_> {
         let found = gateway.read(bucket, &[key], Fresh::Barrier(passed), by).await;
         let found = found.map_err(|error| few(bucket, error))?;
         let entry = found.find(key::FORMAT);
-        entry.map(|entry| check_format(bucket, &entry.value, entry.removal)).transpose()
+        entry.map(|entry| store_of(bucket, &entry.value, entry.removal)).transpose()
     }
 }
 
 /// The id of the store in a format record.
-fn check_format(bucket: Bucket, value: &[u8], removal: bool) -> Result<String, Error> {
+pub(super) fn store_of(bucket: Bucket, value: &[u8], removal: bool) -> Result<String, Error> {
     let corrupt = |problem: String| Err(Error::corrupt(bucket.name(), key::FORMAT, problem));
     if removal {
         return corrupt("removed by hand".to_owned());
@@ -410,7 +410,7 @@ mod tests {
         let key = key::FORMAT;
         let record = FormatRecord { membership_format: 3, store: "s".to_owned() };
         let value = codec::seal_record(Bucket::Users, key, &record).unwrap();
-        let error = check_format(Bucket::Users, &value, false).unwrap_err().to_string();
+        let error = store_of(Bucket::Users, &value, false).unwrap_err().to_string();
         assert_eq!(
             error,
             "corrupt users =format: format 3, and this program knows 2; use the program that made it"

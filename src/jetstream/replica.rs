@@ -17,7 +17,7 @@ use crate::decision::Standing;
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::{Anchor, Entry, FeedSink, Passed, barrier_number};
 use crate::jetstream::record::{Admins, UserRecord};
-use crate::jetstream::{codec, key};
+use crate::jetstream::{codec, key, provision};
 use crate::{Error, Page, User, UserKey};
 
 /// How long the feed may deliver nothing while a barrier is waited for, before it is made anew.
@@ -33,9 +33,8 @@ pub(super) struct Copy {
     /// record cannot be read.
     standings: HashMap<UserKey, Option<Standing>>,
     admins: Option<Held<Admins>>,
-    /// Whether the record is there that says whose the bucket is: it is the bucket's first message, and
-    /// never removed.
-    claimed: bool,
+    /// The id of the store whose the bucket is, by the bucket's first message, which is never removed.
+    store: Option<Result<String, Error>>,
     /// The users that are admins and not revoked.
     active: BTreeSet<UserKey>,
     /// The users whose records cannot be read.
@@ -58,6 +57,8 @@ pub(super) struct Copy {
 /// The copy.
 #[derive(Default)]
 pub(super) struct Replica {
+    /// The id of the client's store.
+    store: String,
     /// A std lock: nothing awaits under it. Poisoned, it denies (clause AUTH-2).
     copy: RwLock<Versioned>,
     moved: Notify,
@@ -88,6 +89,19 @@ impl Reached {
 }
 
 impl Replica {
+    /// An empty copy of the users of the store with this id.
+    pub(super) fn of(store: String) -> Self {
+        Self { store, ..Self::default() }
+    }
+
+    /// Whether the bucket, as far as it is known, is this store's.
+    pub(super) fn is_ours(&self) -> Result<(), Error> {
+        match &self.copy.read().map_err(|_| poisoned())?.copy.store {
+            Some(Ok(store)) if *store != self.store => Err(replaced()),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn set_kick(&self, kick: Arc<Notify>) {
         let _ = self.kick.set(kick);
     }
@@ -155,6 +169,12 @@ impl Replica {
     }
 }
 
+/// What answers from then on is no past of this store, and no client of the store that was there before may
+/// make its first admin (clause PAST-3).
+fn replaced() -> Error {
+    Error::unavailable("the buckets were replaced by another store's: open the store again")
+}
+
 fn poisoned() -> Error {
     Error::unavailable("a thread panicked while it changed the copy of users")
 }
@@ -185,12 +205,19 @@ impl Seen<'_> {
         if self.reached.is_some_and(|reached| reached.life != held.life) {
             return Err(Error::unavailable("the copy of users begins anew"));
         }
-        if self.reached.is_some() && !held.copy.claimed {
-            let problem =
-                "missing, though the bucket was used: it was purged, or messages vanished";
-            return Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem));
+        if self.reached.is_none() {
+            return Ok(Look(held));
         }
-        Ok(Look(held))
+        match &held.copy.store {
+            Some(Ok(store)) if *store == self.replica.store => Ok(Look(held)),
+            Some(Ok(_)) => Err(replaced()),
+            Some(Err(error)) => Err(error.clone()),
+            None => {
+                let problem =
+                    "missing, though the bucket was used: it was purged, or messages vanished";
+                Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem))
+            }
+        }
     }
 }
 
@@ -325,8 +352,8 @@ struct Arrived {
 enum What {
     User(UserKey, Result<UserRecord, Error>),
     Admins(Result<Admins, Error>),
-    /// The record that says whose the bucket is; whether it is there.
-    Format(bool),
+    /// The record that says whose the bucket is.
+    Format(Result<String, Error>),
     /// A barrier of this client; of another number, nothing that counts.
     Barrier(Option<u64>),
     Strange(Error),
@@ -353,7 +380,7 @@ impl From<Entry> for Arrived {
         } else if key::is_barrier(&key) {
             What::Barrier(number)
         } else if key == key::FORMAT {
-            What::Format(!removal)
+            What::Format(provision::store_of(Bucket::Users, &value, removal))
         } else {
             let problem = "a key that this program does not write";
             What::Strange(Error::corrupt(Bucket::Users.name(), key, problem))
@@ -391,7 +418,7 @@ impl Copy {
                 self.users.insert(user, (sequence, record));
             }
             What::Admins(record) => self.admins = Some((sequence, record)),
-            What::Format(there) => self.claimed = there,
+            What::Format(store) => self.store = Some(store),
             What::Barrier(number) => {
                 self.passed = number.map(|number| Passed { number, sequence });
             }
@@ -403,6 +430,7 @@ impl Copy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jetstream::record::FormatRecord;
     use crate::{Label, NewUser, Timestamp};
 
     const OWN: &str = "=barrier.me";
@@ -421,7 +449,13 @@ mod tests {
     }
 
     fn format(sequence: u64) -> Entry {
-        entry(sequence, key::FORMAT, b"", false)
+        format_of(sequence, "")
+    }
+
+    fn format_of(sequence: u64, store: &str) -> Entry {
+        let record = FormatRecord::new(store.to_owned());
+        let value = codec::seal_record(Bucket::Users, key::FORMAT, &record).unwrap();
+        entry(sequence, key::FORMAT, &value, false)
     }
 
     /// A change of one admin: the admin's record, and the one of all of them.
@@ -489,6 +523,17 @@ mod tests {
         assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
         let replica = copy([format(1), entry(2, key::FORMAT, b"", true)]);
         assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
+    }
+
+    #[test]
+    fn nothing_is_answered_by_another_stores_bucket() {
+        let replica = copy([format_of(1, "other")]);
+        assert!(matches!(now(&replica).look(), Err(Error::Unavailable(_))));
+        assert!(matches!(replica.is_ours(), Err(Error::Unavailable(_))));
+        replica.reset();
+        replica.entry(format(1), 1);
+        assert!(now(&replica).look().is_ok());
+        assert_eq!(replica.is_ours(), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]

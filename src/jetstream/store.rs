@@ -133,9 +133,9 @@ impl JetStreamStore {
         let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation)?);
         let (prefix, replicas) = (&config.prefix, config.replicas);
         let provisioned = provision::all(&gateway, prefix, replicas, config.must_exist, by).await;
-        provisioned.map_err(|error| gateway.explain(error))?;
+        let id = provisioned.map_err(|error| gateway.explain(error))?;
 
-        let users = Arc::new(Replica::default());
+        let users = Arc::new(Replica::of(id));
         // One token: all but the barriers of other clients.
         let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
         let sink = Arc::<Replica>::clone(&users);

@@ -113,18 +113,39 @@ impl Harmed {
     /// follow.
     pub(super) async fn wait(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
         cluster.wait_ready().await?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let leaders = BUCKETS.map(|bucket| leader(cluster, prefix, bucket));
-            if join_all(leaders).await.iter().all(Option::is_some) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                let missing = "some bucket has no leader long after everything was healed";
-                return Err(format!("{missing}; {}", cluster.logs(5)).into());
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        led(cluster, prefix).await
+    }
+}
+
+/// Waits until every bucket has a leader, as most servers see it.
+async fn led(cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
+    led_for(cluster, prefix, Duration::ZERO).await
+}
+
+/// Waits until no server stands for election any more: every bucket has had one leader for longer than a
+/// follower waits for its leader (4 to 9 s).
+pub(super) async fn settled(cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
+    led_for(cluster, prefix, Duration::from_secs(10)).await
+}
+
+/// Waits until every bucket has had a leader, and the same one, for so long.
+async fn led_for(cluster: &Cluster, prefix: &str, long: Duration) -> Result<(), TargetError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut led = (Vec::new(), Instant::now());
+    loop {
+        let leaders = BUCKETS.map(|bucket| leader(cluster, prefix, bucket));
+        let leaders = join_all(leaders).await;
+        if leaders != led.0 || leaders.contains(&None) {
+            led = (leaders, Instant::now());
         }
+        if led.1.elapsed() >= long && !led.0.contains(&None) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let missing = "some bucket has no lasting leader long after everything was healed";
+            return Err(format!("{missing}; {}", cluster.logs(5)).into());
+        }
+        tokio::time::sleep(Duration::from_millis(10).max(long / 100)).await;
     }
 }
 
