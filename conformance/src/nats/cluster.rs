@@ -482,6 +482,15 @@ impl Cluster {
         self.nodes.iter().position(|node| node.name() == leader)
     }
 
+    /// Whether a stream has a leader whom enough others follow for a write to be acknowledged.
+    pub async fn serves(&self, stream: &str) -> bool {
+        let leader = self.leader_of(stream).await;
+        match leader.and_then(|leader| self.nodes.get(leader)) {
+            Some(leader) => ready::is_followed(leader, stream).await,
+            None => false,
+        }
+    }
+
     /// What a node's replica of a stream says of itself, whoever it reaches; `None` when it has none,
     /// or does not answer.
     pub async fn replica(&self, node: usize, stream: &str) -> Option<Replica> {

@@ -163,6 +163,18 @@ pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)>
     }
 }
 
+/// Whether this node, which leads a stream, is followed by as many others as acknowledge a write with it.
+/// A leader may be there that no other can follow, and that acknowledges nothing.
+pub(super) async fn is_followed(node: &Node, stream: &str) -> bool {
+    let Some(Ok(view)) = streams(node).await else { return false };
+    let Some(stream) = view.stream(stream) else { return false };
+    stream.cluster.as_ref().is_none_or(|cluster| {
+        let others = cluster.replicas.iter();
+        let follow = others.filter(|other| other.current && !other.offline).count();
+        2 * (follow + 1) > cluster.replicas.len() + 1
+    })
+}
+
 /// What a node's replica of a stream has, and whether it answers direct gets; `None` when it has
 /// none, or does not answer.
 pub(super) async fn replica(node: &Node, stream: &str) -> Option<Replica> {

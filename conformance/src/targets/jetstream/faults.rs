@@ -119,34 +119,36 @@ impl Harmed {
 
 /// Waits until every bucket has a leader, as most servers see it.
 async fn led(cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
-    led_for(cluster, prefix, Duration::ZERO).await
-}
-
-/// Waits until no server stands for election any more: every bucket has had one leader for longer than a
-/// follower waits for its leader (4 to 9 s).
-pub(super) async fn settled(cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
-    led_for(cluster, prefix, Duration::from_secs(10)).await
-}
-
-/// Waits until every bucket has had a leader, and the same one, for so long.
-async fn led_for(cluster: &Cluster, prefix: &str, long: Duration) -> Result<(), TargetError> {
     let deadline = Instant::now() + PATIENCE;
-    let mut led = (Vec::new(), Instant::now());
     loop {
         let leaders = BUCKETS.map(|bucket| leader(cluster, prefix, bucket));
-        let leaders = join_all(leaders).await;
-        if leaders != led.0 || leaders.contains(&None) {
-            led = (leaders, Instant::now());
-        }
-        if led.1.elapsed() >= long && !led.0.contains(&None) {
+        if join_all(leaders).await.iter().all(Option::is_some) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let missing = "some bucket has no lasting leader long after everything was healed";
+            let missing = "some bucket has no leader long after everything was healed";
             return Err(format!("{missing}; {}", cluster.logs(5)).into());
         }
-        tokio::time::sleep(Duration::from_millis(10).max(long / 100)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Whether every bucket comes to have a leader whom enough others follow, and to keep it for longer than a
+/// follower waits for one (4 to 9 s): then nobody stands for election any more.
+pub(super) async fn settles(cluster: &Cluster, prefix: &str) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    let mut since = None;
+    while Instant::now() < deadline {
+        let serve = BUCKETS.map(|bucket| stream(prefix, bucket));
+        let serve = serve.iter().map(|stream| cluster.serves(stream));
+        if !join_all(serve).await.into_iter().all(|serves| serves) {
+            since = None;
+        } else if since.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(10) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
 }
 
 /// Who leads a bucket, as most servers see it.

@@ -77,6 +77,9 @@ pub(super) const DOWNGRADES: &[Downgrade] = &[REFUSES, IGNORES];
 /// How long a server may take to answer an operator, or to remove what is too old.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a server that others cannot follow is started again.
+const TRIES: usize = 5;
+
 impl JetStreamInstance {
     /// Its own servers, which nobody gets after this: they may differ from one another for good.
     async fn to_spoil(&self) -> Result<&Cluster, TargetError> {
@@ -131,11 +134,26 @@ impl JetStreamInstance {
         self.serves(cluster).await?;
         try_join_all(all.iter().map(|node| cluster.run(*node))).await?;
         if *how == KEPT_LAST {
-            // It may never follow the others again (2.15.1), neither in the list of all streams nor in a
-            // stream: they are enough.
-            return faults::settled(cluster, &self.config.prefix).await;
+            self.joined(cluster, kept).await
+        } else {
+            self.serves(cluster).await
         }
-        self.serves(cluster).await
+    }
+
+    /// Waits until most servers serve every bucket, after one came back that has a longer log than they. It
+    /// may never follow them again, neither in the list of all streams nor in a stream. Where it leads, they
+    /// may be unable to follow it, and nothing is acknowledged ("Expected first catchup entry to be a
+    /// snapshot and peerstate, will retry", nats-server 2.15.1): then it is started again, until
+    /// another one leads.
+    async fn joined(&self, cluster: &Cluster, kept: usize) -> Result<(), TargetError> {
+        for _ in 0..TRIES {
+            if faults::settles(cluster, &self.config.prefix).await {
+                return Ok(());
+            }
+            cluster.kill(kept).await?;
+            cluster.run(kept).await?;
+        }
+        Err(format!("most servers do not serve; {}", cluster.logs(5)).into())
     }
 
     pub(super) async fn replace_servers(&self, how: &Replacement) -> Result<(), TargetError> {
