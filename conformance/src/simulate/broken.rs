@@ -156,16 +156,16 @@ impl Broken {
     fn hunt_held(&self, likely: &str, seed: u64) -> Option<Catch> {
         let (first, rest): (Vec<_>, Vec<_>) =
             pause::pairs().into_iter().partition(|(call, _)| call.name == likely);
-        let hold = |pairs: &[_], seed| {
+        let hold_all = |pairs: &[_], seed| {
             pairs.iter().try_for_each(|(call, ops)| {
                 pause::hold_everywhere(call, ops, Some(self.defect), seed).map(drop)
             })
         };
-        let held = pause::hold_a_move(Some(self.defect), seed)
+        let outcome = pause::hold_a_move(Some(self.defect), seed)
             .and_then(|_| pause::hold_a_deletion(Some(self.defect), seed))
-            .and_then(|_| (seed..seed + 8).try_for_each(|seed| hold(&first, seed)))
-            .and_then(|()| hold(&rest, seed));
-        held.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
+            .and_then(|_| (seed..seed + 8).try_for_each(|seed| hold_all(&first, seed)))
+            .and_then(|()| hold_all(&rest, seed));
+        outcome.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
     /// What nothing is wrong with but the defect.
