@@ -45,6 +45,8 @@ pub enum Need {
     Synced,
     /// A client may answer decisions from memory, within a bound: [`Instance::open_bounded`].
     Bounded,
+    /// Clients can be made to believe that the machine was suspended: [`Instance::suspend`].
+    Suspend,
     /// What it does to its files can be watched, and so every end foreseen that a power cut could
     /// bring: [`Instance::files`], or [`Instance::record`] and [`Instance::put_back`]. With
     /// [`Need::Processes`].
@@ -64,7 +66,7 @@ pub enum Need {
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Clients,
         Self::Reopen,
         Self::Existing,
@@ -75,6 +77,7 @@ impl Need {
         Self::Replicas,
         Self::Synced,
         Self::Bounded,
+        Self::Suspend,
         Self::PowerCuts,
         Self::Rewind,
         Self::Replace,
@@ -96,6 +99,7 @@ impl fmt::Display for Need {
             Self::Replicas => "replicas",
             Self::Synced => "synced writes",
             Self::Bounded => "bounded staleness",
+            Self::Suspend => "a suspended machine",
             Self::PowerCuts => "power cuts",
             Self::Rewind => "data that go back",
             Self::Replace => "data that are replaced",
@@ -248,6 +252,13 @@ pub trait Instance: Send + Sync {
     /// Opens a client of data that must exist already (clause DUR-4).
     async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
         Err(Error::unavailable(unclaimed(Need::Existing)))
+    }
+
+    /// Has every open client of these data find that the machine was suspended for so long (clause TIME-3):
+    /// what counts suspended time goes on by that at once, and timers do not.
+    async fn suspend(&self, time: Duration) -> Result<(), TargetError> {
+        let _ = time;
+        Err(unclaimed(Need::Suspend))
     }
 
     /// How many files or connections this process's clients of these data hold, where the target

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 #[cfg(all(feature = "jetstream", unix))]
 pub use jetstream::JetStream;
+#[cfg(all(feature = "jetstream", unix))]
+pub(crate) use jetstream::Opened;
 pub use memory::Memory;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;

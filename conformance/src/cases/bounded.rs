@@ -18,6 +18,7 @@ declare! { "bounded";
     a_revocation_counts_once_the_bound_is_over: "AUTH-4" "AUTH-3", needs Bounded Clients;
     its_own_revocations_count_once_the_bound_is_over: "AUTH-4" "AUTH-3", needs Bounded;
     without_contact_it_denies_once_the_bound_is_over: "AUTH-4" "AUTH-2", needs Bounded Faults;
+    time_in_suspension_counts: "TIME-3" "AUTH-4", needs Bounded Faults Suspend;
     with_contact_again_it_decides_again: "AUTH-4" "AUTH-2", needs Bounded Faults;
     a_cut_off_server_lets_nobody_in_past_the_bound: "AUTH-4" "AUTH-3", needs Bounded Replicas;
     it_is_off_unless_it_is_asked_for: "AUTH-4" "AUTH-3", needs Bounded Clients;
@@ -25,6 +26,8 @@ declare! { "bounded";
 
 /// Long enough to see answers within it, short beside everything else.
 const BOUND: Duration = Duration::from_millis(500);
+/// Longer than a case takes.
+const LONG: Duration = Duration::from_secs(600);
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
 const USER: UserKey = UserKey::from_bytes([0x05; 32]);
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
@@ -127,6 +130,26 @@ async fn without_contact_it_denies_once_the_bound_is_over(cx: Cx) -> Verdict {
             denies_as_failed(&decision)?;
         }
         tokio::time::sleep(BOUND).await;
+        for key in [USER, ADMIN, user_key(0x77)] {
+            denies_as_failed(&cx.within_bound(bounded.is_authorized(&key)).await?)?;
+            denies_as_failed(&cx.within_bound(bounded.is_admin(&key)).await?)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn time_in_suspension_counts(cx: Cx) -> Verdict {
+    let faults = cx.target().clone();
+    let faults: Vec<_> =
+        faults.faults().iter().filter(|fault| fault.stops_reads).copied().collect();
+    each(&cx, &faults, |cx, fault| async move {
+        let bounded = cx.open_bounded(LONG).await?;
+        set_up(&bounded).await?;
+        decides(&bounded, &USER, Decision::Allow, soon()).await?;
+        cx.instance().inject(&fault).await?;
+        cx.instance().suspend(LONG).await?;
+        // Whoever was revoked meanwhile would be let in by anything else.
         for key in [USER, ADMIN, user_key(0x77)] {
             denies_as_failed(&cx.within_bound(bounded.is_authorized(&key)).await?)?;
             denies_as_failed(&cx.within_bound(bounded.is_admin(&key)).await?)?;

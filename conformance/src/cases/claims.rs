@@ -86,6 +86,9 @@ async fn refused(cx: &Cx, need: Need) -> Verdict {
                 ("upgrade", instance.upgrade().await.err()),
             ]
         }
+        Need::Suspend => {
+            vec![("suspend", instance.suspend(cx.target().op_timeout()).await.err())]
+        }
         Need::Processes => vec![
             ("address", instance.address().err()),
             ("attach", cx.target().attach("anywhere").await.err()),

@@ -66,7 +66,7 @@ impl<D: Defect> Target for Museum<D> {
             Need::Processes | Need::PowerCuts => Claim::Declined("nothing outlives the process"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
             Need::Replicas | Need::Synced => Claim::Declined("one process"),
-            Need::Bounded => Claim::Declined("it is never out of date"),
+            Need::Bounded | Need::Suspend => Claim::Declined("it is never out of date"),
         }
     }
 

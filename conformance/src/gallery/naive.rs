@@ -12,12 +12,12 @@ mod store;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use membership::{Error, JetStreamConfig, Store};
+use membership::{Error, JetStreamConfig};
 
 use super::Mutant;
 use crate::nats::Provision;
 use crate::target::{Need, Target};
-use crate::targets::JetStream;
+use crate::targets::{JetStream, Opened};
 
 /// Its name, for `--store`.
 pub(crate) const NAME: &str = "naive-kv";
@@ -28,6 +28,7 @@ const DECLINES: &[(Need, &str)] = &[
     (Need::Corruption, "its records are its own"),
     (Need::Epochs, "its records are its own"),
     (Need::Bounded, "it knows no bound"),
+    (Need::Suspend, "it knows no bound"),
 ];
 
 /// It, on three servers, as a target.
@@ -46,9 +47,9 @@ pub(super) fn mutant() -> Mutant {
     }
 }
 
-fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
+fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> {
     Box::pin(async move {
         let store = Box::pin(store::NaiveKv::open(&config)).await?;
-        Ok(Arc::new(store) as Arc<dyn Store>)
+        Ok(Opened::of(Arc::new(store)))
     })
 }

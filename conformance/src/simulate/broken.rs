@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use membership::JetStreamDefect::{
-    self, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, EndsHeadsLater, IgnoresGaps,
-    KeepsCollectedKeys, RemovesHeads, RepeatsInDoubt, SingleCollect,
+    self, BelievesGaps, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, EndsHeadsLater,
+    IgnoresGaps, KeepsCollectedKeys, RemovesHeads, RepeatsInDoubt, SingleCollect,
 };
 use membership::{Blow, Weather};
 
@@ -104,6 +104,17 @@ pub fn all() -> Vec<Broken> {
             clause: "AUTH-3",
             what: "takes any delivery of the feed for the next one",
             defect: IgnoresGaps,
+            shows: InHistories {
+                mix: Mix::Users,
+                weather: Weather { feed_faults: 100, ..calm },
+                cuts: false,
+            },
+        },
+        Broken {
+            name: "simulated_believes_gaps",
+            clause: "LIN-1",
+            what: "takes whom its copy of the users lacks for unknown",
+            defect: BelievesGaps,
             shows: InHistories {
                 mix: Mix::Users,
                 weather: Weather { feed_faults: 100, ..calm },

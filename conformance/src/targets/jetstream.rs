@@ -8,13 +8,13 @@ mod pool;
 mod replicas;
 mod supply;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use membership::{Error, JetStreamConfig, JetStreamDefect, JetStreamStore, Store};
+use membership::{Error, JetStreamConfig, JetStreamDefect, JetStreamStore};
 use tokio::sync::OnceCell;
 
 use crate::nats::{Cluster, Provision, Sync};
@@ -24,6 +24,7 @@ use crate::target::{
 };
 use faults::Harmed;
 use home::Home;
+pub(crate) use instance::Opened;
 use instance::{Connect, Declines, JetStreamInstance};
 use supply::Supply;
 
@@ -71,11 +72,10 @@ impl JetStream {
 
     /// The store broken in this way, on the same servers.
     pub(crate) fn broken(&self, name: &'static str, defect: JetStreamDefect) -> Self {
-        let connect = move |config| -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
-            Box::pin(async move {
-                let store = JetStreamStore::open_broken(config, defect).await?;
-                Ok(Arc::new(store) as Arc<dyn Store>)
-            })
+        let connect = move |config| -> BoxFuture<'static, Result<Opened, Error>> {
+            Box::pin(
+                async move { Ok(Opened::ours(JetStreamStore::open_broken(config, defect).await?)) },
+            )
         };
         let (supply, shared) = (Arc::clone(&self.supply), Arc::clone(&self.shared));
         let (servers, declines) = (self.servers, self.declines);
@@ -100,7 +100,17 @@ impl JetStream {
         let connect = Arc::clone(&self.connect);
         let spoiled = AtomicBool::new(false);
         let declines = self.declines;
-        Box::new(JetStreamInstance { home, config, supply, harmed, declines, spoiled, connect })
+        let opened = Mutex::default();
+        Box::new(JetStreamInstance {
+            home,
+            config,
+            supply,
+            harmed,
+            declines,
+            spoiled,
+            connect,
+            opened,
+        })
     }
 }
 
@@ -218,7 +228,7 @@ impl Target for JetStream {
     }
 }
 
-/// Whether cases with these needs break servers that run, and wait until calls fail of it.
+/// Whether cases with these needs break servers that run, and wait until calls fail because of that.
 fn waits(needs: &[Need]) -> bool {
     let breaks = |need: &Need| {
         matches!(
@@ -234,6 +244,6 @@ fn waits(needs: &[Need]) -> bool {
     needs.iter().any(breaks)
 }
 
-fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> {
-    Box::pin(async move { Ok(Arc::new(JetStreamStore::open(config).await?) as Arc<dyn Store>) })
+fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> {
+    Box::pin(async move { Ok(Opened::ours(JetStreamStore::open(config).await?)) })
 }

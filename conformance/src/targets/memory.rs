@@ -37,7 +37,7 @@ impl Target for Memory {
             Need::Downgrade => Claim::Declined("nothing serves it"),
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
             Need::Replicas | Need::Synced => Claim::Declined("one process"),
-            Need::Bounded => Claim::Declined("it is never out of date"),
+            Need::Bounded | Need::Suspend => Claim::Declined("it is never out of date"),
         }
     }
 

@@ -70,7 +70,7 @@ impl Target for Sqlite {
     fn claims(&self, need: Need) -> Claim {
         match need {
             Need::Replicas | Need::Synced => Claim::Declined("one file"),
-            Need::Bounded => Claim::Declined("it is never out of date"),
+            Need::Bounded | Need::Suspend => Claim::Declined("it is never out of date"),
             Need::Downgrade => Claim::Declined("the library is part of the store"),
             Need::PowerCuts => power::claim(),
             _ => Claim::Claimed,

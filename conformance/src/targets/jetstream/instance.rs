@@ -1,6 +1,6 @@
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,11 +30,31 @@ pub(super) struct JetStreamInstance {
     /// Whether its servers must not be used again.
     pub(super) spoiled: AtomicBool,
     pub(super) connect: Connect,
+    /// The clients that were opened, as far as they are still there.
+    pub(super) opened: Mutex<Vec<Weak<JetStreamStore>>>,
 }
 
 /// Opens a client as a configuration says.
 pub(super) type Connect =
-    Arc<dyn Fn(JetStreamConfig) -> BoxFuture<'static, Result<Arc<dyn Store>, Error>> + Send + Sync>;
+    Arc<dyn Fn(JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> + Send + Sync>;
+
+/// A client, and the ways in that only tests have where it is one of ours.
+pub(crate) struct Opened {
+    store: Arc<dyn Store>,
+    ours: Weak<JetStreamStore>,
+}
+
+impl Opened {
+    /// A client of any store.
+    pub(crate) fn of(store: Arc<dyn Store>) -> Self {
+        Self { store, ours: Weak::new() }
+    }
+
+    pub(super) fn ours(store: JetStreamStore) -> Self {
+        let store = Arc::new(store);
+        Self { ours: Arc::downgrade(&store), store }
+    }
+}
 
 /// What a target declines, and why.
 pub(super) type Declines = &'static [(Need, &'static str)];
@@ -54,7 +74,15 @@ impl JetStreamInstance {
         servers: Vec<String>,
         read_mode: ReadMode,
     ) -> Result<Arc<dyn Store>, Error> {
-        (self.connect)(JetStreamConfig { servers, read_mode, ..self.config.clone() }).await
+        self.connect_as(JetStreamConfig { servers, read_mode, ..self.config.clone() }).await
+    }
+
+    async fn connect_as(&self, config: JetStreamConfig) -> Result<Arc<dyn Store>, Error> {
+        let Opened { store, ours } = (self.connect)(config).await?;
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|store| store.strong_count() > 0);
+        opened.push(ours);
+        Ok(store)
     }
 
     /// What our clients call themselves.
@@ -86,7 +114,14 @@ impl Instance for JetStreamInstance {
     async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
         let servers = self.servers().await?;
         let config = JetStreamConfig { servers, must_exist: true, ..self.config.clone() };
-        (self.connect)(config).await
+        self.connect_as(config).await
+    }
+
+    async fn suspend(&self, time: Duration) -> Result<(), TargetError> {
+        self.claimed(Need::Suspend)?;
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.iter().filter_map(Weak::upgrade).for_each(|store| store.suspend(time));
+        Ok(())
     }
 
     async fn held(&self) -> Result<Option<usize>, TargetError> {
