@@ -200,6 +200,7 @@ impl Broken {
             crashes: 0,
             drops: 0,
             pace: if cuts { 400 } else { 2 },
+            back: None,
             defect: Some(self.defect),
         }
     }

@@ -6,6 +6,15 @@ use rand::{RngExt, SeedableRng};
 
 use crate::history::Mix;
 
+/// How the servers' data go back to an earlier state, under clients that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// All of them.
+    All,
+    /// All but those of this server, which has a longer log then.
+    But(usize),
+}
+
 /// What a simulated history is made of; all of it follows from the seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -28,6 +37,8 @@ pub struct Plan {
     pub drops: u32,
     /// The longest that a client waits between two calls, in milliseconds.
     pub pace: u32,
+    /// Whether, after as many calls again, the data go back to what they were before them.
+    pub back: Option<Back>,
     /// What is wrong with the clients: nothing, in a plan that is drawn.
     pub defect: Option<JetStreamDefect>,
 }
@@ -60,7 +71,7 @@ impl Plan {
             blows.extend(blow(&mut rng, servers));
         }
         blows.sort_by_key(|(at, _)| *at);
-        Self {
+        let mut plan = Self {
             servers,
             clients: rng.random_range(2..5),
             calls: rng.random_range(5..12),
@@ -70,8 +81,14 @@ impl Plan {
             crashes: pick(&mut rng, &[0, 0, 60, 150]),
             drops: pick(&mut rng, &[0, 0, 0, 80]),
             pace: pick(&mut rng, &[0, 5, 40, 400]),
+            back: None,
             defect: None,
+        };
+        if rng.random_range(0..5) == 0 {
+            let but = servers > 1 && rng.random_range(0..2) == 0;
+            plan.back = Some(if but { Back::But(rng.random_range(0..servers)) } else { Back::All });
         }
+        plan
     }
 }
 

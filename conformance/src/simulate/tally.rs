@@ -20,6 +20,8 @@ pub struct Tally {
     pub dropped: u64,
     /// Rekeys that lost to another change of the room.
     pub contended: u64,
+    /// Histories in which the data went back to an earlier state.
+    pub went_back: u64,
     /// What the servers met.
     pub reached: Reached,
 }
@@ -35,6 +37,7 @@ impl Tally {
             ("writes in doubt, resolved", self.resolved),
             ("clients stopped dead", self.crashes),
             ("calls dropped", self.dropped),
+            ("data that went back", self.went_back),
         ];
         lines.extend(self.reached.lines());
         lines
@@ -56,6 +59,7 @@ impl AddAssign for Tally {
         self.crashes += other.crashes;
         self.dropped += other.dropped;
         self.contended += other.contended;
+        self.went_back += other.went_back;
         self.reached += other.reached;
     }
 }

@@ -5,16 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use membership::{
-    EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore, Page, RoomId, Simulation, Store,
-    UserKey,
+    Blow, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore, Page, RoomId, Simulation,
+    Store, UserKey, Weather,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::plan::Plan;
+use super::plan::{Back, Plan};
 use super::tally::Tally;
 use crate::history::{Caller, History, Recorder, Scene, Violation, check};
-use crate::model::{Answer, Op};
+use crate::model::{Answer, Model, Op};
 use crate::show::Show;
 
 /// How long a call may take on simulated servers (clause TIME-1).
@@ -22,6 +22,9 @@ pub(super) const OP_TIMEOUT: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_millis(250);
 /// How long everything may take to work again once everything is healed.
 const HEALING: Duration = Duration::from_secs(30);
+
+/// After so long nothing that was sent is still on its way, and nobody tries anything again.
+const QUIET: Duration = Duration::from_mins(1);
 
 /// How long it may take, whatever happens, until a client opens.
 const OPENING: Duration = Duration::from_mins(2);
@@ -49,7 +52,7 @@ pub fn play(seed: u64, traced: bool) -> Played {
 /// The same, of another plan than the seed's own.
 #[must_use]
 pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
-    let world = alone(async || {
+    let parts = alone(async || {
         let mut simulation = Simulation::new(seed, plan.servers, plan.weather);
         if let Some(defect) = plan.defect {
             simulation = simulation.with_defect(defect);
@@ -57,19 +60,41 @@ pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
         if traced {
             simulation.keep_trace();
         }
-        let world = Arc::new(World::new(plan.clone(), seed, simulation));
-        World::run(&world).await;
-        world
+        match plan.back {
+            None => Parts::of(World::run(plan, seed, simulation).await),
+            Some(back) => World::run_twice(plan, seed, simulation, back).await,
+        }
     });
-    let history = world.recorder.history();
-    let mut said = world.said();
-    let problem =
-        said.problem.take().or_else(|| check(&history).err().map(|violation| shown(&violation)));
-    let mut tally = said.tally;
+    let (mut tally, mut problem) = (Tally::default(), parts.problem);
+    for part in &parts.worlds {
+        let mut said = part.said();
+        let history = part.history();
+        problem = problem
+            .or_else(|| said.problem.take())
+            .or_else(|| check(&history).err().map(|violation| shown(&violation)));
+        said.tally.calls = u64::try_from(history.calls.len()).unwrap_or(u64::MAX);
+        tally += said.tally;
+    }
     tally.histories = 1;
-    tally.calls = u64::try_from(history.calls.len()).unwrap_or(u64::MAX);
-    tally.reached = world.simulation.reached();
-    Played { history, tally, trace: world.simulation.trace(), problem }
+    tally.went_back = u64::from(plan.back.is_some());
+    let last = parts.worlds.last();
+    tally.reached = last.map(|world| world.simulation.reached()).unwrap_or_default();
+    let trace = last.map(|world| world.simulation.trace()).unwrap_or_default();
+    let history = last.map(|world| world.history()).unwrap_or_default();
+    Played { history, tally, trace, problem }
+}
+
+/// The parts of a history, between which the data went back: each has an order of its own.
+struct Parts {
+    worlds: Vec<Arc<World>>,
+    /// What was wrong before the first.
+    problem: Option<String>,
+}
+
+impl Parts {
+    fn of(world: Arc<World>) -> Self {
+        Self { worlds: vec![world], problem: None }
+    }
 }
 
 /// A violation, with the calls that show it.
@@ -95,12 +120,20 @@ pub(super) fn alone<T>(run: impl AsyncFnOnce() -> T) -> T {
 struct World {
     plan: Plan,
     seed: u64,
-    simulation: Simulation,
+    simulation: Arc<Simulation>,
+    /// What was called before the first call, and what is stored then.
+    before: (Vec<Op>, Model),
     scene: Arc<Scene>,
     recorder: Recorder,
     /// A std lock: held for a moment, never across an await.
     said: Mutex<Said>,
 }
+
+/// What sets the seeds of a history's parts apart.
+const BEFORE: u64 = 1 << 62;
+const AFTER: u64 = 1 << 61;
+/// How many calls are made before anything happens.
+const CALLS_BEFORE: usize = 12;
 
 #[derive(Default)]
 struct Said {
@@ -109,9 +142,25 @@ struct Said {
 }
 
 impl World {
-    fn new(plan: Plan, seed: u64, simulation: Simulation) -> Self {
-        let (scene, recorder) = (Arc::new(Scene::new(u64::MAX)), Recorder::new());
-        Self { plan, seed, simulation, scene, recorder, said: Mutex::default() }
+    fn new(
+        plan: &Plan,
+        seed: u64,
+        simulation: &Arc<Simulation>,
+        before: (Vec<Op>, Model),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            plan: plan.clone(),
+            seed,
+            simulation: Arc::clone(simulation),
+            before,
+            scene: Arc::new(Scene::new(u64::MAX)),
+            recorder: Recorder::new(),
+            said: Mutex::default(),
+        })
+    }
+
+    fn history(&self) -> History {
+        History { start: self.before.1.clone(), ..self.recorder.history() }
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
@@ -122,13 +171,79 @@ impl World {
         self.said().problem.get_or_insert(problem);
     }
 
-    async fn run(world: &Arc<Self>) {
+    async fn run(plan: &Plan, seed: u64, simulation: Simulation) -> Arc<Self> {
+        let world = Self::new(plan, seed, &Arc::new(simulation), <(Vec<Op>, Model)>::default());
+        drop(Self::part(&world, Vec::new(), true).await);
+        world.simulation.heal();
+        world.look().await;
+        world
+    }
+
+    /// A history, and another one by the same clients after the data went back to what they were before
+    /// the first.
+    async fn run_twice(plan: &Plan, seed: u64, simulation: Simulation, back: Back) -> Parts {
+        let simulation = Arc::new(simulation);
+        simulation.strike(Blow::Weather(Weather::CALM));
+        let before = Self::new(plan, seed ^ BEFORE, &simulation, <(Vec<Op>, Model)>::default());
+        let start = match before.set_up().await {
+            Ok(start) => start,
+            Err(problem) => return Parts { worlds: vec![before], problem: Some(problem) },
+        };
+        let moment = simulation.moment();
+        simulation.strike(Blow::Weather(plan.weather));
+        let first = Self::new(plan, seed, &simulation, start.clone());
+        let stores = Self::part(&first, Vec::new(), false).await;
+        simulation.heal();
+        sleep(QUIET).await;
+        simulation.strike(match back {
+            Back::All => Blow::GoBack(moment),
+            Back::But(server) => Blow::GoBackBut(moment, server),
+        });
+        simulation.heal();
+        simulation.strike(Blow::Weather(plan.weather));
+        let second = Self::new(plan, seed ^ AFTER, &simulation, start);
+        drop(Self::part(&second, stores, true).await);
+        simulation.heal();
+        second.look().await;
+        Parts { worlds: vec![first, second], problem: None }
+    }
+
+    /// Some calls of one client, one after the other; what is stored then.
+    async fn set_up(&self) -> Result<(Vec<Op>, Model), String> {
+        let store = self.open("before", 0).await.map_err(|error| error.to_string())?;
+        let mut caller = Caller::new(self.seed, 0, self.plan.mix, &self.scene);
+        let (mut ops, mut model) = (Vec::new(), Model::new());
+        for _ in 0..CALLS_BEFORE {
+            let op = caller.next_call();
+            let (answer, right) = (op.apply(&store).await, model.apply(&op));
+            if answer != right {
+                let (answer, right) = (answer.show(), right.show());
+                return Err(format!(
+                    "{op:?} answers {answer} before anything happened, not {right}"
+                ));
+            }
+            self.scene.learn(&op, &answer);
+            ops.push(op);
+        }
+        store.close().await.map_err(|error| error.to_string())?;
+        Ok((ops, model))
+    }
+
+    /// Has every client make its calls, by the store it has open, if any; returns those that are open then.
+    /// With `closes` some close theirs at their end, while others go on.
+    async fn part(
+        world: &Arc<Self>,
+        stores: Vec<Option<JetStreamStore>>,
+        closes: bool,
+    ) -> Vec<Option<JetStreamStore>> {
         // Whoever comes first makes the buckets, and that takes its time in no weather.
         let mut clients = JoinSet::new();
+        let mut stores = stores.into_iter();
         for number in 0..world.plan.clients {
-            let world = Arc::clone(world);
-            clients.spawn(async move { Client::new(&world, number).run().await });
+            let (world, store) = (Arc::clone(world), stores.next().flatten());
+            clients.spawn(async move { Client::new(&world, number).run(store, closes).await });
         }
+        let mut open = Vec::new();
         let began = Instant::now();
         let blows = async {
             for (at, blow) in &world.plan.blows {
@@ -139,8 +254,9 @@ impl World {
         };
         let all = async {
             while let Some(ended) = clients.join_next().await {
-                if let Err(error) = ended {
-                    world.complain(format!("a client panicked: {error}"));
+                match ended {
+                    Ok(store) => open.push(store),
+                    Err(error) => world.complain(format!("a client panicked: {error}")),
                 }
             }
         };
@@ -149,8 +265,7 @@ impl World {
             () = all => {}
             () = blows => {}
         }
-        world.simulation.heal();
-        world.look().await;
+        open
     }
 
     /// Everything that can be seen when all is healed, as the last calls of the history.
@@ -165,7 +280,7 @@ impl World {
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         };
-        for view in views(&self.recorder.history()) {
+        for view in views(&self.before.0, &self.history()) {
             let call = self.recorder.begin(0, view.clone());
             let answer = loop {
                 let answer = view.apply(&store).await;
@@ -193,13 +308,13 @@ impl World {
     }
 }
 
-/// Reads of everything that a history is about.
-fn views(history: &History) -> Vec<Op> {
+/// Reads of everything that a history is about, and the calls before it.
+fn views(before: &[Op], history: &History) -> Vec<Op> {
     let (mut rooms, mut endpoints, mut users) =
         <(BTreeSet<RoomId>, BTreeSet<EndpointId>, BTreeSet<UserKey>)>::default();
     let mut epochs = BTreeSet::from([Epoch::FIRST]);
-    for call in &history.calls {
-        match &call.op {
+    for op in before.iter().chain(history.calls.iter().map(|call| &call.op)) {
+        match op {
             Op::CreateRoom(new) => {
                 rooms.insert(new.id.clone());
                 endpoints.insert(new.owner.clone());
@@ -254,8 +369,12 @@ impl<'a> Client<'a> {
         Duration::from_millis(u64::from(self.caller.number(below)))
     }
 
-    async fn run(mut self) {
-        let Some(mut store) = self.open().await else { return };
+    /// Makes its calls; returns the store that it has open then.
+    async fn run(mut self, store: Option<JetStreamStore>, closes: bool) -> Option<JetStreamStore> {
+        let mut store = match store {
+            Some(store) => store,
+            None => self.open().await?,
+        };
         for _ in 0..self.world.plan.calls {
             let pause = self.millis(self.world.plan.pace + 1);
             sleep(pause).await;
@@ -269,13 +388,13 @@ impl<'a> Client<'a> {
                 self.lives += 1;
                 let pause = self.millis(1_500);
                 sleep(pause).await;
-                let Some(again) = self.open().await else { return };
-                store = again;
+                store = self.open().await?;
             }
         }
-        if self.caller.number(2) == 0 {
+        if closes && self.caller.number(2) == 0 {
             let _ = store.close().await;
         }
+        Some(store)
     }
 
     async fn open(&mut self) -> Option<JetStreamStore> {
