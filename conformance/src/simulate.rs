@@ -17,7 +17,7 @@ mod tally;
 mod world;
 
 pub use calls::{Call, writes};
-pub use plan::Plan;
+pub use plan::{Back, Plan};
 pub use run::{Outcome, Progress, run};
 pub use tally::Tally;
 pub use world::{Played, play, play_plan};

@@ -2,11 +2,10 @@
 //! that shows it, on three where it is about replicas.
 
 use membership::JetStreamDefect::{
-    AnotherBucketsBarrier, BarrierAfterTheRead, BelievesRefusals, BelievesSequences,
-    CollectsWithoutAFence, CommitsBeforeTheKeys, CountsAdminsApart, ExpectsNothing, GoesOnAnywhere,
-    IgnoresAttempts, IndexesAfterTheCommit, JoinsBarriersUnderWay, KeepsTheConnection, NoBarrier,
-    NoBarrierForUsers, ReusesIncarnations, ReusesMemberships, StaysWhereItIs, StopsItsClock,
-    TrustsItsMemory,
+    AnotherBucketsBarrier, BarrierAfterTheRead, BelievesRefusals, CollectsWithoutAFence,
+    CommitsBeforeTheKeys, CountsAdminsApart, ExpectsNothing, GoesOnAnywhere, IgnoresAttempts,
+    IndexesAfterTheCommit, JoinsBarriersUnderWay, KeepsTheConnection, NoBarrier, NoBarrierForUsers,
+    ReusesIncarnations, ReusesMemberships, StaysWhereItIs, StopsItsClock, TrustsItsMemory,
 };
 
 use super::{Mutant, switched};
@@ -20,7 +19,6 @@ pub(super) fn mutants() -> Vec<Mutant> {
         jetstream_trusts_its_memory: "AUTH-4", "goes on deciding from memory past the bound" => TrustsItsMemory;
         jetstream_stops_its_clock: "TIME-3", "keeps its bound by a clock that stands still in suspension" => StopsItsClock;
         jetstream_goes_on_anywhere: "PAST-1", "its copy of the users goes on behind where it stood, whatever stands there" => GoesOnAnywhere, by "past::a_decision_is_by_the_data_that_are_there";
-        jetstream_believes_sequences: "PAST-1", "takes a state that reaches as far as a barrier for one that holds it" => BelievesSequences, by "past::what_is_acknowledged_afterwards_holds";
         jetstream_commits_before_the_keys: "KEY-5", "a rekey names its keys before they are written" => CommitsBeforeTheKeys;
         jetstream_indexes_after_the_commit: "LIST-4", "a member is added before the index has it" => IndexesAfterTheCommit, by "concurrency::who_is_a_member_is_in_the_index_from_then_on";
         jetstream_ignores_attempts: "KEY-7", "rekeys that race write their keys under the same names" => IgnoresAttempts;

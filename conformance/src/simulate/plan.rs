@@ -11,7 +11,8 @@ use crate::history::Mix;
 pub enum Back {
     /// All of them.
     All,
-    /// All but those of this server, which has a longer log then.
+    /// All but those of this server, which has a longer log then, and may differ from the others for good.
+    /// Only what is kept in the copy of the users tells it from them.
     But(usize),
 }
 
@@ -85,7 +86,7 @@ impl Plan {
             defect: None,
         };
         if rng.random_range(0..5) == 0 {
-            let but = servers > 1 && rng.random_range(0..2) == 0;
+            let but = servers > 1 && mix == Mix::Users && rng.random_range(0..2) == 0;
             plan.back = Some(if but { Back::But(rng.random_range(0..servers)) } else { Back::All });
         }
         plan
