@@ -27,7 +27,7 @@ declare! { "bounded";
 /// Long enough to see answers within it, short beside everything else.
 const BOUND: Duration = Duration::from_millis(500);
 /// Longer than a case takes.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
 const USER: UserKey = UserKey::from_bytes([0x05; 32]);
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
