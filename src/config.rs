@@ -56,6 +56,11 @@ pub struct StoreConfig {
 pub struct SqliteSection {
     /// The file; `membership.db` unless given.
     pub path: PathBuf,
+    /// Whether the store must be there already, so that a wrong path or a volume that is not
+    /// mounted opens no new one; off unless given.
+    pub must_exist: bool,
+    /// Who may use a new file, as in `chmod`; 0o600 unless given.
+    pub mode: u32,
 }
 
 /// A text that is not shown (clause TYPE-5).
@@ -102,7 +107,7 @@ impl Default for StoreConfig {
 
 impl Default for SqliteSection {
     fn default() -> Self {
-        Self { path: PathBuf::from("membership.db") }
+        Self { path: PathBuf::from("membership.db"), must_exist: false, mode: 0o600 }
     }
 }
 
@@ -111,7 +116,8 @@ impl StoreConfig {
     pub const MAX_OP_TIMEOUT_MS: u64 = 3_600_000;
 
     /// The defaults, over them the file if there is one to read, over that the environment:
-    /// `MEMBERSHIP_DECENTRALIZED`, `MEMBERSHIP_OP_TIMEOUT_MS`, `MEMBERSHIP_SQLITE_PATH`, and each
+    /// `MEMBERSHIP_DECENTRALIZED`, `MEMBERSHIP_OP_TIMEOUT_MS`, `MEMBERSHIP_SQLITE_PATH`,
+    /// `MEMBERSHIP_SQLITE_MUST_EXIST`, `MEMBERSHIP_SQLITE_MODE` (octal digits, as 0640), and each
     /// field of the section as `MEMBERSHIP_JETSTREAM_SERVERS` (separated by commas; a comma in a
     /// password is `%2C`), `MEMBERSHIP_JETSTREAM_PREFIX` and so on. What an orchestrator sets for a
     /// service by the name of `membership-jetstream` (`…_SERVICE_HOST`, `…_PORT_4222_TCP` and so on)
@@ -172,8 +178,12 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
 
 #[cfg(feature = "sqlite")]
 async fn open_sqlite(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
-    let options = crate::SqliteOptions::new().op_timeout(config.op_timeout());
-    Ok(Arc::new(options.open(&config.sqlite.path).await?))
+    let SqliteSection { path, must_exist, mode } = &config.sqlite;
+    let options = crate::SqliteOptions::new()
+        .op_timeout(config.op_timeout())
+        .must_exist(*must_exist)
+        .mode(*mode);
+    Ok(Arc::new(options.open(path).await?))
 }
 
 #[cfg(not(feature = "sqlite"))]
@@ -233,7 +243,9 @@ mod tests {
         let config = StoreConfig::from_toml("").unwrap();
         assert_eq!(config, StoreConfig::default());
         assert!(!config.decentralized);
-        assert_eq!(fixture("sqlite.toml").unwrap().sqlite.path, Path::new("/var/lib/m.db"));
+        let expected =
+            SqliteSection { path: "/var/lib/m.db".into(), must_exist: true, mode: 0o640 };
+        assert_eq!(fixture("sqlite.toml").unwrap().sqlite, expected);
     }
 
     #[rstest]
@@ -305,11 +317,15 @@ mod tests {
     async fn off_it_opens_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.db");
-        let config =
-            StoreConfig { sqlite: SqliteSection { path: path.clone() }, ..StoreConfig::default() };
+        let sqlite = SqliteSection { path: path.clone(), must_exist: true, mode: 0o640 };
+        let mut config = StoreConfig { sqlite, ..StoreConfig::default() };
+        let error = open(&config).await.err().unwrap().to_string();
+        assert!(error.contains("holds no store, and must_exist says"), "{error}");
+        config.sqlite.must_exist = false;
         let store = open(&config).await.unwrap();
         assert_eq!(store.has_admin().await, Ok(false));
         store.close().await.unwrap();
-        assert!(path.exists());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o640);
     }
 }

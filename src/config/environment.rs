@@ -27,6 +27,8 @@ impl StoreConfig {
             "DECENTRALIZED" => *decentralized = given.parsed("true or false")?,
             "OP_TIMEOUT_MS" => *op_timeout_ms = given.parsed("a number of milliseconds")?,
             "SQLITE_PATH" => sqlite.path = given.text()?.into(),
+            "SQLITE_MUST_EXIST" => sqlite.must_exist = given.parsed("true or false")?,
+            "SQLITE_MODE" => sqlite.mode = given.octal()?,
             "JETSTREAM_SERVERS" => {
                 let urls = given.text()?;
                 jetstream.servers = urls.split(',').map(|url| url.trim().to_owned()).collect();
@@ -126,6 +128,13 @@ impl Given<'_> {
         text.parse().map_err(|_| wrong(setting, &format!("is {text:?}; it takes {expected}")))
     }
 
+    fn octal(self) -> Result<u32, Error> {
+        let setting = self.setting;
+        let text = self.text()?;
+        u32::from_str_radix(&text, 8)
+            .map_err(|_| wrong(setting, &format!("is {text:?}; it takes octal digits, as 0640")))
+    }
+
     fn wrong(&self, problem: &str) -> Error {
         wrong(self.setting, problem)
     }
@@ -155,6 +164,8 @@ mod tests {
             ("MEMBERSHIP_DECENTRALIZED", "true"),
             ("MEMBERSHIP_OP_TIMEOUT_MS", "700"),
             ("MEMBERSHIP_SQLITE_PATH", "/m.db"),
+            ("MEMBERSHIP_SQLITE_MUST_EXIST", "true"),
+            ("MEMBERSHIP_SQLITE_MODE", "0640"),
             ("MEMBERSHIP_JETSTREAM_SERVERS", "nats://a, nats://b"),
             ("MEMBERSHIP_JETSTREAM_PREFIX", ""),
             ("MEMBERSHIP_JETSTREAM_REPLICAS", "2"),
@@ -178,7 +189,7 @@ mod tests {
         let text = r#"
             decentralized = true
             op_timeout_ms = 700
-            sqlite.path = "/m.db"
+            sqlite = { path = "/m.db", must_exist = true, mode = 0o640 }
             [jetstream]
             servers = ["nats://a", "nats://b"]
             prefix = ""
@@ -211,6 +222,8 @@ mod tests {
     #[case::no_server("JETSTREAM_SERVERS", "", "is set to nothing; unset it, or give it a value")]
     #[case::no_secret("JETSTREAM_TOKEN", "", "is set to nothing; unset it, or give it a value")]
     #[case::no_flag("JETSTREAM_MUST_EXIST", "1", "is \"1\"; it takes true or false")]
+    #[case::no_mode("SQLITE_MODE", "rw", "is \"rw\"; it takes octal digits, as 0640")]
+    #[case::no_must("SQLITE_MUST_EXIST", "1", "is \"1\"; it takes true or false")]
     #[case::slip(
         "JETSTREAM_SERVER",
         "a",

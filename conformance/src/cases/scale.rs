@@ -55,7 +55,7 @@ async fn a_rekey_may_remove_a_thousand_members(cx: Cx) -> Verdict {
     let all = names(scaled(&cx, 1_200, 140));
     crew(&*store, "r", &["ann"]).await?;
     all_join(&store, "r", &all).await?;
-    // Two of three hundred stay, or so: more than a hundred go, and where there are so many a thousand.
+    // Two of every three hundred stay: more than a hundred go, and from a large room a thousand.
     let (stay, go): (Vec<_>, Vec<_>) =
         all.iter().map(String::as_str).enumerate().partition(|(number, _)| number % 150 == 7);
     let stay: Vec<_> = stay.into_iter().map(|(_, who)| who).chain(["ann"]).collect();
