@@ -48,18 +48,24 @@ async fn let_in(store: &JetStreamStore) -> Vec<u8> {
     all
 }
 
+/// Adds users 0 to 9, then two more; returns the moment between them.
+async fn fill(simulation: &Simulation, store: &JetStreamStore) -> u64 {
+    store.bootstrap_admin(admin(0)).await.unwrap();
+    for number in 1..10 {
+        store.add_user(user(number)).await.unwrap();
+    }
+    let moment = simulation.moment();
+    for number in 30..32 {
+        store.add_user(user(number)).await.unwrap();
+    }
+    moment
+}
+
 /// One history: users 0 to 9, then two more that only client `a` has heard of, which are lost; then a
 /// new client revokes user 5 and adds as many as `added` says.
 async fn rewound(simulation: &Simulation, servers: u8, mode: ReadMode, added: u8) -> [Vec<u8>; 2] {
     let a = open(simulation, "a", servers, mode).await;
-    a.bootstrap_admin(admin(0)).await.unwrap();
-    for number in 1..10 {
-        a.add_user(user(number)).await.unwrap();
-    }
-    let moment = simulation.moment();
-    for number in 30..32 {
-        a.add_user(user(number)).await.unwrap();
-    }
+    let moment = fill(simulation, &a).await;
     // A bounded client hears of them in time.
     tokio::time::sleep(BOUND).await;
     assert_eq!(a.is_authorized(&user_number(31)).await, Decision::Allow);
@@ -122,14 +128,7 @@ async fn a_copy_that_goes_on_anywhere_is_wrong_for_good() {
 async fn a_replica_that_differs_lets_nobody_in(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
     let simulation = Simulation::new(seed, 3, Weather::CALM);
     let a = open(&simulation, "a", 3, ReadMode::Linearizable).await;
-    a.bootstrap_admin(admin(0)).await.unwrap();
-    for number in 1..10 {
-        a.add_user(user(number)).await.unwrap();
-    }
-    let moment = simulation.moment();
-    for number in 30..32 {
-        a.add_user(user(number)).await.unwrap();
-    }
+    let moment = fill(&simulation, &a).await;
     simulation.strike(Blow::Isolate(2));
     simulation.strike(Blow::GoBackBut(moment, 2));
     for server in 0..2 {

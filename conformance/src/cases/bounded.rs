@@ -9,7 +9,7 @@ use crate::context::Cx;
 use crate::make::{admin, at, user, user_key, user_number};
 use crate::replicated::{each, keep_asking, lead_all, servers};
 use crate::show::Show;
-use crate::target::Harm;
+use crate::target::{Fault, Harm};
 use crate::transcript::Client;
 use crate::verdict::{Verdict, denies_as_failed, holds, same};
 
@@ -115,11 +115,22 @@ async fn its_own_revocations_count_once_the_bound_is_over(cx: Cx) -> Verdict {
     revoked_in_time(&bounded, &bounded, 100).await
 }
 
+/// The faults under which no read is answered.
+fn silences(cx: &Cx) -> Vec<Fault> {
+    cx.target().faults().iter().filter(|fault| fault.stops_reads).copied().collect()
+}
+
+/// Nobody is let in, whether known or not, and each denial says that the question failed.
+async fn denies_everybody(cx: &Cx, bounded: &Client) -> Verdict {
+    for key in [USER, ADMIN, user_key(0x77)] {
+        denies_as_failed(&cx.within_bound(bounded.is_authorized(&key)).await?)?;
+        denies_as_failed(&cx.within_bound(bounded.is_admin(&key)).await?)?;
+    }
+    Ok(())
+}
+
 async fn without_contact_it_denies_once_the_bound_is_over(cx: Cx) -> Verdict {
-    let faults = cx.target().clone();
-    let faults: Vec<_> =
-        faults.faults().iter().filter(|fault| fault.stops_reads).copied().collect();
-    each(&cx, &faults, |cx, fault| async move {
+    each(&cx, &silences(&cx), |cx, fault| async move {
         let bounded = cx.open_bounded(BOUND).await?;
         set_up(&bounded).await?;
         decides(&bounded, &USER, Decision::Allow, soon()).await?;
@@ -130,40 +141,26 @@ async fn without_contact_it_denies_once_the_bound_is_over(cx: Cx) -> Verdict {
             denies_as_failed(&decision)?;
         }
         tokio::time::sleep(BOUND).await;
-        for key in [USER, ADMIN, user_key(0x77)] {
-            denies_as_failed(&cx.within_bound(bounded.is_authorized(&key)).await?)?;
-            denies_as_failed(&cx.within_bound(bounded.is_admin(&key)).await?)?;
-        }
-        Ok(())
+        denies_everybody(&cx, &bounded).await
     })
     .await
 }
 
 async fn time_in_suspension_counts(cx: Cx) -> Verdict {
-    let faults = cx.target().clone();
-    let faults: Vec<_> =
-        faults.faults().iter().filter(|fault| fault.stops_reads).copied().collect();
-    each(&cx, &faults, |cx, fault| async move {
+    each(&cx, &silences(&cx), |cx, fault| async move {
         let bounded = cx.open_bounded(LONG).await?;
         set_up(&bounded).await?;
         decides(&bounded, &USER, Decision::Allow, soon()).await?;
         cx.instance().inject(&fault).await?;
         cx.instance().suspend(LONG).await?;
         // Whoever was revoked meanwhile would be let in by anything else.
-        for key in [USER, ADMIN, user_key(0x77)] {
-            denies_as_failed(&cx.within_bound(bounded.is_authorized(&key)).await?)?;
-            denies_as_failed(&cx.within_bound(bounded.is_admin(&key)).await?)?;
-        }
-        Ok(())
+        denies_everybody(&cx, &bounded).await
     })
     .await
 }
 
 async fn with_contact_again_it_decides_again(cx: Cx) -> Verdict {
-    let faults = cx.target().clone();
-    let faults: Vec<_> =
-        faults.faults().iter().filter(|fault| fault.stops_reads).copied().collect();
-    each(&cx, &faults, |cx, fault| async move {
+    each(&cx, &silences(&cx), |cx, fault| async move {
         let bounded = cx.open_bounded(BOUND).await?;
         set_up(&bounded).await?;
         cx.instance().inject(&fault).await?;
