@@ -323,7 +323,7 @@ impl Gateway {
         period: Duration,
         seen: impl Fn(Bucket, Option<BucketState>) + Send + 'static,
     ) {
-        // Not the gateway itself: it would keep itself alive.
+        // Not the gateway itself: its own task would hold it, and it would never be dropped.
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         self.keep(async move {
             loop {
