@@ -10,6 +10,7 @@
 pub mod broken;
 mod calls;
 pub mod crash;
+mod memory;
 pub mod pause;
 mod plan;
 mod run;

@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 #[cfg(feature = "testing")]
+use std::sync::Arc;
+#[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Time since some moment in the past, suspended time included.
@@ -15,7 +17,7 @@ pub(super) struct Clock {
     simulated: Option<tokio::time::Instant>,
     /// Milliseconds for which tests pretend that the machine was suspended.
     #[cfg(feature = "testing")]
-    suspended: AtomicU64,
+    suspended: Arc<AtomicU64>,
 }
 
 impl Clock {
@@ -23,6 +25,12 @@ impl Clock {
     #[cfg(feature = "testing")]
     pub(super) fn simulated() -> Self {
         Self { simulated: Some(tokio::time::Instant::now()), ..Self::default() }
+    }
+
+    /// Another clock of the same simulated machine.
+    #[cfg(feature = "testing")]
+    pub(super) fn beside(&self) -> Self {
+        Self { simulated: self.simulated, suspended: Arc::clone(&self.suspended) }
     }
 
     /// Goes on by so much at once, as after a suspension.

@@ -3,8 +3,8 @@ use std::time::Duration;
 /// What can be wrong with a JetStream store that a test opens so.
 ///
 /// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst`,
-/// `BelievesRefusedFirsts`, `KeepsCollectedKeys`, `RemovesHeads` and `EndsHeadsLater` show only in
-/// moments that real servers seldom give: they are for servers that can be made to.
+/// `BelievesRefusedFirsts`, `KeepsCollectedKeys`, `RemovesHeads`, `EndsHeadsLater` and `IgnoresVersions`
+/// show only in moments that real servers seldom give: they are for servers that can be made to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public with the feature `testing` alone")]
@@ -64,6 +64,8 @@ pub enum JetStreamDefect {
     BelievesGaps,
     /// The copy of the users is fed by whichever server comes.
     ListensAnywhere,
+    /// The version of the servers is looked at when the store is opened, and never again.
+    IgnoresVersions,
     /// A bound is kept by a clock that stands still while the machine is suspended.
     StopsItsClock,
     /// A client that may answer from memory does so however long it has heard nothing.

@@ -23,6 +23,7 @@ mod weather;
 
 use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -150,9 +151,18 @@ impl Simulation {
         self.shared.lock().moment()
     }
 
+    /// How late it is by the clock of the clients' machine, which goes on while that is suspended.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        self.shared.lock().clock.now()
+    }
+
     /// Everything works again, and messages take their time, but arrive.
     pub fn heal(&self) {
         self.strike(Blow::Weather(Weather::CALM));
+        if self.shared.lock().older {
+            self.strike(Blow::Upgrade);
+        }
         self.strike(Blow::Join);
         let servers = self.shared.lock().servers.0.len();
         for server in 0..servers {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use membership::JetStreamDefect::{
     self, BelievesGaps, BelievesRefusedFirsts, CollectsWhatIsUnderWay, CountsFirst, EndsHeadsLater,
-    IgnoresGaps, KeepsCollectedKeys, RemovesHeads, RepeatsInDoubt, SingleCollect,
+    IgnoresGaps, IgnoresVersions, KeepsCollectedKeys, RemovesHeads, RepeatsInDoubt, SingleCollect,
+    StopsItsClock,
 };
 use membership::{Blow, Weather};
 
@@ -14,7 +15,7 @@ use super::plan::Plan;
 use super::world::{play_plan, shown};
 use crate::history::{Mix, check};
 
-use Shows::{InHistories, WhenHeld};
+use Shows::{InHistories, OnOlderServers, WhenHeld, WhenSuspended};
 
 /// A client with a defect.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,10 @@ pub struct Broken {
 enum Shows {
     /// In random histories; with `cuts` servers are cut off meanwhile, one after the other.
     InHistories { mix: Mix, weather: Weather, cuts: bool },
+    /// In random histories in which older servers take over.
+    OnOlderServers,
+    /// In random histories of decisions from memory, on a machine that is suspended now and then.
+    WhenSuspended,
     /// When a call is held, most likely the one of this name.
     WhenHeld(&'static str),
 }
@@ -142,6 +147,20 @@ pub fn all() -> Vec<Broken> {
             defect: EndsHeadsLater,
             shows: WhenHeld("delete"),
         },
+        Broken {
+            name: "simulated_ignores_versions",
+            clause: "PAST-4",
+            what: "goes on where older servers take over, which make half of a change",
+            defect: IgnoresVersions,
+            shows: OnOlderServers,
+        },
+        Broken {
+            name: "simulated_stops_its_clock",
+            clause: "TIME-3",
+            what: "keeps its bound by a clock that stands still while the machine is suspended",
+            defect: StopsItsClock,
+            shows: WhenSuspended,
+        },
     ]
 }
 
@@ -152,12 +171,15 @@ impl Broken {
     pub fn hunt(&self, seed: u64) -> Option<Catch> {
         let plan = match self.shows {
             WhenHeld(call) => return self.hunt_held(call, seed),
-            InHistories { mix, weather, cuts } => self.plan(mix, weather, cuts),
+            InHistories { .. } | OnOlderServers | WhenSuspended => self.plan()?,
         };
         (0..ENOUGH).find_map(|number| {
             let seed = seed.wrapping_add(number);
             let played = play_plan(&plan, seed, false);
-            let problem = shown(check(&played.history).err()?.as_ref());
+            let problem = match self.shows {
+                WhenSuspended => played.problem?,
+                _ => shown(check(&played.history).err()?.as_ref()),
+            };
             Some(Catch { by: format!("a simulated history, {seed:#x}"), problem })
         })
     }
@@ -179,8 +201,26 @@ impl Broken {
         outcome.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
-    /// What nothing is wrong with but the defect.
-    fn plan(&self, mix: Mix, weather: Weather, cuts: bool) -> Plan {
+    /// What nothing is wrong with but the defect; `None` where it is calls that are held.
+    fn plan(&self) -> Option<Plan> {
+        let calm = Weather { latency: 20, ..Weather::CALM };
+        let after = |n: u64| Duration::from_millis(300 * n);
+        match self.shows {
+            WhenHeld(_) => None,
+            InHistories { mix, weather, cuts } => Some(self.plan_of(mix, weather, cuts)),
+            OnOlderServers => Some(Plan {
+                blows: vec![(after(1), Blow::Downgrade), (after(9), Blow::Upgrade)],
+                ..self.plan_of(Mix::Rooms, calm, false)
+            }),
+            WhenSuspended => Some(Plan {
+                blows: (1..9).map(|n| (after(n), Blow::Suspend(700))).collect(),
+                bound: Some(Duration::from_millis(600)),
+                ..self.plan_of(Mix::Users, calm, false)
+            }),
+        }
+    }
+
+    fn plan_of(&self, mix: Mix, weather: Weather, cuts: bool) -> Plan {
         let after = |n| Duration::from_millis(700 * n);
         let cut =
             |n: u64| (after(2 * n), Blow::Isolate(usize::try_from(n % 3).unwrap_or_default()));
@@ -201,6 +241,7 @@ impl Broken {
             drops: 0,
             pace: if cuts { 400 } else { 2 },
             back: None,
+            bound: None,
             defect: Some(self.defect),
         }
     }
@@ -208,7 +249,6 @@ impl Broken {
     /// The same servers and calls, with clients that are sound; `None` where it is calls that are held.
     #[must_use]
     pub fn control(&self) -> Option<Plan> {
-        let InHistories { mix, weather, cuts } = self.shows else { return None };
-        Some(Plan { defect: None, ..self.plan(mix, weather, cuts) })
+        Some(Plan { defect: None, ..self.plan()? })
     }
 }

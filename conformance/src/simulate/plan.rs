@@ -40,6 +40,8 @@ pub struct Plan {
     pub pace: u32,
     /// Whether, after as many calls again, the data go back to what they were before them.
     pub back: Option<Back>,
+    /// How long the clients may answer decisions from memory, if they may (clause AUTH-4).
+    pub bound: Option<Duration>,
     /// What is wrong with the clients: nothing, in a plan that is drawn.
     pub defect: Option<JetStreamDefect>,
 }
@@ -83,13 +85,43 @@ impl Plan {
             drops: pick(&mut rng, &[0, 0, 0, 80]),
             pace: pick(&mut rng, &[0, 5, 40, 400]),
             back: None,
+            bound: None,
             defect: None,
         };
         if rng.random_range(0..5) == 0 {
             let but = servers > 1 && mix == Mix::Users && rng.random_range(0..2) == 0;
             plan.back = Some(if but { Back::But(rng.random_range(0..servers)) } else { Back::All });
         }
+        let soon = |rng: &mut ChaCha8Rng| Duration::from_millis(rng.random_range(0..3_000));
+        if rng.random_range(0..8) == 0 {
+            let at = soon(&mut rng);
+            plan.strike(at, Blow::Downgrade);
+            plan.strike(at + soon(&mut rng), Blow::Upgrade);
+        }
+        let of_users = plan.back.is_none() && matches!(mix, Mix::Users | Mix::All);
+        if of_users && rng.random_range(0..6) == 0 {
+            let at = soon(&mut rng);
+            plan.strike(at, Blow::Expire);
+        } else if of_users && rng.random_range(0..3) == 0 {
+            plan.bound = Some(Duration::from_millis(pick(&mut rng, &[50, 500, 3_000])));
+            for _ in 0..rng.random_range(0..3) {
+                let at = soon(&mut rng);
+                plan.strike(at, Blow::Suspend(rng.random_range(10..5_000)));
+            }
+        }
         plan
+    }
+
+    /// Has this happen, too.
+    fn strike(&mut self, at: Duration, blow: Blow) {
+        let place = self.blows.partition_point(|(earlier, _)| *earlier <= at);
+        self.blows.insert(place, (at, blow));
+    }
+
+    /// Whether something of this kind happens.
+    #[must_use]
+    pub fn has(&self, kind: impl Fn(&Blow) -> bool) -> bool {
+        self.blows.iter().any(|(_, blow)| kind(blow))
     }
 }
 

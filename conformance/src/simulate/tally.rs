@@ -22,6 +22,12 @@ pub struct Tally {
     pub contended: u64,
     /// Histories in which the data went back to an earlier state.
     pub went_back: u64,
+    /// Histories in which the users vanished.
+    pub vanished: u64,
+    /// Histories in which older servers took over for a while.
+    pub downgraded: u64,
+    /// Histories in which decisions came from memory, and the machine was suspended meanwhile.
+    pub suspended: u64,
     /// What the servers met.
     pub reached: Reached,
 }
@@ -38,6 +44,9 @@ impl Tally {
             ("clients stopped dead", self.crashes),
             ("calls dropped", self.dropped),
             ("data that went back", self.went_back),
+            ("users who vanished", self.vanished),
+            ("older servers", self.downgraded),
+            ("suspended machines", self.suspended),
         ];
         lines.extend(self.reached.lines());
         lines
@@ -60,6 +69,9 @@ impl AddAssign for Tally {
         self.dropped += other.dropped;
         self.contended += other.contended;
         self.went_back += other.went_back;
+        self.vanished += other.vanished;
+        self.downgraded += other.downgraded;
+        self.suspended += other.suspended;
         self.reached += other.reached;
     }
 }

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use membership::{
-    Blow, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore, Page, RoomId, Simulation,
-    Store, UserKey, Weather,
+    Blow, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore, Page, ReadMode, RoomId,
+    Simulation, Store, UserKey, Weather,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::memory::{Known, without_decisions};
 use super::plan::{Back, Plan};
 use super::tally::Tally;
 use crate::history::{Caller, History, Recorder, Scene, Violation, check};
@@ -67,16 +68,20 @@ pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
     });
     let (mut tally, mut problem) = (Tally::default(), parts.problem);
     for part in &parts.worlds {
-        let mut said = part.said();
         let history = part.history();
+        let judged = part.judged(history.clone());
+        let mut said = part.said();
         problem = problem
             .or_else(|| said.problem.take())
-            .or_else(|| check(&history).err().map(|violation| shown(&violation)));
+            .or_else(|| check(&judged).err().map(|violation| shown(&violation)));
         said.tally.calls = u64::try_from(history.calls.len()).unwrap_or(u64::MAX);
         tally += said.tally;
     }
     tally.histories = 1;
     tally.went_back = u64::from(plan.back.is_some());
+    tally.vanished = u64::from(plan.has(|blow| *blow == Blow::Expire));
+    tally.downgraded = u64::from(plan.has(|blow| *blow == Blow::Downgrade));
+    tally.suspended = u64::from(plan.has(|blow| matches!(blow, Blow::Suspend(_))));
     let last = parts.worlds.last();
     tally.reached = last.map(|world| world.simulation.reached()).unwrap_or_default();
     let trace = last.map(|world| world.simulation.trace()).unwrap_or_default();
@@ -139,6 +144,9 @@ const CALLS_BEFORE: usize = 12;
 struct Said {
     tally: Tally,
     problem: Option<String>,
+    known: Known,
+    /// The users have vanished.
+    vanished: bool,
 }
 
 impl World {
@@ -161,6 +169,17 @@ impl World {
 
     fn history(&self) -> History {
         History { start: self.before.1.clone(), ..self.recorder.history() }
+    }
+
+    /// What one order must explain of the history.
+    fn judged(&self, mut history: History) -> History {
+        if self.said().vanished {
+            // An answer that fails says nothing of the order.
+            for call in &mut history.calls {
+                call.ended.take_if(|(_, answer)| matches!(answer.error(), Some(Error::Corrupt(_))));
+            }
+        }
+        if self.plan.bound.is_some() { without_decisions(history) } else { history }
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
@@ -258,6 +277,9 @@ impl World {
         let blows = async {
             for (at, blow) in &world.plan.blows {
                 sleep_until(began + *at).await;
+                // Without a leader nobody can change a bucket, and none is there before it is made.
+                let is_led = world.simulation.leader("users").is_some();
+                world.said().vanished |= *blow == Blow::Expire && is_led;
                 world.simulation.strike(*blow);
             }
             std::future::pending::<()>().await;
@@ -284,12 +306,16 @@ impl World {
         let store = loop {
             match self.open("last", 0).await {
                 Ok(store) => break store,
+                Err(error) if self.said().vanished && !error.outcome_unknown() => return,
                 Err(error) if healed.elapsed() > HEALING => {
                     return self.complain(format!("no client opens after healing: {error}"));
                 }
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         };
+        if self.said().vanished {
+            return self.complain("a client opens, though the users have vanished".to_owned());
+        }
         for view in views(&self.before.0, &self.history()) {
             let call = self.recorder.begin(0, view.clone());
             let answer = loop {
@@ -312,6 +338,10 @@ impl World {
         let config = JetStreamConfig {
             replicas: u8::try_from(self.plan.servers).unwrap_or(u8::MAX),
             op_timeout: OP_TIMEOUT,
+            read_mode: self
+                .plan
+                .bound
+                .map_or(ReadMode::Linearizable, |bound| ReadMode::BoundedStaleness { bound }),
             ..JetStreamConfig::new(["nats://simulated"])
         };
         self.simulation.open(name, server, true, config).await
@@ -421,6 +451,7 @@ impl<'a> Client<'a> {
                 Err(error) if error.outcome_unknown() => {
                     sleep(Duration::from_millis(100)).await;
                 }
+                Err(_) if self.world.said().vanished => return None,
                 Err(error) => {
                     self.world.complain(format!("{} must not open: {error}", self.name()));
                     return None;
@@ -435,7 +466,8 @@ impl<'a> Client<'a> {
         let dropped = (self.caller.number(1000) < world.plan.drops).then(|| self.millis(300));
         let doubts = world.simulation.doubts(&self.name());
         let call = world.recorder.begin(self.number + 1, op.clone());
-        let began = Instant::now();
+        let (began, asked) = (Instant::now(), world.simulation.time());
+        world.said().known.begins(&op);
         let answer = tokio::select! {
             biased;
             answer = op.apply(store) => Some(answer),
@@ -454,6 +486,10 @@ impl<'a> Client<'a> {
             world.complain(format!("{op:?} took {:?}", began.elapsed()));
         }
         let mut said = world.said();
+        said.known.ended(&op, &answer, world.simulation.time());
+        let bound = world.plan.bound;
+        let wrong = bound.and_then(|bound| said.known.wrong(&op, &answer, asked, bound));
+        said.problem = said.problem.take().or(wrong);
         let unknown = op.is_write() && answer.error().is_some_and(Error::outcome_unknown);
         said.tally.unknown += u64::from(unknown);
         let doubted = world.simulation.doubts(&self.name()) > doubts;

@@ -14,13 +14,13 @@ use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
-use crate::jetstream::key;
 use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::{Cluster, Way};
 use crate::jetstream::simulation::feed::SimulatedDeliveries;
 use crate::jetstream::simulation::group::Written;
 use crate::jetstream::simulation::servers::Server;
 use crate::jetstream::simulation::stream::Change;
+use crate::jetstream::{key, provision};
 
 /// Unanswered exchanges in a row after which another server is tried.
 const PATIENCE: u32 = 6;
@@ -162,13 +162,16 @@ impl SimulatedServers {
         let name = self.name.clone();
         let what = || format!("stores in {bucket}: {}", shown(puts));
         let outcome = self.exchange(by, what, move |cluster, arrival| {
-            let written = {
+            let one_by_one = cluster.older && sent.len() > 1;
+            let mut written = Written::NoLeader;
+            for puts in sent.chunks(if one_by_one { 1 } else { sent.len().max(1) }) {
                 let moment = cluster.next_moment();
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                     return Heard::Nothing;
                 };
-                group.write(arrival.server, &sent, moment, Instant::now(), servers, chance)
-            };
+                let now = Instant::now();
+                written = group.write(arrival.server, puts, moment, now, servers, chance);
+            }
             cluster.note(|| format!("{name} {stream}: {written:?}: {}", shown(&sent)));
             count(cluster, written, arrival, expects);
             if bucket == Bucket::Users {
@@ -176,6 +179,10 @@ impl SimulatedServers {
                 cluster.changed.notify_waiters();
             }
             match written {
+                Written::Committed(_) if one_by_one => {
+                    let error = Error::unavailable(provision::too_old("the leader"));
+                    Heard::Answer(Ack::Not(WriteError::Unknown(error)))
+                }
                 Written::Committed(sequence) => Heard::Answer(Ack::Stored(sequence)),
                 Written::Refused | Written::RefusedYetCommitted | Written::RefusedByFormer => {
                     Heard::Answer(Ack::Not(WriteError::Refused))
@@ -234,7 +241,12 @@ fn shown(puts: &[Put]) -> String {
 #[async_trait]
 impl Servers for SimulatedServers {
     fn clock(&self) -> Clock {
-        Clock::simulated()
+        self.shared.lock().clock.beside()
+    }
+
+    fn fit(&self) -> Result<(), Error> {
+        let older = self.shared.lock().older;
+        if older { Err(Error::unavailable(provision::too_old("the server"))) } else { Ok(()) }
     }
 
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {

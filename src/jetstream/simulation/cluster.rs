@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
+use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::Settings;
 use crate::jetstream::simulation::Reached;
 use crate::jetstream::simulation::group::Group;
@@ -39,6 +40,12 @@ pub enum Blow {
     GoBackBut(u64, usize),
     /// A `max_age` is set on the bucket of users, and everything in it is gone.
     Expire,
+    /// Every server is killed and started by a version that stores the messages of a batch one by one.
+    Downgrade,
+    /// Every server is killed and started by a version that is new enough.
+    Upgrade,
+    /// The clients' machine is suspended for so many milliseconds: their timers stand still meanwhile.
+    Suspend(u64),
     /// What messages meet changes.
     Weather(Weather),
 }
@@ -60,6 +67,10 @@ pub(super) struct Cluster {
     buckets_made: u64,
     /// Grows with every write, and never goes back.
     moment: u64,
+    /// Whether the servers are of a version that knows no batches.
+    pub(super) older: bool,
+    /// The clock of the clients' machine.
+    pub(super) clock: Clock,
 }
 
 impl Cluster {
@@ -76,6 +87,8 @@ impl Cluster {
             trace: None,
             buckets_made: 0,
             moment: 0,
+            older: false,
+            clock: Clock::simulated(),
         }
     }
 
@@ -146,7 +159,7 @@ impl Cluster {
     pub(super) fn strike(&mut self, blow: Blow) {
         self.note(|| format!("-- {blow:?}"));
         let now = Instant::now();
-        let Self { servers, groups, chance, reached, moment: at, .. } = self;
+        let Self { servers, groups, chance, reached, moment: at, older, clock, .. } = self;
         for group in groups.values_mut() {
             group.settle(now, servers, chance);
         }
@@ -157,22 +170,21 @@ impl Cluster {
                 }
             }
             Blow::Join => servers.0.iter_mut().for_each(|server| server.side = 0),
-            Blow::Kill(killed) => {
-                if let Some(server) = servers.0.get_mut(killed) {
-                    (server.up, server.paused) = (false, false);
+            Blow::Kill(server) => kill(server, servers, groups, chance, reached),
+            Blow::Start(server) => servers.start(server),
+            Blow::Downgrade | Blow::Upgrade => {
+                *older = blow == Blow::Downgrade;
+                for server in 0..servers.0.len() {
+                    kill(server, servers, groups, chance, reached);
                 }
                 for group in groups.values_mut() {
-                    group.killed(killed);
-                    let back = group.forget_purges(killed, chance);
-                    reached.purges_undone += u64::try_from(back).unwrap_or(u64::MAX);
+                    group.disturbed(now, servers, chance);
+                }
+                for server in 0..servers.0.len() {
+                    servers.start(server);
                 }
             }
-            Blow::Start(server) => {
-                if let Some(server) = servers.0.get_mut(server).filter(|server| !server.up) {
-                    server.up = true;
-                    server.life += 1;
-                }
-            }
+            Blow::Suspend(millis) => clock.suspend(Duration::from_millis(millis)),
             Blow::Pause(server) => {
                 if let Some(server) = servers.0.get_mut(server) {
                     server.paused = server.up;
@@ -207,7 +219,7 @@ impl Cluster {
             Blow::StepDown => groups.values_mut().for_each(|group| group.step_down(now, chance)),
             Blow::Weather(weather) => chance.weather = weather,
         }
-        if !matches!(blow, Blow::StepDown | Blow::Weather(_)) {
+        if !matches!(blow, Blow::StepDown | Blow::Weather(_) | Blow::Suspend(_)) {
             for group in groups.values_mut() {
                 group.disturbed(now, servers, chance);
             }
@@ -234,6 +246,24 @@ impl Cluster {
         let lost = self.chance.happens(weather.lost_answers);
         let answer = (!lost).then(|| self.chance.latency());
         Way { request, answer }
+    }
+}
+
+/// The server ends at once.
+fn kill(
+    killed: usize,
+    servers: &mut Servers,
+    groups: &mut BTreeMap<String, Group>,
+    chance: &mut Chance,
+    reached: &mut Reached,
+) {
+    if let Some(server) = servers.0.get_mut(killed) {
+        (server.up, server.paused) = (false, false);
+    }
+    for group in groups.values_mut() {
+        group.killed(killed);
+        let back = group.forget_purges(killed, chance);
+        reached.purges_undone += u64::try_from(back).unwrap_or(u64::MAX);
     }
 }
 

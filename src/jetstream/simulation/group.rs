@@ -423,9 +423,9 @@ impl Group {
 }
 
 impl Group {
-    /// Everything that was committed after a moment is lost, on all replicas but the one that is
-    /// `ahead`: that one keeps it, and differs from the others for good once they are as long
-    /// (nats-server 2.15.1). Returns how many changes are lost.
+    /// Everything that was committed after a moment is lost on all servers but `ahead`. That one keeps its
+    /// changes, and differs from the others for good once they have as many (nats-server 2.15.1). Returns
+    /// how many changes are lost.
     pub(super) fn go_back(&mut self, moment: u64, ahead: Option<usize>, now: Instant) -> usize {
         let before = self.log.len();
         self.log.retain(|(committed, _)| *committed <= moment);
@@ -447,10 +447,10 @@ impl Group {
         before - self.log.len()
     }
 
-    /// The settings are changed by hand, so that everything that is stored goes.
+    /// The settings are changed by hand, so that everything that is stored goes; which takes a leader.
     pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Servers, chance: &mut Chance) {
-        self.settings.max_age = 1;
         if let Some(leader) = self.leader {
+            self.settings.max_age = 1;
             let purge = Change::Purge { filter: ">".to_owned(), up_to: None };
             self.commit((moment, purge), leader, now, s, chance);
         }

@@ -25,6 +25,14 @@ impl Servers {
         self.get(server).is_some_and(|server| server.up && !server.paused)
     }
 
+    /// It starts, where it does not run.
+    pub(super) fn start(&mut self, server: usize) {
+        if let Some(server) = self.0.get_mut(server).filter(|server| !server.up) {
+            server.up = true;
+            server.life += 1;
+        }
+    }
+
     /// Whether a message of one, which works, reaches the other, and is dealt with at once.
     pub(super) fn reach(&self, one: usize, other: usize) -> bool {
         let side = |server| self.get(server).map(|server: &Server| server.side);
