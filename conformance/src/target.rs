@@ -62,11 +62,14 @@ pub enum Need {
     /// Something older than the store needs can serve the data: [`Target::downgrades`] and
     /// [`Instance::downgrade`].
     Downgrade,
+    /// What it acknowledges is synced later, so that a power cut may lose it. With
+    /// [`Need::PowerCuts`].
+    Unsynced,
 }
 
 impl Need {
     /// All there are.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Clients,
         Self::Reopen,
         Self::Existing,
@@ -83,6 +86,7 @@ impl Need {
         Self::Replace,
         Self::Vanish,
         Self::Downgrade,
+        Self::Unsynced,
     ];
 }
 
@@ -105,6 +109,7 @@ impl fmt::Display for Need {
             Self::Replace => "data that are replaced",
             Self::Vanish => "data that vanish",
             Self::Downgrade => "something older",
+            Self::Unsynced => "unsynced writes",
         })
     }
 }

@@ -44,15 +44,22 @@ pub(super) struct Put {
     pub(super) removal: bool,
     /// Store it only where the key's newest message has this sequence (0: there is none).
     pub(super) expect: Option<u64>,
+    /// Store it only in a bucket in which nothing was ever stored, whatever of it is left.
+    pub(super) first: bool,
 }
 
 impl Put {
     pub(super) fn new(key: String, value: Bytes) -> Self {
-        Self { key, value, removal: false, expect: None }
+        Self { key, value, removal: false, expect: None, first: false }
     }
 
     pub(super) fn removal(key: String, value: Bytes) -> Self {
-        Self { key, value, removal: true, expect: None }
+        Self { removal: true, ..Self::new(key, value) }
+    }
+
+    /// The first message of a bucket.
+    pub(super) fn first(key: String, value: Bytes) -> Self {
+        Self { expect: Some(0), first: true, ..Self::new(key, value) }
     }
 
     pub(super) fn expecting(self, sequence: u64) -> Self {

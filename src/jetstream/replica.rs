@@ -34,7 +34,7 @@ pub(super) struct Copy {
     standings: HashMap<UserKey, Option<Standing>>,
     admins: Option<Held<Admins>>,
     /// The id of the store whose the bucket is, by the bucket's first message, which is never removed.
-    store: Option<Result<String, Error>>,
+    store: Option<Held<String>>,
     /// The users that are admins and not revoked.
     active: BTreeSet<UserKey>,
     /// The users whose records cannot be read.
@@ -94,10 +94,15 @@ impl Replica {
         Self { store, ..Self::default() }
     }
 
+    /// The id of the client's store.
+    pub(super) fn store(&self) -> &str {
+        &self.store
+    }
+
     /// Whether the bucket, as far as it is known, is this store's.
     pub(super) fn is_ours(&self) -> Result<(), Error> {
         match &self.copy.read().map_err(|_| poisoned())?.copy.store {
-            Some(Ok(store)) if *store != self.store => Err(replaced()),
+            Some((_, Ok(store))) if *store != self.store => Err(replaced()),
             _ => Ok(()),
         }
     }
@@ -209,9 +214,9 @@ impl Seen<'_> {
             return Ok(Look(held));
         }
         match &held.copy.store {
-            Some(Ok(store)) if *store == self.replica.store => Ok(Look(held)),
-            Some(Ok(_)) => Err(replaced()),
-            Some(Err(error)) => Err(error.clone()),
+            Some((_, Ok(store))) if *store == self.replica.store => Ok(Look(held)),
+            Some((_, Ok(_))) => Err(replaced()),
+            Some((_, Err(error))) => Err(error.clone()),
             None => {
                 let problem =
                     "missing, though the bucket was used: it was purged, or messages vanished";
@@ -247,6 +252,11 @@ impl Copy {
             None => Ok((None, 0)),
             Some((sequence, record)) => Ok((Some(record.clone()?), *sequence)),
         }
+    }
+
+    /// The revision of the bucket's first message; 0 where it is not there.
+    pub(super) fn format_revision(&self) -> u64 {
+        self.store.as_ref().map_or(0, |(sequence, _)| *sequence)
     }
 
     /// Whether there is an active admin other than `except`; an error where that hangs on a record
@@ -418,7 +428,7 @@ impl Copy {
                 self.users.insert(user, (sequence, record));
             }
             What::Admins(record) => self.admins = Some((sequence, record)),
-            What::Format(store) => self.store = Some(store),
+            What::Format(store) => self.store = Some((sequence, store)),
             What::Barrier(number) => {
                 self.passed = number.map(|number| Passed { number, sequence });
             }

@@ -12,7 +12,7 @@ use crate::jetstream::core::{Core, few, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
 use crate::jetstream::key;
-use crate::jetstream::record::{Admins, UserRecord};
+use crate::jetstream::record::{Admins, FormatRecord, UserRecord};
 use crate::jetstream::replica::{Copy, Seen};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
@@ -27,6 +27,9 @@ struct Plan {
     revision: u64,
     /// The record of admins, where the change concerns them, and the revision it replaces.
     admins: Option<(Admins, u64)>,
+    /// The revision of the bucket's first message, where the change makes the first admin of all. That
+    /// message is written again with it: in a bucket that was emptied the change is refused (clause PAST-3).
+    format: Option<u64>,
 }
 
 impl Core {
@@ -158,9 +161,9 @@ impl Core {
     async fn make_user(&self, new: NewUser, first: bool, by: Instant) -> Result<User, Error> {
         loop {
             let (seen, fresh) = self.see_users_since().await?;
-            let ((admins, admins_revision), (known, revision)) = {
+            let ((admins, admins_revision), (known, revision), format) = {
                 let copy = seen.look()?;
-                (copy.admins()?, copy.user(&new.key)?)
+                (copy.admins()?, copy.user(&new.key)?, copy.format_revision())
             };
             if first && admins.is_some() {
                 return Err(Conflict::AdminExists.into());
@@ -172,13 +175,14 @@ impl Core {
                 }
                 return Err(Error::AlreadyExists(Record::User(new.key)));
             }
+            let format = (new.admin && admins.is_none()).then_some(format);
             let write = key::fresh()?;
             let record = UserRecord::new(&new, &write);
             let admins = new.admin.then(|| {
                 let active = admins.map_or(0, |admins| admins.active);
                 (Admins { active: active + 1 }, admins_revision)
             });
-            let plan = Plan { write, key: new.key, user: record, revision, admins };
+            let plan = Plan { write, key: new.key, user: record, revision, admins, format };
             if self.settle_user(&plan, by).await? {
                 return Ok(new.user());
             }
@@ -226,7 +230,7 @@ impl Core {
                 None
             };
             let user = record.revoke(at, &write);
-            let plan = Plan { write, key: *key, user, revision, admins };
+            let plan = Plan { write, key: *key, user, revision, admins, format: None };
             if self.settle_user(&plan, by).await? {
                 return Ok(());
             }
@@ -237,7 +241,13 @@ impl Core {
     /// will not happen.
     async fn settle_user(&self, plan: &Plan, by: Instant) -> Result<bool, Error> {
         let user = put(Bucket::Users, key::user(&plan.key), &plan.user)?.expecting(plan.revision);
-        let mut puts: Vec<Put> = vec![user];
+        let mut puts: Vec<Put> = Vec::new();
+        if let Some(revision) = plan.format {
+            let format = FormatRecord::new(self.users.store().to_owned());
+            let format = put(Bucket::Users, key::FORMAT.to_owned(), &format)?;
+            puts.push(format.expecting(revision));
+        }
+        puts.push(user);
         if let Some((admins, revision)) = &plan.admins {
             let admins = put(Bucket::Users, key::ADMINS.to_owned(), admins)?;
             puts.push(if self.is(JetStreamDefect::CountsAdminsApart) {

@@ -81,8 +81,8 @@ impl Readers {
         reader.cutoff.set(deadline);
         defect::work_for(self.mutation);
         let result = work(&reader.connection);
-        // After the read: so this holds for a connection that was opened just now, too, and what
-        // was read from files that mean nothing any more, also an error, is no answer.
+        // After the read: so this holds for a connection that was opened just now, too. What was read
+        // from files that were replaced is no answer, nor is an error from them.
         if !self.mutation.is(SqliteDefect::TrustsTheName) {
             place.check()?;
         }

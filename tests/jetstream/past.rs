@@ -170,6 +170,40 @@ async fn messages_that_vanish_let_nobody_in_and_free_no_bootstrap() {
     assert!(matches!(opened, Err(Error::Invalid(_) | Error::Corrupt(_))), "{opened:?}");
 }
 
+/// Whoever found the buckets new, and comes to write into them only after they were used and emptied, makes no
+/// store of them: the bootstrap stays taken (clause PAST-3).
+#[tokio::test(start_paused = true)]
+async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
+    let mut held = 0;
+    for millis in 0..40 {
+        let simulation = Simulation::new(millis, 3, Weather::STEADY);
+        let config = JetStreamConfig { replicas: 3, ..JetStreamConfig::new(["nats://simulated"]) };
+        let late = simulation.open("late", 1, false, config.clone());
+        let others = async {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            // What is sent to it now arrives when it goes on.
+            simulation.strike(Blow::Pause(1));
+            // Three servers are needed to make a bucket, two to use it.
+            let used = match simulation.open("a", 0, true, config).await {
+                Ok(a) => a.bootstrap_admin(admin(0)).await.is_ok(),
+                Err(_) => false,
+            };
+            simulation.strike(Blow::Expire);
+            simulation.strike(Blow::Resume(1));
+            used
+        };
+        let (late, used) = tokio::join!(late, others);
+        held += u32::from(used && late.is_err());
+        if let Ok(late) = late
+            && used
+        {
+            let made = late.bootstrap_admin(admin(1)).await;
+            assert!(made.is_err(), "after {millis} ms: {made:?}");
+        }
+    }
+    assert!(held > 5, "{held} were held in time");
+}
+
 /// A bound that a suspended machine does not stop (clause AUTH-4).
 #[tokio::test(start_paused = true)]
 async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {

@@ -3,15 +3,16 @@
 
 use std::time::Instant;
 
-use membership::Store;
+use membership::{EndpointId, Error, Page, RoomId, Store, UserKey};
 use rand::seq::SliceRandom;
 
 use crate::case::declare;
 use crate::child::script::{Acknowledged, Script};
 use crate::child::{Job, watched};
 use crate::context::Cx;
-use crate::make::encrypted;
+use crate::make::{at, encrypted};
 use crate::power::{Change, Disk, Ending, Event, Recording};
+use crate::show::Show;
 use crate::soak;
 use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict, holds, same};
@@ -25,6 +26,8 @@ declare! { "power_cuts";
         "DUR-1" "DUR-2", needs Reopen Processes PowerCuts;
     a_store_cut_off_at_any_write_of_its_making_opens_again: "DUR-2",
         needs Reopen Processes PowerCuts;
+    a_power_cut_that_loses_acknowledged_writes_lets_nobody_in: "PAST-1" "AUTH-3" "KEY-1",
+        needs Reopen Processes PowerCuts Unsynced;
 }
 
 /// How many calls each task makes.
@@ -36,6 +39,7 @@ enum How {
     Killed,
     Cut,
     Torn,
+    Shortened,
 }
 
 impl How {
@@ -43,11 +47,11 @@ impl How {
     /// leaves only what was synced, but what was acknowledged may be ahead of that.
     fn tells(self, event: &Event) -> bool {
         match (self, event) {
-            (Self::Killed | Self::Torn, Event::Told(_)) => false,
+            (Self::Killed | Self::Torn | Self::Shortened, Event::Told(_)) => false,
             (Self::Killed, Event::Change(change)) => {
                 !matches!(change, Change::Sync(_) | Change::SyncFolder)
             }
-            (Self::Torn, Event::Change(_)) | (Self::Cut, Event::Told(_)) => true,
+            (Self::Torn | Self::Shortened, Event::Change(_)) | (Self::Cut, Event::Told(_)) => true,
             (Self::Cut, Event::Change(change)) => {
                 matches!(change, Change::Sync(_) | Change::SyncFolder)
             }
@@ -62,6 +66,7 @@ impl How {
                 Self::Killed => Ending::Killed,
                 Self::Cut => Ending::Cut,
                 Self::Torn => Ending::Torn(&mut rng),
+                Self::Shortened => Ending::Shortened(&mut rng),
             })
         };
         cx.instance().put_back(&left).await
@@ -172,4 +177,105 @@ async fn a_store_cut_off_at_any_write_of_its_making_opens_again(cx: Cx) -> Verdi
         }
     }
     Ok(())
+}
+
+/// What was acknowledged and lost is out of the store's hands; what it says then is not. Each end leaves a
+/// store that does not open, or that lets nobody in who should not be; and what it acknowledges afterwards
+/// holds.
+async fn a_power_cut_that_loses_acknowledged_writes_lets_nobody_in(cx: Cx) -> Verdict {
+    let store = cx.open().await?;
+    Script::first_call().apply(&store).await;
+    store.close().await?;
+    let recording = watched(&cx, Job::Work { seed: cx.seed(), len: LEN }).await?;
+    let changes: Vec<_> =
+        recording.events.iter().map(|event| matches!(event, Event::Change(_))).collect();
+    let began = Instant::now();
+    for round in 0.. {
+        let (ends, complete) = sample(&cx, &changes, round)?;
+        let mut disk = recording.disk();
+        for ((moment, event), end) in (0..).zip(&recording.events).zip(ends) {
+            let Event::Change(change) = event else { continue };
+            disk.apply(change);
+            if end {
+                // Of these, tails that are cut off at different places leave most.
+                let how = if moment % 4 == 0 { How::Torn } else { How::Shortened };
+                let cx = cx.another().await?;
+                let found = async {
+                    how.end(&disk, &cx, moment).await?;
+                    lets_nobody_in(&cx).await
+                };
+                found.await.map_err(|failure| at_moment(failure, moment, event))?;
+                cx.close_all().await;
+            }
+        }
+        if complete || began.elapsed() > soak::length() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an answer fails as one may where data went back.
+fn fails(error: &Error) -> bool {
+    matches!(error, Error::Corrupt(_)) || error.outcome_unknown()
+}
+
+async fn lets_nobody_in(cx: &Cx) -> Verdict {
+    let store = match cx.instance().open().await {
+        Ok(store) => store,
+        Err(error) if fails(&error) => return Ok(()),
+        Err(error) => return Err(Failure::new("a store, or that it is corrupt", error.show())),
+    };
+    for task in 0..Script::TASKS {
+        let script = Script::new(cx.seed(), task, LEN);
+        let (rooms, endpoints, users) = script.names();
+        for room in rooms {
+            only_members_have_keys(&*store, room, endpoints).await?;
+        }
+        for user in users {
+            revoked_stays_out(&*store, cx, user).await?;
+        }
+    }
+    let stranger = store.is_authorized(&UserKey::from_bytes([0xee; 32])).await;
+    holds(!stranger.is_allowed(), "no way in for a stranger", &stranger)?;
+    store.close().await?;
+    Ok(())
+}
+
+async fn only_members_have_keys(
+    store: &dyn Store,
+    room: &RoomId,
+    endpoints: &[EndpointId],
+) -> Verdict {
+    let members = match store.members(room, Page::first()).await {
+        Ok(members) => members,
+        Err(Error::NotFound(_)) => Vec::new(),
+        Err(error) if fails(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    for endpoint in endpoints {
+        let is_member = members.iter().any(|member| member.endpoint == *endpoint);
+        let key = store.latest_key(room, endpoint).await;
+        holds(is_member || key.is_err(), "no key for whom the room does not list", &key)?;
+    }
+    Ok(())
+}
+
+/// A revocation that is acknowledged after the cut holds for whoever asks.
+async fn revoked_stays_out(store: &dyn Store, cx: &Cx, user: &UserKey) -> Verdict {
+    match store.revoke_user(user, at(1)).await {
+        Ok(()) => {}
+        Err(error) if fails(&error) || matches!(error, Error::NotFound(_)) => {
+            let decision = store.is_authorized(user).await;
+            return holds(!decision.is_allowed(), "a denial of whom nobody can revoke", &decision);
+        }
+        // The last admin stays.
+        Err(Error::Conflict(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let other = cx.open().await?;
+    for decision in [store.is_authorized(user).await, other.is_authorized(user).await] {
+        holds(!decision.is_allowed(), "a denial of whom was revoked", &decision)?;
+    }
+    Ok(other.close().await?)
 }

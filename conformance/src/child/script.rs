@@ -53,6 +53,12 @@ impl Script {
         &self.calls
     }
 
+    /// The rooms, endpoints and users that it touches.
+    #[must_use]
+    pub fn names(&self) -> (&[RoomId], &[EndpointId], &[UserKey]) {
+        (&self.names.rooms, &self.names.endpoints, &self.names.users)
+    }
+
     /// What must have happened before any script begins.
     #[must_use]
     pub fn first_call() -> Op {

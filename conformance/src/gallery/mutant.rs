@@ -63,7 +63,9 @@ impl<D: Defect> Target for Museum<D> {
             | Need::Replace
             | Need::Vanish
             | Need::Downgrade => Claim::Claimed,
-            Need::Processes | Need::PowerCuts => Claim::Declined("nothing outlives the process"),
+            Need::Processes | Need::PowerCuts | Need::Unsynced => {
+                Claim::Declined("nothing outlives the process")
+            }
             Need::Corruption => Claim::Declined("records are typed values, not bytes"),
             Need::Replicas | Need::Synced => Claim::Declined("one process"),
             Need::Bounded | Need::Suspend => Claim::Declined("it is never out of date"),

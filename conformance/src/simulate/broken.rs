@@ -61,107 +61,117 @@ pub fn all() -> Vec<Broken> {
     let calm = Weather { latency: 20, ..Weather::CALM };
     let lossy = Weather { lost_requests: 150, ..calm };
     vec![
-        Broken {
-            name: "simulated_single_collect",
-            clause: "LIST-2",
-            what: "rooms_of does not look a second time",
-            defect: SingleCollect,
-            shows: InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
-        },
-        Broken {
-            name: "simulated_collects_what_is_under_way",
-            clause: "LIST-4",
-            what: "a listing collects the index entry of a member who is being added",
-            defect: CollectsWhatIsUnderWay,
-            shows: InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
-        },
-        Broken {
-            name: "simulated_repeats_in_doubt",
-            clause: "ERR-2",
-            what: "sends again what was not answered, and believes the refusal",
-            defect: RepeatsInDoubt,
-            shows: InHistories {
+        broken(
+            "simulated_single_collect",
+            "LIST-2",
+            "rooms_of does not look a second time",
+            SingleCollect,
+            InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
+        ),
+        broken(
+            "simulated_collects_what_is_under_way",
+            "LIST-4",
+            "a listing collects the index entry of a member who is being added",
+            CollectsWhatIsUnderWay,
+            InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
+        ),
+        broken(
+            "simulated_repeats_in_doubt",
+            "ERR-2",
+            "sends again what was not answered, and believes the refusal",
+            RepeatsInDoubt,
+            InHistories {
                 mix: Mix::Rooms,
                 weather: Weather { lost_answers: 100, ..calm },
                 cuts: false,
             },
-        },
-        Broken {
-            name: "simulated_counts_first",
-            clause: "LIST-4",
-            what: "an index entry comes to stand after the counter that announces it",
-            defect: CountsFirst,
-            shows: WhenHeld("add"),
-        },
-        Broken {
-            name: "simulated_believes_refused_firsts",
-            clause: "ROOM-1",
-            what: "takes the refusal of a room's first records for a copy that is there",
-            defect: BelievesRefusedFirsts,
-            shows: InHistories {
+        ),
+        broken(
+            "simulated_counts_first",
+            "LIST-4",
+            "an index entry comes to stand after the counter that announces it",
+            CountsFirst,
+            WhenHeld("add"),
+        ),
+        broken(
+            "simulated_believes_refused_firsts",
+            "ROOM-1",
+            "takes the refusal of a room's first records for a copy that is there",
+            BelievesRefusedFirsts,
+            InHistories {
                 mix: Mix::Rooms,
                 weather: Weather { lost_requests: 100, ..Weather::CALM },
                 cuts: true,
             },
-        },
-        Broken {
-            name: "simulated_ignores_gaps",
-            clause: "AUTH-3",
-            what: "takes any delivery of the feed for the next one",
-            defect: IgnoresGaps,
-            shows: InHistories {
+        ),
+        broken(
+            "simulated_ignores_gaps",
+            "AUTH-3",
+            "takes any delivery of the feed for the next one",
+            IgnoresGaps,
+            InHistories {
                 mix: Mix::Users,
                 weather: Weather { feed_faults: 100, ..calm },
                 cuts: false,
             },
-        },
-        Broken {
-            name: "simulated_believes_gaps",
-            clause: "LIN-1",
-            what: "takes whom its copy of the users lacks for unknown",
-            defect: BelievesGaps,
-            shows: InHistories {
+        ),
+        broken(
+            "simulated_believes_gaps",
+            "LIN-1",
+            "takes whom its copy of the users lacks for unknown",
+            BelievesGaps,
+            InHistories {
                 mix: Mix::Users,
                 weather: Weather { feed_faults: 100, ..calm },
                 cuts: false,
             },
-        },
-        Broken {
-            name: "simulated_keeps_collected_keys",
-            clause: "KEY-1",
-            what: "a rekey names a key that was collected when its member went, who came back",
-            defect: KeepsCollectedKeys,
-            shows: WhenHeld("rekey"),
-        },
-        Broken {
-            name: "simulated_removes_heads",
-            clause: "LIN-1",
-            what: "a deleted room is shown as it once was when the server was killed soon after",
-            defect: RemovesHeads,
-            shows: WhenHeld("room"),
-        },
-        Broken {
-            name: "simulated_ends_heads_later",
-            clause: "LIN-1",
-            what: "answers that a room is deleted before those with an old record of it can know",
-            defect: EndsHeadsLater,
-            shows: WhenHeld("delete"),
-        },
-        Broken {
-            name: "simulated_ignores_versions",
-            clause: "PAST-4",
-            what: "goes on where older servers take over, which make half of a change",
-            defect: IgnoresVersions,
-            shows: OnOlderServers,
-        },
-        Broken {
-            name: "simulated_stops_its_clock",
-            clause: "TIME-3",
-            what: "keeps its bound by a clock that stands still while the machine is suspended",
-            defect: StopsItsClock,
-            shows: WhenSuspended,
-        },
+        ),
+        broken(
+            "simulated_keeps_collected_keys",
+            "KEY-1",
+            "a rekey names a key that was collected when its member went, who came back",
+            KeepsCollectedKeys,
+            WhenHeld("rekey"),
+        ),
+        broken(
+            "simulated_removes_heads",
+            "LIN-1",
+            "a deleted room is shown as it once was when the server was killed soon after",
+            RemovesHeads,
+            WhenHeld("room"),
+        ),
+        broken(
+            "simulated_ends_heads_later",
+            "LIN-1",
+            "answers that a room is deleted before those with an old record of it can know",
+            EndsHeadsLater,
+            WhenHeld("delete"),
+        ),
+        broken(
+            "simulated_ignores_versions",
+            "PAST-4",
+            "goes on where older servers take over, which make half of a change",
+            IgnoresVersions,
+            OnOlderServers,
+        ),
+        broken(
+            "simulated_stops_its_clock",
+            "TIME-3",
+            "keeps its bound by a clock that stands still while the machine is suspended",
+            StopsItsClock,
+            WhenSuspended,
+        ),
     ]
+}
+
+fn broken(
+    name: &'static str,
+    clause: &'static str,
+    what: &'static str,
+    defect: JetStreamDefect,
+    shows: Shows,
+) -> Broken {
+    Broken { name, clause, what, defect, shows }
 }
 
 impl Broken {

@@ -126,8 +126,7 @@ struct World {
     plan: Plan,
     seed: u64,
     simulation: Arc<Simulation>,
-    /// What was called before the first call, and what is stored then.
-    before: (Vec<Op>, Model),
+    before: Before,
     scene: Arc<Scene>,
     recorder: Recorder,
     /// A std lock: held for a moment, never across an await.
@@ -140,6 +139,15 @@ const AFTER: u64 = 1 << 61;
 /// How many calls are made before anything happens.
 const CALLS_BEFORE: usize = 12;
 
+/// What was before the first call.
+#[derive(Clone, Default)]
+struct Before {
+    /// What was called.
+    calls: Vec<Op>,
+    /// What is stored then.
+    stored: Model,
+}
+
 #[derive(Default)]
 struct Said {
     tally: Tally,
@@ -150,12 +158,7 @@ struct Said {
 }
 
 impl World {
-    fn new(
-        plan: &Plan,
-        seed: u64,
-        simulation: &Arc<Simulation>,
-        before: (Vec<Op>, Model),
-    ) -> Arc<Self> {
+    fn new(plan: &Plan, seed: u64, simulation: &Arc<Simulation>, before: Before) -> Arc<Self> {
         Arc::new(Self {
             plan: plan.clone(),
             seed,
@@ -168,7 +171,7 @@ impl World {
     }
 
     fn history(&self) -> History {
-        History { start: self.before.1.clone(), ..self.recorder.history() }
+        History { start: self.before.stored.clone(), ..self.recorder.history() }
     }
 
     /// What one order must explain of the history.
@@ -191,7 +194,7 @@ impl World {
     }
 
     async fn run(plan: &Plan, seed: u64, simulation: Simulation) -> Arc<Self> {
-        let world = Self::new(plan, seed, &Arc::new(simulation), <(Vec<Op>, Model)>::default());
+        let world = Self::new(plan, seed, &Arc::new(simulation), Before::default());
         drop(Self::part(&world, Vec::new(), true).await);
         world.simulation.heal();
         world.look().await;
@@ -203,7 +206,7 @@ impl World {
     async fn run_twice(plan: &Plan, seed: u64, simulation: Simulation, back: Back) -> Parts {
         let simulation = Arc::new(simulation);
         simulation.strike(Blow::Weather(Weather::CALM));
-        let before = Self::new(plan, seed ^ BEFORE, &simulation, <(Vec<Op>, Model)>::default());
+        let before = Self::new(plan, seed ^ BEFORE, &simulation, Before::default());
         let start = match before.set_up().await {
             Ok(Some(start)) => start,
             // Nobody knows what is stored.
@@ -230,10 +233,10 @@ impl World {
     }
 
     /// Some calls of one client, one after the other; what is stored then, unless a write's outcome is unknown.
-    async fn set_up(&self) -> Result<Option<(Vec<Op>, Model)>, String> {
+    async fn set_up(&self) -> Result<Option<Before>, String> {
         let store = self.open("before", 0).await.map_err(|error| error.to_string())?;
         let mut caller = Caller::new(self.seed, 0, self.plan.mix, &self.scene);
-        let (mut ops, mut model) = (Vec::new(), Model::new());
+        let (mut calls, mut stored) = (Vec::new(), Model::new());
         for _ in 0..CALLS_BEFORE {
             let op = caller.next_call();
             let answer = op.apply(&store).await;
@@ -244,7 +247,7 @@ impl World {
                 }
                 continue;
             }
-            let right = model.apply(&op);
+            let right = stored.apply(&op);
             if answer != right {
                 let (answer, right) = (answer.show(), right.show());
                 return Err(format!(
@@ -252,10 +255,10 @@ impl World {
                 ));
             }
             self.scene.learn(&op, &answer);
-            ops.push(op);
+            calls.push(op);
         }
         store.close().await.map_err(|error| error.to_string())?;
-        Ok(Some((ops, model)))
+        Ok(Some(Before { calls, stored }))
     }
 
     /// Has every client make its calls, by the store it has open, if any; returns those that are open then.
@@ -316,7 +319,7 @@ impl World {
         if self.said().vanished {
             return self.complain("a client opens, though the users have vanished".to_owned());
         }
-        for view in views(&self.before.0, &self.history()) {
+        for view in views(&self.before.calls, &self.history()) {
             let call = self.recorder.begin(0, view.clone());
             let answer = loop {
                 let answer = view.apply(&store).await;

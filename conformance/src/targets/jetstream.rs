@@ -149,11 +149,11 @@ impl Target for JetStream {
             Need::Downgrade if self.servers > 1 => {
                 Claim::Declined("older servers of a cluster end at what newer ones wrote")
             }
-            Need::PowerCuts if self.servers > 1 => {
+            Need::PowerCuts | Need::Unsynced if self.servers > 1 => {
                 Claim::Declined("the ends of several servers are too many to go through")
             }
-            Need::PowerCuts if self.supply.is_process() => power::claim(),
-            Need::PowerCuts => Claim::Declined("the server is no process of ours"),
+            Need::PowerCuts | Need::Unsynced if self.supply.is_process() => power::claim(),
+            Need::PowerCuts | Need::Unsynced => Claim::Declined("the server is no process of ours"),
             _ => Claim::Claimed,
         }
     }
@@ -204,7 +204,8 @@ impl Target for JetStream {
             // That there is no server is said here; the cluster starts when it is first used.
             self.supply.server(self.servers).await?;
             // Costly, and so only where it is asked for.
-            let synced = needs.contains(&Need::Synced) || needs.contains(&Need::PowerCuts);
+            let synced = needs.contains(&Need::Synced)
+                || needs.contains(&Need::PowerCuts) && !needs.contains(&Need::Unsynced);
             Home::own(self.servers, if synced { Sync::Always } else { Sync::Default })
         } else {
             Home::Shared(self.shared().await?)

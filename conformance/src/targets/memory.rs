@@ -31,6 +31,7 @@ impl Target for Memory {
             | Need::Existing
             | Need::Processes
             | Need::PowerCuts
+            | Need::Unsynced
             | Need::Rewind
             | Need::Replace
             | Need::Vanish => Claim::Declined("nothing outlives the process"),

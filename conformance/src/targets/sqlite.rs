@@ -73,6 +73,7 @@ impl Target for Sqlite {
             Need::Bounded | Need::Suspend => Claim::Declined("it is never out of date"),
             Need::Downgrade => Claim::Declined("the library is part of the store"),
             Need::PowerCuts => power::claim(),
+            Need::Unsynced => Claim::Declined("it syncs each commit"),
             _ => Claim::Claimed,
         }
     }

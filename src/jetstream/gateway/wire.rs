@@ -8,6 +8,8 @@ use crate::jetstream::gateway::{Ack, Entry, Put, WriteError};
 use crate::jetstream::key;
 
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+/// The sequence of the last message of all that the stream ever had.
+const EXPECTED_OF_ALL: &str = "Nats-Expected-Last-Sequence";
 pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
 pub(super) const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 pub(super) const BATCH_COMMIT: &str = "Nats-Batch-Commit";
@@ -140,6 +142,9 @@ pub(super) fn headers(put: &Put) -> HeaderMap {
     }
     if let Some(sequence) = put.expect {
         headers.insert(EXPECTED, sequence.to_string());
+    }
+    if put.first {
+        headers.insert(EXPECTED_OF_ALL, "0");
     }
     if key::is_barrier(&put.key) {
         headers.insert(TTL, BARRIER_IS_KEPT);

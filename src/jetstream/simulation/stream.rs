@@ -91,7 +91,7 @@ impl Stream {
     pub(super) fn accepts(&self, puts: &[Put]) -> bool {
         puts.iter().all(|put| {
             let now = self.newest(&put.key).map_or(0, |message| message.sequence);
-            put.expect.is_none_or(|expected| expected == now)
+            put.expect.is_none_or(|expected| expected == now) && (!put.first || self.last == 0)
         })
     }
 

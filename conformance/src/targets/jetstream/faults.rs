@@ -109,27 +109,22 @@ impl Harmed {
         self.wait(cluster, prefix).await
     }
 
-    /// Waits until every server that runs serves, and every bucket has a leader whom all its other replicas
-    /// follow.
+    /// Waits until every server that runs serves, and every bucket has a leader, as most servers
+    /// see it.
     pub(super) async fn wait(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
         cluster.wait_ready().await?;
-        led(cluster, prefix).await
-    }
-}
-
-/// Waits until every bucket has a leader, as most servers see it.
-async fn led(cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let leaders = BUCKETS.map(|bucket| leader(cluster, prefix, bucket));
-        if join_all(leaders).await.iter().all(Option::is_some) {
-            return Ok(());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leaders = BUCKETS.map(|bucket| leader(cluster, prefix, bucket));
+            if join_all(leaders).await.iter().all(Option::is_some) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let missing = "some bucket has no leader long after everything was healed";
+                return Err(format!("{missing}; {}", cluster.logs(5)).into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        if Instant::now() > deadline {
-            let missing = "some bucket has no leader long after everything was healed";
-            return Err(format!("{missing}; {}", cluster.logs(5)).into());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
