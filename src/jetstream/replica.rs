@@ -107,6 +107,11 @@ impl Replica {
         }
     }
 
+    /// [`Copy::format_revision`] of the copy as it is.
+    pub(super) fn format_revision(&self) -> u64 {
+        self.copy.read().map_or(0, |held| held.copy.format_revision())
+    }
+
     pub(super) fn set_kick(&self, kick: Arc<Notify>) {
         let _ = self.kick.set(kick);
     }
@@ -218,9 +223,8 @@ impl Seen<'_> {
             Some((_, Ok(_))) => Err(replaced()),
             Some((_, Err(error))) => Err(error.clone()),
             None => {
-                let problem =
-                    "missing, though the bucket was used: it was purged, or messages vanished";
-                Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem))
+                let problem = "the copy of users has not heard yet whose the bucket is";
+                Err(Error::unavailable(problem))
             }
         }
     }
@@ -254,7 +258,7 @@ impl Copy {
         }
     }
 
-    /// The revision of the bucket's first message; 0 where it is not there.
+    /// The revision of the message that says whose the bucket is; 0 where it has not come yet.
     pub(super) fn format_revision(&self) -> u64 {
         self.store.as_ref().map_or(0, |(sequence, _)| *sequence)
     }
@@ -530,7 +534,7 @@ mod tests {
     #[test]
     fn nothing_is_answered_without_the_record_that_says_whose_the_bucket_is() {
         let replica = copy([]);
-        assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
+        assert!(matches!(now(&replica).look(), Err(Error::Unavailable(_))));
         let replica = copy([format(1), entry(2, key::FORMAT, b"", true)]);
         assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
     }

@@ -32,6 +32,10 @@ struct Plan {
     format: Option<u64>,
 }
 
+fn differs(key: &str) -> Error {
+    Error::unavailable(format!("some replica of users has {key}, and the one that leads has not"))
+}
+
 impl Core {
     /// The copy has everything that was acknowledged before this call.
     async fn see_users(&self) -> Result<Seen<'_>, Error> {
@@ -43,9 +47,28 @@ impl Core {
         if self.is(JetStreamDefect::NoBarrier) || self.is(JetStreamDefect::NoBarrierForUsers) {
             return Ok((self.users.unproved(), Fresh::Whatever));
         }
-        let passed = self.barrier(Bucket::Users).await?;
-        let seen = self.users.since(self.users.reached(passed)?);
-        Ok((seen, Fresh::Barrier(passed)))
+        for _ in 0..LOOKS {
+            let passed = self.barrier(Bucket::Users).await?;
+            let seen = self.users.since(self.users.reached(passed)?);
+            let fresh = Fresh::Barrier(passed);
+            // It is written again with the first admin: the copy lacks it until that one comes.
+            if self.users.format_revision() > 0 {
+                return Ok((seen, fresh));
+            }
+            if !self.has(key::FORMAT, fresh).await? {
+                let problem =
+                    "missing, though the bucket was used: it was purged, or messages vanished";
+                return Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem));
+            }
+        }
+        Err(differs(key::FORMAT))
+    }
+
+    /// Whether the bucket has something under a key, by a state that is as fresh as that.
+    async fn has(&self, key: &str, fresh: Fresh) -> Result<bool, Error> {
+        let (filters, by) = ([key.to_owned()], Instant::now() + self.op_timeout);
+        let found = self.gateway.read(Bucket::Users, &filters, fresh, by).await;
+        Ok(found.map_err(|error| few(Bucket::Users, error))?.find(key).is_some())
     }
 
     /// Whether the bucket has something under a key that the copy lacks: the copy lacks a user, too, who was
@@ -53,14 +76,8 @@ impl Core {
     ///
     /// What it has is not believed: the replica that answers may differ from the one that leads, which the
     /// copy is of. Where the bucket has it, it comes to the copy by the next barrier.
-    async fn is_there(&self, key: String, fresh: Fresh) -> Result<bool, Error> {
-        if self.is(JetStreamDefect::BelievesGaps) {
-            return Ok(false);
-        }
-        let by = Instant::now() + self.op_timeout;
-        let found = self.gateway.read(Bucket::Users, std::slice::from_ref(&key), fresh, by).await;
-        let found = found.map_err(|error| few(Bucket::Users, error))?;
-        Ok(found.find(&key).is_some())
+    async fn is_there(&self, key: &str, fresh: Fresh) -> Result<bool, Error> {
+        if self.is(JetStreamDefect::BelievesGaps) { Ok(false) } else { self.has(key, fresh).await }
     }
 
     /// What `look` finds in the copy; `None` only where the bucket has nothing under the key either.
@@ -76,7 +93,7 @@ impl Core {
         }
         let looks = async {
             for _ in 0..LOOKS {
-                if !self.is_there(key.to_owned(), fresh).await? {
+                if !self.is_there(key, fresh).await? {
                     return Ok(None);
                 }
                 let (seen, next) = self.see_users_since().await?;
@@ -85,9 +102,7 @@ impl Core {
                 }
                 fresh = next;
             }
-            let problem =
-                format!("some replica of users has {key}, and the one that leads has not");
-            Err(Error::unavailable(problem))
+            Err(differs(key))
         };
         // A decision has no other deadline.
         timeout_at(by, looks).await.unwrap_or(Err(Error::Timeout))
@@ -302,7 +317,7 @@ impl Core {
             return Ok(None);
         }
         // Unless the user was added by it, and revoked before the addition could be delivered.
-        let hidden = revision == 0 && self.is_there(key::user(&plan.key), fresh).await?;
+        let hidden = revision == 0 && self.is_there(&key::user(&plan.key), fresh).await?;
         Ok((!hidden).then_some(false))
     }
 }
