@@ -87,20 +87,15 @@ impl Core {
         look: impl Fn(&Copy) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         let by = Instant::now() + self.op_timeout;
-        let (seen, mut fresh) = self.see_users_since().await?;
-        if let Some(found) = look(&*seen.look()?)? {
-            return Ok(Some(found));
-        }
         let looks = async {
             for _ in 0..LOOKS {
-                if !self.is_there(key, fresh).await? {
-                    return Ok(None);
-                }
-                let (seen, next) = self.see_users_since().await?;
+                let (seen, fresh) = self.see_users_since().await?;
                 if let Some(found) = look(&*seen.look()?)? {
                     return Ok(Some(found));
                 }
-                fresh = next;
+                if !self.is_there(key, fresh).await? {
+                    return Ok(None);
+                }
             }
             Err(differs(key))
         };
