@@ -15,6 +15,7 @@ pub mod pause;
 mod plan;
 mod run;
 mod tally;
+mod vanished;
 mod world;
 
 pub use calls::{Call, writes};

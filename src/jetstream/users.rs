@@ -55,20 +55,25 @@ impl Core {
             if self.users.format_revision() > 0 {
                 return Ok((seen, fresh));
             }
-            if !self.has(key::FORMAT, fresh).await? {
-                let problem =
-                    "missing, though the bucket was used: it was purged, or messages vanished";
-                return Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem));
-            }
+            self.revision_of(key::FORMAT, fresh).await?;
         }
         Err(differs(key::FORMAT))
     }
 
-    /// Whether the bucket has something under a key, by a state that is as fresh as that.
-    async fn has(&self, key: &str, fresh: Fresh) -> Result<bool, Error> {
-        let (filters, by) = ([key.to_owned()], Instant::now() + self.op_timeout);
+    /// The revision of what the bucket has under a key, 0 where it has nothing, by a state that is as fresh
+    /// as that; `Corrupt` where that state lacks the message that says whose the bucket is.
+    async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
+        let mut filters = vec![key::FORMAT.to_owned()];
+        filters.extend((key != key::FORMAT).then(|| key.to_owned()));
+        let by = Instant::now() + self.op_timeout;
         let found = self.gateway.read(Bucket::Users, &filters, fresh, by).await;
-        Ok(found.map_err(|error| few(Bucket::Users, error))?.find(key).is_some())
+        let found = found.map_err(|error| few(Bucket::Users, error))?;
+        if found.find(key::FORMAT).is_none() {
+            let problem =
+                "missing, though the bucket was used: it was purged, or messages vanished";
+            return Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem));
+        }
+        Ok(found.find(key).map_or(0, |entry| entry.sequence))
     }
 
     /// Whether the bucket has something under a key that the copy lacks: the copy lacks a user, too, who was
@@ -77,7 +82,7 @@ impl Core {
     /// What it has is not believed: the replica that answers may differ from the one that leads, which the
     /// copy is of. Where the bucket has it, it comes to the copy by the next barrier.
     async fn is_there(&self, key: &str, fresh: Fresh) -> Result<bool, Error> {
-        if self.is(JetStreamDefect::BelievesGaps) { Ok(false) } else { self.has(key, fresh).await }
+        Ok(!self.is(JetStreamDefect::BelievesGaps) && self.revision_of(key, fresh).await? > 0)
     }
 
     /// What `look` finds in the copy; `None` only where the bucket has nothing under the key either.
@@ -146,10 +151,7 @@ impl Core {
         if self.is(JetStreamDefect::BelievesGaps) {
             return Ok(true);
         }
-        let (key, by) = (key::ADMINS.to_owned(), Instant::now() + self.op_timeout);
-        let found = self.gateway.read(Bucket::Users, std::slice::from_ref(&key), fresh, by).await;
-        let found = found.map_err(|error| few(Bucket::Users, error))?;
-        Ok(found.find(&key).map_or(0, |entry| entry.sequence) == revision)
+        Ok(self.revision_of(key::ADMINS, fresh).await? == revision)
     }
 
     pub(super) async fn bootstrap_admin(

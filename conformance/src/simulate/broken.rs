@@ -57,6 +57,7 @@ pub const ENOUGH: u64 = 600;
 
 /// Every one of them.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub fn all() -> Vec<Broken> {
     let calm = Weather { latency: 20, ..Weather::CALM };
     let lossy = Weather { lost_requests: 150, ..calm };

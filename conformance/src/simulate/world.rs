@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::memory::{Known, without_decisions};
 use super::plan::{Back, Plan};
 use super::tally::Tally;
+use super::vanished;
 use crate::history::{Caller, History, Recorder, Scene, Violation, check};
 use crate::model::{Answer, Model, Op};
 use crate::show::Show;
@@ -71,6 +72,8 @@ pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
         let history = part.history();
         let judged = part.judged(history.clone());
         let mut said = part.said();
+        let vanished = said.vanished.and_then(|moment| vanished::wrong(&history, moment));
+        problem = problem.or(vanished);
         problem = problem
             .or_else(|| said.problem.take())
             .or_else(|| check(&judged).err().map(|violation| shown(&violation)));
@@ -153,8 +156,8 @@ struct Said {
     tally: Tally,
     problem: Option<String>,
     known: Known,
-    /// The users have vanished.
-    vanished: bool,
+    /// When the users vanished, by the recorder's clock.
+    vanished: Option<u64>,
 }
 
 impl World {
@@ -176,11 +179,8 @@ impl World {
 
     /// What one order must explain of the history.
     fn judged(&self, mut history: History) -> History {
-        if self.said().vanished {
-            // An answer that fails says nothing of the order.
-            for call in &mut history.calls {
-                call.ended.take_if(|(_, answer)| matches!(answer.error(), Some(Error::Corrupt(_))));
-            }
+        if let Some(moment) = self.said().vanished {
+            history = vanished::until(history, moment);
         }
         if self.plan.bound.is_some() { without_decisions(history) } else { history }
     }
@@ -282,8 +282,10 @@ impl World {
                 sleep_until(began + *at).await;
                 // Without a leader nobody can change a bucket, and none is there before it is made.
                 let is_led = world.simulation.leader("users").is_some();
-                world.said().vanished |= *blow == Blow::Expire && is_led;
                 world.simulation.strike(*blow);
+                if *blow == Blow::Expire && is_led {
+                    world.said().vanished = Some(world.recorder.now());
+                }
             }
             std::future::pending::<()>().await;
         };
@@ -309,14 +311,14 @@ impl World {
         let store = loop {
             match self.open("last", 0).await {
                 Ok(store) => break store,
-                Err(error) if self.said().vanished && !error.outcome_unknown() => return,
+                Err(error) if self.said().vanished.is_some() && !error.outcome_unknown() => return,
                 Err(error) if healed.elapsed() > HEALING => {
                     return self.complain(format!("no client opens after healing: {error}"));
                 }
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         };
-        if self.said().vanished {
+        if self.said().vanished.is_some() {
             return self.complain("a client opens, though the users have vanished".to_owned());
         }
         for view in views(&self.before.calls, &self.history()) {
@@ -454,7 +456,7 @@ impl<'a> Client<'a> {
                 Err(error) if error.outcome_unknown() => {
                     sleep(Duration::from_millis(100)).await;
                 }
-                Err(_) if self.world.said().vanished => return None,
+                Err(_) if self.world.said().vanished.is_some() => return None,
                 Err(error) => {
                     self.world.complain(format!("{} must not open: {error}", self.name()));
                     return None;
