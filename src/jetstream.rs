@@ -16,16 +16,15 @@ mod defect;
 mod epochs;
 mod gateway;
 mod key;
-mod keys;
 mod life;
 mod members;
 mod provision;
 mod record;
-mod replica;
-mod replicas;
+mod resize;
 mod rooms;
 mod rooms_of;
 mod rosters;
+mod sealed_keys;
 #[cfg(feature = "testing")]
 mod simulation;
 mod store;
@@ -34,6 +33,7 @@ mod sweep;
 mod testing;
 mod turns;
 mod users;
+mod users_copy;
 mod watch;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
@@ -41,7 +41,7 @@ pub use counters::Counters;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use defect::JetStreamDefect;
-pub use replicas::BucketProgress;
+pub use resize::BucketProgress;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use simulation::{Blow, Reached, Simulation, Weather};

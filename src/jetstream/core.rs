@@ -22,9 +22,9 @@ use crate::jetstream::key::{Incarnation, Parts};
 use crate::jetstream::record::{
     Changes, Fate, Head, HeadGone, MemberGone, MemberRecord, RoomGone, RoomRecord,
 };
-use crate::jetstream::replica::Replica;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
+use crate::jetstream::users_copy::UsersCopy;
 use crate::jetstream::watch::Watch;
 use crate::jetstream::{codec, key, sweep};
 use crate::mutation::Mutation;
@@ -34,7 +34,7 @@ use crate::{EndpointId, Error, Member, RoomId};
 pub(super) struct Core {
     pub(super) gateway: Arc<Gateway>,
     pub(super) barriers: PerBucket<Barriers>,
-    pub(super) users: Arc<Replica>,
+    pub(super) users: Arc<UsersCopy>,
     pub(super) watch: Arc<Watch>,
     pub(super) chores: Chores,
     pub(super) turns: Turns,

@@ -19,10 +19,10 @@ use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Servers};
 use crate::jetstream::life::Life;
 use crate::jetstream::provision;
-use crate::jetstream::replica::{Reached, Replica};
-use crate::jetstream::replicas::BucketProgress;
+use crate::jetstream::resize::BucketProgress;
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::turns::Turns;
+use crate::jetstream::users_copy::{Reached, UsersCopy};
 use crate::jetstream::watch::Watch;
 use crate::mutation::Mutation;
 use crate::{
@@ -135,10 +135,10 @@ impl JetStreamStore {
         let provisioned = provision::all(&gateway, prefix, replicas, config.must_exist, by).await;
         let id = provisioned.map_err(|error| gateway.explain(error))?;
 
-        let users = Arc::new(Replica::of(id));
+        let users = Arc::new(UsersCopy::of(id));
         // One token: all but the barriers of other clients.
         let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
-        let sink = Arc::<Replica>::clone(&users);
+        let sink = Arc::<UsersCopy>::clone(&users);
         users.set_kick(gateway.feed(Bucket::Users, wanted, sink));
         let watch = Watch::begin(&gateway, config.prefix.clone());
         let barriers = PerBucket::new(|bucket| {
@@ -250,7 +250,7 @@ fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
 }
 
 /// A barrier of `users` is passed when the copy in memory has reached it.
-fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<Replica>, proof: &Arc<Proof>) -> Sender {
+fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Proof>) -> Sender {
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
     Box::new(move |by| {
         let (gateway, users, proof) =

@@ -13,7 +13,7 @@ use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
 use crate::jetstream::key;
 use crate::jetstream::record::{Admins, FormatRecord, UserRecord};
-use crate::jetstream::replica::{Copy, Seen};
+use crate::jetstream::users_copy::{Contents, Seen};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// How often what the bucket has is waited for in the copy, a barrier each.
@@ -89,7 +89,7 @@ impl Core {
     async fn look_up<T>(
         &self,
         key: &str,
-        look: impl Fn(&Copy) -> Result<Option<T>, Error>,
+        look: impl Fn(&Contents) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
         let by = Instant::now() + self.op_timeout;
         let looks = async {

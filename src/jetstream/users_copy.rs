@@ -27,7 +27,7 @@ const LAG: Duration = Duration::from_millis(400);
 type Held<T> = (u64, Result<T, Error>);
 
 #[derive(Default)]
-pub(super) struct Copy {
+pub(super) struct Contents {
     users: BTreeMap<UserKey, Held<UserRecord>>,
     /// What decisions need of the same users, small and found in one step; `None` for one whose
     /// record cannot be read.
@@ -56,7 +56,7 @@ pub(super) struct Copy {
 
 /// The copy.
 #[derive(Default)]
-pub(super) struct Replica {
+pub(super) struct UsersCopy {
     /// The id of the client's store.
     store: String,
     /// A std lock: nothing awaits under it. Poisoned, it denies (clause AUTH-2).
@@ -68,7 +68,7 @@ pub(super) struct Replica {
 
 #[derive(Default)]
 struct Versioned {
-    copy: Copy,
+    copy: Contents,
     /// Grows whenever the copy begins anew or is kept by another consumer: what was proved of it
     /// before says nothing of it then.
     life: u64,
@@ -88,7 +88,7 @@ impl Reached {
     }
 }
 
-impl Replica {
+impl UsersCopy {
     /// An empty copy of the users of the store with this id.
     pub(super) fn of(store: String) -> Self {
         Self { store, ..Self::default() }
@@ -107,7 +107,7 @@ impl Replica {
         }
     }
 
-    /// [`Copy::format_revision`] of the copy as it is.
+    /// [`Contents::format_revision`] of the copy as it is.
     pub(super) fn format_revision(&self) -> u64 {
         self.copy.read().map_or(0, |held| held.copy.format_revision())
     }
@@ -166,12 +166,12 @@ impl Replica {
 
     /// The copy as it is, in the life in which it has reached a barrier.
     pub(super) fn since(&self, reached: Reached) -> Seen<'_> {
-        Seen { replica: self, reached: Some(reached) }
+        Seen { users_copy: self, reached: Some(reached) }
     }
 
     /// The copy as it is, whatever that is.
     pub(super) fn unproved(&self) -> Seen<'_> {
-        Seen { replica: self, reached: None }
+        Seen { users_copy: self, reached: None }
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Versioned> {
@@ -192,7 +192,7 @@ fn poisoned() -> Error {
 /// The copy, for as long as it is in the life in which it reached a barrier.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
-    replica: &'a Replica,
+    users_copy: &'a UsersCopy,
     reached: Option<Reached>,
 }
 
@@ -200,9 +200,9 @@ pub(super) struct Seen<'a> {
 pub(super) struct Look<'a>(RwLockReadGuard<'a, Versioned>);
 
 impl std::ops::Deref for Look<'_> {
-    type Target = Copy;
+    type Target = Contents;
 
-    fn deref(&self) -> &Copy {
+    fn deref(&self) -> &Contents {
         &self.0.copy
     }
 }
@@ -210,7 +210,7 @@ impl std::ops::Deref for Look<'_> {
 impl Seen<'_> {
     /// The copy at one moment. What is decided together is read in one look.
     pub(super) fn look(&self) -> Result<Look<'_>, Error> {
-        let held = self.replica.copy.read().map_err(|_| poisoned())?;
+        let held = self.users_copy.copy.read().map_err(|_| poisoned())?;
         // Under the lock: the copy may have begun anew since it had reached the barrier.
         if self.reached.is_some_and(|reached| reached.life != held.life) {
             return Err(Error::unavailable("the copy of users begins anew"));
@@ -219,7 +219,7 @@ impl Seen<'_> {
             return Ok(Look(held));
         }
         match &held.copy.store {
-            Some((_, Ok(store))) if *store == self.replica.store => Ok(Look(held)),
+            Some((_, Ok(store))) if *store == self.users_copy.store => Ok(Look(held)),
             Some((_, Ok(_))) => Err(replaced()),
             Some((_, Err(error))) => Err(error.clone()),
             None => {
@@ -230,7 +230,7 @@ impl Seen<'_> {
     }
 }
 
-impl Copy {
+impl Contents {
     pub(super) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
         match self.standings.get(key) {
             None => Ok(None),
@@ -304,10 +304,10 @@ fn removed(key: &str) -> Error {
     Error::corrupt(Bucket::Users.name(), key, problem)
 }
 
-impl FeedSink for Replica {
+impl FeedSink for UsersCopy {
     fn reset(&self) {
         let mut held = self.write();
-        held.copy = Copy::default();
+        held.copy = Contents::default();
         held.life += 1;
         // A panic left the copy half-written; it begins anew, so it may be trusted again.
         self.copy.clear_poison();
@@ -409,7 +409,7 @@ impl Arrived {
     }
 }
 
-impl Copy {
+impl Contents {
     fn take(&mut self, arrived: Arrived) {
         let Arrived { sequence, what } = arrived;
         match what {
@@ -486,32 +486,32 @@ mod tests {
     }
 
     /// A copy that was delivered these.
-    fn copy(entries: impl IntoIterator<Item = Entry>) -> Replica {
-        let replica = Replica::default();
+    fn copy(entries: impl IntoIterator<Item = Entry>) -> UsersCopy {
+        let users_copy = UsersCopy::default();
         for entry in entries {
-            replica.entry(entry, 1);
+            users_copy.entry(entry, 1);
         }
-        replica
+        users_copy
     }
 
     /// Everything the copy has, behind a barrier that it is delivered first.
-    fn now(replica: &Replica) -> Seen<'_> {
-        let passed = Passed { number: 1, sequence: replica.position() + 1 };
-        replica.entry(entry(passed.sequence, OWN, b"1", false), 2);
-        replica.since(replica.reached(passed).unwrap())
+    fn now(users_copy: &UsersCopy) -> Seen<'_> {
+        let passed = Passed { number: 1, sequence: users_copy.position() + 1 };
+        users_copy.entry(entry(passed.sequence, OWN, b"1", false), 2);
+        users_copy.since(users_copy.reached(passed).unwrap())
     }
 
     #[test]
     fn a_damaged_or_removed_record_is_corrupt_and_no_other_is() {
         let [a, b, c] = [1, 2, 3].map(|n| UserKey::from_bytes([n; 32]));
-        let replica = copy(
+        let users_copy = copy(
             [format(1)]
                 .into_iter()
                 .chain(batch(2, &a, &record(&user(a)), 1))
                 .chain([entry(4, &b.to_string(), b"by hand", false)])
                 .chain([entry(5, &c.to_string(), b"", true)]),
         );
-        let seen = now(&replica);
+        let seen = now(&users_copy);
         assert!(seen.look().unwrap().standing(&a).unwrap().is_some_and(|s| s.admin));
         assert!(matches!(seen.look().unwrap().standing(&b), Err(Error::Corrupt(_))));
         assert!(matches!(seen.look().unwrap().standing(&c), Err(Error::Corrupt(_))));
@@ -524,50 +524,50 @@ mod tests {
 
     #[test]
     fn a_strange_key_makes_every_listing_corrupt() {
-        let replica = copy([format(1), entry(2, "nobody", b"", false)]);
+        let users_copy = copy([format(1), entry(2, "nobody", b"", false)]);
         assert!(matches!(
-            now(&replica).look().unwrap().users(&Page::first()),
+            now(&users_copy).look().unwrap().users(&Page::first()),
             Err(Error::Corrupt(_))
         ));
     }
 
     #[test]
     fn nothing_is_answered_without_the_record_that_says_whose_the_bucket_is() {
-        let replica = copy([]);
-        assert!(matches!(now(&replica).look(), Err(Error::Unavailable(_))));
-        let replica = copy([format(1), entry(2, key::FORMAT, b"", true)]);
-        assert!(matches!(now(&replica).look(), Err(Error::Corrupt(_))));
+        let users_copy = copy([]);
+        assert!(matches!(now(&users_copy).look(), Err(Error::Unavailable(_))));
+        let users_copy = copy([format(1), entry(2, key::FORMAT, b"", true)]);
+        assert!(matches!(now(&users_copy).look(), Err(Error::Corrupt(_))));
     }
 
     #[test]
     fn nothing_is_answered_by_another_stores_bucket() {
-        let replica = copy([format_of(1, "other")]);
-        assert!(matches!(now(&replica).look(), Err(Error::Unavailable(_))));
-        assert!(matches!(replica.is_ours(), Err(Error::Unavailable(_))));
-        replica.reset();
-        replica.entry(format(1), 1);
-        assert!(now(&replica).look().is_ok());
-        assert_eq!(replica.is_ours(), Ok(()));
+        let users_copy = copy([format_of(1, "other")]);
+        assert!(matches!(now(&users_copy).look(), Err(Error::Unavailable(_))));
+        assert!(matches!(users_copy.is_ours(), Err(Error::Unavailable(_))));
+        users_copy.reset();
+        users_copy.entry(format(1), 1);
+        assert!(now(&users_copy).look().is_ok());
+        assert_eq!(users_copy.is_ours(), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_feed_that_delivers_nothing_is_told_to_begin_anew() {
-        let (replica, kick) = (copy([format(1)]), Arc::new(Notify::new()));
-        replica.set_kick(Arc::clone(&kick));
+        let (users_copy, kick) = (copy([format(1)]), Arc::new(Notify::new()));
+        users_copy.set_kick(Arc::clone(&kick));
         let begun = Instant::now();
         let told = async {
             kick.notified().await;
             begun.elapsed()
         };
         let passed = Passed { number: 1, sequence: 2 };
-        let (reached, told) = tokio::join!(replica.reach(passed, begun + 3 * LAG), told);
+        let (reached, told) = tokio::join!(users_copy.reach(passed, begun + 3 * LAG), told);
         assert_eq!((reached, told, begun.elapsed()), (Err(Error::Timeout), LAG, 3 * LAG));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_feed_that_gets_on_is_left_alone() {
-        let (replica, kick) = (copy([format(1)]), Arc::new(Notify::new()));
-        replica.set_kick(Arc::clone(&kick));
+        let (users_copy, kick) = (copy([format(1)]), Arc::new(Notify::new()));
+        users_copy.set_kick(Arc::clone(&kick));
         let begun = Instant::now();
         let passed = Passed { number: 1, sequence: 20 };
         let deliveries = async {
@@ -575,11 +575,11 @@ mod tests {
                 tokio::time::sleep(LAG / 2).await;
                 let user = UserKey::from_bytes([n; 32]);
                 let record = record(&NewUser { admin: false, ..self::user(user) });
-                replica.entry(stored(u64::from(n), &user, &record), 1);
+                users_copy.entry(stored(u64::from(n), &user, &record), 1);
             }
-            replica.entry(entry(20, OWN, b"1", false), 1);
+            users_copy.entry(entry(20, OWN, b"1", false), 1);
         };
-        let (reached, ()) = tokio::join!(replica.reach(passed, begun + 100 * LAG), deliveries);
+        let (reached, ()) = tokio::join!(users_copy.reach(passed, begun + 100 * LAG), deliveries);
         assert!(reached.is_ok());
         let kicked = tokio::time::timeout(Duration::ZERO, kick.notified()).await;
         assert!(kicked.is_err(), "the feed was told to begin anew");
@@ -587,13 +587,13 @@ mod tests {
 
     #[test]
     fn only_the_very_barrier_is_reached() {
-        let replica = copy([format(1), entry(2, OWN, b"7", false)]);
+        let users_copy = copy([format(1), entry(2, OWN, b"7", false)]);
         // It, or one before it that it replaced.
         for (number, sequence) in [(7, 2), (6, 1)] {
-            assert!(replica.reached(Passed { number, sequence }).is_ok());
+            assert!(users_copy.reached(Passed { number, sequence }).is_ok());
         }
         for (number, sequence) in [(8, 1), (8, 2), (8, 3), (7, 3)] {
-            assert!(replica.reached(Passed { number, sequence }).is_err());
+            assert!(users_copy.reached(Passed { number, sequence }).is_err());
         }
     }
 
@@ -602,22 +602,22 @@ mod tests {
         let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
         let [a, b] = [a, b].map(|key| NewUser { admin: false, ..user(key) });
         let gone = |user: &NewUser| record(user).revoke(Timestamp::from_millis(2), "v");
-        let replica = copy([format(1), stored(2, &a.key, &record(&a))]);
-        replica.entry(stored(3, &a.key, &gone(&a)), 1);
-        assert_eq!(replica.unproved().look().unwrap().gaps(), 0);
-        replica.entry(stored(5, &b.key, &gone(&b)), 1);
-        assert_eq!(replica.unproved().look().unwrap().gaps(), 1);
+        let users_copy = copy([format(1), stored(2, &a.key, &record(&a))]);
+        users_copy.entry(stored(3, &a.key, &gone(&a)), 1);
+        assert_eq!(users_copy.unproved().look().unwrap().gaps(), 0);
+        users_copy.entry(stored(5, &b.key, &gone(&b)), 1);
+        assert_eq!(users_copy.unproved().look().unwrap().gaps(), 1);
     }
 
     #[test]
     fn a_reset_forgets_everything() {
         let a = UserKey::from_bytes([1; 32]);
-        let replica = copy([format(6)].into_iter().chain(batch(7, &a, &record(&user(a)), 1)));
-        let seen = now(&replica);
+        let users_copy = copy([format(6)].into_iter().chain(batch(7, &a, &record(&user(a)), 1)));
+        let seen = now(&users_copy);
         assert!(seen.look().unwrap().standing(&a).unwrap().is_some());
-        replica.reset();
-        assert_eq!((replica.position(), replica.anchor()), (0, None));
-        assert_eq!(replica.unproved().look().unwrap().standing(&a), Ok(None));
+        users_copy.reset();
+        assert_eq!((users_copy.position(), users_copy.anchor()), (0, None));
+        assert_eq!(users_copy.unproved().look().unwrap().standing(&a), Ok(None));
         // Whoever has waited for the old one must not take the new one for it.
         assert!(matches!(seen.look(), Err(Error::Unavailable(_))));
     }
@@ -626,20 +626,20 @@ mod tests {
     fn another_consumer_goes_on_from_the_newest_message_that_stays() {
         let a = UserKey::from_bytes([1; 32]);
         let messages = [format(1)].into_iter().chain(batch(2, &a, &record(&user(a)), 1));
-        let replica = copy(messages);
+        let users_copy = copy(messages);
         let passed = Passed { number: 1, sequence: 4 };
-        replica.entry(entry(4, OWN, b"1", false), 1);
-        let seen = replica.since(replica.reached(passed).unwrap());
+        users_copy.entry(entry(4, OWN, b"1", false), 1);
+        let seen = users_copy.since(users_copy.reached(passed).unwrap());
         let [_, admins] = batch(2, &a, &record(&user(a)), 1);
-        assert_eq!(replica.anchor(), Some(Anchor::of(&admins, 1)));
-        assert_ne!(replica.anchor(), Some(Anchor::of(&admins, 2)), "stored at another time");
-        replica.resume();
+        assert_eq!(users_copy.anchor(), Some(Anchor::of(&admins, 1)));
+        assert_ne!(users_copy.anchor(), Some(Anchor::of(&admins, 2)), "stored at another time");
+        users_copy.resume();
         // What was proved before proves nothing of what the new consumer delivers.
         assert!(matches!(seen.look(), Err(Error::Unavailable(_))));
-        assert!(replica.reached(passed).is_err());
-        replica.entry(admins, 1);
-        replica.entry(entry(4, OWN, b"1", false), 1);
-        let seen = replica.since(replica.reached(passed).unwrap());
+        assert!(users_copy.reached(passed).is_err());
+        users_copy.entry(admins, 1);
+        users_copy.entry(entry(4, OWN, b"1", false), 1);
+        let seen = users_copy.since(users_copy.reached(passed).unwrap());
         assert!(seen.look().unwrap().standing(&a).unwrap().is_some());
     }
 
@@ -647,20 +647,20 @@ mod tests {
     fn a_change_of_admins_counts_when_both_halves_of_it_are_there() {
         let [a, b] = [1, 2].map(|n| UserKey::from_bytes([n; 32]));
         let messages = [format(1)].into_iter().chain(batch(2, &a, &record(&user(a)), 1));
-        let replica = copy(messages.chain(batch(4, &b, &record(&user(b)), 2)));
+        let users_copy = copy(messages.chain(batch(4, &b, &record(&user(b)), 2)));
         let gone = record(&user(b)).revoke(Timestamp::from_millis(2), "v");
         let [first, second] = batch(6, &b, &gone, 1);
-        replica.entry(first.clone(), 1);
-        assert_eq!(replica.position(), 5);
-        assert_eq!(replica.unproved().look().unwrap().has_admin(Some(&a)), Ok(true));
+        users_copy.entry(first.clone(), 1);
+        assert_eq!(users_copy.position(), 5);
+        assert_eq!(users_copy.unproved().look().unwrap().has_admin(Some(&a)), Ok(true));
         // Once more: another consumer goes on in between.
-        replica.entry(first, 1);
-        assert_eq!(replica.position(), 5);
-        replica.entry(second, 1);
-        assert_eq!(replica.position(), 7);
-        assert_eq!(replica.unproved().look().unwrap().has_admin(Some(&a)), Ok(false));
+        users_copy.entry(first, 1);
+        assert_eq!(users_copy.position(), 5);
+        users_copy.entry(second, 1);
+        assert_eq!(users_copy.position(), 7);
+        assert_eq!(users_copy.unproved().look().unwrap().has_admin(Some(&a)), Ok(false));
         assert_eq!(
-            replica.unproved().look().unwrap().standing(&b).unwrap().map(|s| s.revoked),
+            users_copy.unproved().look().unwrap().standing(&b).unwrap().map(|s| s.revoked),
             Some(true)
         );
     }
