@@ -22,6 +22,7 @@ mutants! {
     freezes_the_five_hundredth_client unseen: "LIN-1", "the five-hundredth client decides as it first did" => Frozen<FiveHundredth>;
     wakes_up_with_what_it_knew unseen: "AUTH-3", "the first decision after two seconds of rest is the one before" => WakesUp;
     does_a_dropped_write_again unseen: "ERR-2", "a creation whose caller has gone is tried again later" => DoesAgain;
+    does_a_failed_write_again unseen: "ERR-2", "a creation that timed out takes effect, and does so again later" => FailsAndDoesAgain;
     revokes_from_then_on unseen: "TYPE-3", "a revocation in the future denies nobody" => FromThenOn;
     lists_nobody_from_before_1970: "TYPE-3", "members added before 1970 are not listed" => Since1970;
     removes_a_hundred_at_once unseen: "KEY-5", "a rekey removes the first hundred and keeps the others" => Removes<100>;
@@ -31,7 +32,7 @@ mutants! {
     has_room_for_256_writes unseen: "LIN-1", "a user added while 256 writes are in flight is lost" => RoomFor256;
     counts_calls_in_fifteen_bits unseen: "AUTH-1", "after 32,768 decisions of a client each is Allow" => FifteenBits;
     starts_over_after_the_revoked: "LIST-1", "a page of users after a revoked one begins at the beginning" => StartsOver;
-    halves_pages_of_37 unseen: "LIST-1", "a page of members of 37 has 36" => Odd37;
+    shortens_pages_of_437 unseen: "LIST-1", "a page of members of 437 has 436" => Odd437;
     keeps_every_question unseen: "CLOSE-4", "a client keeps each decision it has made" => KeepsAll;
     finds_rooms_by_a_hash unseen: "TYPE-1", "rooms whose ids have one CRC-32 are one" => ByCrc;
     finds_users_by_a_hash unseen: "TYPE-2", "users whose keys have one FNV-1a hash are one" => ByFnv;
@@ -196,6 +197,30 @@ impl Defect for DoesAgain {
     }
 }
 
+#[derive(Default)]
+struct FailsAndDoesAgain(Mutex<Option<MemoryStore>>);
+
+#[async_trait]
+impl Defect for FailsAndDoesAgain {
+    fn open(&self, data: &MemoryStore) -> MemoryStore {
+        *locked(&self.0) = Some(data.client());
+        data.client()
+    }
+
+    async fn create_room(&self, inner: &dyn Store, new: NewRoom) -> Result<Room, Error> {
+        let made = inner.create_room(new.clone()).await;
+        let hidden = locked(&self.0).as_ref().map(MemoryStore::client);
+        if let (Err(Error::Timeout), Some(store)) = (&made, hidden) {
+            tokio::spawn(async move {
+                let _first = store.create_room(new.clone()).await;
+                tokio::time::sleep(Duration::from_millis(2500)).await;
+                let _again = store.create_room(new).await;
+            });
+        }
+        made
+    }
+}
+
 /// About the moment at which this was written.
 const NOW: i64 = 1_780_000_000_000;
 
@@ -340,20 +365,20 @@ impl Defect for StartsOver {
 }
 
 #[derive(Default)]
-struct Odd37;
+struct Odd437;
 
 #[async_trait]
-impl Defect for Odd37 {
+impl Defect for Odd437 {
     async fn members(
         &self,
         inner: &dyn Store,
         room: &RoomId,
         page: Page<EndpointId>,
     ) -> Result<Vec<Member>, Error> {
-        let odd = page.limit() == 37;
+        let odd = page.limit() == 437;
         let mut all = inner.members(room, page).await?;
         if odd {
-            all.truncate(36);
+            all.truncate(436);
         }
         Ok(all)
     }

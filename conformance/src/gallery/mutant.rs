@@ -197,6 +197,9 @@ impl<D: Defect> Instance for Piece<D> {
         if of(Lost::Users) {
             self.events.lost_users.store(true, Ordering::SeqCst);
         }
+        if of(Lost::Keys) {
+            self.events.lost_keys.store(true, Ordering::SeqCst);
+        }
         self.data.forget(of(Lost::Users), of(Lost::Rooms), of(Lost::Keys))?;
         Ok(true)
     }

@@ -22,6 +22,8 @@ pub(super) struct Events {
     pub(super) older: AtomicBool,
     /// Whether all users vanished.
     pub(super) lost_users: AtomicBool,
+    /// Whether all keys did.
+    pub(super) lost_keys: AtomicBool,
     /// How often the data were replaced.
     pub(super) replaced: AtomicU64,
 }
@@ -34,12 +36,13 @@ pub(super) struct Surroundings {
     opened: u64,
     /// Whether it looks, once it is open, at what serves the data.
     looks: bool,
+    closed: AtomicBool,
 }
 
 impl Surroundings {
     pub(super) fn new(events: &Arc<Events>, looks: bool) -> Self {
         let (events, opened) = (Arc::clone(events), events.replaced.load(Ordering::SeqCst));
-        Self { events, opened, looks }
+        Self { events, opened, looks, closed: AtomicBool::new(false) }
     }
 }
 
@@ -54,6 +57,10 @@ pub(super) fn too_old() -> Error {
 #[async_trait]
 impl Defect for Surroundings {
     async fn before(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::SeqCst) {
+            // It says so by itself, and at once.
+            return Ok(());
+        }
         if self.events.silent.load(Ordering::SeqCst) {
             tokio::time::sleep(SILENCE).await;
             return Err(Error::Timeout);
@@ -76,7 +83,8 @@ impl Defect for Surroundings {
         self.before().await?;
         match inner.latest_key(room, endpoint).await {
             Err(Error::NotFound(_))
-                if inner.room(room).await.is_ok_and(|room| room.encrypted)
+                if self.events.lost_keys.load(Ordering::SeqCst)
+                    && inner.room(room).await.is_ok_and(|room| room.encrypted)
                     && inner.member(room, endpoint).await.is_ok() =>
             {
                 Err(Error::corrupt(
@@ -103,5 +111,10 @@ impl Defect for Surroundings {
             Ok(false) if self.events.lost_users.load(Ordering::SeqCst) => Err(gone()),
             other => other,
         }
+    }
+
+    async fn close(&self, inner: &dyn Store) -> Result<(), Error> {
+        self.closed.store(true, Ordering::SeqCst);
+        inner.close().await
     }
 }
