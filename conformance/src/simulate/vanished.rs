@@ -42,7 +42,8 @@ fn ended(call: &Call) -> Option<u64> {
 }
 
 fn wrong_answer(history: &History, call: &Call, moment: u64) -> Option<String> {
-    let before = |other: &&Call| ended(other).is_some_and(|at| at < moment);
+    // Known when the call began, too.
+    let before = |other: &&Call| ended(other).is_some_and(|at| at < moment.min(call.began));
     let makes_an_admin = |op: &Op| match op {
         Op::BootstrapAdmin(_) => true,
         Op::AddUser(new) => new.admin,
