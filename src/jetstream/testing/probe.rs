@@ -101,6 +101,11 @@ impl Probe {
         self.send(&puts).await
     }
 
+    /// Stores a message only where nothing was ever stored.
+    pub async fn store_first(&self, key: &str) -> Said {
+        self.send(&[Put::first(key.to_owned(), bytes::Bytes::from_static(b"value"))]).await
+    }
+
     /// Marks a key as deleted.
     pub async fn remove(&self, key: &str) -> Said {
         self.send(&[Put::removal(key.to_owned(), bytes::Bytes::new())]).await

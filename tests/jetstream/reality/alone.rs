@@ -6,13 +6,30 @@ use super::ground::{Ground, begin, is_stored, until};
 use super::{Named, Words};
 
 /// On one server.
-pub(super) const ALONE: [Named; 5] = [
+pub(super) const ALONE: [Named; 6] = [
+    ("a first message", |ground| Box::pin(first_message(ground))),
     ("expectations", |ground| Box::pin(expectations(ground))),
     ("listings", |ground| Box::pin(listings(ground))),
     ("purges", |ground| Box::pin(purges(ground))),
     ("feeds", |ground| Box::pin(feeds(ground))),
     ("a lost answer", |ground| Box::pin(lost_answer(ground))),
 ];
+
+/// A message that is stored only where nothing ever was.
+async fn first_message(ground: &Ground) -> Words {
+    let probe = ground.probe(0).await;
+    until("make", |said| *said == Said::Done, async || probe.make(1).await).await;
+    let probe = probe.patient();
+    let mut words = Words::new();
+    words.push(("the first", probe.store_first("a").await));
+    words.push(("a second copy", probe.store_first("a").await));
+    words.push(("another", probe.store_first("b").await));
+    words.push(("purged all", probe.purge("a", None).await));
+    words.push(("in an emptied bucket", probe.store_first("a").await));
+    words.push(("new all the same", probe.store(&[("a", Some(0))]).await));
+    words
+}
+
 /// Expectations, of single messages and in batches.
 async fn expectations(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
