@@ -275,16 +275,19 @@ fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Pro
     })
 }
 
-/// Keeps the proof of freshness young, for as long as the store lives.
+/// Keeps the proof of freshness young, for as long as the store lives. Where the copy begins anew, what was
+/// proved of it before is worth nothing: the next proof does not wait for its turn.
 async fn renew(core: Arc<Core>, bound: Duration) {
-    let mut ticks = tokio::time::interval(bound / 4);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        let renewed = tokio::time::timeout(bound, core.barrier(Bucket::Users)).await;
         // A failure is seen by its proof not being renewed.
-        let _ = tokio::time::timeout(bound, core.barrier(Bucket::Users)).await;
+        let pause = if matches!(renewed, Ok(Ok(_))) { bound / 4 } else { RETRY.min(bound / 4) };
+        let _ = tokio::time::timeout(pause, core.users.begins_anew()).await;
     }
 }
+
+/// How long after a proof that failed the next one is tried.
+const RETRY: Duration = Duration::from_millis(500);
 
 impl Drop for JetStreamStore {
     fn drop(&mut self) {

@@ -62,6 +62,8 @@ pub(super) struct UsersCopy {
     /// A std lock: nothing awaits under it. Poisoned, it denies (clause AUTH-2).
     copy: RwLock<Versioned>,
     moved: Notify,
+    /// Told when the copy begins anew; one task waits for it.
+    anew: Notify,
     /// Who writes into the copy is told to listen anew.
     kick: OnceLock<Arc<Notify>>,
 }
@@ -125,6 +127,11 @@ impl UsersCopy {
 
     pub(super) fn position(&self) -> u64 {
         self.copy.read().map_or(0, |held| held.copy.position)
+    }
+
+    /// Waits until the copy begins anew, if it has not since the last time.
+    pub(super) async fn begins_anew(&self) {
+        self.anew.notified().await;
     }
 
     /// Waits until the copy has everything up to a barrier.
@@ -311,6 +318,7 @@ impl FeedSink for UsersCopy {
         held.life += 1;
         // A panic left the copy half-written; it begins anew, so it may be trusted again.
         self.copy.clear_poison();
+        self.anew.notify_one();
     }
 
     fn anchor(&self) -> Option<Anchor> {
@@ -324,6 +332,7 @@ impl FeedSink for UsersCopy {
         held.copy.position = 0;
         held.copy.passed = None;
         held.copy.half = None;
+        self.anew.notify_one();
     }
 
     /// The bucket keeps the newest message of a key, so one that was replaced before it could be sent is

@@ -204,6 +204,21 @@ async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
     assert!(held > 5, "{held} were held in time");
 }
 
+/// A long bound does not mean long denials: what was proved of a copy that begins anew is proved again at once.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_begins_anew_denies_no_longer_than_it_must() {
+    let simulation = Simulation::new(1, 1, Weather::CALM);
+    let bound = Duration::from_hours(1);
+    let a = open(&simulation, "a", 1, ReadMode::BoundedStaleness { bound }).await;
+    a.bootstrap_admin(admin(0)).await.unwrap();
+    for _ in 0..3 {
+        simulation.strike(Blow::Kill(0));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        start_again(&simulation).await;
+        assert_eq!(a.is_authorized(&user_number(0)).await, Decision::Allow);
+    }
+}
+
 /// A bound that a suspended machine does not stop (clause AUTH-4).
 #[tokio::test(start_paused = true)]
 async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {
