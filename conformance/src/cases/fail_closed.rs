@@ -311,7 +311,7 @@ async fn traces(store: &Client, call: &Op) -> Verdict<Vec<bool>> {
 async fn rekeys_and_deletions_end_within_their_bound(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
-        let rekey = Op::Rekey(room("e"), rekey(1, [], ["ann", "bob"]));
+        let rekey = Op::Rekey(room("e"), rekey(1, ["bob"], ["ann"]));
         let calls = vec![rekey, Op::DeleteRoom(room("p"))];
         for (call, answer) in at_once(&cx, &store, calls).await? {
             match answer.error() {
