@@ -44,7 +44,7 @@ pub(super) struct Put {
     pub(super) removal: bool,
     /// Store it only where the key's newest message has this sequence (0: there is none).
     pub(super) expect: Option<u64>,
-    /// Store it only in a bucket in which nothing was ever stored, whatever of it is left.
+    /// Store it only if nothing was ever stored in the bucket; a bucket that was emptied refuses it.
     pub(super) first: bool,
 }
 
@@ -57,7 +57,7 @@ impl Put {
         Self { removal: true, ..Self::new(key, value) }
     }
 
-    /// The first message of a bucket.
+    /// A message that must be the first ever stored in its bucket.
     pub(super) fn first(key: String, value: Bytes) -> Self {
         Self { expect: Some(0), first: true, ..Self::new(key, value) }
     }

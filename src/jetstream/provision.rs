@@ -250,8 +250,8 @@ impl Claim<'_> {
     }
 
     /// Writes the first message, unless the bucket has one. Nothing else is written before it is there, a
-    /// barrier included: whoever finds something in a bucket and not this takes it for lost. Nor is it
-    /// written to a bucket that was used and emptied since this call found it new.
+    /// barrier included: whoever finds something in a bucket and not this takes it for lost. The servers refuse
+    /// it if the bucket was used and emptied after this call found the bucket new.
     async fn write(&self, store: Option<&String>) -> Result<(), Error> {
         let Self { gateway, bucket, by, .. } = *self;
         let id = store.cloned().map_or_else(key::fresh, Ok)?;
@@ -274,7 +274,7 @@ impl Claim<'_> {
                 Ok(_) | Err(ReadError::Late(_) | ReadError::TooMany) => {}
                 Err(ReadError::Failed(error)) => return Err(error),
             }
-            // What was ever stored counts: whether the first message is lost, the caller finds out.
+            // Something was stored, so this write can never succeed. The caller checks for the first message.
             if gateway.bucket(bucket, soon).await.is_ok_and(|s| s.is_some_and(|s| s.last > 0)) {
                 return Ok(());
             }

@@ -151,7 +151,7 @@ impl Simulation {
         self.shared.lock().moment()
     }
 
-    /// How late it is by the clock of the clients' machine, which goes on while that is suspended.
+    /// The time since the start by the clients' clock, which also counts time in suspension.
     #[must_use]
     pub fn time(&self) -> Duration {
         self.shared.lock().clock.now()

@@ -27,8 +27,8 @@ struct Plan {
     revision: u64,
     /// The record of admins, where the change concerns them, and the revision it replaces.
     admins: Option<(Admins, u64)>,
-    /// The revision of the bucket's first message, where the change makes the first admin of all. That
-    /// message is written again with it: in a bucket that was emptied the change is refused (clause PAST-3).
+    /// The revision of `=format`, if the change makes the store's first admin. The batch rewrites `=format` over
+    /// this revision, so an emptied bucket refuses the batch (clause PAST-3).
     format: Option<u64>,
 }
 
@@ -51,7 +51,8 @@ impl Core {
             let passed = self.barrier(Bucket::Users).await?;
             let seen = self.users.since(self.users.reached(passed)?);
             let fresh = Fresh::Barrier(passed);
-            // It is written again with the first admin: the copy lacks it until that one comes.
+            // The first admin's batch replaces `=format`. Until the feed delivers the new one, the copy may
+            // have none.
             if self.users.format_revision() > 0 {
                 return Ok((seen, fresh));
             }
@@ -60,8 +61,8 @@ impl Core {
         Err(differs(key::FORMAT))
     }
 
-    /// The revision of what the bucket has under a key, 0 where it has nothing, by a state that is as fresh
-    /// as that; `Corrupt` where that state lacks the message that says whose the bucket is.
+    /// Reads a key's revision from the bucket, from a state that is at least as fresh as `fresh`; 0 if the key
+    /// is absent. `Corrupt` if `=format` is absent from the same state: the bucket was emptied.
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
         let mut filters = vec![key::FORMAT.to_owned()];
         filters.extend((key != key::FORMAT).then(|| key.to_owned()));

@@ -170,8 +170,8 @@ async fn messages_that_vanish_let_nobody_in_and_free_no_bootstrap() {
     assert!(matches!(opened, Err(Error::Invalid(_) | Error::Corrupt(_))), "{opened:?}");
 }
 
-/// Whoever found the buckets new, and comes to write into them only after they were used and emptied, makes no
-/// store of them: the bootstrap stays taken (clause PAST-3).
+/// A client finds new buckets and pauses. Meanwhile another client makes the first admin, and all users vanish.
+/// The first client must not make a store, or a first admin, of the emptied buckets (clause PAST-3).
 #[tokio::test(start_paused = true)]
 async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
     let mut held = 0;
@@ -204,7 +204,7 @@ async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
     assert!(held > 5, "{held} were held in time");
 }
 
-/// A long bound does not mean long denials: what was proved of a copy that begins anew is proved again at once.
+/// After the feed restarts, the client renews its proof at once, not after a quarter of the bound.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_begins_anew_denies_no_longer_than_it_must() {
     let simulation = Simulation::new(1, 1, Weather::CALM);

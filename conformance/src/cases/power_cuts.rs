@@ -73,10 +73,7 @@ impl How {
     }
 
     async fn at_any_write(self, cx: Cx) -> Verdict {
-        let store = cx.open().await?;
-        Script::first_call().apply(&store).await;
-        store.close().await?;
-        let recording = watched(&cx, Job::Work { seed: cx.seed(), len: LEN }).await?;
+        let recording = worked(&cx).await?;
         let all: Vec<_> = recording.events.iter().map(|event| self.tells(event)).collect();
         let began = Instant::now();
         for round in 0.. {
@@ -112,6 +109,14 @@ impl How {
         }
         Ok(())
     }
+}
+
+/// Has a child process run the scripts on a store with one admin, and records its writes.
+async fn worked(cx: &Cx) -> Verdict<Recording> {
+    let store = cx.open().await?;
+    Script::first_call().apply(&store).await;
+    store.close().await?;
+    watched(cx, Job::Work { seed: cx.seed(), len: LEN }).await
 }
 
 /// How many ends are looked at in a round, where each needs a server.
@@ -183,10 +188,7 @@ async fn a_store_cut_off_at_any_write_of_its_making_opens_again(cx: Cx) -> Verdi
 /// store that does not open, or that lets nobody in who should not be; and what it acknowledges afterwards
 /// holds.
 async fn a_power_cut_that_loses_acknowledged_writes_lets_nobody_in(cx: Cx) -> Verdict {
-    let store = cx.open().await?;
-    Script::first_call().apply(&store).await;
-    store.close().await?;
-    let recording = watched(&cx, Job::Work { seed: cx.seed(), len: LEN }).await?;
+    let recording = worked(&cx).await?;
     let changes: Vec<_> =
         recording.events.iter().map(|event| matches!(event, Event::Change(_))).collect();
     let began = Instant::now();

@@ -35,9 +35,9 @@ pub struct Broken {
 enum Shows {
     /// In random histories; with `cuts` servers are cut off meanwhile, one after the other.
     InHistories { mix: Mix, weather: Weather, cuts: bool },
-    /// In random histories in which older servers take over.
+    /// In random histories. Partway, servers of an older version replace the servers.
     OnOlderServers,
-    /// In random histories of decisions from memory, on a machine that is suspended now and then.
+    /// In random histories of bounded-staleness decisions, while the clients' machine is suspended repeatedly.
     WhenSuspended,
     /// When a call is held, most likely the one of this name.
     WhenHeld(&'static str),
@@ -180,10 +180,10 @@ impl Broken {
     /// and goes wrong; `None` when it gets through as many as are enough.
     #[must_use]
     pub fn hunt(&self, seed: u64) -> Option<Catch> {
-        let plan = match self.shows {
-            WhenHeld(call) => return self.hunt_held(call, seed),
-            InHistories { .. } | OnOlderServers | WhenSuspended => self.plan()?,
-        };
+        if let WhenHeld(call) = self.shows {
+            return self.hunt_held(call, seed);
+        }
+        let plan = self.plan()?;
         (0..ENOUGH).find_map(|number| {
             let seed = seed.wrapping_add(number);
             let played = play_plan(&plan, seed, false);
@@ -212,7 +212,7 @@ impl Broken {
         outcome.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
-    /// What nothing is wrong with but the defect; `None` where it is calls that are held.
+    /// The plan whose histories show the defect; `None` for a defect that shows when a call is held.
     fn plan(&self) -> Option<Plan> {
         let calm = Weather { latency: 20, ..Weather::CALM };
         let after = |n: u64| Duration::from_millis(300 * n);

@@ -1,4 +1,4 @@
-//! What clients may answer from memory: an allow until the bound is over (clause AUTH-4).
+//! Judges bounded-staleness decisions: a revoked user may be allowed until the bound is over (clause AUTH-4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use membership::{Decision, UserKey};
 use crate::history::History;
 use crate::model::{Answer, Op};
 
-/// Who was added and revoked so far, by the clock of the clients' machine.
+/// The users that were added and revoked so far. Times are those of the clients' machine.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Whom somebody began to add.
+    /// Users whose addition was called, answered or not.
     added: BTreeSet<UserKey>,
     /// When the revocation of a user was first acknowledged.
     revoked: BTreeMap<UserKey, Duration>,
@@ -32,7 +32,7 @@ impl Known {
         }
     }
 
-    /// What is wrong with a decision that was asked for at this time.
+    /// Says why a decision breaks the contract, if it does. The call began at `asked`.
     pub(super) fn wrong(
         &self,
         op: &Op,
@@ -53,7 +53,7 @@ impl Known {
     }
 }
 
-/// The same history without the decisions, which need not be in any order with the rest.
+/// Removes the decisions from a history: stale decisions have no place in the order of the other calls.
 pub(super) fn without_decisions(mut history: History) -> History {
     history.calls.retain(|call| !matches!(call.op, Op::IsAuthorized(_) | Op::IsAdmin(_)));
     history

@@ -40,7 +40,7 @@ pub struct Plan {
     pub pace: u32,
     /// Whether, after as many calls again, the data go back to what they were before them.
     pub back: Option<Back>,
-    /// How long the clients may answer decisions from memory, if they may (clause AUTH-4).
+    /// The clients' staleness bound (clause AUTH-4). `None`: every decision is linearizable.
     pub bound: Option<Duration>,
     /// What is wrong with the clients: nothing, in a plan that is drawn.
     pub defect: Option<JetStreamDefect>,
@@ -112,13 +112,13 @@ impl Plan {
         plan
     }
 
-    /// Has this happen, too.
+    /// Adds a fault at this time, in the order of times.
     fn strike(&mut self, at: Duration, blow: Blow) {
         let place = self.blows.partition_point(|(earlier, _)| *earlier <= at);
         self.blows.insert(place, (at, blow));
     }
 
-    /// Whether something of this kind happens.
+    /// Whether the plan has a fault of this kind.
     #[must_use]
     pub fn has(&self, kind: impl Fn(&Blow) -> bool) -> bool {
         self.blows.iter().any(|(_, blow)| kind(blow))

@@ -1,13 +1,13 @@
-//! What is owed once all users have vanished: no order of all calls, but that nobody gets in by it
-//! (clauses PAST-3 and AUTH-5).
+//! Judges the calls made after all users vanished. The contract owes no order of these calls, only that the
+//! loss lets nobody in (clauses PAST-3 and AUTH-5).
 
 use membership::{Decision, UserKey};
 
 use crate::history::{Call, History};
 use crate::model::{Answer, Op};
 
-/// The same history, as one order must explain it: what was asked of users, and not answered before they
-/// vanished, has no answer.
+/// Returns the part of a history that one order must explain. Calls on users that began after the loss are
+/// removed; calls on users that were in flight at the loss lose their answers.
 pub(super) fn until(mut history: History, moment: u64) -> History {
     history.calls.retain(|call| !is_of_users(&call.op) || call.began < moment);
     for call in history.calls.iter_mut().filter(|call| is_of_users(&call.op)) {
@@ -30,19 +30,19 @@ fn is_of_users(op: &Op) -> bool {
     )
 }
 
-/// What is wrong with an answer that was given after the users had vanished.
+/// Says what is wrong with the first wrong answer after the loss, if there is one.
 pub(super) fn wrong(history: &History, moment: u64) -> Option<String> {
     let mut later = history.calls.iter().filter(|call| ended(call).is_some_and(|at| at >= moment));
     later.find_map(|call| wrong_answer(history, call, moment))
 }
 
-/// When it succeeded.
+/// The moment at which a call returned success.
 fn ended(call: &Call) -> Option<u64> {
     call.ended.as_ref().filter(|(_, answer)| answer.error().is_none()).map(|(at, _)| *at)
 }
 
 fn wrong_answer(history: &History, call: &Call, moment: u64) -> Option<String> {
-    // Known when the call began, too.
+    // A call that began before the admin was made may still answer that there is none.
     let before = |other: &&Call| ended(other).is_some_and(|at| at < moment.min(call.began));
     let makes_an_admin = |op: &Op| match op {
         Op::BootstrapAdmin(_) => true,
@@ -78,7 +78,7 @@ fn may_be_in(history: &History, call: &Call, user: &UserKey, moment: u64) -> boo
     let revoked = ends.filter(|at| *at < call.began).max();
     history.calls.iter().filter(|other| adds(&other.op)).any(|other| match revoked {
         None => true,
-        // Added anew, in an empty bucket.
+        // The emptied bucket does not know the revocation, so the user can be added again.
         Some(at) => other.ended.as_ref().is_none_or(|(ended, _)| *ended > at.max(moment)),
     })
 }

@@ -67,7 +67,7 @@ pub(super) struct Cluster {
     buckets_made: u64,
     /// Grows with every write, and never goes back.
     moment: u64,
-    /// Whether the servers are of a version that knows no batches.
+    /// The servers run an older version, which stores a batch message by message.
     pub(super) older: bool,
     /// The clock of the clients' machine.
     pub(super) clock: Clock,
