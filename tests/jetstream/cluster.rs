@@ -8,7 +8,7 @@ use membership::{
     JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
     UserKey,
 };
-use membership_conformance::nats::{Cluster, ClusterOptions};
+use membership_conformance::nats::{Cluster, ClusterOptions, Flow};
 use tokio::time::Instant;
 
 use crate::together::make_room;
@@ -49,6 +49,29 @@ async fn in_the_end<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Erro
                 assert!(Instant::now() < deadline, "{what}: {error}");
             }
             Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
+
+/// The copy of the users follows the server that leads them. While it looks for it, which takes long where
+/// a server is slow, it still listens to the former one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_moves_denies_nobody_though_a_server_is_slow() {
+    let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
+    let store = open(&cluster, 0, "m-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    cluster.lead(0, "KV_m-users").await.unwrap();
+    let slow = Flow::Delay(Duration::from_millis(100));
+    for other in [0, 1] {
+        cluster.route(2, other).unwrap().both(slow);
+    }
+    for leader in [1, 0, 1, 0] {
+        cluster.lead(leader, "KV_m-users").await.unwrap();
+        // Until the store must have noticed, and then for as long as a consumer may take to be made.
+        let until = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < until {
+            let decision = store.is_authorized(&user(1, true).key).await;
+            assert_eq!(decision, Decision::Allow, "after n{leader} began to lead");
         }
     }
 }

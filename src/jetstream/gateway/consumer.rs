@@ -30,7 +30,10 @@ pub(super) struct NatsDeliveries {
     name: String,
     /// The server that holds it.
     place: Option<String>,
-    messages: Subscriber,
+    /// Where it sends to.
+    inbox: String,
+    /// Nothing is sent before somebody listens.
+    messages: Option<Subscriber>,
 }
 
 impl NatsDeliveries {
@@ -47,12 +50,6 @@ impl NatsDeliveries {
             Err(error) => return Reply::Not(error),
         };
         let inbox = format!("{}.{name}", link.inbox_prefix);
-        let messages = match link.client.subscribe(inbox.clone()).await {
-            Ok(messages) => messages,
-            Err(error) => {
-                return Reply::Not(Error::unavailable(format!("cannot subscribe: {error}")));
-            }
-        };
         let what = format!("CONSUMER.CREATE.{stream}.{name}");
         let request = CreateConsumer {
             stream_name: &stream,
@@ -82,7 +79,7 @@ impl NatsDeliveries {
             Reply::Done(ConsumerInfo { error: None, cluster }) => {
                 let place = cluster.and_then(|cluster| cluster.leader);
                 let place = place.filter(|name| !name.is_empty());
-                Reply::Done(Self { link, stream, prefix, name, place, messages })
+                Reply::Done(Self { link, stream, prefix, name, place, inbox, messages: None })
             }
             Reply::Done(ConsumerInfo { error: Some(error), .. }) => api_error(&what, &error),
             Reply::Again(error) => Reply::Again(error),
@@ -106,9 +103,14 @@ impl NatsDeliveries {
 #[async_trait]
 impl Deliveries for NatsDeliveries {
     async fn next(&mut self) -> Option<Delivery> {
+        let Self { link, inbox, messages, .. } = self;
+        let messages = match messages {
+            Some(messages) => messages,
+            None => messages.insert(link.client.subscribe(inbox.clone()).await.ok()?),
+        };
         let message = tokio::select! {
-            message = self.messages.next() => message?,
-            () = self.link.lost.notified() => return None,
+            message = messages.next() => message?,
+            () = link.lost.notified() => return None,
         };
         self.read(message).await
     }

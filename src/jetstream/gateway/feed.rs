@@ -10,15 +10,19 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::Error;
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::tries::until_answered;
-use crate::jetstream::gateway::{Anchor, BucketState, Deliveries, Delivery, FeedSink, Servers};
+use crate::jetstream::gateway::{
+    Anchor, BucketState, Deliveries, Delivery, FeedSink, Reply, Servers,
+};
 use crate::mutation::Mutation;
 
 /// How long a consumer may say nothing at all, not even that there is nothing to say.
@@ -27,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const SETUP: Duration = Duration::from_secs(3);
 /// How often it is asked which server leads the bucket.
 const WATCH: Duration = Duration::from_secs(2);
-/// How many consumers are made at once until one reads from the replica that leads.
+/// How many consumers are made until one reads from the replica that leads.
 const PLACES: usize = 12;
 /// The wait between two consumers, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
@@ -59,51 +63,82 @@ pub(super) struct Feed {
     pub(super) mutation: Mutation<JetStreamDefect>,
 }
 
+/// Consumers that are being made.
+type Candidates<'a> = FuturesUnordered<BoxFuture<'a, Reply<Box<dyn Deliveries>>>>;
+
+/// A consumer, and what was known when it was made.
+struct Source<'a> {
+    state: BucketState,
+    deliveries: Box<dyn Deliveries>,
+    /// Consumers that were made beside it and are not there yet: each is ended once it is.
+    late: Candidates<'a>,
+}
+
+/// How a consumer's life went.
+struct Round<'a> {
+    /// Whether anything came in order.
+    heard: bool,
+    /// The consumer that takes over.
+    next: Option<Source<'a>>,
+}
+
 impl Feed {
     /// Keeps the copy, whatever happens to the connection or in the copy's own code.
     pub(super) async fn keep(self, sink: Arc<dyn FeedSink>) {
-        let mut created = None;
+        let (mut created, mut source) = (None, None);
         let mut pause = PAUSE.0;
         loop {
-            let round = self.round(&sink, &mut created);
+            let round = self.round(&sink, &mut created, source.take());
             let round = std::panic::AssertUnwindSafe(round).catch_unwind().await;
-            if round.is_err() {
-                // Half an entry may be in the copy.
-                created = None;
-            }
+            let (heard, trouble) = match round {
+                Ok(Ok(Round { next: Some(next), .. })) => {
+                    source = Some(next);
+                    continue;
+                }
+                Ok(Ok(round)) => (round.heard, None),
+                Ok(Err(error)) => (false, Some(error)),
+                Err(_) => {
+                    // Half an entry may be in the copy.
+                    created = None;
+                    (false, None)
+                }
+            };
             // Whoever is refused, or hears nothing that counts, asks ever more rarely: otherwise a
             // feed that cannot be made keeps the servers busy with consumers.
-            let went_well = matches!(round, Ok(Ok(true)));
-            pause = if went_well { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
-            if let Ok(Err(error)) = round {
+            pause = if heard { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+            if let Some(error) = trouble {
                 self.trouble.set((error != Error::Timeout).then_some(error));
             }
             sleep(pause).await;
         }
     }
 
-    /// One consumer's life. Ends at the first irregularity; returns whether anything came before.
-    async fn round(
-        &self,
-        sink: &Arc<dyn FeedSink>,
+    /// One consumer's life. Ends at the first irregularity, or when another consumer is there to take over.
+    async fn round<'a>(
+        &'a self,
+        sink: &'a Arc<dyn FeedSink>,
         created: &mut Option<String>,
-    ) -> Result<bool, Error> {
+        source: Option<Source<'a>>,
+    ) -> Result<Round<'a>, Error> {
         // Whoever asked for another consumer until now gets this one.
         let _ = self.kick.notified().now_or_never();
-        let state = self.state().await?;
-        if created.as_ref() != Some(&state.created) {
+        let mut source = match source {
+            Some(source) => source,
+            None => self.source(sink, created.as_deref()).await?,
+        };
+        if created.as_ref() != Some(&source.state.created) {
             sink.reset();
-            *created = Some(state.created.clone());
+            *created = Some(source.state.created.clone());
         }
-        let anchor = sink.anchor();
-        let Some(mut deliveries) = self.consume(anchor, &state).await? else { return Ok(false) };
         self.trouble.set(None);
+        // The one that the copy has now: the consumer may have been made for an earlier one.
+        let anchor = sink.anchor();
         if anchor.is_some() {
             sink.resume();
         }
-        let heard = self.listen(sink, &state, anchor, &mut *deliveries).await;
-        deliveries.end().await;
-        Ok(heard)
+        let round = self.listen(sink, &mut source, anchor).await;
+        source.deliveries.end().await;
+        Ok(round)
     }
 
     async fn state(&self) -> Result<BucketState, Error> {
@@ -113,27 +148,57 @@ impl Feed {
         state.await?.ok_or_else(missing)
     }
 
-    /// A consumer on the server that leads the bucket. A follower may differ from its leader for
-    /// good, after servers lost their latest messages and another one came back with them
-    /// (nats-server 2.15.1), and its deliveries do not show that.
-    async fn consume(
-        &self,
-        anchor: Option<Anchor>,
-        state: &BucketState,
-    ) -> Result<Option<Box<dyn Deliveries>>, Error> {
+    /// A consumer for a copy of the bucket made at `created`, on the server that leads the bucket. A follower
+    /// may differ from its leader for good, after servers lost their latest messages and another one came
+    /// back with them (nats-server 2.15.1), and its deliveries do not show that.
+    ///
+    /// A server picks the replica at random, so as many consumers as there are replicas are made at once. One that
+    /// is not there in time may still come: another one is made beside it.
+    async fn source<'a>(
+        &'a self,
+        sink: &Arc<dyn FeedSink>,
+        created: Option<&str>,
+    ) -> Result<Source<'a>, Error> {
+        let state = self.state().await?;
+        let anchor = sink.anchor().filter(|_| created == Some(&state.created));
         let from = anchor.map_or(1, |anchor| anchor.sequence);
         let by = Instant::now() + SETUP;
-        for _ in 0..PLACES {
-            let consumer = |by| self.servers.consume(self.bucket, &self.filters, from, by);
-            let mut deliveries = until_answered(self.attempt, by, consumer).await?;
-            if leads(state, deliveries.place())
-                || self.mutation.is(JetStreamDefect::ListensAnywhere)
-            {
-                return Ok(Some(deliveries));
+        let candidate = || self.servers.consume(self.bucket, &self.filters, from, by);
+        let at_once = usize::from(state.status.replicas.max(1));
+        let mut candidates: Candidates<'_> = (0..at_once).map(|_| candidate()).collect();
+        let mut left = PLACES.saturating_sub(at_once);
+        let mut trouble = Error::Timeout;
+        loop {
+            let late = Instant::now() + self.attempt;
+            match timeout_at(late.min(by), candidates.next()).await {
+                Ok(Some(Reply::Done(deliveries))) if self.is_led_at(&state, deliveries.place()) => {
+                    return Ok(Source { state, deliveries, late: candidates });
+                }
+                Ok(Some(Reply::Done(mut deliveries))) => {
+                    deliveries.end().await;
+                    trouble =
+                        Error::unavailable(format!("no consumer where {} is led", self.bucket));
+                }
+                Ok(Some(Reply::Again(error))) => {
+                    trouble = error;
+                    sleep_until(late.min(by)).await;
+                }
+                Ok(Some(Reply::Not(error))) => return Err(error),
+                // None is under way, or none was there in time.
+                Ok(None) | Err(_) => {}
             }
-            deliveries.end().await;
+            if Instant::now() >= by || (left == 0 && candidates.is_empty()) {
+                return Err(trouble);
+            }
+            if left > 0 {
+                left -= 1;
+                candidates.push(candidate());
+            }
         }
-        Ok(None)
+    }
+
+    fn is_led_at(&self, state: &BucketState, place: Option<&str>) -> bool {
+        leads(state, place) || self.mutation.is(JetStreamDefect::ListensAnywhere)
     }
 
     /// Whether the consumer's count is the one that comes next: another one is a gap.
@@ -145,33 +210,60 @@ impl Feed {
         !self.mutation.is(JetStreamDefect::GoesOnAnywhere)
     }
 
-    /// Returns whether anything came in order.
-    async fn listen(
-        &self,
-        sink: &Arc<dyn FeedSink>,
-        state: &BucketState,
+    /// Listens for as long as everything comes in order. Where another consumer is wanted, it listens on until
+    /// that one is there.
+    async fn listen<'a>(
+        &'a self,
+        sink: &'a Arc<dyn FeedSink>,
+        source: &mut Source<'a>,
         mut anchor: Option<Anchor>,
-        deliveries: &mut dyn Deliveries,
-    ) -> bool {
+    ) -> Round<'a> {
+        let Source { state, deliveries, late } = source;
         let (mut sent, mut heard) = (0, false);
         let mut moved = pin!(self.moved(state, deliveries.place().map(str::to_owned)));
+        let mut search: Option<BoxFuture<'_, Result<Source<'a>, Error>>> = None;
+        let another = || Some(self.source(sink, Some(&state.created)).boxed());
+        let mut has_moved = false;
+        let ended = |heard| Round { heard, next: None };
         loop {
             let next = tokio::select! {
                 biased;
+                Some(next) = async { Some(search.as_mut()?.await) } => {
+                    return Round { heard, next: next.ok() };
+                }
+                () = &mut moved, if !has_moved => {
+                    (search, has_moved) = (another(), true);
+                    continue;
+                }
+                () = self.kick.notified(), if search.is_none() => {
+                    search = another();
+                    continue;
+                }
                 next = timeout(PATIENCE, deliveries.next()) => next,
-                () = self.kick.notified() => return heard,
-                () = &mut moved => return heard,
+                Some(late) = late.next() => {
+                    if let Reply::Done(mut late) = late {
+                        late.end().await;
+                    }
+                    continue;
+                }
             };
             match next {
                 Ok(Some(Delivery::Entry { count, entry, stored }))
                     if self.is_next(count, sent + 1) =>
                 {
                     sent = count;
+                    if !has_moved {
+                        // It gets on, so it stays.
+                        search = None;
+                    }
+                    if anchor.is_some_and(|anchor| entry.sequence < anchor.sequence) {
+                        continue;
+                    }
                     let differs = |anchor| anchor != Anchor::of(&entry, stored);
                     if anchor.take().is_some_and(differs) && self.minds_history() {
                         // The bucket holds another history than the copy.
                         sink.reset();
-                        return heard;
+                        return ended(heard);
                     }
                     sink.entry(entry, stored);
                 }
@@ -181,10 +273,15 @@ impl Feed {
                     if anchor.is_some() && count.is_some() && self.minds_history() {
                         // The bucket ends before the copy does.
                         sink.reset();
-                        return heard;
+                        return ended(heard);
                     }
                 }
-                _ => return heard,
+                // It may still come.
+                Err(_) => {
+                    search = search.or_else(another);
+                    continue;
+                }
+                Ok(_) => return ended(heard),
             }
             heard = true;
         }
