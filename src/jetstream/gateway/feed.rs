@@ -226,25 +226,22 @@ impl Feed {
         let mut has_moved = false;
         let ended = |heard| Round { heard, next: None };
         loop {
-            let next = tokio::select! {
-                biased;
-                Some(next) = async { Some(search.as_mut()?.await) } => {
-                    return Round { heard, next: next.ok() };
-                }
-                () = &mut moved, if !has_moved => {
-                    (search, has_moved) = (another(), true);
-                    continue;
-                }
-                () = self.kick.notified(), if search.is_none() => {
-                    search = another();
-                    continue;
-                }
-                next = timeout(PATIENCE, deliveries.next()) => next,
-                Some(late) = late.next() => {
-                    if let Reply::Done(mut late) = late {
-                        late.end().await;
+            let mut next = pin!(timeout(PATIENCE, deliveries.next()));
+            // A delivery that is under way must not be dropped.
+            let next = loop {
+                tokio::select! {
+                    biased;
+                    Some(next) = async { Some(search.as_mut()?.await) } => {
+                        return Round { heard, next: next.ok() };
                     }
-                    continue;
+                    () = &mut moved, if !has_moved => (search, has_moved) = (another(), true),
+                    () = self.kick.notified(), if search.is_none() => search = another(),
+                    next = &mut next => break next,
+                    Some(late) = late.next() => {
+                        if let Reply::Done(mut late) = late {
+                            late.end().await;
+                        }
+                    }
                 }
             };
             match next {
