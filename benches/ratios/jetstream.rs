@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use membership::{JetStreamConfig, JetStreamStore, ReadMode, Store};
-use membership_conformance::nats::{Cluster, ClusterOptions, NatsError, NatsServer, Provision};
+use nats_cluster::{Cluster, ClusterOptions, NatsError, NatsServer, Provision};
 use tokio::runtime::Runtime;
 
 use crate::jetstream::bare::Bare;

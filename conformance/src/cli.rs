@@ -26,7 +26,7 @@ use crate::{contract, gallery, harness, outer, run, seed, soak, targets};
 use args::{Args, Command};
 
 /// The binary `conformance`. Exit code 0: all claimed cases passed; 1: a case failed; 2: it could
-/// not run.
+/// not run; 3: none failed, and some were inconclusive.
 #[must_use]
 pub fn main() -> ExitCode {
     let broken = gallery::all().into_iter().map(|mutant| mutant.target);
@@ -62,8 +62,9 @@ fn asked(args: &Args) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(outer::supervised(|| match all_held(args, &cases) {
-        Ok(true) => 0,
-        Ok(false) => 1,
+        Ok((true, 0)) => 0,
+        Ok((true, _)) => harness::INCONCLUSIVE,
+        Ok((false, _)) => 1,
         Err(why) => {
             refuse(&why);
             2
@@ -71,8 +72,8 @@ fn asked(args: &Args) -> Result<ExitCode, String> {
     }))
 }
 
-/// Runs these cases, tells what came of it, and whether all of them held.
-fn all_held(args: &Args, cases: &[&'static Case]) -> Result<bool, String> {
+/// Runs these cases, tells what came of it, and whether none of them failed and how many were inconclusive.
+fn all_held(args: &Args, cases: &[&'static Case]) -> Result<(bool, usize), String> {
     let targets = chosen_targets(args)?;
     let json = args.json.as_deref().map(Document::create).transpose()?;
     let junit = args.junit.as_deref().map(Document::create).transpose()?;
@@ -114,7 +115,11 @@ fn all_held(args: &Args, cases: &[&'static Case]) -> Result<bool, String> {
     if let Some(document) = junit {
         document.write(&report::junit(&results).map_err(|error| error.to_string())?)?;
     }
-    Ok(results.tally().failed == 0 && simulated)
+    let tally = results.tally();
+    if tally.inconclusive > 0 {
+        anstream::println!("{}", report::inconclusive(tally.inconclusive));
+    }
+    Ok((tally.failed == 0 && simulated, tally.inconclusive))
 }
 
 /// A short run on simulated servers, where everything is run; whether it held.

@@ -11,7 +11,7 @@ use rand::rngs::ChaCha8Rng;
 
 use crate::clock::{self, Stopwatch};
 use crate::history::Reached;
-use crate::show::Show;
+use crate::load;
 use crate::target::{Instance, Need, Replicas, Target, TargetError};
 use crate::transcript::{Client, Transcript};
 use crate::verdict::{Failure, Verdict};
@@ -112,7 +112,7 @@ impl Cx {
                 }
                 Err(error) => {
                     let expected = format!("client {number} {how}");
-                    Err(Failure { at, ..Failure::new(expected, error.show()) })
+                    Err(Failure { at, ..Failure::answer(expected, &error) })
                 }
             }
         }
@@ -272,13 +272,20 @@ async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T>
     let mut call = pin!(stopwatch.time(call));
     loop {
         let answer = clock::within(TICK, &mut call).await;
-        match (answer, past(bound, &stopwatch)) {
-            (Some(result), None) => return Ok(result),
-            (None, None) => {}
-            (answer, Some(when)) => {
-                let got = format!("{} {when}", if answer.is_some() { "one" } else { "none" });
-                return Err(Failure::new(format!("an answer within {bound:?}"), got).of_time());
+        let Some(when) = past(bound, &stopwatch) else {
+            if let Some(result) = answer {
+                return Ok(result);
             }
+            continue;
+        };
+        let late =
+            |got| Failure::new(format!("an answer within {bound:?}"), format!("{got} {when}"));
+        match answer {
+            Some(_) => return Err(late("one").of_time()),
+            None if stopwatch.took() > load::patience(bound, stopwatch.began()) => {
+                return Err(Failure { timed_out: false, ..late("none").of_time() });
+            }
+            None => {}
         }
     }
 }
@@ -287,6 +294,6 @@ async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T>
 impl From<TargetError> for Failure {
     #[track_caller]
     fn from(error: TargetError) -> Self {
-        Self::new("the target to do its part", format!("its error: {error}"))
+        Self::new("the target to do its part", format!("its error: {error}")).of_deadline()
     }
 }

@@ -1,11 +1,14 @@
 //! Lets cases in beside those they may run beside.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::case::Company;
+use crate::case::{Case, Company};
+use crate::report;
+use crate::run::{Outcome, RUNS_AGAIN, run_case};
+use crate::target::Target;
 
 /// Holds back each case while others are inside that it may not run beside, or as many of its kind
 /// as may run at once.
@@ -39,6 +42,26 @@ impl Gate {
             }
             left.await;
         }
+    }
+
+    /// Runs a case once it may be inside; again, and beside no other, if a deadline passed on a starved machine.
+    pub(crate) async fn run(
+        &self,
+        case: &'static Case,
+        target: &Arc<dyn Target>,
+        seed: u64,
+    ) -> Outcome {
+        let mut outcome = {
+            let _inside = self.enter(case.company()).await;
+            run_case(case, target, seed).await
+        };
+        for _ in 0..RUNS_AGAIN {
+            let Some(slower) = outcome.excuse() else { break };
+            anstream::eprintln!("{}", report::again(case, target.name(), slower));
+            let _alone = self.enter(Company::Nobody).await;
+            outcome = run_case(case, target, seed).await;
+        }
+        outcome.concluded()
     }
 
     fn admits(&self, company: Company) -> bool {

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
@@ -13,7 +14,7 @@ use crate::child;
 use crate::gate::Gate;
 use crate::outer;
 use crate::report;
-use crate::run::{self, Status, run_case};
+use crate::run::{self, Status};
 use crate::seed;
 use crate::target::Target;
 use crate::vet::vetted;
@@ -25,6 +26,10 @@ use crate::vet::vetted;
 /// The tests run in a process of their own, which this one starts and waits for: code that a store brings
 /// may end the process, and that must not look like the end of the run.
 ///
+/// A case whose deadline passed while the machine was starved runs again, up to twice and beside no other. If its
+/// deadline passes each time, it is inconclusive: it is listed as ignored, and the exit code is 3 if nothing
+/// failed.
+///
 /// The seed comes from `MEMBERSHIP_SEED` (decimal, or hexadecimal after `0x`), or else from the
 /// system; a failure prints it.
 #[must_use]
@@ -34,8 +39,9 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     }
     let (arguments, filters) = arguments(std::env::args());
     let run = || match run(targets, &arguments, &filters) {
-        Ok(true) => 0,
-        Ok(false) => FAILED,
+        Ok(Held::All) => 0,
+        Ok(Held::NotAll) => FAILED,
+        Ok(Held::Unknown) => INCONCLUSIVE,
         Err(why) => {
             report::refuse(&why);
             REFUSED
@@ -49,6 +55,16 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
 pub(crate) const FAILED: u8 = 101;
 /// The exit code of one that could run nothing.
 pub(crate) const REFUSED: u8 = 2;
+/// The exit code of a run in which nothing failed, and something remained inconclusive.
+pub(crate) const INCONCLUSIVE: u8 = 3;
+
+/// Whether all the cases held that were run.
+enum Held {
+    All,
+    NotAll,
+    /// None failed, and some were inconclusive.
+    Unknown,
+}
 
 /// The arguments, and the filters among them: any number of them, as Rust's own test binaries take,
 /// of which `libtest_mimic` takes one.
@@ -84,7 +100,7 @@ fn run(
     targets: &[Arc<dyn Target>],
     arguments: &Arguments,
     filters: &[String],
-) -> Result<bool, String> {
+) -> Result<Held, String> {
     let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
     // Threads for as many as ever run at once; the gate lets in who may.
@@ -112,11 +128,13 @@ fn run(
             registry().filter(move |case| case.company() == company).map(move |case| (case, target))
         })
     });
-    let trials = trials.map(|(case, target)| trial(case, target, seed, &runtime, &gate));
+    let inconclusive = Arc::new(AtomicUsize::new(0));
+    let trials =
+        trials.map(|(case, target)| trial(case, target, seed, &runtime, &gate, &inconclusive));
     let trials = trials.filter(|trial| chosen(trial.name(), &arguments, filters));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if arguments.list {
-        return Ok(true);
+        return Ok(Held::All);
     }
     runtime.block_on(run::finish(targets))?;
     for (target, (before, after)) in targets.iter().zip(claims.iter().zip(vetted(targets)?)) {
@@ -124,7 +142,15 @@ fn run(
             return Err(format!("{}: {changed}", target.name()));
         }
     }
-    Ok(!conclusion.has_failed())
+    let inconclusive = inconclusive.load(Ordering::Relaxed);
+    Ok(if conclusion.has_failed() {
+        Held::NotAll
+    } else if inconclusive > 0 {
+        anstream::eprintln!("INCONCLUSIVE: {}", report::inconclusive(inconclusive));
+        Held::Unknown
+    } else {
+        Held::All
+    })
 }
 
 /// The seed of the environment, and what the tests run on.
@@ -170,16 +196,14 @@ fn trial(
     seed: u64,
     runtime: &Arc<Runtime>,
     gate: &Arc<Gate>,
+    inconclusive: &Arc<AtomicUsize>,
 ) -> Trial {
     let name = format!("{}::{}", target.name(), case.name());
     let unclaimed = run::declined(case, &**target).is_some();
     let (target, runtime) = (Arc::clone(target), Arc::clone(runtime));
-    let gate = Arc::clone(gate);
+    let (gate, inconclusive) = (Arc::clone(gate), Arc::clone(inconclusive));
     let test = move || {
-        let outcome = runtime.block_on(async {
-            let _inside = gate.enter(case.company()).await;
-            run_case(case, &target, seed).await
-        });
+        let outcome = runtime.block_on(gate.run(case, &target, seed));
         match outcome.status {
             Status::Pass => Ok(Completion::Completed),
             Status::Fail(failed) => {
@@ -188,6 +212,11 @@ fn trial(
                     end_blocked(&told);
                 }
                 Err(Failed::from(told))
+            }
+            Status::Inconclusive(failed) => {
+                inconclusive.fetch_add(1, Ordering::Relaxed);
+                anstream::eprintln!("{}", report::failure(case, target.name(), &failed));
+                Ok(Completion::ignored_with("inconclusive: the machine was starved"))
             }
             // Asked for with --ignored or --include-ignored: it is not claimed then, either.
             Status::NotClaimed(need, reason) if unclaimed => {

@@ -46,7 +46,7 @@ pub fn agree<'a>(
         if got == expected {
             Ok(got)
         } else {
-            Err(Failure { at, ..Failure::new(expected.show(), got.show()) })
+            Err(Failure { at, ..Failure::answer(expected.show(), &got) })
         }
     }
 }
@@ -67,7 +67,7 @@ pub fn looks_like<'a>(
             let expected = model.apply(view);
             if got != expected {
                 let expected = format!("of {view:?}: {}", expected.show());
-                return Err(Failure { at, ..Failure::new(expected, got.show()) });
+                return Err(Failure { at, ..Failure::answer(expected, &got) });
             }
         }
         Ok(())
@@ -159,7 +159,7 @@ pub fn some_order(models: &[Model], ops: &[Op], answers: &[Answer]) -> Verdict<V
     if found.is_empty() {
         let calls = ops.iter().map(|op| format!("{op:?}")).collect::<Vec<_>>().join("; ");
         let expected = format!("answers that some order of the calls gives: {calls}");
-        return Err(Failure::new(expected, answers.show()));
+        return Err(Failure::answer(expected, &answers));
     }
     Ok(found)
 }

@@ -17,10 +17,9 @@ pub mod golden;
 pub mod harness;
 pub mod history;
 pub mod judge;
+mod load;
 pub mod make;
 pub mod model;
-#[cfg(all(feature = "jetstream", unix))]
-pub mod nats;
 pub mod observe;
 mod outer;
 pub mod power;

@@ -213,7 +213,7 @@ pub async fn achieve(store: &dyn Store, call: &Op, by: Instant) -> Verdict {
         }
         if Instant::now() > by {
             let expected = format!("{call:?} to be acknowledged by most servers");
-            return Err(Failure::new(expected, answer.show()));
+            return Err(Failure::answer(expected, &answer));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -45,10 +45,12 @@ impl Results {
         })
     }
 
-    /// Every failure, in full.
+    /// Every failure, and every inconclusive case, in full.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         self.outcomes().filter_map(|(case, store, outcome)| match &outcome.status {
-            Status::Fail(report) => Some(failure(case, store, report)),
+            Status::Fail(report) | Status::Inconclusive(report) => {
+                Some(failure(case, store, report))
+            }
             _ => None,
         })
     }
@@ -65,6 +67,7 @@ pub(crate) struct Tally {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) not_claimed: usize,
+    pub(crate) inconclusive: usize,
 }
 
 impl Tally {
@@ -75,14 +78,31 @@ impl Tally {
                 Status::Pass => tally.passed += 1,
                 Status::Fail(_) => tally.failed += 1,
                 Status::NotClaimed(..) => tally.not_claimed += 1,
+                Status::Inconclusive(_) => tally.inconclusive += 1,
             }
         }
         tally
     }
 
     pub(crate) fn claimed(self) -> usize {
-        self.passed + self.failed
+        self.passed + self.failed + self.inconclusive
     }
+}
+
+/// Says that a case is run again, and why.
+pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
+    let name = case.name();
+    format!(
+        "{store} {name} runs again: a deadline passed while the machine was {slower:.0} times slower"
+    )
+}
+
+/// Says what so many inconclusive cases mean.
+pub(crate) fn inconclusive(cases: usize) -> String {
+    let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };
+    format!(
+        "{cases} passed a deadline each time on a starved machine; run again with less beside it"
+    )
 }
 
 /// Says in one line why nothing was run, and exits with 2.

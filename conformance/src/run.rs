@@ -11,6 +11,7 @@ use crate::case::Case;
 use crate::clock;
 use crate::context::{Cx, SLOW};
 use crate::history::Reached;
+use crate::load;
 use crate::target::{Claim, Need, Target};
 use crate::transcript::Transcript;
 use crate::verdict::{Failure, Verdict};
@@ -25,6 +26,9 @@ pub enum Status {
     Fail(Box<Report>),
     /// The target declines what the case needs, for this reason.
     NotClaimed(Need, &'static str),
+    /// A deadline passed, each time the case was run, on a machine that was starved each time. This says
+    /// nothing of the store.
+    Inconclusive(Box<Report>),
 }
 
 /// How a case ended, and after how long.
@@ -36,7 +40,34 @@ pub struct Outcome {
     pub took: Duration,
     /// What it met, and how often, where that is counted.
     pub reached: Reached,
+    /// How many times as long as usual something took to compute meanwhile, where the machine was starved.
+    starved: Option<f64>,
 }
+
+impl Outcome {
+    /// How starved the machine was, if the case failed for a deadline that passed meanwhile: then it is to be
+    /// run again.
+    pub(crate) fn excuse(&self) -> Option<f64> {
+        match &self.status {
+            Status::Fail(report) if report.failure.timed_out && !report.blocked => self.starved,
+            _ => None,
+        }
+    }
+
+    /// The outcome of the last run of a case: inconclusive, if it would have to be run again.
+    pub(crate) fn concluded(self) -> Self {
+        let excused = self.excuse().is_some();
+        match self.status {
+            Status::Fail(report) if excused => {
+                Self { status: Status::Inconclusive(report), ..self }
+            }
+            status => Self { status, ..self },
+        }
+    }
+}
+
+/// How often a case is run again at most, where deadlines passed on a starved machine.
+pub(crate) const RUNS_AGAIN: usize = 2;
 
 /// All there is to say of a failure.
 #[derive(Debug)]
@@ -86,7 +117,8 @@ pub(crate) async fn run_case_within(
             Status::Fail(Box::new(Report { failure, transcript, seed, blocked }))
         }
     };
-    Outcome { status, took: began.elapsed(), reached: run.reached }
+    let starved = load::starved_since(began);
+    Outcome { status, took: began.elapsed(), reached: run.reached, starved }
 }
 
 /// How long a target may take at most to make a store, or to take one away: it may have servers to start,
@@ -123,7 +155,7 @@ impl<'a> Run<'a> {
 
     /// `Some` where the target declines what the case needs.
     async fn whole(&mut self) -> Verdict<Option<(Need, &'static str)>> {
-        clock::start().map_err(|error| nowhere("a clock", error))?;
+        clock::start().and_then(|()| load::start()).map_err(|error| nowhere("a clock", error))?;
         let claims = self.claims()?;
         if let Some(declined) = claims.declined(self.case.needs) {
             return Ok(Some(declined));
@@ -167,6 +199,9 @@ impl<'a> Run<'a> {
     }
 
     /// Awaits a task until `limit` has passed or a call in it hangs; then it is a failure that says where.
+    ///
+    /// On a starved machine it is awaited as many times as long as that is slow. A call without an answer even
+    /// then is the store's fault.
     async fn step<T>(
         &mut self,
         what: &str,
@@ -181,11 +216,13 @@ impl<'a> Run<'a> {
                     let got = format!("{}, in {what}", panic_text(panic));
                     return Err(nowhere("no panic", got));
                 }
-                None if self.transcript.hangs() || began.elapsed() > limit => break,
                 None => {}
             }
+            if self.transcript.hangs() || began.elapsed() > load::patience(limit, began) {
+                break;
+            }
         }
-        let overdue = self.transcript.overdue();
+        let overdue = self.transcript.overdue().map(|late| Failure { timed_out: false, ..late });
         let mut failure = overdue.unwrap_or_else(|| {
             let expected = format!("{what} to end within {limit:?}");
             nowhere(expected, "it hangs; the last call without an answer tells where")

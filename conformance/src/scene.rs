@@ -3,7 +3,6 @@
 use membership::{EndpointId, Page, Room, RoomId, Store};
 
 use crate::make::{self, encrypted, joins, joins_at, plain, room};
-use crate::show::Show;
 use crate::verdict::{Failure, Verdict};
 
 /// An encrypted room at epoch 1: the first of `who` owns it, the others are members, each with the
@@ -46,7 +45,7 @@ pub async fn endpoints_of(store: &dyn Store, id: &RoomId) -> Verdict<Vec<Endpoin
         }
         let grown = all.last().is_none_or(|last| page.iter().all(|m| m.endpoint > *last));
         if !grown {
-            return Err(Failure::new("members after the last ones", page.show()));
+            return Err(Failure::answer("members after the last ones", &page));
         }
         all.extend(page.into_iter().map(|member| member.endpoint));
     }

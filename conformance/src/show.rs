@@ -11,6 +11,11 @@ use membership::{Ciphertext, Decision, DenyReason, Error, Member, Role, Room, Se
 pub trait Show {
     /// The text, on one line.
     fn show(&self) -> String;
+
+    /// Whether it says that no answer came in time: `Timeout` or `Unavailable`.
+    fn timed_out(&self) -> bool {
+        false
+    }
 }
 
 /// A list longer than this shows its ends alone.
@@ -25,11 +30,19 @@ impl<T: Show> Show for [T] {
             _ => format!("[{}]", self.iter().map(Show::show).collect::<Vec<_>>().join("; ")),
         }
     }
+
+    fn timed_out(&self) -> bool {
+        self.iter().any(Show::timed_out)
+    }
 }
 
 impl<T: Show> Show for Vec<T> {
     fn show(&self) -> String {
         self.as_slice().show()
+    }
+
+    fn timed_out(&self) -> bool {
+        self.as_slice().timed_out()
     }
 }
 
@@ -40,17 +53,32 @@ impl<T: Show, E: Show> Show for Result<T, E> {
             Err(error) => error.show(),
         }
     }
+
+    fn timed_out(&self) -> bool {
+        match self {
+            Ok(value) => value.timed_out(),
+            Err(error) => error.timed_out(),
+        }
+    }
 }
 
 impl<T: Show> Show for Option<T> {
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "nothing".to_owned(), Show::show)
     }
+
+    fn timed_out(&self) -> bool {
+        self.as_ref().is_some_and(Show::timed_out)
+    }
 }
 
 impl<A: Show, B: Show> Show for (A, B) {
     fn show(&self) -> String {
         format!("({}, {})", self.0.show(), self.1.show())
+    }
+
+    fn timed_out(&self) -> bool {
+        self.0.timed_out() || self.1.timed_out()
     }
 }
 
@@ -88,6 +116,10 @@ impl<T: Show + ?Sized> Show for &T {
     fn show(&self) -> String {
         (**self).show()
     }
+
+    fn timed_out(&self) -> bool {
+        (**self).timed_out()
+    }
 }
 
 impl Show for Error {
@@ -106,6 +138,10 @@ impl Show for Error {
         };
         format!("{kind}: {self}")
     }
+
+    fn timed_out(&self) -> bool {
+        self.outcome_unknown()
+    }
 }
 
 impl Show for Decision {
@@ -115,6 +151,10 @@ impl Show for Decision {
             Self::Deny(DenyReason::Failed(error)) => format!("Deny, failed: {}", error.show()),
             Self::Deny(reason) => format!("Deny: {reason}"),
         }
+    }
+
+    fn timed_out(&self) -> bool {
+        matches!(self, Self::Deny(DenyReason::Failed(error)) if error.timed_out())
     }
 }
 

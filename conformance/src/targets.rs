@@ -16,9 +16,9 @@ pub use memory::Memory;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 
-#[cfg(all(feature = "jetstream", unix))]
-use crate::nats::Provision;
 use crate::target::Target;
+#[cfg(all(feature = "jetstream", unix))]
+use nats_cluster::Provision;
 
 /// What runs only when it is named: it shows little that a smaller one does not and takes longer,
 /// or is there to fail.

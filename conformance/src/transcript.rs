@@ -13,6 +13,7 @@ use membership::{
 
 use crate::clock::Stopwatch;
 use crate::context::{GRACE, past};
+use crate::load;
 use crate::model::Op;
 use crate::show::Show;
 use crate::verdict::Failure;
@@ -169,10 +170,14 @@ impl Transcript {
         Some(Failure::new(expected, got).of_time())
     }
 
-    /// Whether some call is past its bound and has no answer yet.
+    /// Whether some call has no answer yet, long after its bound.
     pub(crate) fn hangs(&self) -> bool {
         let log = self.lock();
-        log.running.values().any(|call| call.overdue(call.bound + GRACE, "none").is_some())
+        let hangs = |call: &Running| {
+            let patience = load::patience(call.bound + GRACE, call.stopwatch.began());
+            call.overdue(patience, "none").is_some()
+        };
+        log.running.values().any(hangs)
     }
 
     fn begin(self: &Arc<Self>, client: usize, op: &Op) -> Call {

@@ -20,6 +20,9 @@ pub struct Failure {
     pub at: &'static Location<'static>,
     /// The clause that was broken, where it may be another than those the case is about.
     pub clause: Option<&'static str>,
+    /// Whether nothing wrong was answered: a deadline passed, or a fault could not be injected. On a machine
+    /// that starves the suite or the store, such a failure says nothing of the store.
+    pub timed_out: bool,
 }
 
 impl Failure {
@@ -27,15 +30,25 @@ impl Failure {
     #[track_caller]
     pub fn new(expected: impl Into<String>, got: impl Into<String>) -> Self {
         let (expected, got) = (expected.into(), got.into());
-        Self { expected, got, at: Location::caller(), clause: None }
+        Self { expected, got, at: Location::caller(), clause: None, timed_out: false }
     }
-}
 
-impl Failure {
-    /// The same, of a call that took too long, whatever the case is about.
+    /// The contract demands `expected` and the store answered `got`.
+    #[track_caller]
+    pub fn answer(expected: impl Into<String>, got: &(impl Show + ?Sized)) -> Self {
+        Self { timed_out: got.timed_out(), ..Self::new(expected, got.show()) }
+    }
+
+    /// The same failure, of a deadline that passed.
+    #[must_use]
+    pub fn of_deadline(self) -> Self {
+        Self { timed_out: true, ..self }
+    }
+
+    /// The same failure, of a call that took too long, whatever the case is about.
     #[must_use]
     pub fn of_time(self) -> Self {
-        Self { clause: Some("TIME-1"), ..self }
+        Self { clause: Some("TIME-1"), ..self.of_deadline() }
     }
 }
 
@@ -43,7 +56,7 @@ impl Failure {
 impl From<Error> for Failure {
     #[track_caller]
     fn from(error: Error) -> Self {
-        Self::new("success", error.show())
+        Self::answer("success", &error)
     }
 }
 
@@ -51,7 +64,7 @@ impl From<Error> for Failure {
 #[allow(clippy::needless_pass_by_value, reason = "calls read better without a row of `&`s")]
 #[track_caller]
 pub fn same<T: PartialEq + Show>(got: T, expected: T) -> Verdict {
-    if got == expected { Ok(()) } else { Err(Failure::new(expected.show(), got.show())) }
+    if got == expected { Ok(()) } else { Err(Failure::answer(expected.show(), &got)) }
 }
 
 /// The call must have failed with exactly `expected`.
@@ -59,14 +72,14 @@ pub fn same<T: PartialEq + Show>(got: T, expected: T) -> Verdict {
 pub fn fails<T: Show>(got: Result<T, Error>, expected: &Error) -> Verdict {
     match got {
         Err(error) if error == *expected => Ok(()),
-        other => Err(Failure::new(expected.show(), other.show())),
+        other => Err(Failure::answer(expected.show(), &other)),
     }
 }
 
 /// `held` must be true; `expected` and `got` say it in words.
 #[track_caller]
 pub fn holds(held: bool, expected: &str, got: &impl Show) -> Verdict {
-    if held { Ok(()) } else { Err(Failure::new(expected, got.show())) }
+    if held { Ok(()) } else { Err(Failure::answer(expected, got)) }
 }
 
 /// The decision must be a denial because the store could not tell (clause AUTH-2).

@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output};
 
-use membership_conformance::nats::{Cluster, ClusterOptions};
+use nats_cluster::{Cluster, ClusterOptions};
 use rstest::rstest;
 
 fn conformance(arguments: &[&str]) -> Output {

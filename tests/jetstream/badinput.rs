@@ -7,7 +7,7 @@ use membership::{
     Ciphertext, Damage, Decision, DenyReason, EndpointId, Error, JetStreamConfig, JetStreamStore,
     Label, NewRoom, NewUser, Page, RoomId, Store, Timestamp, UserKey,
 };
-use membership_conformance::nats::{Cluster, ClusterOptions, NatsServer};
+use nats_cluster::{Cluster, ClusterOptions, NatsServer};
 
 use crate::server::Server;
 

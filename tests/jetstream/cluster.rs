@@ -8,7 +8,7 @@ use membership::{
     JetStreamStore, Label, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
     UserKey,
 };
-use membership_conformance::nats::{Cluster, ClusterOptions, Flow};
+use nats_cluster::{Cluster, ClusterOptions, Flow};
 use tokio::time::Instant;
 
 use crate::together::make_room;

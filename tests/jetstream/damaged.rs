@@ -13,7 +13,7 @@ use membership::{
     Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore,
     NewRoom, ReadMode, Rekey, RoomId, Store, Timestamp, UserKey,
 };
-use membership_conformance::nats::{Cluster, ClusterOptions};
+use nats_cluster::{Cluster, ClusterOptions};
 use tokio::time::Instant;
 
 use crate::cluster::user;

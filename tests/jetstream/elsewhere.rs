@@ -8,7 +8,7 @@ use membership::{
     Ciphertext, Credentials, Epoch, JetStreamConfig, JetStreamStore, Label, NewMember, NewRoom,
     NewUser, Page, Rekey, SealedKey, Store, Timestamp, UserKey,
 };
-use membership_conformance::nats::ClusterOptions;
+use nats_cluster::ClusterOptions;
 
 use crate::badinput::refused;
 use crate::server::Server;

@@ -7,7 +7,7 @@ use membership::{
     Ciphertext, Decision, DenyReason, Epoch, Error, JetStreamConfig, JetStreamStore, Label,
     NewMember, NewRoom, NewUser, Page, RoomId, Store, Timestamp, UserKey,
 };
-use membership_conformance::nats::{Cluster, ClusterOptions};
+use nats_cluster::{Cluster, ClusterOptions};
 
 use crate::server::Server;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use membership::{Decision, DenyReason, ReadMode, Store, Timestamp};
-use membership_conformance::nats::{Cluster, ClusterOptions, Sync};
+use nats_cluster::{Cluster, ClusterOptions, Sync};
 use tokio::time::Instant;
 
 use crate::cluster::user;

@@ -9,7 +9,7 @@ mod ground;
 use std::time::Duration;
 
 use membership::{Said, Simulation, Weather};
-use membership_conformance::nats::{Cluster, ClusterOptions};
+use nats_cluster::{Cluster, ClusterOptions};
 
 use alone::ALONE;
 use cut::{READ, REFUSED, cut_at_once, cut_follower, cut_leader, stale, starts_alone};

@@ -6,7 +6,7 @@ use membership::{
     Ciphertext, Credentials, Decision, DenyReason, Error, JetStreamConfig, JetStreamStore, NewRoom,
     ReadMode, Store, Timestamp, UserKey,
 };
-use membership_conformance::nats::ClusterOptions;
+use nats_cluster::ClusterOptions;
 
 use crate::badinput::refused;
 use crate::server::Server;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use membership::{Credentials, Error, JetStreamConfig, JetStreamStore, Store, Tls};
-use membership_conformance::nats::{self, ClusterOptions};
+use nats_cluster::ClusterOptions;
 
 use crate::server::Server;
 use crate::who::{Authority, NEVER, Operated, user_with};
@@ -68,7 +68,7 @@ async fn a_file_of_credentials_is_read_for_each_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_read_for_each_connection() {
     let [old, new] = [Authority::new(), Authority::new()];
-    let tls = nats::Tls { client: Some(old.signs("suite")), ..old.served() };
+    let tls = nats_cluster::Tls { client: Some(old.signs("suite")), ..old.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
     let shown = old.shown(&old);
     let Tls { ca_file: Some(ca), client: Some((certificate, key)), .. } = shown.clone() else {

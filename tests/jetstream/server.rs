@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use membership::{JetStreamConfig, JetStreamStore};
-use membership_conformance::nats::{Cluster, ClusterOptions};
+use nats_cluster::{Cluster, ClusterOptions};
 
 pub(crate) struct Server(Cluster);
 

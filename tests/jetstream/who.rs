@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use data_encoding::BASE64URL_NOPAD;
 use membership::{Credentials, JetStreamConfig, JetStreamStore, Store};
-use membership_conformance::nats::{self, Auth, ClusterOptions};
+use nats_cluster::{Auth, ClusterOptions, Tls};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -225,12 +225,8 @@ impl Authority {
     }
 
     /// A server that has a certificate of it.
-    pub(crate) fn served(&self) -> nats::Tls {
-        nats::Tls {
-            authority: self.pem.clone(),
-            server: self.signs("127.0.0.1"),
-            ..nats::Tls::default()
-        }
+    pub(crate) fn served(&self) -> Tls {
+        Tls { authority: self.pem.clone(), server: self.signs("127.0.0.1"), ..Tls::default() }
     }
 
     /// Trusted by a client, which shows nothing.
@@ -287,7 +283,7 @@ async fn tls_with_an_authority_of_our_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_with_a_certificate_of_the_client() {
     let [ours, other] = [Authority::new(), Authority::new()];
-    let tls = nats::Tls { client: Some(ours.signs("suite")), ..ours.served() };
+    let tls = Tls { client: Some(ours.signs("suite")), ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
     let with = |tls| JetStreamConfig { tls: Some(tls), ..server.config() };
     opens(with(ours.shown(&ours))).await;
@@ -305,7 +301,7 @@ async fn tls_with_a_certificate_of_the_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_waits_for_tls() {
     let ours = Authority::new();
-    let tls = nats::Tls { handshake_first: true, ..ours.served() };
+    let tls = Tls { handshake_first: true, ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
     let first = membership::Tls { handshake_first: true, ..ours.trusted() };
     opens(JetStreamConfig { tls: Some(first.clone()), ..server.config() }).await;

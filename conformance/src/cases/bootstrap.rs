@@ -8,7 +8,6 @@ use crate::context::Cx;
 use crate::make::{admin, at, label, user, user_exists, user_key};
 use crate::observe::Scope;
 use crate::race::{clients, together};
-use crate::show::Show;
 use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "bootstrap";
@@ -208,7 +207,7 @@ async fn a_bootstrap_racing_the_same_key_makes_one_user(cx: Cx) -> Verdict {
                 same(made, &NewUser { added_at: at(7), ..admin(ANN) }.user())?;
                 made
             }
-            _ => return Err(Failure::new("one of the two to win", results.show())),
+            _ => return Err(Failure::answer("one of the two to win", &results)),
         };
         for client in &clients {
             same(&client.user(&ANN).await?, expected)?;

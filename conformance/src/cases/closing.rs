@@ -166,7 +166,7 @@ async fn works(store: Client, caller: u64) -> Verdict<Work> {
             Err(Error::Closed) => return Ok(Work { acknowledged, refused: number }),
             // Ended at its deadline (CLOSE-1), so it may or may not be there.
             Err(error) if error.outcome_unknown() => {}
-            Err(other) => return Err(Failure::new("success, or Closed", other.show())),
+            Err(other) => return Err(Failure::answer("success, or Closed", &other)),
         }
         // A store that never has to wait would keep the thread from everybody else.
         tokio::task::yield_now().await;

@@ -7,7 +7,6 @@ use crate::context::Cx;
 use crate::make::{admin, at, encrypted, endpoint, joins_at, rekey, room, user, user_key};
 use crate::model::{Answer, Op};
 use crate::observe::Scope;
-use crate::show::Show;
 use crate::target::Stored;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, holds, same};
@@ -276,7 +275,7 @@ async fn each_corrupt_record_is_named(cx: Cx) -> Verdict {
     for call in calls {
         let answer = call.apply(&store).await;
         let Some(Error::Corrupt(corrupt)) = answer.error() else {
-            return Err(Failure::new(format!("Corrupt, of {call:?}"), answer.show()));
+            return Err(Failure::answer(format!("Corrupt, of {call:?}"), &answer));
         };
         let name = (corrupt.place().to_owned(), corrupt.key().to_owned());
         holds(!name.0.is_empty(), "the bucket or table", &answer)?;

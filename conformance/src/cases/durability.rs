@@ -11,7 +11,6 @@ use crate::make::{
     user_key,
 };
 use crate::observe::Scope;
-use crate::show::Show;
 use crate::target::Stored;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, fails, holds, same};
@@ -293,7 +292,7 @@ async fn what_must_exist_and_does_not_is_not_made(cx: Cx) -> Verdict {
     for _ in 0..3 {
         match cx.instance().open_existing().await {
             Err(Error::Invalid(_)) => {}
-            Err(other) => return Err(Failure::new("Invalid", other.show())),
+            Err(other) => return Err(Failure::answer("Invalid", &other)),
             Ok(store) => {
                 store.close().await?;
                 return Err(Failure::new("Invalid: there are no data", "a client"));

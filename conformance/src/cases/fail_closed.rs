@@ -12,7 +12,6 @@ use crate::make::{
 use crate::model::{Answer, Op};
 use crate::observe::Scope;
 use crate::race::joined;
-use crate::show::Show;
 use crate::target::Fault;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, denies_as_failed, fails, holds, same};
@@ -143,7 +142,7 @@ async fn whether_there_is_an_admin_is_an_error_or_right(cx: Cx) -> Verdict {
         cx.instance().inject(&fault).await?;
         match cx.within_bound(store.has_admin()).await? {
             Err(error) if fault.stops_reads => holds(failed(&error), "a failure", &error),
-            other if fault.stops_reads => Err(Failure::new("an error", other.show())),
+            other if fault.stops_reads => Err(Failure::answer("an error", &other)),
             other => same(other, Ok(true)),
         }
     })
@@ -231,7 +230,7 @@ async fn writes_are_not_acknowledged_or_take_effect(cx: Cx) -> Verdict {
                 Some(error) => holds(failed(error), "success, Timeout or Unavailable", error)?,
                 None if fault.stops_writes => {
                     let expected = format!("{call:?} not to be acknowledged");
-                    return Err(Failure::new(expected, answer.show()));
+                    return Err(Failure::answer(expected, &answer));
                 }
                 None => {}
             }

@@ -12,7 +12,6 @@ use crate::make::{
     user_key, user_number,
 };
 use crate::model::{Model, Op};
-use crate::show::Show;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, holds, same};
 
@@ -150,7 +149,7 @@ async fn stay_undone(cx: &Cx, store: &Client, cut_off: Vec<Undone>) -> Verdict {
             } else if undo.error().is_some_and(Error::outcome_unknown) {
                 left.push(write);
             } else {
-                return Err(Failure::new(format!("{:?} to succeed", write.undo), undo.show()));
+                return Err(Failure::answer(format!("{:?} to succeed", write.undo), &undo));
             }
         }
         waiting = left;

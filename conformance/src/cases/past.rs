@@ -189,7 +189,7 @@ async fn answered(cx: &Cx, store: &Client, calls: &[Op]) -> Verdict<Vec<Answer>>
         if Instant::now() > deadline {
             let (call, answer) = (calls.get(none), answers.get(none));
             let expected = format!("{call:?} to be answered after the failover time");
-            return Err(Failure::new(expected, format!("{answer:?}")));
+            return Err(Failure::answer(expected, &answer));
         }
         pause().await;
     }
@@ -217,7 +217,7 @@ async fn surely(
         }
         if Instant::now() > deadline {
             let expected = format!("{} to be answered after the failover time", call.show());
-            return Err(Failure::new(expected, answer.show()));
+            return Err(Failure::answer(expected, &answer));
         }
         tried = true;
         pause().await;

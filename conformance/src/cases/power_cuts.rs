@@ -12,7 +12,6 @@ use crate::child::{Job, watched};
 use crate::context::Cx;
 use crate::make::{at, encrypted};
 use crate::power::{Change, Disk, Ending, Event, Recording};
-use crate::show::Show;
 use crate::soak;
 use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict, holds, same};
@@ -226,7 +225,7 @@ async fn lets_nobody_in(cx: &Cx) -> Verdict {
     let store = match cx.instance().open().await {
         Ok(store) => store,
         Err(error) if fails(&error) => return Ok(()),
-        Err(error) => return Err(Failure::new("a store, or that it is corrupt", error.show())),
+        Err(error) => return Err(Failure::answer("a store, or that it is corrupt", &error)),
     };
     for task in 0..Script::TASKS {
         let script = Script::new(cx.seed(), task, LEN);

@@ -16,7 +16,6 @@ use crate::make::{
 };
 use crate::observe;
 use crate::scene::crew;
-use crate::show::Show;
 use crate::together::together;
 use crate::verdict::{Failure, Verdict, fails, holds, same};
 
@@ -253,7 +252,7 @@ async fn each_of_a_thousand_clients_sees_what_was_written(cx: Cx) -> Verdict {
         let decision = client.is_authorized(&key).await;
         if decision != REVOKED {
             let expected = format!("client {} to deny who was revoked", number + 2);
-            return Err(Failure::new(expected, decision.show()));
+            return Err(Failure::answer(expected, &decision));
         }
         same(client.member(&room("r"), &endpoint(&who)).await?.endpoint, endpoint(&who))?;
         first.remove_member(&room("r"), &endpoint(&who)).await?;

@@ -9,7 +9,6 @@ use crate::case::declare;
 use crate::context::Cx;
 use crate::make::{admin, at, user, user_number};
 use crate::race::{both, clients, joined, together};
-use crate::show::Show;
 use crate::verdict::{Failure, Verdict, same};
 
 declare! { "stale_allows";
@@ -174,7 +173,7 @@ async fn a_revocation_denies_nobody_else(cx: Cx) -> Verdict {
         for _ in 0..500 {
             let seen = (there.is_authorized(&stays).await, there.is_admin(&stays_admin).await);
             if seen != (Decision::Allow, Decision::Allow) || there.has_admin().await != Ok(true) {
-                return Err(Failure::new("Allow for who was never revoked", seen.show()));
+                return Err(Failure::answer("Allow for who was never revoked", &seen));
             }
         }
         Ok(())

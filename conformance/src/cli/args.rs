@@ -33,7 +33,8 @@ Examples:
   cargo conformance simulate                     the JetStream store on simulated servers
   cargo conformance --json out.json --junit out.xml
 
-Exit code: 0 all claimed cases passed, 1 a case failed, 2 it could not run.
+Exit code: 0 all claimed cases passed, 1 a case failed, 2 it could not run, 3 none failed, but some were
+inconclusive: their deadlines passed each time while the machine was starved.
 Colours: on a terminal only; NO_COLOR=1 turns them off."
 )]
 pub(super) struct Args {
@@ -48,7 +49,7 @@ pub(super) struct Args {
     /// Have NATS servers this way: binary, docker, url or auto
     #[cfg(all(feature = "jetstream", unix))]
     #[arg(long, value_name = "WAY", default_value_t)]
-    pub(super) nats: crate::nats::Provision,
+    pub(super) nats: nats_cluster::Provision,
 
     /// Run only the cases whose name contains this text; may be given several times
     #[arg(long, value_name = "TEXT")]

@@ -50,7 +50,7 @@ impl Progress {
     }
 
     pub(super) fn end(&self, case: &Case, store: &str, outcome: &Outcome) {
-        let failed = matches!(outcome.status, Status::Fail(_));
+        let failed = matches!(outcome.status, Status::Fail(_)) && outcome.excuse().is_none();
         if failed {
             self.bar.println(format!("✗ {store} {}", case.name()));
         }
@@ -72,6 +72,11 @@ impl Progress {
                 human(group.began.elapsed())
             );
         }
+    }
+
+    /// Says why a case runs again.
+    pub(super) fn again(&self, why: &str) {
+        self.bar.suspend(|| anstream::eprintln!("{why}"));
     }
 
     pub(super) fn finish(&self) {

@@ -58,7 +58,7 @@ pub async fn hunt(mutant: &Mutant, seed: u64) -> Result<Kill, Survived> {
         match try_case(case, mutant, seed, PATIENCE).await {
             Status::Fail(report) => return Ok(Kill { case, report, took: began.elapsed() }),
             Status::Pass => passed.push(case.name()),
-            Status::NotClaimed(..) => {}
+            Status::NotClaimed(..) | Status::Inconclusive(_) => {}
         }
     }
     let Mutant { name, clause, what, .. } = *mutant;

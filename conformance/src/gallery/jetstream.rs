@@ -9,8 +9,8 @@ use membership::JetStreamDefect::{
 };
 
 use super::{Mutant, switched};
-use crate::nats::Provision;
 use crate::targets::JetStream;
+use nats_cluster::Provision;
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let [one, three, _] = JetStream::all(Provision::Auto);

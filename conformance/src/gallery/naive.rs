@@ -15,9 +15,9 @@ use futures::future::BoxFuture;
 use membership::{Error, JetStreamConfig};
 
 use super::Mutant;
-use crate::nats::Provision;
 use crate::target::{Need, Target};
 use crate::targets::{JetStream, Opened};
+use nats_cluster::Provision;
 
 /// Its name, for `--store`.
 pub(crate) const NAME: &str = "naive-kv";

@@ -22,7 +22,7 @@ async fn tried<D: Defect>(name: &str, deadline: Duration) -> Result<(), Box<Repo
     let case = registry().find(|case| case.name() == name).unwrap();
     match run_case_within(case, &target, 1, deadline).await.status {
         Status::Pass => Ok(()),
-        Status::Fail(report) => Err(report),
+        Status::Fail(report) | Status::Inconclusive(report) => Err(report),
         Status::NotClaimed(need, _) => panic!("{need} is not claimed"),
     }
 }

@@ -148,4 +148,8 @@ impl Show for Answer {
             Self::Decision(decision) => decision.show(),
         }
     }
+
+    fn timed_out(&self) -> bool {
+        self.error().is_some_and(Error::outcome_unknown)
+    }
 }

@@ -25,8 +25,8 @@ pub(super) fn room_and_members(
     let (room, members) = match (room, members) {
         (Ok(room), Ok(members)) => (room, members),
         (Err(missed), Err(also)) => return same(also, missed),
-        (Ok(_), Err(error)) => return Err(Failure::new("the members of the room", error.show())),
-        (Err(error), Ok(members)) => return Err(Failure::new(error.show(), members.show())),
+        (Ok(_), Err(error)) => return Err(Failure::answer("the members of the room", &error)),
+        (Err(error), Ok(members)) => return Err(Failure::answer(error.show(), &members)),
     };
     same(&room.id, id)?;
     let epoch_fits = room.encrypted == (room.epoch >= Epoch::FIRST);
@@ -58,7 +58,7 @@ pub(super) fn membership(
         return Ok(());
     }
     let expected = format!("rooms_of({endpoint:?}) to give for {id:?}: {}", expected.show());
-    Err(Failure::new(expected, in_index.show()))
+    Err(Failure::answer(expected, &in_index))
 }
 
 /// KEY-1, KEY-3, KEY-10: exactly the members of an encrypted room have a key at its epoch.
@@ -73,9 +73,9 @@ pub(super) fn latest_key(
             same((&key.endpoint, key.epoch), (&member.endpoint, room.epoch))
         }
         (Ok(room), Ok(_), Err(error)) if room.encrypted => {
-            Err(Failure::new("a key at the current epoch, for each member", error.show()))
+            Err(Failure::answer("a key at the current epoch, for each member", &error))
         }
-        (_, _, Ok(key)) => Err(Failure::new("no key, for who is no member", key.show())),
+        (_, _, Ok(key)) => Err(Failure::answer("no key, for who is no member", &key)),
         (_, _, Err(_)) => Ok(()),
     }
 }

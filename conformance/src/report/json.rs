@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Results;
 use crate::contract;
-use crate::run::{Outcome, Status};
+use crate::run::{Outcome, Report, Status};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -39,6 +39,7 @@ struct Summary {
     passed: usize,
     failed: usize,
     not_claimed: usize,
+    inconclusive: usize,
     ms: u64,
 }
 
@@ -64,6 +65,7 @@ pub(crate) fn json(results: &Results) -> serde_json::Result<String> {
             passed: tally.passed,
             failed: tally.failed,
             not_claimed: tally.not_claimed,
+            inconclusive: tally.inconclusive,
             ms: millis(results.took),
         },
     };
@@ -73,13 +75,15 @@ pub(crate) fn json(results: &Results) -> serde_json::Result<String> {
 fn result(outcome: &Outcome) -> Result {
     let (status, message) = match &outcome.status {
         Status::Pass => ("pass", None),
-        Status::Fail(report) => {
-            let failure = &report.failure;
-            ("fail", Some(format!("expected {}; got {}", failure.expected, failure.got)))
-        }
+        Status::Fail(report) => ("fail", Some(said(report))),
+        Status::Inconclusive(report) => ("inconclusive", Some(said(report))),
         Status::NotClaimed(need, reason) => ("not_claimed", Some(format!("{need}: {reason}"))),
     };
     Result { status, ms: millis(outcome.took), message, reached: outcome.reached.clone() }
+}
+
+fn said(report: &Report) -> String {
+    format!("expected {}; got {}", report.failure.expected, report.failure.got)
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

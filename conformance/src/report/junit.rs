@@ -16,8 +16,13 @@ pub(crate) fn junit(results: &Results) -> Result<String, quick_junit::SerializeE
             }
             let status = match &outcome.status {
                 Status::Pass => TestCaseStatus::success(),
-                Status::Fail(report) => {
-                    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                Status::Fail(report) | Status::Inconclusive(report) => {
+                    // An error is what a test could not tell, a failure what it found.
+                    let kind = match outcome.status {
+                        Status::Inconclusive(_) => NonSuccessKind::Error,
+                        _ => NonSuccessKind::Failure,
+                    };
+                    let mut status = TestCaseStatus::non_success(kind);
                     status.set_message(format!("expected {}", report.failure.expected));
                     let plain =
                         anstream::adapter::strip_str(&failure(case, store, report)).to_string();

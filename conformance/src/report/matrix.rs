@@ -37,8 +37,11 @@ fn row(name: &str, stores: &[String], rows: &[&[Outcome]]) -> Vec<Cell> {
     let counts = (0..stores.len()).map(|column| {
         let tally = Tally::of(rows.iter().filter_map(|outcomes| outcomes.get(column)));
         right(match tally {
-            Tally { passed: 0, failed: 0, .. } => "–".to_owned(),
-            Tally { failed: 0, .. } => format!("{}/{}", tally.passed, tally.claimed()),
+            Tally { passed: 0, failed: 0, inconclusive: 0, .. } => "–".to_owned(),
+            Tally { failed: 0, inconclusive: 0, .. } => {
+                format!("{}/{}", tally.passed, tally.claimed())
+            }
+            Tally { failed: 0, .. } => format!("? {}/{}", tally.passed, tally.claimed()),
             _ => format!("✗ {}/{}", tally.passed, tally.claimed()),
         })
     });
@@ -72,11 +75,19 @@ pub(crate) fn not_claimed(results: &Results) -> String {
 /// The last line: whether the stores conform.
 pub(crate) fn verdict(results: &Results) -> String {
     let tally = results.tally();
-    let mut line = if tally.failed == 0 {
-        format!("{} {} of {}", "PASSED".green().bold(), tally.passed, tally.claimed())
-    } else {
-        format!("{} {} of {}", "FAILED".red().bold(), tally.failed, tally.claimed())
+    let (verdict, cases) = match tally {
+        Tally { failed: 0, inconclusive: 0, .. } => {
+            ("PASSED".green().bold().to_string(), tally.passed)
+        }
+        Tally { failed: 0, inconclusive, .. } => {
+            ("INCONCLUSIVE".yellow().bold().to_string(), inconclusive)
+        }
+        Tally { failed, .. } => ("FAILED".red().bold().to_string(), failed),
     };
+    let mut line = format!("{verdict} {cases} of {}", tally.claimed());
+    if tally.failed > 0 && tally.inconclusive > 0 {
+        let _ = write!(line, " · {} inconclusive", tally.inconclusive);
+    }
     if tally.not_claimed > 0 {
         let _ = write!(line, " · {} not claimed", tally.not_claimed);
     }

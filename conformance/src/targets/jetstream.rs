@@ -17,7 +17,6 @@ use futures::future::BoxFuture;
 use membership::{Error, JetStreamConfig, JetStreamDefect, JetStreamStore};
 use tokio::sync::OnceCell;
 
-use crate::nats::{Cluster, Provision, Sync};
 use crate::power;
 use crate::target::{
     Claim, Downgrade, Fault, Instance, Loss, Need, Replacement, Rewind, Target, TargetError,
@@ -26,6 +25,7 @@ use faults::Harmed;
 use home::Home;
 pub(crate) use instance::Opened;
 use instance::{Connect, Declines, JetStreamInstance};
+use nats_cluster::{Cluster, Provision, Sync};
 use supply::Supply;
 
 /// The `op_timeout` on servers that nobody breaks: longer than an election, which a server that is

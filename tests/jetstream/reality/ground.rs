@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use membership::{Blow, JetStreamConfig, Probe, Said, Simulation, Weather};
-use membership_conformance::nats::{Cluster, Flow, Way};
+use nats_cluster::{Cluster, Flow, Way};
 
 /// How long a cluster may take to have a leader, or all its replicas the same.
 const SETTLING: Duration = Duration::from_secs(30);

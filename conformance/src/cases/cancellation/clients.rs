@@ -60,7 +60,7 @@ async fn each(cx: &Cx, script: &Script) -> Verdict {
         let full = after.apply(&call);
         let may = match &answer {
             Some(answer) if *answer != full => {
-                return Err(Failure::new(full.show(), answer.show()));
+                return Err(Failure::answer(full.show(), &answer));
             }
             Some(_) => vec![(after.clone(), true)],
             None => vec![(before, false), (after.clone(), true)],
@@ -71,7 +71,7 @@ async fn each(cx: &Cx, script: &Script) -> Verdict {
         let refused = after.clone().apply(&call);
         if again != full && again != refused {
             let expected = format!("{} or {}", full.show(), refused.show());
-            return Err(Failure::new(expected, again.show()));
+            return Err(Failure::answer(expected, &again));
         }
         after.apply(&call);
         let settled = cx.within_slow_bound(seen(&other, vec![(after.clone(), true)], &views));

@@ -71,7 +71,7 @@ async fn settles_at(cx: &Cx, most: Held) -> Verdict {
             return Ok(());
         }
         if Instant::now() > until {
-            return Err(Failure::new(format!("{} at most", most.show()), now.show()));
+            return Err(Failure::answer(format!("{} at most", most.show()), &now));
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

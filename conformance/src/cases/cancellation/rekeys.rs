@@ -8,7 +8,6 @@ use crate::context::Cx;
 use crate::judge::race;
 use crate::make::{at_epoch, endpoint, epoch, sealed, stale};
 use crate::scene::crew;
-use crate::show::Show;
 use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "cancellation";
@@ -52,7 +51,7 @@ async fn of_many_rekeys_half_of_them_dropped_at_most_one_wins(cx: Cx) -> Verdict
         same(store.room(&before.id).await?, at_epoch(&before, 2))?;
         let found = store.latest_key(&before.id, &endpoint("ann")).await?.ciphertext;
         let winner = (0..16).find(|number| key(*number, "ann") == found);
-        let winner = winner.ok_or_else(|| Failure::new("a contender's key", found.show()))?;
+        let winner = winner.ok_or_else(|| Failure::answer("a contender's key", &found))?;
         let waited = winners.first().copied();
         let told = waited.is_none_or(|told| told == winner);
         holds(told, &format!("keys of contender {winner}, the winner"), &winners)?;

@@ -181,7 +181,7 @@ async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdic
         let told: Vec<_> = may.iter().map(|(model, _)| model.clone().apply(&call).show()).collect();
         may.retain_mut(|(model, _)| model.apply(&call) == again);
         if may.is_empty() {
-            return Err(Failure::new(told.join(" or "), again.show()));
+            return Err(Failure::answer(told.join(" or "), &again));
         }
         let left = cx.within_slow_bound(seen(other, may, &views)).await??;
         if let Some((after, _)) = left.into_iter().next() {

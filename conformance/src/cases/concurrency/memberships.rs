@@ -11,7 +11,6 @@ use crate::make::{
 };
 use crate::model::{Model, Op};
 use crate::scene::{crew, endpoints_of};
-use crate::show::Show;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, fails, same};
 
@@ -132,7 +131,7 @@ async fn one_of_many_concurrent_adds_of_an_endpoint_succeeds(cx: Cx) -> Verdict 
             }
         }
         let [(winner, member)] = winners.as_slice() else {
-            return Err(Failure::new("one winner", winners.show()));
+            return Err(Failure::answer("one winner", &winners));
         };
         same(store.member(&r, &bob).await?, member.clone())?;
         same(store.latest_key(&r, &bob).await?.ciphertext, key(*winner))?;

@@ -14,7 +14,6 @@ use crate::make::{
     encrypted, endpoint, epoch, joins, joins_at, key_of, no_key, no_member, plain, rekey, room,
 };
 use crate::scene::{crew, rooms_of};
-use crate::show::Show;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, fails, holds, same};
 
@@ -278,7 +277,7 @@ async fn epochs_grow(cx: &Cx, clients: &[Client]) -> Verdict {
                     1 => store.latest_key(&r, &ann).await?.epoch,
                     _ => match store.rooms_of(&ann, Page::first()).await?.as_slice() {
                         [room] => room.epoch,
-                        other => return Err(Failure::new("one room", other.show())),
+                        other => return Err(Failure::answer("one room", &other)),
                     },
                 };
                 highest.fetch_max(seen.get(), Ordering::SeqCst);

@@ -10,7 +10,6 @@ use crate::make::{
 };
 use crate::model::{Model, Op};
 use crate::scene::{crew, rooms_of};
-use crate::show::Show;
 use crate::verdict::{Failure, Verdict, fails, same};
 
 use super::orders::judged;
@@ -48,7 +47,7 @@ async fn one_of_many_concurrent_creations_of_a_room_succeeds(cx: Cx) -> Verdict 
             }
         }
         let [(winner, made)] = winners.as_slice() else {
-            return Err(Failure::new("one winner", winners.show()));
+            return Err(Failure::answer("one winner", &winners));
         };
         same(made.clone(), new(*winner).room())?;
         same(store.room(&room(&id)).await?, made.clone())?;

@@ -185,7 +185,7 @@ fn many_names(count: usize) -> Vec<EndpointId> {
 /// The error must name the first ten of `all`, and how many more there are.
 fn names_ten_of(result: &Result<Room, Error>, all: &[EndpointId], missing: bool) -> Verdict {
     let Err(Error::Conflict(Conflict::KeysMismatch { missing: left_out, extra })) = result else {
-        return Err(Failure::new("Conflict: keys mismatch", result.show()));
+        return Err(Failure::answer("Conflict: keys mismatch", &result));
     };
     let (named, none) = if missing { (left_out, extra) } else { (extra, left_out) };
     let first: Vec<_> = all.iter().take(10).cloned().collect();

@@ -95,7 +95,7 @@ async fn cut_off(
             let answer = in_time(&cx, &here, &over.call).await?;
             if !(over.stale)(&answer) {
                 let expected = format!("{:?} before anything was changed", over.call);
-                return Err(Failure::new(expected, answer.show()));
+                return Err(Failure::answer(expected, &answer));
             }
         }
         let servers = servers(&cx)?;

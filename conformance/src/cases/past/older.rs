@@ -58,7 +58,7 @@ async fn something_older_is_refused_when_a_client_is_opened(cx: Cx) -> Verdict {
                 let said = error.to_string();
                 holds(!said.is_empty(), "an error that says what is too old", &error)
             }
-            Err(error) => Err(Failure::new("Invalid or Unavailable", error.show())),
+            Err(error) => Err(Failure::answer("Invalid or Unavailable", &error)),
         }
     })
     .await

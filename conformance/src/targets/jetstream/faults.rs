@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use futures::future::{join_all, try_join_all};
 
 use super::home::BUCKETS;
-use crate::nats::{Cluster, Flow, Link, NatsError};
 use crate::target::{Fault, Harm, TargetError};
+use nats_cluster::{Cluster, Flow, Link, NatsError};
 
 /// Nothing is answered and nothing acknowledged while it lasts.
 const fn total(name: &'static str) -> Fault {

@@ -7,8 +7,8 @@ use tokio::sync::OnceCell;
 
 use super::pool::Lent;
 use super::supply::Supply;
-use crate::nats::{Cluster, NatsError, Sync};
 use crate::target::TargetError;
+use nats_cluster::{Cluster, NatsError, Sync};
 
 /// The five buckets.
 pub(super) const BUCKETS: [&str; 5] = ["rooms", "members", "rooms_by_member", "room_keys", "users"];

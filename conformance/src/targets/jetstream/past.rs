@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::faults;
 use super::home::BUCKETS;
 use super::instance::JetStreamInstance;
-use crate::nats::{Cluster, NatsServer};
 use crate::target::{Downgrade, Leaves, Loss, Lost, Replacement, Rewind, TargetError};
+use nats_cluster::{Cluster, NatsServer};
 
 const fn rewind(name: &'static str, leaves: Leaves) -> Rewind {
     Rewind { name, closed: false, leaves }

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use super::home;
 use super::supply::Supply;
-use crate::nats::{Cluster, NatsError, Sync};
 use crate::target::TargetError;
+use nats_cluster::{Cluster, NatsError, Sync};
 
 /// How many servers there may be at once: a cluster of three for each of five faults, for three
 /// cases. Nearly all of them wait nearly all the time.

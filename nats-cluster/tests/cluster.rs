@@ -1,15 +1,15 @@
 //! The servers the tests run on are tested too: they start, break as they are told, heal, and
 //! leave nothing behind.
 
-#![cfg(all(feature = "jetstream", unix))]
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 #[cfg(feature = "docker")]
-use membership_conformance::nats::Provision;
-use membership_conformance::nats::{Auth, Cluster, ClusterOptions, Flow, Sync};
+use nats_cluster::Provision;
+use nats_cluster::{Auth, Cluster, ClusterOptions, Flow, Sync};
 
 async fn start(servers: usize) -> Cluster {
     let begun = Instant::now();

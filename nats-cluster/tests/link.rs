@@ -1,11 +1,11 @@
 //! What a link does to the bytes it carries.
 
-#![cfg(all(feature = "jetstream", unix))]
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::time::{Duration, Instant};
 
-use membership_conformance::nats::{Flow, Link, Way};
+use nats_cluster::{Flow, Link, Way};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;

@@ -5,10 +5,10 @@
 //! blackhole, delay, throttle or half-close it.
 //!
 //! ```no_run
-//! use membership_conformance::nats::{Cluster, ClusterOptions};
+//! use nats_cluster::{Cluster, ClusterOptions};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), membership_conformance::nats::NatsError> {
+//! # async fn main() -> Result<(), nats_cluster::NatsError> {
 //! let cluster = Cluster::start(ClusterOptions::servers(3)).await?;
 //! let url = cluster.client_url(0)?; // give it to the store
 //! cluster.isolate(0)?; // node 0 keeps its clients and loses the quorum
@@ -17,6 +17,8 @@
 //! # Ok(())
 //! # }
 //! ```
+
+#![cfg(unix)]
 
 mod background;
 mod cluster;

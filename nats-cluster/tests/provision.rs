@@ -1,7 +1,7 @@
 //! Where a server comes from, and that it goes when we do. Each test runs itself again as a child
 //! with the environment it is about.
 
-#![cfg(all(feature = "jetstream", unix))]
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use membership_conformance::nats::{Cluster, ClusterOptions, NatsServer, Provision};
+use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision};
 
 /// Set in the child, to what it shall do.
 const CHILD: &str = "MEMBERSHIP_TEST_CHILD";

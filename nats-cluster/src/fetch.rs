@@ -13,7 +13,7 @@ pub(super) const TOO_OLD: &str = "2.11.11";
 pub(super) const IGNORANT: &str = "2.11.4";
 
 /// Carried in the library, so that whoever depends on it needs no file of ours.
-const SCRIPT: &str = include_str!("../../nats-server.py");
+const SCRIPT: &str = include_str!("../nats-server.py");
 
 /// Where the binary of a version is, or would be.
 pub(super) fn place(version: &str) -> PathBuf {
