@@ -1,47 +1,47 @@
-//! Ways in which stored data stop being what clients knew: they go back, are replaced, vanish, or are
-//! served by something older.
+//! Harm to stored data: they go back to an earlier state, are replaced, vanish, or are served by an older
+//! server or library.
 
 /// A way in which the data go back to the state that [`Instance::remember`](super::Instance::remember)
-/// kept.
+/// copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewind {
-    /// What happens, in words; it names the way to [`Instance::rewind`](super::Instance::rewind).
+    /// What happens, in words. [`Instance::rewind`](super::Instance::rewind) knows the way by this name.
     pub name: &'static str,
-    /// Whether all clients must be closed meanwhile.
+    /// Whether all clients must be closed first.
     pub closed: bool,
-    /// What is there afterwards.
+    /// Which data are there afterwards.
     pub leaves: Leaves,
 }
 
-/// What is there after a [`Rewind`].
+/// Which data are there after a [`Rewind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaves {
-    /// The state that was remembered.
+    /// The copied state.
     Past,
-    /// The latest state: enough copies kept it.
+    /// The latest state, since enough servers kept it.
     Latest,
-    /// A mixture of both, the same for everybody; records of it may be `Corrupt`.
+    /// A mixture of both states, the same for every client. Some records may be `Corrupt`.
     Mixture,
-    /// Copies that differ from one another, without a way to tell which of them is right. Only what is
-    /// acknowledged afterwards is sure.
+    /// Servers whose data differ. No client can tell which of them is right; only writes that are acknowledged
+    /// afterwards are sure.
     Split,
 }
 
-/// A way in which other data, of an empty store, take the place of these under open clients.
+/// A way in which an empty store's data replace these while clients are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replacement {
-    /// What happens, in words; it names the way to [`Instance::replace`](super::Instance::replace).
+    /// What happens, in words. [`Instance::replace`](super::Instance::replace) knows the way by this name.
     pub name: &'static str,
 }
 
-/// A way in which records vanish under open clients.
+/// A way in which records vanish while clients are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// What happens, in words; it names the way to [`Instance::lose`](super::Instance::lose).
+    /// What happens, in words. [`Instance::lose`](super::Instance::lose) knows the way by this name.
     pub name: &'static str,
     /// Which records vanish.
     pub of: Lost,
-    /// Whether what stays shows that the store was used.
+    /// Whether the remaining records show that the store was used.
     pub traces: bool,
 }
 
@@ -52,16 +52,15 @@ pub enum Lost {
     Users,
     /// All sealed keys.
     Keys,
-    /// All rooms, their members and their keys, or some of these.
+    /// All rooms with their members and keys, or a part of them.
     Rooms,
-    /// All that is stored.
+    /// Every record.
     Everything,
 }
 
-/// Something older than the store needs, which may come to serve its data.
+/// A server or library that is older than the store needs and can serve its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Downgrade {
-    /// What it is, in words; it names it to
-    /// [`Instance::downgrade`](super::Instance::downgrade).
+    /// What it is, in words. [`Instance::downgrade`](super::Instance::downgrade) knows it by this name.
     pub name: &'static str,
 }
