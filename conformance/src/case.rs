@@ -1,4 +1,4 @@
-//! The registry: every case by name, with the clauses it holds a store to.
+//! The registry: every case by name, with the clauses that it tests.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -11,17 +11,17 @@ use crate::soak;
 use crate::target::Need;
 use crate::verdict::Verdict;
 
-/// One law, tried on one store.
+/// One test of the contract.
 pub struct Case {
-    /// The group it belongs to: a row of the matrix.
+    /// The case's group: a row of the matrix.
     pub group: &'static str,
-    /// What holds when it passes, as a sentence.
+    /// The law that the case tests, as a sentence.
     pub title: &'static str,
-    /// The clauses of the contract it checks; at least one.
+    /// The clauses that the case tests; at least one.
     pub clauses: &'static [&'static str],
-    /// What it needs of the target.
+    /// The abilities that the case needs of the target.
     pub needs: &'static [Need],
-    /// Runs it on a fresh store.
+    /// Runs the case on a fresh store.
     pub run: fn(Cx) -> BoxFuture<'static, Verdict>,
 }
 
@@ -32,7 +32,7 @@ impl Case {
         format!("{}::{}", self.group, self.title)
     }
 
-    /// What it may run beside.
+    /// Which cases may run at the same time.
     #[must_use]
     pub(crate) fn company(&self) -> Company {
         if crate::cases::ALONE.contains(&self.group) {
@@ -46,54 +46,54 @@ impl Case {
         }
     }
 
-    /// How long it may take in all before it counts as hanging.
+    /// After how long the case counts as hanging.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         match self.company() {
-            // Until it has met what it is for, and the last history is judged.
+            // Histories go on until they have met the events that they are for; then the last one is judged.
             Company::Playing => soak::length() + Duration::from_mins(4),
             _ => Duration::from_mins(2),
         }
     }
 }
 
-/// What may run at the same time as a case: others of its kind, and no others.
+/// Kinds of cases. Only cases of one kind run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Company {
-    /// It works: a few of them keep the cores busy, though each waits for a server or a disk at
+    /// The case computes: a few of them keep all processors busy, though each waits for a server or a disk at
     /// times.
     Working,
-    /// It plays for as long as it is told, however busy the cores are.
+    /// The case plays histories for a given time, however busy the processors are.
     Playing,
-    /// It waits most of the time.
+    /// The case waits most of the time.
     Waiting,
-    /// It measures time, and runs when nothing else does.
+    /// The case measures time, and runs alone.
     Nobody,
 }
 
 impl Company {
-    /// In the order in which a run has them.
+    /// All kinds, in the order in which a run has them.
     pub(crate) const ALL: [Self; 4] = [Self::Working, Self::Playing, Self::Waiting, Self::Nobody];
 
-    /// How many such cases run at once, where `jobs` says how many may, if it says anything.
+    /// How many such cases run at once; `jobs` replaces the default.
     pub(crate) fn at_once(self, jobs: Option<NonZeroUsize>) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         match self {
             Self::Working => jobs.map_or_else(|| 2 * cores(), NonZeroUsize::get),
             Self::Waiting => jobs.map_or_else(|| 4 * cores(), NonZeroUsize::get),
-            // All there are: it would only take longer.
+            // All of them at once: fewer would only take longer.
             Self::Playing => jobs.map_or(32, NonZeroUsize::get),
             Self::Nobody => 1,
         }
     }
 }
 
-/// Every case there is, group by group.
+/// Every case, group by group.
 pub fn registry() -> impl Iterator<Item = &'static Case> {
     crate::cases::GROUPS.iter().copied().flatten()
 }
 
-/// The cases of each clause, in the contract's order; an unknown clause of a case comes last.
+/// The cases of each clause, in the contract's order; clauses that the contract does not have come last.
 #[must_use]
 pub fn by_clause() -> Vec<(&'static str, Vec<&'static Case>)> {
     let mut cases: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();

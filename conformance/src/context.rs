@@ -1,4 +1,4 @@
-//! What a case has to work with: a fresh store, a seed, a transcript.
+//! The context of a case: a fresh store, a seed, a transcript.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::target::{Instance, Need, Replicas, Target, TargetError};
 use crate::transcript::{Client, Transcript};
 use crate::verdict::{Failure, Verdict};
 
-/// What every call may take beyond the store's `op_timeout` (clause TIME-1).
+/// The time that every call may take beyond the store's `op_timeout` (clause TIME-1).
 pub const GRACE: Duration = Duration::from_millis(250);
 /// How many times `op_timeout` a rekey or a deletion may take (clause TIME-1).
 pub const SLOW: u32 = 10;
@@ -28,19 +28,19 @@ pub struct Cx(Arc<Inner>);
 struct Inner {
     target: Arc<dyn Target>,
     instance: Box<dyn Instance>,
-    /// What the case needs of every store it makes.
+    /// The case's needs, for every store that it makes.
     needs: &'static [Need],
     seed: u64,
     transcript: Arc<Transcript>,
     clients: AtomicUsize,
-    /// Closed when the case is over, whatever it did with them.
+    /// The clients that are closed when the case ends.
     opened: Mutex<Vec<Arc<dyn Store>>>,
-    /// What the case met, for the report.
+    /// Counts of rare events in the case, for the report.
     reached: Mutex<Reached>,
 }
 
 impl Cx {
-    /// Has `target` make a store for a case with these needs.
+    /// Makes a store of `target` for a case with these needs.
     pub(crate) async fn make(
         target: &Arc<dyn Target>,
         needs: &'static [Need],
@@ -63,20 +63,20 @@ impl Cx {
         self.opens("to open", self.0.instance.open())
     }
 
-    /// Opens a client of data that must exist already.
+    /// Opens a client, or fails if there are no data yet.
     #[track_caller]
     pub fn open_existing(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
         self.opens("to open what exists", self.0.instance.open_existing())
     }
 
-    /// Opens a client that reaches this server and no other.
+    /// Opens a client that can reach this server only.
     #[track_caller]
     pub fn open_at(&self, server: usize) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
         let open = async move { self.servers()?.open_at(server).await };
         self.opens("to open at one server", open)
     }
 
-    /// Opens a client whose decisions may be this much out of date.
+    /// Opens a client whose decisions may be out of date by up to `bound`.
     #[track_caller]
     pub fn open_bounded(
         &self,
@@ -85,7 +85,7 @@ impl Cx {
         self.opens("to open with a bound", self.0.instance.open_bounded(bound))
     }
 
-    /// The same, of a client that reaches this server and no other.
+    /// As [`open_bounded`](Self::open_bounded), for a client that can reach this server only.
     #[track_caller]
     pub fn open_bounded_at(
         &self,
@@ -122,16 +122,15 @@ impl Cx {
         self.0.instance.replicas().map_err(Error::unavailable)
     }
 
-    /// Opens a client as [`open`](Self::open) does, but for the case to drop: the context keeps
-    /// no handle of it.
+    /// Opens a client as [`open`](Self::open) does. The context keeps no handle of it, so the case can drop it.
     pub async fn open_unheld(&self) -> Verdict<Client> {
         let client = self.open().await?;
         self.opened(Vec::pop);
         Ok(client)
     }
 
-    /// The context of a fresh store of the same target, with the same seed and transcript: for
-    /// what can happen only once in a store's life. Whoever asks for it closes it.
+    /// The context of another fresh store of the same target, with the same seed and transcript: for events that
+    /// can happen only once in a store's life. The caller closes its clients.
     pub async fn another(&self) -> Verdict<Self> {
         let Inner { target, needs, seed, transcript, .. } = &*self.0;
         Ok(Self::make(target, needs, *seed, Arc::clone(transcript)).await?)
@@ -149,14 +148,14 @@ impl Cx {
         &self.0.target
     }
 
-    /// What all randomness of the case comes from.
+    /// The seed of the case's random numbers.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.0.seed
     }
 
-    /// A generator that gives the same numbers in every run with this seed; `stream` tells several
-    /// of them apart.
+    /// A generator that gives the same numbers in every run with this seed. Another `stream` gives other
+    /// numbers.
     #[must_use]
     pub fn rng(&self, stream: u64) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(self.0.seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -174,38 +173,37 @@ impl Cx {
         self.0.target.op_timeout_for(self.0.needs)
     }
 
-    /// The most an ordinary call may take (clause TIME-1).
+    /// The longest time that an ordinary call may take (clause TIME-1).
     #[must_use]
     pub fn bound(&self) -> Duration {
         self.op_timeout() + GRACE
     }
 
-    /// The most a rekey or a deletion may take (clause TIME-1).
+    /// The longest time that a rekey or a deletion may take (clause TIME-1).
     #[must_use]
     pub fn slow_bound(&self) -> Duration {
         self.op_timeout() * SLOW + GRACE
     }
 
-    /// How often to do what is done `often` times where a call costs nothing: less the slower the
-    /// target is, and three times at least.
+    /// The number of rounds for this target: `often` for a store in memory, fewer for a slower target, at least
+    /// three.
     #[must_use]
     pub fn rounds(&self, often: u64) -> u64 {
         (often / u64::from(self.0.target.pace().max(1))).max(often.min(3))
     }
 
-    /// Awaits an ordinary call, and fails if it takes longer than it may (clause TIME-1).
+    /// Awaits an ordinary call. Fails if the call takes too long (clause TIME-1).
     pub async fn within_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
         within(self.bound(), call).await
     }
 
-    /// Awaits a rekey or a deletion, and fails if it takes longer than it may (clause TIME-1).
+    /// Awaits a rekey or a deletion. Fails if the call takes too long (clause TIME-1).
     pub async fn within_slow_bound<T>(&self, call: impl Future<Output = T>) -> Verdict<T> {
         within(self.slow_bound(), call).await
     }
 
-    /// Asks again and again until it is so; fails, with `what` that is, when it does not come to be so
-    /// within the time of a slow call. Otherwise a store that keeps it from coming would look like one
-    /// that hangs.
+    /// Asks again and again until the answer is `true`. Fails, naming `what`, if it is not `true` within the time
+    /// of a slow call. Without this limit, a store that prevents it would look like one that hangs.
     pub async fn until<Asked: Future<Output = bool>>(
         &self,
         what: &str,
@@ -221,7 +219,7 @@ impl Cx {
         Ok(())
     }
 
-    /// The case met these things, so often, beside what it met before: for the report.
+    /// Adds these counts to the case's, for the report.
     pub fn reached(&self, met: &Reached) {
         let mut reached = self.0.reached.lock().unwrap_or_else(PoisonError::into_inner);
         for (what, times) in met {
@@ -229,13 +227,13 @@ impl Cx {
         }
     }
 
-    /// What the case met so far.
+    /// The case's counts so far.
     #[must_use]
     pub fn met(&self) -> Reached {
         self.0.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Closes every client that was opened and is held here.
+    /// Closes every open client that the context holds.
     pub async fn close_all(&self) {
         let opened = self.opened(std::mem::take);
         futures::future::join_all(opened.iter().map(|store| store.close())).await;
@@ -246,16 +244,16 @@ impl Cx {
     }
 }
 
-/// A deadline is met by one thread and passed on by another: each may have to wait for its turn.
+/// One thread notices that a deadline passed, and another tells the caller: each may have to wait for a
+/// processor.
 const HOPS: u32 = 2;
-/// How often it is looked whether a call is past its bound.
+/// How often the suite checks whether a call is past its bound.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Whether a call that took so long is past `bound`, and by what it was excused.
+/// Whether a call is past `bound`; the text says by how much, and how late the machine was.
 ///
-/// The store is not to blame for a machine that is busy with other things: as late as that was meanwhile,
-/// it may be, too, up to twice its bound. Another thread says how late, or a store that blocks the thread
-/// it is called on would excuse itself.
+/// The machine's lateness during the call excuses the store for as long, up to twice the bound. A thread of its own
+/// measures the lateness: otherwise a store that blocks its caller's thread would excuse itself.
 pub(crate) fn past(bound: Duration, stopwatch: &Stopwatch) -> Option<String> {
     let took = stopwatch.took();
     if took <= bound {
@@ -266,7 +264,8 @@ pub(crate) fn past(bound: Duration, stopwatch: &Stopwatch) -> Option<String> {
     (took > excused).then(|| format!("after {took:?}, while the machine was up to {late:?} late"))
 }
 
-/// A call that hangs is ended here, once it is past its bound.
+/// Awaits a call and measures it. A call without an answer is given up after its bound, or later on a starved
+/// machine.
 async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T> {
     let stopwatch = Stopwatch::start();
     let mut call = pin!(stopwatch.time(call));
@@ -290,7 +289,7 @@ async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T>
     }
 }
 
-/// A target's own trouble ends the case, and says whose it was.
+/// An error of the target ends the case, and is told apart from a failure of the store.
 impl From<TargetError> for Failure {
     #[track_caller]
     fn from(error: TargetError) -> Self {

@@ -1,4 +1,4 @@
-//! Whether what a store answered is what the model allows.
+//! Compares a store's answers with the model's.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::show::Show;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict};
 
-/// Every read of these rooms, endpoints and users that there is, keys up to epoch `up_to`.
+/// Every read of these rooms, endpoints and users, with keys up to epoch `up_to`.
 #[must_use]
 pub fn views(rooms: &[RoomId], endpoints: &[EndpointId], users: &[UserKey], up_to: u64) -> Vec<Op> {
     let mut views = vec![Op::HasAdmin, Op::Users(Page::first())];
@@ -33,7 +33,7 @@ pub fn views(rooms: &[RoomId], endpoints: &[EndpointId], users: &[UserKey], up_t
     views
 }
 
-/// Makes the call on both; the store must answer what the model does.
+/// Makes the call on the store and on the model. Both must give the same answer.
 #[track_caller]
 pub fn agree<'a>(
     store: &'a dyn Store,
@@ -51,8 +51,7 @@ pub fn agree<'a>(
     }
 }
 
-/// Looks at the store through all of `views` at once, while nobody writes; every answer must be the
-/// model's.
+/// Makes all the reads `views` on the store at once, while nobody writes. Every answer must be the model's.
 #[track_caller]
 pub fn looks_like<'a>(
     store: &'a dyn Store,
@@ -74,7 +73,7 @@ pub fn looks_like<'a>(
     }
 }
 
-/// Keeps of `models` those that the store, while nobody writes, looks like; none is a failure.
+/// The models among `models` whose answers are the store's, while nobody writes. Fails if there is none.
 pub async fn settles(store: &dyn Store, models: Vec<Model>, views: &[Op]) -> Verdict<Vec<Model>> {
     let mut kept = Vec::new();
     let mut failure = None;
@@ -90,8 +89,7 @@ pub async fn settles(store: &dyn Store, models: Vec<Model>, views: &[Op]) -> Ver
     }
 }
 
-/// Makes all calls at once, the i-th through the i-th client (they take turns), and returns their
-/// answers in the order of `ops`.
+/// Makes all calls at once, distributed over the clients in turn. Returns the answers in the order of `ops`.
 pub async fn at_once(clients: &[Client], ops: &[Op]) -> Verdict<Vec<Answer>> {
     let calls = ops.iter().zip(clients.iter().cycle()).map(|(op, client)| {
         let (op, client) = (op.clone(), client.clone());
@@ -100,8 +98,7 @@ pub async fn at_once(clients: &[Client], ops: &[Op]) -> Verdict<Vec<Answer>> {
     race(calls).await
 }
 
-/// Starts all futures together, each in a task of its own, and returns what they come to in their
-/// order.
+/// Starts all futures together, each in a task of its own. Returns their results in order.
 pub async fn race<T: Send + 'static>(
     calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Verdict<Vec<T>> {
@@ -114,7 +111,7 @@ pub async fn race<T: Send + 'static>(
     Ok(answers.into_iter().map(|(_, answer)| answer).collect())
 }
 
-/// The same of futures that must all hold: the first that fails ends the others.
+/// As [`race`], for futures that must all succeed: the first failure ends the others.
 pub async fn all_hold(
     all: impl IntoIterator<Item = impl Future<Output = Verdict> + Send + 'static>,
 ) -> Verdict {
@@ -126,7 +123,7 @@ pub async fn all_hold(
     Ok(())
 }
 
-/// A set, which aborts what is left in it when it is dropped, as when the case is aborted.
+/// A set of tasks, which aborts the remaining ones when it is dropped, as when the case is aborted.
 fn started<T: Send + 'static>(
     calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> JoinSet<(usize, T)> {
@@ -147,9 +144,9 @@ fn panicked(error: &JoinError) -> Failure {
     Failure::new("no panic", error.to_string())
 }
 
-/// The states that some order of the calls, all of them concurrent, leads to from one of `models`
-/// with exactly these answers (LIN-1); none is a failure. For a handful of calls: it tries every
-/// order there is.
+/// The states that concurrent calls can lead to: those after some order of the calls that gives exactly these
+/// answers, beginning at one of `models` (LIN-1). Fails if no order gives them. Tries every order, so it is for a
+/// handful of calls.
 pub fn some_order(models: &[Model], ops: &[Op], answers: &[Answer]) -> Verdict<Vec<Model>> {
     let mut found = Vec::new();
     for model in models {

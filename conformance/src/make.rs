@@ -1,7 +1,7 @@
-//! Short ways to say the values that cases are made of.
+//! Short constructors of the values that cases use.
 //!
-//! Everything here is legal by construction, so these may panic: that is a mistake in the suite,
-//! and a panicking case fails.
+//! The arguments are the suite's own, so an invalid one is a mistake in the suite: the constructor panics, and the
+//! case fails.
 #![allow(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -43,7 +43,7 @@ pub fn sealed(bytes: impl AsRef<[u8]>) -> Ciphertext {
     Ciphertext::new(bytes).expect("a legal ciphertext")
 }
 
-/// The sealed key that the cases give `endpoint` for `epoch`: one that no other pair has.
+/// The sealed key that the cases use for this endpoint and epoch: each pair has its own.
 #[must_use]
 pub fn key_of(endpoint: &EndpointId, epoch: Epoch) -> Ciphertext {
     let text = endpoint.as_str();
@@ -57,7 +57,7 @@ pub fn user_key(byte: u8) -> UserKey {
     UserKey::from_bytes([byte; 32])
 }
 
-/// A user's key: this number, in byte order like the numbers.
+/// A user's key from a number; keys sort as their numbers do.
 #[must_use]
 pub fn user_number(number: u64) -> UserKey {
     let mut bytes = [0; 32];

@@ -1,4 +1,4 @@
-//! Everything a caller can see, as one value: to tell that nothing changed, or exactly what.
+//! Everything that a caller can read, as one value, so that a case can compare before and after.
 
 mod laws;
 
@@ -14,7 +14,7 @@ use crate::show::Show;
 use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, fails};
 
-/// The answers to every call that reads, for some rooms, endpoints and users.
+/// The answers to every read of some rooms, endpoints and users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed(Vec<(String, String)>);
 
@@ -23,8 +23,7 @@ impl Observed {
         self.0.push((call, answer.show()));
     }
 
-    /// `self` must be what `before` was, through every view; a failure shows the views that
-    /// differ and no others.
+    /// Fails if an answer differs from `before`. The failure shows the answers that differ and no others.
     #[track_caller]
     pub fn unchanged_since(&self, before: &Self) -> Verdict {
         let differ = |(was, is): &(&(String, String), &(String, String))| was != is;
@@ -41,7 +40,7 @@ impl Observed {
 }
 
 impl Observed {
-    /// The same, of every view but that of `call`.
+    /// As [`unchanged_since`](Self::unchanged_since), without the answer to `call`.
     #[track_caller]
     pub fn unchanged_but(&self, call: &str, before: &Self) -> Verdict {
         let rest = |all: &Self| Self(all.0.iter().filter(|(of, _)| of != call).cloned().collect());
@@ -56,11 +55,11 @@ impl Show for Observed {
     }
 }
 
-/// Asks everything there is to ask about `rooms`, `endpoints` and `users`, while nobody writes:
-/// much of it at once, since it is many questions, and servers are far away.
+/// Makes every read about `rooms`, `endpoints` and `users`, while nobody writes. Makes many at once, since servers
+/// are far away.
 ///
-/// The answers must also agree with one another, as they must in every state: clauses LIST-1,
-/// LIST-4, MEM-4, KEY-1, KEY-3, KEY-10, AUTH-1 and AUTH-5.
+/// The answers must also agree with one another, as in every state: clauses LIST-1, LIST-4, MEM-4, KEY-1, KEY-3,
+/// KEY-10, AUTH-1 and AUTH-5.
 pub async fn observe(
     store: &dyn Store,
     rooms: &[RoomId],
@@ -131,7 +130,7 @@ async fn observe_users(store: &dyn Store, users: &[UserKey]) -> Verdict<Observed
     Ok(seen)
 }
 
-/// `NotFound` is an answer; any other error means that there was none.
+/// `NotFound` is an answer. Any other error fails the case.
 fn answer<T>(result: Result<T, Error>) -> Verdict<Result<T, Error>> {
     match result {
         Err(error @ Error::NotFound(_)) => Ok(Err(error)),
@@ -139,7 +138,7 @@ fn answer<T>(result: Result<T, Error>) -> Verdict<Result<T, Error>> {
     }
 }
 
-/// The epochs worth asking for: the first ones, those around the current one, and none at all.
+/// The epochs whose keys are read: the first ones, and those around the current one.
 fn epochs(room: Option<&Room>) -> BTreeSet<Epoch> {
     let current = room.map_or(0, |room| room.epoch.get());
     let around = [current.saturating_sub(1), current, current + 1];
@@ -161,8 +160,8 @@ pub async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
     walk(|user: &User| user.key, |page| store.users(page)).await
 }
 
-/// Page after page, until one is not full. A page that does not lead on ends the walk too, or a
-/// store that breaks LIST-1 would keep it going for ever.
+/// Reads page after page, until one is not full. A page that does not advance ends the walk, too: otherwise a store
+/// that breaks LIST-1 would keep it going for ever.
 async fn walk<T, Id: Ord + Clone, Fetch: Future<Output = Result<Vec<T>, Error>>>(
     id: impl Fn(&T) -> Id,
     fetch: impl Fn(Page<Id>) -> Fetch,
@@ -182,7 +181,7 @@ async fn walk<T, Id: Ord + Clone, Fetch: Future<Output = Result<Vec<T>, Error>>>
     }
 }
 
-/// What a case looks at: the ids it uses, and some it does not.
+/// The ids that a case observes: those it uses, and some that it does not.
 #[derive(Clone, Debug)]
 pub struct Scope {
     rooms: Vec<RoomId>,
@@ -205,7 +204,7 @@ impl Scope {
         Self { users: users.to_vec(), ..self }
     }
 
-    /// [`observe`]s it all; the calls stay out of the transcript.
+    /// [`observe`]s all of them. The calls stay out of the transcript.
     #[track_caller]
     pub fn observe(&self, client: &Client) -> impl Future<Output = Verdict<Observed>> + Send {
         let at = Location::caller();

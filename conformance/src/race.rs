@@ -10,7 +10,7 @@ use crate::target::{Claim, Need};
 use crate::transcript::Client;
 use crate::verdict::Verdict;
 
-/// `count` clients of the same data, or as many handles of one where the target has no more.
+/// `count` clients of the same data; handles of one client if the target has only one.
 pub async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
     let several = cx.target().claims(Need::Clients) == Claim::Claimed;
     let mut clients = vec![cx.open().await?];
@@ -24,7 +24,7 @@ pub async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
     Ok(clients)
 }
 
-/// Runs each future in a task of its own, none before all are there; their results in order.
+/// Runs each future in a task of its own and starts them together. Returns the results in order.
 ///
 /// A panic in one of them is resumed here.
 pub async fn together<T: Send + 'static>(
@@ -67,13 +67,13 @@ pub async fn both<A: Send + 'static, B: Send + 'static>(
     (joined(one).await, joined(two).await)
 }
 
-/// What a task came to; its panic, if that is what it came to, is resumed here.
+/// A task's result. If the task panicked, the panic goes on here.
 pub async fn joined<T>(task: JoinHandle<T>) -> T {
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is going down, and this task with it.
+            // The runtime is shutting down, and this task with it.
             Err(_) => std::future::pending().await,
         },
     }

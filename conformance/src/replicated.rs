@@ -1,4 +1,4 @@
-//! What the cases that harm a store's servers have in common.
+//! Helpers of the cases that harm a store's servers.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,14 +24,13 @@ pub fn servers(cx: &Cx) -> Verdict<&dyn Replicas> {
     Ok(cx.instance().replicas()?)
 }
 
-/// Runs `case` on each of `ways`, all at the same time, on a store of its own each; a failure
-/// names the way.
+/// Runs `case` for each of `ways` at the same time, each on a store of its own. A failure names the way.
 pub async fn each<Way, Ran>(cx: &Cx, ways: &[Way], case: impl Fn(Cx, Way) -> Ran) -> Verdict
 where
     Way: Copy + Debug + Send + 'static,
     Ran: Future<Output = Verdict> + Send + 'static,
 {
-    // A set, so that the others end with the first that fails.
+    // A set, so that the first failure ends the others.
     let mut running = JoinSet::new();
     for way in ways {
         let cx = cx.another().await?;
@@ -55,7 +54,7 @@ where
     Ok(())
 }
 
-/// Has one server lead every part of the data.
+/// Makes one server the leader of every part of the data.
 pub async fn lead_all(cx: &Cx, server: usize) -> Verdict {
     let servers = servers(cx)?;
     for part in servers.parts() {
@@ -64,9 +63,8 @@ pub async fn lead_all(cx: &Cx, server: usize) -> Verdict {
     Ok(())
 }
 
-/// Every call there is but `close`, in an order in which each succeeds or fails for a known
-/// reason, with what it must answer. Another `number` uses other rooms, endpoints and users; an
-/// admin must have been made before.
+/// Every call but `close`, each with its right answer, in an order in which each succeeds or fails for a known
+/// reason. Another `number` uses other rooms, endpoints and users. An admin must exist already.
 fn every_call(number: u64) -> Vec<(Op, Answer)> {
     let (id, ann, bob) =
         (format!("every {number}"), format!("ann {number}"), format!("bob {number}"));
@@ -114,9 +112,8 @@ fn every_call(number: u64) -> Vec<(Op, Answer)> {
     ]
 }
 
-/// Makes every call, again and again with other ids from `number` on, until all of them succeed in
-/// one go; they may fail until `by`, never answer wrongly, and each ends within its bound. How
-/// long it took.
+/// Makes every call, again and again with new ids from `number` on, until all of them succeed in one pass. Calls may
+/// fail until `by`. A wrong answer, or a call past its bound, fails the case at any time. Returns how long it took.
 pub async fn works(cx: &Cx, store: &dyn Store, number: u64, by: Instant) -> Verdict<Duration> {
     let began = Instant::now();
     for number in number.. {
@@ -125,19 +122,19 @@ pub async fn works(cx: &Cx, store: &dyn Store, number: u64, by: Instant) -> Verd
             let expected = format!("every call to work again after {:?}", began.elapsed());
             return Err(Failure::new(expected, format!("{call:?} -> {}", answer.show())));
         }
-        // What fails at once is asked again soon, not as fast as it can be.
+        // Otherwise calls that fail at once would be repeated as fast as the processor can.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(began.elapsed())
 }
 
-/// Ends all harm, and has every call work again in its own time, without being opened anew.
+/// Ends all harm. Then every call of the open client must work again within the failover time.
 ///
 /// Calls go on until every server is well: one that was cut off may stay behind in a part to which
 /// nothing is written, for as long as nobody writes.
 pub async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
     let servers = servers(cx)?;
-    // Once for the servers to come back, once for what they elect.
+    // Once for the servers to come back, once for their election.
     let by = Instant::now() + servers.failover() * 2;
     let over = AtomicBool::new(false);
     let heal = async {
@@ -160,10 +157,10 @@ pub async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
     healed.and(worked)
 }
 
-/// More ids than [`works`] uses until calls work again.
+/// More ids than [`works`] uses.
 const PASS: u64 = 10_000;
 
-/// The first of [`every_call`] that cannot be answered; a wrong answer fails the case.
+/// The first of [`every_call`] that gets no answer. A wrong answer fails the case.
 async fn failing(cx: &Cx, store: &dyn Store, number: u64) -> Verdict<Option<(Op, Answer)>> {
     for (call, right) in every_call(number) {
         let answer = in_time(cx, store, &call).await?;
@@ -198,13 +195,13 @@ pub async fn at_once(cx: &Cx, store: &dyn Store, calls: &[Op]) -> Verdict<Vec<An
     futures::future::join_all(answers).await.into_iter().collect()
 }
 
-/// Whether the store could not tell, or not say what became of a write.
+/// Whether the call ended in `Timeout` or `Unavailable`.
 pub fn unanswered(answer: &Answer) -> bool {
     answer.error().is_some_and(Error::outcome_unknown)
 }
 
-/// Does a write again and again until its effect is sure: it is acknowledged, or refused because
-/// an earlier try took effect after all.
+/// Repeats a write until its effect is sure: the store acknowledges it, or refuses it because an earlier try took
+/// effect.
 pub async fn achieve(store: &dyn Store, call: &Op, by: Instant) -> Verdict {
     loop {
         let answer = call.apply(store).await;
@@ -219,8 +216,8 @@ pub async fn achieve(store: &dyn Store, call: &Op, by: Instant) -> Verdict {
     }
 }
 
-/// Asks at once, and then four times a second until `until`, whether or not what was asked
-/// before has been answered; ends with the first failure, or when all is answered.
+/// Asks now and then four times a second until `until`, without waiting for earlier answers. Returns the first
+/// failure, or when every question is answered.
 pub async fn keep_asking<Asked>(until: Instant, ask: impl Fn() -> Asked) -> Verdict
 where
     Asked: Future<Output = Verdict>,

@@ -17,28 +17,28 @@ use crate::transcript::Transcript;
 use crate::verdict::{Failure, Verdict};
 use crate::vet::{self, Claims};
 
-/// How a case ended.
+/// A case's verdict.
 #[derive(Debug)]
 pub enum Status {
-    /// Everything held.
+    /// The case passed.
     Pass,
-    /// Something did not.
+    /// The case failed.
     Fail(Box<Report>),
-    /// The target declines what the case needs, for this reason.
+    /// The target lacks an ability that the case needs, for this reason.
     NotClaimed(Need, &'static str),
     /// A deadline passed, each time the case was run, on a machine that was starved each time. This says
     /// nothing of the store.
     Inconclusive(Box<Report>),
 }
 
-/// How a case ended, and after how long.
+/// A case's verdict, and how long it took.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// The verdict.
     pub status: Status,
-    /// How long it took, with making the store and closing it.
+    /// How long the case took, with making and closing the store.
     pub took: Duration,
-    /// What it met, and how often, where that is counted.
+    /// Counts of rare events in the case.
     pub reached: Reached,
     /// How many times as long as usual something took to compute meanwhile, where the machine was starved.
     starved: Option<f64>,
@@ -69,21 +69,21 @@ impl Outcome {
 /// How often a case is run again at most, where deadlines passed on a starved machine.
 pub(crate) const RUNS_AGAIN: usize = 2;
 
-/// All there is to say of a failure.
+/// A failure with everything that the report shows of it.
 #[derive(Debug)]
 pub struct Report {
-    /// What did not hold.
+    /// What was expected, and what the store did.
     pub failure: Failure,
     /// The case's calls, with their results.
     pub transcript: Vec<String>,
-    /// The run's seed: with it the same case does the same again.
+    /// The run's seed, with which the case draws the same numbers again.
     pub seed: u64,
-    /// Whether it blocks a thread of the process, for ever as it seems. Whatever runs after it may hang
-    /// for that alone.
+    /// Whether a step of the case blocks a thread of the process, for ever as it seems. Cases that run afterwards
+    /// may hang for that alone.
     pub blocked: bool,
 }
 
-/// What the target declines of what the case needs, if anything. No I/O.
+/// The first of the case's needs that the target does not claim, with the reason. Does no I/O.
 pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)> {
     case.needs.iter().find_map(|need| match target.claims(*need) {
         Claim::Claimed => None,
@@ -94,13 +94,13 @@ pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)
 /// Runs `case` on a fresh store of `target`. A panic or a hang of the store is a failure of the
 /// case, never of the run.
 pub async fn run_case(case: &'static Case, target: &Arc<dyn Target>, seed: u64) -> Outcome {
-    // Those of a slow store wait longer for each deadline, and some cases wait for several of them.
+    // A slow store's cases wait longer for each deadline, and some wait for several.
     let timeout = vet::caught("op_timeout", || target.op_timeout_for(case.needs));
     let deadline = case.deadline().saturating_add(2 * SLOW * timeout.unwrap_or_default());
     run_case_within(case, target, seed, deadline).await
 }
 
-/// The same, with a deadline of the caller's.
+/// As [`run_case`], with another deadline.
 pub(crate) async fn run_case_within(
     case: &'static Case,
     target: &Arc<dyn Target>,
@@ -124,9 +124,9 @@ pub(crate) async fn run_case_within(
 /// How long a target may take at most to make a store, or to take one away: it may have servers to start,
 /// and those of other cases to wait for.
 const TARGETS_TIME: Duration = Duration::from_mins(5);
-/// How often it is looked whether a case hangs.
+/// How often the run checks whether a case hangs.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long a task that was told to end has to do so: it ends where it next waits, if it waits.
+/// How long an aborted task has to end. It ends where it next awaits something.
 const ENDS: Duration = Duration::from_secs(5);
 
 /// One case on one target, step by step. Each step is a task of its own, so that a panic stays in it, and
@@ -138,7 +138,7 @@ struct Run<'a> {
     deadline: Duration,
     transcript: Arc<Transcript>,
     reached: Reached,
-    /// Whether some step blocks its thread, for ever as it seems.
+    /// Whether a step blocks its thread, for ever as it seems.
     blocked: bool,
 }
 
@@ -161,13 +161,13 @@ impl<'a> Run<'a> {
             return Ok(Some(declined));
         }
         let cx = self.make().await?;
-        // A task of its own, so that a panic stays in it; aborted, so that a hang ends with it.
+        // A task of its own, so that a panic stays in it and a hang can be aborted.
         let task = tokio::spawn((self.case.run)(cx.clone()));
         let verdict = self.step("the case", self.deadline, task).await;
         self.reached = cx.met();
         let verdict = in_time(verdict.and_then(|verdict| verdict), &self.transcript);
         if self.blocked {
-            // What it blocks may be what closing needs.
+            // Closing may need the blocked thread.
             return verdict.map(|()| None);
         }
         let closing = cx.clone();
@@ -250,10 +250,10 @@ fn in_time(verdict: Verdict, transcript: &Transcript) -> Verdict {
     }
 }
 
-/// How long a target may look for what its stores need from outside: it may have to fetch that.
+/// How long `prepare` may take: a target may have to fetch a server's program.
 const PREPARES: Duration = Duration::from_mins(15);
 
-/// Has a target look for what its stores need from outside; an error names the target and what to do.
+/// Calls [`Target::prepare`]. An error names the target and what to do.
 pub(crate) async fn prepare(target: &Arc<dyn Target>) -> Result<Option<String>, String> {
     let asked = Arc::clone(target);
     let preparing = tokio::spawn(async move { asked.prepare().await });
@@ -262,7 +262,7 @@ pub(crate) async fn prepare(target: &Arc<dyn Target>) -> Result<Option<String>, 
     prepared.map_err(|error| format!("{}: {error}", target.name()))
 }
 
-/// Has each target take away what is left; an error names the first that could not.
+/// Calls [`Target::finish`] of each target. An error names the first that failed.
 pub(crate) async fn finish(targets: &[Arc<dyn Target>]) -> Result<(), String> {
     for target in targets {
         let asked = Arc::clone(target);
@@ -295,13 +295,13 @@ fn panic_text(error: JoinError) -> String {
     format!("a panic: {}", panic_message(&*panic))
 }
 
-/// What a panic said.
+/// A panic's message.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
 
-/// Each case draws from its own numbers, whichever others run beside it.
+/// A case's own seed, which does not depend on the other cases of the run.
 fn case_seed(seed: u64, case: &Case) -> u64 {
     // FNV-1a: fixed for ever, which the standard library's hasher is not.
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

@@ -1,4 +1,4 @@
-//! Rooms with people in them, to begin a case with.
+//! Rooms with members, for the beginning of a case.
 
 use membership::{EndpointId, Page, Room, RoomId, Store};
 

@@ -1,19 +1,19 @@
-//! How long the cases last that last as long as they are told.
+//! How long the cases last that play histories.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// What a test of one case by itself gets.
+/// The default for a single case.
 const SHORT: Duration = Duration::from_secs(2);
 
 static LENGTH: OnceLock<Duration> = OnceLock::new();
 
-/// Says it for this process, once: the runner does, for all that it runs.
+/// Sets the length for this process, once. The runner calls this.
 pub fn set(length: Duration) {
     let _ = LENGTH.set(length);
 }
 
-/// What was said; else what `MEMBERSHIP_SOAK` says; else two seconds.
+/// The length that was set, or else that of `MEMBERSHIP_SOAK`, or else two seconds.
 pub fn length() -> Duration {
     let from_environment =
         || std::env::var("MEMBERSHIP_SOAK").ok().and_then(|text| parse(&text).ok());

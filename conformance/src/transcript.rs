@@ -18,9 +18,9 @@ use crate::model::Op;
 use crate::show::Show;
 use crate::verdict::Failure;
 
-/// A case that makes more calls than this keeps only so many of the first ones …
+/// How many of a case's first calls are kept …
 const FIRST: usize = 40;
-/// … and so many of the last ones.
+/// … and how many of the last ones.
 const LAST: usize = 60;
 
 /// The calls of one case, by all its clients.
@@ -29,7 +29,7 @@ pub struct Transcript {
     began: Instant,
     /// Whether every call is kept, however many there are.
     whole: bool,
-    /// The most a call may take, and the most a slow one may (clause TIME-1).
+    /// The longest time of an ordinary call and of a slow one (clause TIME-1).
     bounds: OnceLock<(Duration, Duration)>,
     /// A std lock: held for one push or one assignment, never across an await.
     log: Mutex<Log>,
@@ -40,7 +40,7 @@ struct Log {
     first: Vec<Entry>,
     last: VecDeque<Entry>,
     calls: usize,
-    /// The calls under way, by number.
+    /// The calls in flight, by number.
     running: BTreeMap<usize, Running>,
     /// The first call that ended past its bound.
     overdue: Option<Overdue>,
@@ -92,12 +92,12 @@ impl Transcript {
         Self { whole: true, ..Self::new() }
     }
 
-    /// Wraps a store, so that each of its calls is written here as `client`'s.
+    /// Wraps a store, so that the transcript records its calls as those of `client`.
     pub fn record(self: &Arc<Self>, client: usize, store: Arc<dyn Store>) -> Client {
         Client { store, number: client, transcript: Arc::clone(self) }
     }
 
-    /// The calls, one a line, aligned.
+    /// The calls, one on each line, aligned.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let log = self.lock();
@@ -148,22 +148,22 @@ impl Transcript {
         text
     }
 
-    /// How many calls there were.
+    /// The number of calls.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.lock().calls
     }
 
-    /// Has every call from now on measured (clause TIME-1).
+    /// Measures every call from now on (clause TIME-1).
     pub(crate) fn bounds(&self, ordinary: Duration, slow: Duration) {
-        // Of a second store of the same case they are the same.
+        // A second store of the same case has the same bounds.
         let _ = self.bounds.set((ordinary, slow));
     }
 
-    /// Some call that took longer than it may (clause TIME-1), or still does.
+    /// A call that took too long, or that has no answer after too long (clause TIME-1).
     pub(crate) fn overdue(&self) -> Option<Failure> {
         let log = self.lock();
-        // A case that measures for itself says it better, and is left the time to.
+        // A case that measures its calls itself reports better, and gets the time for that.
         let hangs =
             || log.running.values().find_map(|call| call.overdue(call.bound + GRACE, "none"));
         let Overdue { expected, got } = log.overdue.clone().or_else(hangs)?;
@@ -186,7 +186,7 @@ impl Transcript {
         log.calls += 1;
         let number = log.calls;
         if let Some((ordinary, slow)) = self.bounds.get() {
-            // A client that closes waits for its calls, the slow ones too.
+            // A client that closes waits for its slow calls, too.
             let slowly = matches!(op, Op::Rekey(..) | Op::DeleteRoom(_) | Op::Close);
             let bound = *if slowly { slow } else { ordinary };
             let stopwatch = Arc::clone(&stopwatch);
@@ -220,7 +220,7 @@ impl Transcript {
         }
     }
 
-    /// A panic in a case must not hide what it did before.
+    /// A panic in a case must not hide the calls before it.
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,7 +232,7 @@ impl Default for Transcript {
     }
 }
 
-/// A call under way. Dropping it ends it, answered or not.
+/// A call in flight. Dropping it ends the call, answered or not.
 struct Call {
     number: usize,
     stopwatch: Arc<Stopwatch>,
@@ -246,7 +246,7 @@ impl Drop for Call {
     }
 }
 
-/// A client of the store under test, whose calls are written down.
+/// A client of the store under test, whose calls are recorded.
 #[derive(Clone)]
 pub struct Client {
     store: Arc<dyn Store>,
@@ -255,7 +255,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The store itself, for calls too many to be written down.
+    /// The store itself, for calls that are too many to be recorded.
     #[must_use]
     pub fn unrecorded(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)

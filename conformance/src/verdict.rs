@@ -1,4 +1,4 @@
-//! How a case says that something did not hold.
+//! The result of a case, and the checks that cases make.
 
 use std::panic::Location;
 
@@ -6,10 +6,10 @@ use membership::{Decision, DenyReason, Error};
 
 use crate::show::Show;
 
-/// What a case comes to: it held, or the first thing that did not.
+/// The result of a case, or of a part of it: success, or the first failure.
 pub type Verdict<T = ()> = Result<T, Failure>;
 
-/// What did not hold.
+/// A failed check.
 #[derive(Debug)]
 pub struct Failure {
     /// What the contract demands.
@@ -18,7 +18,7 @@ pub struct Failure {
     pub got: String,
     /// Where in the suite this was found.
     pub at: &'static Location<'static>,
-    /// The clause that was broken, where it may be another than those the case is about.
+    /// The broken clause, if it is none of the case's own.
     pub clause: Option<&'static str>,
     /// Whether nothing wrong was answered: a deadline passed, or a fault could not be injected. On a machine
     /// that starves the suite or the store, such a failure says nothing of the store.
@@ -39,13 +39,13 @@ impl Failure {
         Self { timed_out: got.timed_out(), ..Self::new(expected, got.show()) }
     }
 
-    /// The same failure, of a deadline that passed.
+    /// Marks this failure as one of a deadline that passed.
     #[must_use]
     pub fn of_deadline(self) -> Self {
         Self { timed_out: true, ..self }
     }
 
-    /// The same failure, of a call that took too long, whatever the case is about.
+    /// Marks this failure as one of a call that took too long, in whatever case (clause TIME-1).
     #[must_use]
     pub fn of_time(self) -> Self {
         Self { clause: Some("TIME-1"), ..self.of_deadline() }
