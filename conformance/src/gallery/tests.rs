@@ -11,7 +11,7 @@ use crate::case::{Case, Company, registry};
 use crate::gate::Gate;
 #[cfg(all(feature = "jetstream", unix))]
 use crate::run::Report;
-use crate::run::{self, Status, run_case};
+use crate::run::{self, Status};
 #[cfg(all(feature = "jetstream", unix))]
 use crate::target::Need;
 use crate::{child, golden, harness, report};
@@ -147,7 +147,7 @@ async fn naive_fails(
     let target = &mutant.target;
     let runs = registry().filter(|case| which(case)).map(|case| async move {
         let _inside = GATE.enter(case.company()).await;
-        (case, run_case(case, target, seed).await.status)
+        (case, run::run_case(case, target, seed).await.status)
     });
     // Boxed, since the compiler cannot tell that so deep a future can be sent.
     let runs = runs.map(FutureExt::boxed);
