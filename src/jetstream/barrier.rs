@@ -1,12 +1,11 @@
-//! Proof that a quorum is there, shared by all that wait for it.
+//! Barriers: proof that a read is fresh, shared by the callers that need one at the same time.
 //!
-//! A barrier is a message published to a key of its own. Its acknowledgement is a quorum write,
-//! so its sequence is at or past everything that was acknowledged before it was sent: what is
-//! read from a state that has it is as fresh as a call that began before it may ask for.
+//! A barrier is a message published to a key of its own. A quorum acknowledges it, so it stands behind everything that
+//! was acknowledged before it was sent. A state that contains it is fresh enough for every call that began before it was
+//! sent.
 //!
-//! A caller joins the next barrier to be sent, never one that is under way: that one may have
-//! been ordered before a write the caller knows of. The next one is sent at once, beside those
-//! under way, as long as they are few.
+//! A caller joins the next barrier to be sent, never one in flight: a barrier in flight may stand before a write that
+//! the caller knows of. The next barrier is sent at once while few are in flight.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -24,15 +23,15 @@ use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::Passed;
 use crate::mutation::Mutation;
 
-/// Barriers of one bucket under way at once, as long as they are answered.
+/// Barriers of one bucket in flight at once, while they are answered quickly.
 const YOUNG: usize = 4;
-/// From this age on a barrier does not keep others from being sent: its answer may be lost.
+/// A barrier in flight for this long does not hold up others: its answer may be lost.
 const OLD: Duration = Duration::from_millis(20);
-/// Barriers of one bucket under way at once, answered or not.
+/// Barriers of one bucket in flight at once, at most.
 const MOST: usize = 64;
 
 type Sent = Pin<Box<dyn Future<Output = Result<Passed, Error>> + Send>>;
-/// Sends one barrier and waits for it, until then at the latest.
+/// Sends one barrier and waits for its acknowledgement until the deadline.
 pub(super) type Sender = Box<dyn Fn(Instant) -> Sent + Send + Sync>;
 
 /// The barriers of one bucket.
@@ -52,15 +51,15 @@ struct Shared {
 
 #[derive(Default)]
 struct Next {
-    /// The barrier that will be sent next, if somebody waits for one.
+    /// The next barrier, if a caller waits for one.
     round: Option<Arc<Round>>,
-    /// None will be sent any more.
+    /// No barrier will be sent any more.
     ended: bool,
 }
 
-/// One barrier: how it went, once that is known.
+/// One barrier and its outcome.
 struct Round {
-    /// When those who wait for it must have an answer, sent or not.
+    /// The deadline of the callers that wait for it, sent or not.
     by: Instant,
     outcome: OnceLock<Result<Passed, Error>>,
     known: Notify,
@@ -72,7 +71,7 @@ impl Round {
     }
 
     fn tell(&self, outcome: Result<Passed, Error>) {
-        // Only the first word counts.
+        // Only the first outcome counts.
         let _ = self.outcome.set(outcome);
         self.known.notify_waiters();
     }
@@ -87,8 +86,8 @@ impl Round {
     }
 }
 
-/// Tells those who wait that nobody works for them any more, should that be so: a panic must not
-/// leave anybody waiting (clause AUTH-2).
+/// Fails the waiting callers when it is dropped without an outcome: a panic must not leave them waiting (clause
+/// AUTH-2).
 struct Told(Arc<Round>);
 
 impl Drop for Told {
@@ -111,13 +110,13 @@ impl Barriers {
     ) -> Self {
         let next = Mutex::default();
         let shared = Arc::new(Shared { next, wanted: Notify::new(), counters, mutation });
-        // Made here, since a task that is ended before it has begun drops only what it was given.
+        // Made outside the task: a task that is aborted before it begins drops only its arguments.
         let abandoned = Abandoned(Arc::clone(&shared));
         let task = tokio::spawn(async move { abandoned.0.run(send).await }).abort_handle();
         Self { shared, op_timeout, task }
     }
 
-    /// A barrier that was sent after this call began.
+    /// Waits for a barrier that is sent after this call began.
     pub(super) async fn pass(&self) -> Result<Passed, Error> {
         let round = {
             let mut next = self.shared.next();
@@ -132,7 +131,7 @@ impl Barriers {
         round.outcome().await
     }
 
-    /// Sends none any more: whoever waits for one fails.
+    /// Sends no more barriers; waiting callers fail.
     pub(super) fn end(&self) {
         self.task.abort();
     }
@@ -144,7 +143,7 @@ impl Drop for Barriers {
     }
 }
 
-/// Fails whoever still waits for a round that will never be sent.
+/// Fails the callers of a barrier that will never be sent.
 struct Abandoned(Arc<Shared>);
 
 impl Drop for Abandoned {
@@ -164,7 +163,7 @@ impl Shared {
 
     async fn run(&self, send: Sender) {
         let mut under_way = FuturesUnordered::new();
-        // When each of those under way was sent, the oldest first.
+        // When each barrier in flight was sent, the oldest first.
         let mut sent_at: Vec<Instant> = Vec::new();
         let (mut wanted, mut told) = (false, false);
         loop {
@@ -176,7 +175,7 @@ impl Shared {
                 None => Some(now),
             };
             if wanted && free.is_some_and(|free| free <= now) {
-                // Whoever is ready to ask now is served by this one.
+                // Lets callers that are ready now join this barrier.
                 tokio::task::yield_now().await;
                 (wanted, told) = (false, false);
                 let Some(round) = self.next().round.take() else { continue };

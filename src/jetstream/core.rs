@@ -1,4 +1,4 @@
-//! What every call is made of: barriers, proved reads, fenced commits, chores.
+//! The steps that calls share: barriers, proved reads, commits, background work.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -45,9 +45,9 @@ pub(super) struct Core {
     pub(super) mutation: Mutation<JetStreamDefect>,
 }
 
-/// What a room id stands for.
+/// The state of a room id.
 pub(super) enum Occupant {
-    /// Nothing; the revision of the marker of the former room, 0 if there never was one.
+    /// No room; the revision of the former room's tombstone, 0 if there never was a room.
     Nobody(u64, Option<RoomGone>),
     /// A room, and the revision of its record.
     Room(RoomRecord, u64),
@@ -60,7 +60,7 @@ impl Occupant {
         }
     }
 
-    /// What the deletion of the former room left, where there is none now.
+    /// The tombstone of the former room, if there is no room now.
     pub(super) fn gone(&self) -> Option<&RoomGone> {
         match self {
             Self::Nobody(_, gone) => gone.as_ref(),
@@ -68,7 +68,7 @@ impl Occupant {
         }
     }
 
-    /// What was done to the id, so far.
+    /// The changes of the id so far.
     pub(super) fn changes(&self) -> Changes {
         match self {
             Self::Room(record, _) => record.changes.clone(),
@@ -77,19 +77,19 @@ impl Occupant {
     }
 }
 
-/// A room and parts of its incarnation, of one moment.
+/// A room and parts of its incarnation, all of one moment.
 pub(super) struct View {
     pub(super) id: RoomId,
     pub(super) record: RoomRecord,
     pub(super) incarnation: Incarnation,
     pub(super) head: Head,
-    /// The revision of the head: a change planned on this view is refused once there is another.
+    /// The revision of the head. A change that is planned on this view is refused once the head has another.
     pub(super) revision: u64,
-    /// What else was asked for.
+    /// The other records that the caller asked for.
     entries: Vec<Entry>,
 }
 
-/// The members of a view's generation. One whose record cannot be read is there, with the error.
+/// The members of a view's generation. A member whose record cannot be read is there with the error.
 pub(super) type Roster = BTreeMap<EndpointId, Result<MemberRecord, Error>>;
 
 impl View {
@@ -97,18 +97,18 @@ impl View {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    /// What was asked for and begins so.
+    /// The records whose keys begin so.
     pub(super) fn entries_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| entry.key.starts_with(prefix))
     }
 
-    /// The membership of an endpoint that was asked for.
+    /// The membership of an endpoint, if the caller asked for it.
     pub(super) fn member(&self, endpoint: &EndpointId) -> Result<Option<MemberRecord>, Error> {
         let key = self.incarnation.member(&self.head.generation, endpoint);
         self.entry(&key).map_or(Ok(None), member_record)
     }
 
-    /// The same as the contract's record.
+    /// The contract's record of this membership.
     pub(super) fn member_or_none(&self, endpoint: &EndpointId) -> Result<Option<Member>, Error> {
         self.member(endpoint)?.map(|record| record.member(&self.id, endpoint)).transpose()
     }
@@ -139,7 +139,7 @@ pub(super) fn put<T: serde::Serialize>(
     Ok(Put::new(key, value))
 }
 
-/// A removal to be stored.
+/// A deletion to be stored.
 pub(super) fn removal<T: serde::Serialize>(
     bucket: Bucket,
     key: String,
@@ -161,29 +161,29 @@ pub(super) fn no_member(room: &RoomId, endpoint: &EndpointId) -> Error {
 pub(super) struct Change<'a> {
     pub(super) view: &'a View,
     pub(super) head: Head,
-    /// What is written with the head.
+    /// The messages that are stored with the head.
     pub(super) puts: Vec<Put>,
 }
 
 impl Core {
-    /// Whether it is broken in this way, for the suite to catch.
+    /// Whether the store has this defect, which the suite must catch.
     pub(super) fn is(&self, defect: JetStreamDefect) -> bool {
         self.mutation.is(defect)
     }
 
-    /// A new id; always the same one where that is what is wrong.
+    /// A new id; with one defect, always the same id.
     pub(super) fn fresh_unless(&self, defect: JetStreamDefect) -> Result<String, Error> {
         if self.is(defect) { Ok("same".to_owned()) } else { key::fresh() }
     }
 
-    /// A barrier that began after this call did.
+    /// Sends a barrier, or shares one that is sent after this call began.
     pub(super) async fn barrier(&self, bucket: Bucket) -> Result<Passed, Error> {
         self.watch.fit(bucket)?;
         self.users.is_ours()?;
         self.barriers.get(bucket).pass().await
     }
 
-    /// A state that holds a barrier which began after this call did.
+    /// The freshness of a state that contains a barrier sent after this call began.
     pub(super) async fn fresh(&self, bucket: Bucket) -> Result<Fresh, Error> {
         if self.is(JetStreamDefect::NoBarrier) {
             return Ok(Fresh::Whatever);
@@ -199,7 +199,7 @@ impl Core {
         Ok(Fresh::Barrier(passed))
     }
 
-    /// What a bucket holds under the filters, at a moment after this call began.
+    /// The messages under the filters, at a moment after this call began.
     pub(super) async fn read(
         &self,
         bucket: Bucket,
@@ -214,14 +214,14 @@ impl Core {
             let fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
             let until = by.min(Instant::now() + self.gateway.patience());
             match self.gateway.read(bucket, filters, fresh, until).await {
-                // The barrier may be gone with the history that it stood in.
+                // The servers may have lost the barrier with their latest messages.
                 Err(ReadError::Late(_)) if until < by => {}
                 read => return read,
             }
         }
     }
 
-    /// The same, for filters that match few keys.
+    /// As [`read`](Self::read), for filters that match few keys.
     pub(super) async fn read_few(
         &self,
         bucket: Bucket,
@@ -231,7 +231,7 @@ impl Core {
         self.read(bucket, filters, by).await.map_err(|error| few(bucket, error))
     }
 
-    /// What some replica has under filters that match few keys, however old that is.
+    /// The messages that any replica has under filters that match few keys, however old they are.
     pub(super) async fn read_unproved(
         &self,
         bucket: Bucket,
@@ -242,8 +242,8 @@ impl Core {
         read.map_err(|error| few(bucket, error))
     }
 
-    /// Stores messages under keys that nobody else writes before these are there, many at once, in
-    /// any order. A copy that comes late, after the key was written again, is refused.
+    /// Stores messages under new keys, many at once, in any order. A late copy of a message is refused once the key was
+    /// written again.
     pub(super) async fn publish_first(
         &self,
         bucket: Bucket,
@@ -256,7 +256,7 @@ impl Core {
         all.try_for_each(|_| future::ok(())).await
     }
 
-    /// The same of one; its revision.
+    /// Stores one such message and returns its revision.
     pub(super) async fn publish_once(
         &self,
         bucket: Bucket,
@@ -269,8 +269,8 @@ impl Core {
                 Ok(revision) => return Ok(revision),
                 Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
                 Err(WriteError::Refused) => {
-                    // By an earlier copy of it: one that is there, or one that a former leader
-                    // took and that will never be.
+                    // The server already had an earlier copy. That copy is stored, or a former leader took
+                    // it and it never will be.
                     let key = std::slice::from_ref(&put.key);
                     if self.is(JetStreamDefect::BelievesRefusedFirsts) {
                         let read = self.read_unproved(bucket, key, by).await?;
@@ -286,9 +286,8 @@ impl Core {
         }
     }
 
-    /// Stores entries of the index, and the counters of the endpoints they are for, so that no
-    /// counter stands before an entry: whoever sees an old entry missing would take the counter
-    /// that announces it for the one before.
+    /// Stores index entries and then the counters of their endpoints. No counter may stand before its entry: a listing that
+    /// misses the entry would take the counter for an earlier one.
     pub(super) async fn publish_index(
         &self,
         entries: Vec<Put>,
@@ -299,7 +298,7 @@ impl Core {
             self.gateway.publish_all(Bucket::RoomsByMember, counters, by).await?;
             return self.gateway.publish_all(Bucket::RoomsByMember, entries, by).await.map(drop);
         }
-        // Sent at once, for in that order they mostly arrive.
+        // Sent together: they mostly arrive in this order.
         let (stored, counted) = future::try_join(
             self.gateway.publish_all(Bucket::RoomsByMember, entries, by),
             self.gateway.publish_all(Bucket::RoomsByMember, counters.clone(), by),
@@ -319,7 +318,7 @@ impl Core {
         snapshot.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 
-    /// What some replica says that a room id stands for, if that is a room; else what it does stand for.
+    /// The state of a room id by any replica's word if that is a room; otherwise by a proved read.
     async fn probable_occupant(
         &self,
         room: &RoomId,
@@ -330,13 +329,13 @@ impl Core {
             return self.occupant(room, by).await;
         }
         match self.unproved_occupant(room, by).await {
-            // One that cannot be read may be mended since.
+            // A record that cannot be read may have been repaired since.
             Ok(Occupant::Nobody(..)) | Err(Error::Corrupt(_)) => self.occupant(room, by).await,
             said => said,
         }
     }
 
-    /// What whoever answers takes a room id to stand for, which proves nothing.
+    /// The state of a room id by any replica's word, which proves nothing.
     pub(super) async fn unproved_occupant(
         &self,
         room: &RoomId,
@@ -347,8 +346,8 @@ impl Core {
         found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 
-    /// Before anybody hears that a room is gone, its head says so, too: else who has an old record of
-    /// it would hear otherwise.
+    /// Stores the tombstone over a deleted room's head before anybody hears of the deletion. Otherwise a client with a
+    /// stale room record would still see a live head.
     pub(super) async fn end(
         &self,
         room: &RoomId,
@@ -362,11 +361,11 @@ impl Core {
         sweep::end_head(self, &incarnation, by).await.map(drop)
     }
 
-    /// A room and what `wanted` names of its incarnation in `members`; `NotFound` without a room.
+    /// A room and the records of its incarnation that `wanted` names; `NotFound` if there is no room.
     ///
-    /// The head decides, and it is read behind a barrier: an incarnation that was ever named is a
-    /// room as long as its head lives. Which one was named, any replica may say. Only that there is
-    /// no room takes a proof of its own. `PROTOCOL.md` has it in full.
+    /// The head decides, by a proved read: an incarnation that a room record ever named is a room while its head has no
+    /// tombstone. So any replica may say which incarnation the record names; only the answer that there is no room needs a
+    /// proved read of the record. `PROTOCOL.md` has the argument.
     pub(super) async fn view(
         &self,
         room: &RoomId,
@@ -407,9 +406,8 @@ impl Core {
                 let id = room.clone();
                 return Ok(View { id, record, incarnation, head, revision, entries });
             }
-            // An old record, or made or deleted between the two reads, unless it stays so: of three
-            // rounds, the members of the second were read after the room of the first, before that
-            // of the third.
+            // The record was stale, or the room was created or deleted between the two reads. Only if three rounds agree
+            // is it neither: the second round's members were read after the first round's record and before the third's.
             missed.push(room_revision);
             if missed.iter().filter(|revision| **revision == room_revision).count() == 3 {
                 let problem = "missing, though the room is there";
@@ -418,7 +416,7 @@ impl Core {
         }
     }
 
-    /// All members of a view's room; `None` when the room has changed since.
+    /// All members of a view's room; `None` if the room has changed since.
     pub(super) async fn roster(&self, view: &View, by: Instant) -> Result<Option<Roster>, Error> {
         let prefix = view.incarnation.roster(&view.head.generation);
         let head = view.incarnation.head();
@@ -427,7 +425,7 @@ impl Core {
             let reads = parts.filters(&prefix).into_iter().map(|filter| {
                 let filters = [filter, head.clone()];
                 async move {
-                    // A state that has this head has all that was written with it.
+                    // A state with this head has everything that was stored with the head.
                     let fresh = Fresh::Since(view.revision);
                     self.gateway.read(Bucket::Members, &filters, fresh, by).await
                 }
@@ -440,7 +438,7 @@ impl Core {
         };
         let mut roster = Roster::new();
         for snapshot in snapshots {
-            // By its content, too: sequences are the same in two histories.
+            // The content counts, too: servers that lost messages give out the same sequences again.
             let same = |entry: &Entry| {
                 entry.sequence == view.revision
                     && head_record(entry).is_ok_and(|head| head.as_ref() == Some(&view.head))
@@ -466,14 +464,13 @@ impl Core {
         Ok(Some(roster))
     }
 
-    /// Makes a change happen, in one atomic batch, if nothing else happened to the incarnation
-    /// since the view. `false`: it did not and will not happen.
+    /// Commits a change in one atomic batch if the incarnation has not changed since the view. `false`: the change was
+    /// not made and never will be.
     pub(super) async fn commit(&self, change: Change<'_>, by: Instant) -> Result<bool, Error> {
         let Change { view, head, mut puts } = change;
         let planned = head.changes.clone();
         let key = view.incarnation.head();
-        // The head comes last: were a batch ever seen in part, what is not yet counted would be
-        // corrupt rather than believed.
+        // The head comes last: if a reader ever saw a part of a batch, the head's count would make that `Corrupt`.
         let mut put = put(Bucket::Members, key.clone(), &head)?;
         if !self.is(JetStreamDefect::ExpectsNothing) {
             put = put.expecting(view.revision);
@@ -483,7 +480,7 @@ impl Core {
         let mut pause = Pause::new(by);
         loop {
             let sent = match puts.as_slice() {
-                // On one replica a batch costs the server a directory on disk.
+                // On one replica each batch costs the server a directory on disk.
                 [head] => self.gateway.publish(Bucket::Members, head.clone(), by).await,
                 all => self.gateway.batch(Bucket::Members, all.to_vec(), by).await,
             };
@@ -503,11 +500,11 @@ impl Core {
                 pause.after(error).await.map_err(in_doubt)?;
                 continue;
             }
-            // A refusal proves nothing: it may be a former leader's, or that of a second copy.
+            // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
             let filters = [key.clone()];
             let now = self.read_few(Bucket::Members, &filters, by).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
-            // Where there is no head, its room was deleted long ago, and others after it.
+            // If there is no head, the room was deleted long ago, and later rooms of the id, too.
             let now = now.find(&key).map(head_changes).transpose()?;
             match now.map_or(Fate::Unknown, |changes| changes.fate_of(&planned)) {
                 Fate::Done => return Ok(true),
@@ -520,7 +517,7 @@ impl Core {
         }
     }
 
-    /// Work that is nobody's call, with the time a long call has.
+    /// Starts background work with a long call's deadline.
     pub(super) fn chore<F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>, Instant) -> F)
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
@@ -530,7 +527,7 @@ impl Core {
     }
 }
 
-/// An error met while a write's outcome is open leaves it so.
+/// An error during the search for a write's outcome leaves the outcome unknown.
 pub(super) fn in_doubt(error: Error) -> Error {
     if error.outcome_unknown() { error } else { Error::unavailable(error) }
 }
@@ -544,12 +541,12 @@ pub(super) fn few(bucket: Bucket, error: ReadError) -> Error {
     }
 }
 
-/// The head, unless it is the marker of a deleted room's.
+/// The head; `None` for the tombstone of a deleted room's head.
 pub(super) fn head_record(entry: &Entry) -> Result<Option<Head>, Error> {
     if entry.removal { Ok(None) } else { open(Bucket::Members, entry).map(Some) }
 }
 
-/// The changes of an incarnation, also of a deleted room's.
+/// The changes of an incarnation, also of a deleted room.
 fn head_changes(entry: &Entry) -> Result<Changes, Error> {
     if entry.removal {
         open::<HeadGone>(Bucket::Members, entry).map(|gone| gone.changes)

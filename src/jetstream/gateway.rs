@@ -1,9 +1,9 @@
-//! All traffic of the store to its buckets, through one narrow gate.
+//! The gateway: the store's only way to its servers.
 //!
-//! [`Gateway`] is what the store calls: it knows what is tried again, and until when. Below it is
-//! the trait [`Servers`]: one exchange with the servers a call. What crosses that is ours: keys,
-//! values, sequences, errors. Driver types, subjects, headers and wire formats stay on its far
-//! side, and so does the mapping of the server's errors; a simulation of servers stands there, too.
+//! The store calls [`Gateway`], which decides what is tried again and until when. Below it, each method of the trait
+//! [`Servers`] is one exchange with the servers. Only keys, values, sequences and errors of our own cross that trait.
+//! Driver types, subjects, headers, wire formats and the server's error codes stay behind it. The simulated servers
+//! implement it, too.
 
 mod address;
 mod api;
@@ -35,16 +35,16 @@ pub(super) use api::{BucketState, Settings};
 pub(super) use nats::NatsServers;
 pub(super) use tries::{Gateway, Pause, WINDOW, barrier_number};
 
-/// One message to be stored under a key.
+/// A message to be stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
     pub(super) key: String,
     pub(super) value: Bytes,
-    /// Marks the key as deleted, for every reader of the KV bucket.
+    /// Marks the key as deleted for every reader of the KV bucket.
     pub(super) removal: bool,
-    /// Store it only where the key's newest message has this sequence (0: there is none).
+    /// Store the message only if the key's newest message has this sequence (0: no message).
     pub(super) expect: Option<u64>,
-    /// Store it only if nothing was ever stored in the bucket; a bucket that was emptied refuses it.
+    /// Store the message only if nothing was ever stored in the bucket. A bucket that was used and emptied refuses it.
     pub(super) first: bool,
 }
 
@@ -57,7 +57,7 @@ impl Put {
         Self { removal: true, ..Self::new(key, value) }
     }
 
-    /// A message that must be the first ever stored in its bucket.
+    /// A message that must be the first one ever stored in its bucket.
     pub(super) fn first(key: String, value: Bytes) -> Self {
         Self { expect: Some(0), first: true, ..Self::new(key, value) }
     }
@@ -67,31 +67,30 @@ impl Put {
     }
 }
 
-/// A barrier of this client that was acknowledged.
+/// An acknowledged barrier of this client.
 ///
-/// A state that holds this very message is of the history in which it was acknowledged. A sequence
-/// alone proves no such thing: a server that lost or regained its latest messages counts the same
-/// numbers a second time.
+/// A state that contains this message belongs to the history in which it was acknowledged. Its sequence alone would
+/// not prove that: a server that lost its latest messages gives the same sequences out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Passed {
-    /// The barrier's own number, which this client gives to no other.
+    /// The barrier's number, which this client gives to no other message.
     pub(super) number: u64,
     /// The sequence of its message.
     pub(super) sequence: u64,
 }
 
-/// How fresh the state must be that answers a read.
+/// How fresh the state of a read must be.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fresh {
-    /// Any replica may answer, from whatever it has.
+    /// Any state of any replica.
     Whatever,
-    /// The state has everything up to this sequence.
+    /// A state with everything up to this sequence.
     Since(u64),
-    /// The state holds this barrier.
+    /// A state that contains this barrier.
     Barrier(Passed),
 }
 
-/// One stored message: the newest of its key.
+/// A stored message: the newest of its key.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -100,11 +99,10 @@ pub(super) struct Entry {
     pub(super) value: Bytes,
 }
 
-/// A read that proved to be fresh enough: one state of the bucket.
+/// The result of a read that is fresh enough: one state of the bucket.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
-    /// Everything that was asked for and is there, in no particular order. What is not here was
-    /// not there.
+    /// Every message that matches, in no particular order. A key without a message here had none.
     pub(super) entries: Vec<Entry>,
 }
 
@@ -117,36 +115,36 @@ impl Snapshot {
 /// Why a write was not acknowledged.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// An expectation was refused, by a leader that may be a former one: nothing of it is stored,
-    /// and nothing is proved by that about what is.
+    /// A leader, possibly a former one, refused an expectation. Nothing was stored. That proves nothing about the
+    /// bucket's content.
     Refused,
-    /// It may have been stored, or may still be.
+    /// The message may have been stored, or may be stored later.
     Unknown(Error),
-    /// Nothing of it is stored or will be.
+    /// The message was not stored and will not be.
     Failed(Error),
 }
 
-/// Why a read gave nothing.
+/// Why a read gave no result.
 #[derive(Debug)]
 pub(super) enum ReadError {
-    /// The filters match more than one answer may hold.
+    /// More messages match the filters than one answer may hold.
     TooMany,
-    /// No replica answered with a state that is fresh enough, for as long as was given.
+    /// No replica answered with a state that is fresh enough before the deadline.
     Late(Error),
     Failed(Error),
 }
 
-/// The newest message of a copy that stays in the bucket. A consumer may go on behind it only
-/// where the bucket still holds that very message: sequences alone are the same in two histories.
+/// The newest message of a copy that is no barrier. A consumer may go on behind it only if the bucket still holds this
+/// very message: servers that lost messages give out the same sequences again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Anchor {
     pub(super) sequence: u64,
-    /// A hash of its key, its value and the time at which it was stored.
+    /// A hash of the message's key, value and time of storing.
     pub(super) mark: u64,
 }
 
 impl Anchor {
-    /// That of a delivered message.
+    /// The anchor at a delivered message.
     pub(super) fn of(entry: &Entry, stored: u64) -> Self {
         let mut hasher = DefaultHasher::new();
         (&entry.key, entry.removal, &*entry.value, stored).hash(&mut hasher);
@@ -154,84 +152,84 @@ impl Anchor {
     }
 }
 
-/// Who keeps a copy of a bucket.
+/// A copy of a bucket, as its feed sees it.
 pub(super) trait FeedSink: Send + Sync + 'static {
-    /// The copy begins anew: everything so far may be wrong.
+    /// Empties the copy: its content may be wrong.
     fn reset(&self);
-    /// Where the next consumer begins; `None` where the copy is empty.
+    /// The message at which the next consumer begins; `None` if the copy is empty.
     fn anchor(&self) -> Option<Anchor>;
-    /// Another consumer goes on from the anchor, which the bucket still holds.
+    /// Another consumer goes on at the anchor.
     fn resume(&self);
-    /// The next message in the bucket's order, and when it was stored (nanoseconds since 1970).
+    /// Takes the next message in the bucket's order, with its time of storing (nanoseconds since 1970).
     fn entry(&self, entry: Entry, stored: u64);
 }
 
-/// What came of one try to store something.
+/// The result of one try to store messages.
 #[derive(Debug)]
 pub(super) enum Ack {
-    /// A quorum has it; the sequence of the last message of it.
+    /// A quorum has the messages; the sequence of the last one.
     Stored(u64),
-    /// Nothing of it is stored or ever will be, and it is safe and useful to send it again.
+    /// Nothing was stored or ever will be. Sending it again is safe and may help.
     Again(Error),
     Not(WriteError),
 }
 
-/// What came of one try to read.
+/// The result of one try to read.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// What some replica has; whether that is fresh, `up_to` must tell.
+    /// The messages that some replica has. `up_to` tells how fresh they are.
     State {
-        /// The sequence of the last message the replica has.
+        /// The sequence of the replica's last message.
         up_to: u64,
         entries: Vec<Entry>,
     },
-    /// The filters match more than one answer may hold.
+    /// More messages match the filters than one answer may hold.
     TooMany,
-    /// There was no answer, or none that says anything.
+    /// No answer, or none of use.
     Again(Error),
     Not(Error),
 }
 
-/// What came of one try to have something done, or to learn something.
+/// The result of one request to a server.
 #[derive(Debug)]
 pub(super) enum Reply<T> {
     Done(T),
-    /// It may help to ask again, and does no harm.
+    /// Asking again is safe and may help.
     Again(Error),
     Not(Error),
 }
 
-/// What a consumer of a bucket sends.
+/// What a consumer sends.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// A message, the `count`-th of this consumer, and when it was stored.
+    /// A message, the `count`-th of this consumer, with its time of storing.
     Entry { count: u64, entry: Entry, stored: u64 },
-    /// There is nothing to send; so many messages were sent until now, where it says so.
+    /// A heartbeat; with the number of messages sent so far, if the server says it.
     Idle { count: Option<u64> },
 }
 
-/// A consumer of a bucket, as seen by who listens.
+/// A consumer of a bucket, on the listening side.
 #[async_trait]
 pub(super) trait Deliveries: Send {
-    /// The next delivery; `None` when something went wrong that another consumer may not meet.
+    /// The next delivery; `None` after an error that a new consumer may not meet.
     async fn next(&mut self) -> Option<Delivery>;
 
-    /// The server whose replica it reads from; `None` where there are no replicas.
+    /// The server that holds the consumer; `None` if there is only one replica.
     fn place(&self) -> Option<&str>;
 
-    /// Says that nobody listens any more.
+    /// Removes the consumer.
     async fn end(&mut self);
 }
 
-/// The servers that keep the buckets: one exchange a call, answered by `by` or not at all.
+/// The servers that keep the buckets. Each call is one exchange, with the deadline `by`.
 #[async_trait]
 pub(super) trait Servers: Send + Sync + 'static {
-    /// The clock of whoever asks.
+    /// The caller's clock.
     fn clock(&self) -> Clock {
         Clock::default()
     }
 
-    /// Whether the server that we are connected to knows what the store relies on.
+    /// Whether the connected server has the abilities that the store relies on.
     fn fit(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -239,15 +237,14 @@ pub(super) trait Servers: Send + Sync + 'static {
     /// Stores one message.
     async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack;
 
-    /// Stores up to [`MAX_BATCH`] messages, all or none of them, seen by all readers at one
-    /// moment.
+    /// Stores up to [`MAX_BATCH`] messages atomically: all or none of them, at one moment for all readers.
     async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack;
 
-    /// The newest message of every key that a filter matches, of one state of the bucket that
-    /// some replica is in. Where there is none, the replica does not say which state that is.
+    /// The newest message of every key that matches a filter, all of one state of some replica. If none matches, the
+    /// replica does not say which state it answered from.
     async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading;
 
-    /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.
+    /// Purges the messages under the filter up to the sequence `up_to`.
     async fn purge(
         &self,
         bucket: Bucket,
@@ -256,17 +253,16 @@ pub(super) trait Servers: Send + Sync + 'static {
         by: Instant,
     ) -> Reply<()>;
 
-    /// The bucket's settings and replicas, `None` where there is no such bucket.
+    /// The bucket's settings and replicas; `None` if there is no such bucket.
     async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>>;
 
-    /// Makes the bucket, if nobody else just did.
+    /// Makes the bucket, unless another client just did.
     async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()>;
 
-    /// Gives the bucket these settings.
+    /// Changes the bucket's settings.
     async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()>;
 
-    /// A consumer of the bucket's messages that a filter matches, from the sequence `from` on, in
-    /// their order, and of all that come.
+    /// Makes a consumer of the bucket's messages that match a filter, from the sequence `from` on, in order.
     async fn consume(
         &self,
         bucket: Bucket,
@@ -275,13 +271,12 @@ pub(super) trait Servers: Send + Sync + 'static {
         by: Instant,
     ) -> Reply<Box<dyn Deliveries>>;
 
-    /// Why there are no answers, where a server or the driver told of it lately.
+    /// Why there are no answers, if a server or the driver told lately.
     fn reason(&self) -> Option<Error> {
         None
     }
 
-    /// Sends what is still to be sent, as far as that is possible until then, and lets go of the
-    /// connection.
+    /// Sends pending messages until the deadline, and closes the connection.
     async fn shut(&self, by: Instant);
 }
 

@@ -1,5 +1,5 @@
-//! What is stored, as it is stored. Ids stand in it as plain text; numbers are checked on the way
-//! back into our types, so that a wrong one is [`Error::Corrupt`].
+//! The stored records. Ids are stored as plain text. Numbers are checked when a record is read, so a wrong one is
+//! [`Error::Corrupt`].
 
 use serde::{Deserialize, Serialize};
 
@@ -10,36 +10,34 @@ use crate::{
     UserKey,
 };
 
-/// How many of the latest writes a record remembers, so that a writer that lost its answer can
-/// tell whether its write was one of them.
+/// How many of its latest changes a record keeps. A writer that got no answer looks for its change among them.
 const REMEMBERED: usize = 32;
 
-/// The latest changes of a record, so that whoever lost the answer to one can tell what became of
-/// it.
+/// The latest changes of a record. A writer that got no answer looks for its change here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Changes {
-    /// Grows by one with every change.
+    /// The number of changes so far.
     version: u64,
-    /// The ids of the latest, the newest last: `recent.last()` made `version`.
+    /// The ids of the latest changes, the newest last.
     recent: Vec<String>,
 }
 
-/// What became of a change whose answer was lost.
+/// The outcome of a change that got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is there.
+    /// The change was made.
     Done,
-    /// It is not there and can never be.
+    /// The change was not made and never will be.
     Lost,
-    /// It is not there, but nothing keeps it from arriving still.
+    /// The change was not made, and may still be.
     Open,
-    /// Too much happened since to tell.
+    /// Too many changes followed to tell.
     Unknown,
 }
 
 impl Changes {
-    /// With the change `write`.
+    /// These changes and then the change `write`.
     pub(super) fn next(&self, write: &str) -> Self {
         let forgotten = (self.recent.len() + 1).saturating_sub(REMEMBERED);
         let mut recent = self.recent.get(forgotten..).unwrap_or_default().to_vec();
@@ -47,17 +45,17 @@ impl Changes {
         Self { version: self.version + 1, recent }
     }
 
-    /// Whether nothing was changed since the record was made.
+    /// Whether the record has not changed since it was made.
     pub(super) fn is_first(&self) -> bool {
         self.version == 1
     }
 
-    /// The newest.
+    /// The newest change.
     pub(super) fn last(&self) -> &str {
         self.recent.last().map_or("", String::as_str)
     }
 
-    /// What became of the newest of `planned`, by the record that is there now.
+    /// The outcome of the newest change of `planned`, by the record that is there now.
     pub(super) fn fate_of(&self, planned: &Self) -> Fate {
         let Some(back) = self.version.checked_sub(planned.version) else { return Fate::Open };
         let made_by =
@@ -70,14 +68,14 @@ impl Changes {
     }
 }
 
-/// `rooms`: the incarnation that a room id stands for, and what of it never changes.
+/// `rooms`: a room's incarnation, and what never changes of the room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomRecord {
     pub(super) incarnation: String,
     /// The revision of the incarnation's first head.
     born: u64,
-    /// Creations, by their incarnations, and deletions.
+    /// Creations, each by its incarnation, and deletions.
     pub(super) changes: Changes,
     owner: String,
     encrypted: bool,
@@ -96,7 +94,7 @@ impl RoomRecord {
         }
     }
 
-    /// The room, with what its head says of it.
+    /// The room, from this record and the head.
     pub(super) fn room(&self, id: &RoomId, head: &Head) -> Result<Room, Error> {
         let corrupt = |problem: String| Error::corrupt(Bucket::Rooms.name(), id.as_str(), problem);
         Ok(Room {
@@ -113,42 +111,41 @@ impl RoomRecord {
         self.encrypted
     }
 
-    /// Whether a head at this revision is none of the room's, but a copy of its first that came when
-    /// everything had been collected: the room is deleted, and the copy knows nothing of its changes.
+    /// Whether a head at this revision is a late copy of the room's first head, stored after everything was collected. Then
+    /// the room is deleted.
     pub(super) fn is_late_copy(&self, head: &Head, revision: u64) -> bool {
         head.changes.is_first() && revision != self.born
     }
 }
 
-/// `rooms`: what a deletion leaves, for good: it makes sure that no late writer, who saw the id
-/// unused before the former room was made, can succeed.
+/// `rooms`: the tombstone of a deleted room. It stays for good: otherwise a late creation that saw the id unused before
+/// the room was made would succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomGone {
     pub(super) incarnation: String,
-    /// As of the room's record, and the deletion.
+    /// The changes of the room's record, and then the deletion.
     pub(super) changes: Changes,
 }
 
-/// `members`: the state of one incarnation. Every change to the incarnation is one atomic batch
-/// that replaces this, and is refused when somebody else was faster.
+/// `members`: the head of an incarnation. Every change of the incarnation replaces it, by compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Head {
     pub(super) changes: Changes,
-    /// The revision of the room's key that its creator saw: unless that is still the newest, an
-    /// incarnation that the room's record does not name will never be named.
+    /// The revision of the room's key at the creation. Once that key has a newer revision and does not name this
+    /// incarnation, it never will.
     pub(super) planned: u64,
-    /// Under which generation the members stand.
+    /// The generation of the roster.
     pub(super) generation: String,
-    /// How many members there are: a roster of another size is corrupt.
+    /// The number of members. A roster of another size is `Corrupt`.
     pub(super) count: u64,
-    /// How many markers of ended memberships the generation holds.
+    /// The number of tombstones in the generation.
     pub(super) ended: u64,
     epoch: u64,
-    /// The rekey that made the current epoch; empty at the first.
+    /// The attempt that made the current epoch; empty for the first epoch.
     pub(super) attempt: String,
-    /// How many memberships ended since the epoch began: from the first on, a rekey is due.
+    /// The number of memberships that ended since the epoch began. If there is one, a rekey is due.
     pub(super) ended_since: u64,
 }
 
@@ -176,31 +173,31 @@ impl Head {
         self.epoch = epoch.get();
     }
 
-    /// The head that the change `write` makes of this one, before its own fields are set.
+    /// The head after the change `write`, before the change's own fields are set.
     pub(super) fn next(&self, write: &str) -> Self {
         Self { changes: self.changes.next(write), ..self.clone() }
     }
 }
 
-/// `members`: over the head of a deleted room: from then on it is deleted, and no earlier head comes back.
-/// A head is written many times; a server that is killed soon after the last was purged may start with one
-/// of whose replacement it had written nothing down (nats-server 2.15.1), and that would be read, and
-/// changes that were planned on it would be made.
+/// `members`: the tombstone over a deleted room's head. The room is deleted from this message on.
+///
+/// The tombstone stays, because a server that is killed soon after a purge can start with an earlier head (nats-server
+/// 2.15.1). A client would read that head, and changes that were planned on it would be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HeadGone {
-    /// The head's, and this.
+    /// The head's changes, and then the deletion.
     pub(super) changes: Changes,
-    /// Whether all else of the incarnation is gone.
+    /// Whether everything else of the incarnation was collected.
     pub(super) collected: bool,
 }
 
-/// `members`: one membership.
+/// `members`: a membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MemberRecord {
-    /// The membership's own id: an endpoint that comes back gets another. It is also the attempt
-    /// under which the key it came with stands.
+    /// The membership's id; an endpoint that comes back gets another. The key that came with the addition has this id in
+    /// its name.
     pub(super) id: String,
     owner: bool,
     joined_epoch: u64,
@@ -235,37 +232,35 @@ impl MemberRecord {
     }
 }
 
-/// `members`: what the end of a membership leaves, as long as its generation counts. It is never
-/// removed by itself: a server that is killed soon after forgets that the marker had replaced the
-/// membership, and the membership would be there again (nats-server 2.15.1).
+/// `members`: the tombstone of an ended membership. It stays as long as its generation: a server that is killed soon
+/// after a purge of the tombstone starts with the membership again (nats-server 2.15.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MemberGone {
     pub(super) id: String,
 }
 
-/// `members`: which rekey made an epoch.
+/// `members`: the attempt that made an earlier epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EpochRecord {
     pub(super) attempt: String,
 }
 
-/// `members`: written with the change that ended memberships, gone when what they left in the
-/// other buckets is: whoever changes the room next collects it.
+/// `members`: a ticket, stored with the change that ended memberships. It names what they left in the other buckets. The
+/// room's next change collects that, and removes the ticket last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ticket {
-    /// Their keys stand at or below this sequence of `room_keys`; what stands above it is of a
-    /// later membership.
+    /// The ended memberships' keys stand at or below this sequence of `room_keys`. Keys above it belong to later
+    /// memberships.
     pub(super) keys_up_to: u64,
-    /// The generation the memberships stood in; one that is not the head's any more goes as a
-    /// whole.
+    /// The memberships' generation. If the head has another one, this generation is purged whole.
     pub(super) generation: String,
     pub(super) gone: Vec<GoneMember>,
 }
 
-/// A membership that ended.
+/// An ended membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GoneMember {
@@ -273,53 +268,52 @@ pub(super) struct GoneMember {
     pub(super) id: String,
 }
 
-/// `rooms_by_member`: one membership, possible, actual or former.
+/// `rooms_by_member`: a membership that is planned, there, or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IndexRecord {
     pub(super) fence: Fence,
-    /// The epoch of the key that was written with it.
+    /// The epoch of the key that came with the addition.
     pub(super) epoch: u64,
 }
 
-/// The revision that the write behind an index entry was planned against: once that is not the
-/// newest any more, a membership that is not there will never be.
+/// The revision that the write behind an index entry expects. Once there is a newer one, a membership that is not there
+/// never will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Fence {
-    /// Of the room's key, for its creation.
+    /// The revision of the room's key, for a creation.
     Room(u64),
-    /// Of the incarnation's head, for a new member.
+    /// The revision of the head, for an addition.
     Head(u64),
 }
 
-/// `room_keys`: written before the keys of a rekey, so that those of one that lost or crashed are
-/// found.
+/// `room_keys`: stored before an attempt's keys, so that the keys of an attempt that lost or crashed are found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AttemptRecord {
     pub(super) epoch: u64,
 }
 
-/// `users`: a user. There is no deletion: this is written when the user is made and when it is
-/// revoked, and knows both writes, so that whoever lost the answer to one can tell what became of it.
+/// `users`: a user. The record is stored at the addition and again at the revocation, and keeps the ids of both writes. A
+/// writer that got no answer looks for its write here. Users are never deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserRecord {
     label: String,
     pub(super) admin: bool,
     added_at: i64,
-    /// The write that made the user.
+    /// The id of the addition.
     write: String,
     pub(super) revoked: Option<Revocation>,
 }
 
-/// The end of a user.
+/// A revocation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revocation {
     at: i64,
-    /// The write that revoked the user.
+    /// The id of the revocation.
     write: String,
 }
 
@@ -334,13 +328,13 @@ impl UserRecord {
         }
     }
 
-    /// The same user, revoked.
+    /// This user, revoked.
     pub(super) fn revoke(&self, at: Timestamp, write: &str) -> Self {
         let revocation = Revocation { at: at.as_millis(), write: write.to_owned() };
         Self { revoked: Some(revocation), ..self.clone() }
     }
 
-    /// Whether the write made the user, or revoked it.
+    /// Whether this write added the user, or revoked it.
     pub(super) fn is_by(&self, write: &str) -> bool {
         self.write == write || self.revoked.as_ref().is_some_and(|end| end.write == write)
     }
@@ -360,26 +354,26 @@ impl UserRecord {
     }
 }
 
-/// `users`: the record on which bootstrap and the last admin are decided (clauses USER-1,
-/// USER-4). It exists exactly when an admin was ever made.
+/// `users`: the number of active admins, on which bootstrap and the last admin's revocation are decided (clauses USER-1,
+/// USER-4). It exists exactly if an admin was ever made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admins {
     pub(super) active: u64,
 }
 
-/// Every bucket: whose it is.
+/// Every bucket: which store it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FormatRecord {
     /// [`FORMAT_VERSION`].
     pub(super) membership_format: u32,
-    /// The id that all buckets of a store share, and no other store's has.
+    /// The store's id, which its five buckets share.
     #[serde(default)]
     pub(super) store: String,
 }
 
 impl FormatRecord {
-    /// That of a bucket of this store, in the layout of today.
+    /// The record for a bucket of this store, with the current version.
     pub(super) fn new(store: String) -> Self {
         Self { membership_format: FORMAT_VERSION, store }
     }

@@ -30,18 +30,17 @@ use crate::{
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
 
-/// How many times `op_timeout` the long calls may take (clause TIME-1).
+/// How many times `op_timeout` a long call may take (clause TIME-1).
 pub(super) const LONG: u32 = 10;
 
 /// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
 ///
-/// It needs nats-server 2.12.1 or later. What it acknowledged survives the loss of a minority of
-/// the servers that keep it; it survives power cuts only where they run with `sync_interval: always`.
-/// By default JetStream syncs to disk every two minutes: what one server loses with its power is gone
-/// for good if another one that had it is lost later.
+/// It needs nats-server 2.12.1 or later. Acknowledged writes survive the loss of a minority of the servers. They survive
+/// power cuts only if the servers run with `sync_interval: always`: by default JetStream syncs to disk every two minutes,
+/// and a write that one server loses with its power is gone for good if another server that had it is lost later.
 ///
-/// Everything runs in background tasks of the tokio runtime that [`open`](Self::open) was called
-/// in. They end with [`close`](Store::close), or when the store is dropped.
+/// Background tasks run in the tokio runtime in which [`open`](Self::open) was called. They end with
+/// [`close`](Store::close), or when the store is dropped.
 pub struct JetStreamStore {
     core: Arc<Core>,
     life: Arc<Life>,
@@ -51,19 +50,19 @@ pub struct JetStreamStore {
     fused: Arc<super::testing::Fused>,
 }
 
-/// How a decision knows that the copy of the users is fresh enough.
+/// How a decision proves that the copy of the users is fresh enough.
 enum Freshness {
-    /// By a barrier of its own.
+    /// By a barrier sent after the call began.
     Proved,
-    /// By a barrier that began less than this ago.
+    /// By a barrier sent less than this long ago.
     Recent { bound: Duration, proof: Arc<Proof>, renewal: AbortHandle },
 }
 
-/// The latest barrier of `users` that the copy has reached: when it began, by a clock that a suspended
-/// machine does not stop, and in which life of the copy.
+/// The latest barrier of `users` that the copy has received: when it was sent, by a clock that goes on while the machine
+/// is suspended, and in which life of the copy.
 struct Proof {
     clock: Clock,
-    /// Broken: the clock stands still while the machine is suspended.
+    /// A defect: the clock stands still while the machine is suspended.
     stops: bool,
     latest: RwLock<Option<(Duration, Reached)>>,
 }
@@ -80,7 +79,7 @@ impl Proof {
         }
     }
 
-    /// What the copy had reached, if the barrier began less than `bound` ago.
+    /// The barrier that the copy has received, if it was sent less than `bound` ago.
     fn within(&self, bound: Duration) -> Option<Reached> {
         let latest = *self.latest.read().unwrap_or_else(PoisonError::into_inner);
         let (began, reached) = latest?;
@@ -89,8 +88,8 @@ impl Proof {
 }
 
 impl JetStreamStore {
-    /// Connects, makes the five buckets where they are absent, and checks them where they are
-    /// there; within ten times `op_timeout`.
+    /// Connects, makes the five buckets if they are absent, and checks those that exist. Takes at most ten times
+    /// `op_timeout`.
     ///
     /// # Errors
     ///
@@ -116,7 +115,7 @@ impl JetStreamStore {
         Self::open_on(servers, config, mutation, by).await
     }
 
-    /// Opens a client of these servers; by then at the latest.
+    /// Opens a client of these servers before the deadline.
     pub(super) async fn open_on(
         servers: Arc<dyn Servers>,
         config: JetStreamConfig,
@@ -136,7 +135,7 @@ impl JetStreamStore {
         let id = provisioned.map_err(|error| gateway.explain(error))?;
 
         let users = Arc::new(UsersCopy::of(id));
-        // One token: all but the barriers of other clients.
+        // Keys of one token: everything but barriers.
         let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
         let sink = Arc::<UsersCopy>::clone(&users);
         users.set_kick(gateway.feed(Bucket::Users, wanted, sink));
@@ -177,8 +176,8 @@ impl JetStreamStore {
             #[cfg(feature = "testing")]
             fused,
         };
-        // The copy of the users is there before the first question is. A barrier has the time of a
-        // call, and a cluster may need longer to begin the feed.
+        // The copy of the users is complete before the first call. Each barrier has a call's deadline, and a cluster may
+        // need longer to begin the feed.
         let mut pause = Pause::new(by);
         let barrier = async || match timeout_at(by, store.core.barrier(Bucket::Users)).await {
             Ok(passed) => passed,
@@ -190,9 +189,9 @@ impl JetStreamStore {
         Ok(store)
     }
 
-    /// Has every bucket kept by `replicas` servers, and returns once all of them have everything;
-    /// meanwhile the store goes on working. `progress` is told of every step. Takes at most ten
-    /// times `op_timeout`; after an error it may be called again.
+    /// Changes the number of servers that keep each bucket to `replicas`. Returns once all of them have all data; the store
+    /// goes on working meanwhile. Reports every step to `progress`. Takes at most ten times `op_timeout`, and may be called
+    /// again after an error.
     ///
     /// Errors: `Invalid` for a number outside 1 to 5 or above that of the servers.
     pub async fn set_replicas(
@@ -249,7 +248,7 @@ fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
     })
 }
 
-/// A barrier of `users` is passed when the copy in memory has reached it.
+/// A barrier of `users` counts when the copy in memory has received it.
 fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Proof>) -> Sender {
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
     Box::new(move |by| {
@@ -258,7 +257,7 @@ fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Pro
         Box::pin(async move {
             let (began, before) = (proof.now(), users.position());
             let passed = gateway.pass(Bucket::Users, by).await.inspect_err(|error| {
-                // The bucket may have gone back; the copy then is of a history that is lost.
+                // If the bucket went back, the copy is of a history that the servers lost.
                 if *error != Error::Timeout {
                     users.kick();
                 }
@@ -275,18 +274,18 @@ fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Pro
     })
 }
 
-/// Keeps the proof of freshness young, for as long as the store lives. Where the copy begins anew, what was
-/// proved of it before is worth nothing: the next proof does not wait for its turn.
+/// Renews the proof of freshness for as long as the store lives. A copy that begins anew has no proof, so the next
+/// barrier is sent at once.
 async fn renew(core: Arc<Core>, bound: Duration) {
     loop {
         let renewed = tokio::time::timeout(bound, core.barrier(Bucket::Users)).await;
-        // A failure is seen by its proof not being renewed.
+        // After a failure the proof grows old, and decisions deny.
         let pause = if matches!(renewed, Ok(Ok(_))) { bound / 4 } else { RETRY.min(bound / 4) };
         let _ = tokio::time::timeout(pause, core.users.begins_anew()).await;
     }
 }
 
-/// How long after a proof that failed the next one is tried.
+/// The wait after a barrier that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
 impl Drop for JetStreamStore {
@@ -409,10 +408,10 @@ impl Store for JetStreamStore {
     }
 }
 
-/// Ways into the store that no caller has, for the conformance suite.
+/// Access for the conformance suite, which other callers do not have.
 #[cfg(feature = "testing")]
 impl JetStreamStore {
-    /// Opens a store that is broken in this way, for the suite to catch.
+    /// Opens a store with this defect, which the suite must catch.
     #[doc(hidden)]
     pub async fn open_broken(
         config: JetStreamConfig,
@@ -421,20 +420,19 @@ impl JetStreamStore {
         Self::start(config, Mutation::of(defect)).await
     }
 
-    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
         self.long(async |by| self.core.plant_epoch(room, epoch, by).await).await
     }
 
-    /// Damages stored records, as somebody who edits the buckets by hand would.
+    /// Damages stored records, as an edit of the buckets by hand could.
     #[doc(hidden)]
     pub async fn corrupt(&self, target: &crate::jetstream::Damage) -> Result<(), Error> {
         self.call(async |by| self.core.corrupt(target, by).await).await
     }
 
-    /// Lets the clock that bounds are kept by go on by so much at once, as a suspension of the machine
-    /// does, while timers do not.
+    /// Moves the clock of the bounded mode forward at once, as a suspension of the machine does. Timers do not move.
     #[doc(hidden)]
     pub fn suspend(&self, time: Duration) {
         if let Freshness::Recent { proof, .. } = &self.freshness {
@@ -442,64 +440,61 @@ impl JetStreamStore {
         }
     }
 
-    /// Lets `exchanges` more exchanges with the servers happen, then none, as if the process had
-    /// been killed there. With `sends_the_last` the one after them is sent still, and its answer
-    /// never heard.
+    /// Stops the store after `exchanges` more exchanges with the servers, as if the process were killed there. With
+    /// `sends_the_last` the next request is still sent, and its answer ignored.
     #[doc(hidden)]
     pub fn stop_after(&self, exchanges: u32, sends_the_last: bool) {
         self.fused.stop_after(exchanges, sends_the_last);
     }
 
-    /// Whether [`stop_after`](Self::stop_after) has stopped the store: an exchange was kept from
-    /// happening, or its answer from being heard.
+    /// Whether [`stop_after`](Self::stop_after) has stopped the store: it suppressed an exchange or an answer.
     #[doc(hidden)]
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.fused.is_stopped()
     }
 
-    /// Returns once the store [is stopped](Self::is_stopped).
+    /// Waits until the store [is stopped](Self::is_stopped).
     #[doc(hidden)]
     pub async fn stopped(&self) {
         self.fused.stopped().await;
     }
 
-    /// Lets `exchanges` more exchanges with the servers happen; whatever would be sent then waits, as
-    /// if the process were paused there, until the store [is let go](Self::let_go).
+    /// Holds the store after `exchanges` more exchanges with the servers, as if the process were paused there, until
+    /// [`let_go`](Self::let_go).
     #[doc(hidden)]
     pub fn hold_after(&self, exchanges: u32) {
         self.fused.hold_after(exchanges);
     }
 
-    /// Lets `exchanges` more exchanges with the servers happen; then one waits, as a message that is lost and
-    /// sent again, and others overtake it, until the store [is let go](Self::let_go).
+    /// Holds one exchange after `exchanges` more, as a message that is lost and sent again, until
+    /// [`let_go`](Self::let_go). Later exchanges overtake it.
     #[doc(hidden)]
     pub fn hold_one_after(&self, exchanges: u32) {
         self.fused.hold_one_after(exchanges);
     }
 
-    /// Of `writes` more compare-and-sets that are stored the store hears what is true; of the next one
-    /// that it went `as_if`. From then on it [is held](Self::hold_after).
+    /// Reports the next `writes` stored compare-and-sets truthfully, and the one after them as `as_if`. Then the store is
+    /// held, as by [`hold_after`](Self::hold_after).
     #[doc(hidden)]
     pub fn mishear_after(&self, writes: u32, as_if: super::Misheard) {
         self.fused.mishear_after(writes, as_if);
     }
 
-    /// Whether [a write was misheard](Self::mishear_after).
+    /// Whether [`mishear_after`](Self::mishear_after) has reported a write wrongly.
     #[doc(hidden)]
     #[must_use]
     pub fn has_misheard(&self) -> bool {
         self.fused.has_misheard()
     }
 
-    /// Returns once [`hold_after`](Self::hold_after) or [`mishear_after`](Self::mishear_after) holds an
-    /// exchange.
+    /// Waits until [`hold_after`](Self::hold_after) or [`mishear_after`](Self::mishear_after) holds an exchange.
     #[doc(hidden)]
     pub async fn held(&self) {
         self.fused.held().await;
     }
 
-    /// Lets go what is held, for good.
+    /// Releases the held exchanges, for good.
     #[doc(hidden)]
     pub fn let_go(&self) {
         self.fused.let_go();
