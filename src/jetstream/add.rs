@@ -1,8 +1,8 @@
-//! New members: those that wait for the same room are added by one change.
+//! Additions: those that wait for the same room are made by one change.
 //!
-//! Every change of a room excludes every other, so many additions at once would each plan, write
-//! and lose again and again. Instead one task per room takes all that wait, adds them together,
-//! and answers each after the commit that holds it.
+//! Only one of several concurrent changes of a room is made, so concurrent additions would each plan, write and lose
+//! again and again. Instead one task for each room takes all waiting additions, makes them in one commit, and answers
+//! each after it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,13 +21,13 @@ use crate::jetstream::record::{Fence, IndexRecord, MemberRecord};
 use crate::jetstream::{codec, sweep};
 use crate::{EndpointId, Epoch, Error, Member, NewMember, Role, RoomId};
 
-/// The most that are added at once: far from what a batch and a read may hold.
+/// The most additions in one commit: far below the limits of a batch and a read.
 const MOST: usize = 256;
 
-/// Who waits to be added, by room; a room that stands here has a task at work.
+/// The waiting additions by room. A room in this map has a task at work.
 #[derive(Default)]
 pub(super) struct Waiting {
-    /// A std lock: held to put one in or to take some out.
+    /// A std lock: held to insert or to take, never across an await.
     rooms: Mutex<HashMap<RoomId, Vec<Addition>>>,
 }
 
@@ -49,7 +49,7 @@ impl Waiting {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next to be added; with none left, the room's task is over.
+    /// Takes the next additions; without any, the room's task ends.
     fn take(&self, room: &RoomId) -> Vec<Addition> {
         let mut rooms = self.rooms();
         let Some(all) = rooms.get_mut(room) else { return Vec::new() };
@@ -63,11 +63,11 @@ impl Waiting {
     }
 }
 
-/// Lets nobody wait for a task that has ended, whatever ended it.
+/// Fails the waiting additions when the room's task ends, also by a panic.
 struct AtWork {
     core: Arc<Core>,
     room: RoomId,
-    /// It ended with nobody waiting; whoever comes from then on has a task of its own.
+    /// The task ended with no addition waiting. A later addition starts another task.
     done: bool,
 }
 
@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    /// Answers some of a group; who is left in it comes next, or has the error.
+    /// Answers some additions of a group. The others are tried again, or fail with the error.
     async fn add_some(
         self: &Arc<Self>,
         room: &RoomId,
@@ -142,7 +142,7 @@ impl Core {
                 Err(error) => {
                     let _ = addition.answer.send(Err(error));
                 }
-                // The same endpoint twice: the second sees what becomes of the first.
+                // The same endpoint twice: the second addition waits for the first one's outcome.
                 Ok(_) if taken.contains(&addition.new.endpoint) => later.push(addition),
                 Ok(member) => {
                     taken.insert(addition.new.endpoint.clone());
@@ -185,7 +185,7 @@ impl Core {
         Ok(())
     }
 
-    /// Adds all that are planned, if nothing happened to the incarnation since the view.
+    /// Commits the planned additions if the incarnation has not changed since the view.
     async fn commit_additions(
         &self,
         view: &View,
@@ -210,7 +210,7 @@ impl Core {
             let key = incarnation.member(&head.generation, endpoint);
             head.count += 1;
             if view.entry(&key).is_some() {
-                // The marker of a former membership, which this replaces.
+                // The tombstone of a former membership, which this one replaces.
                 head.ended = head.ended.saturating_sub(1);
             }
             members.push(put(Bucket::Members, key, &MemberRecord::new(id.clone(), member))?);
@@ -245,7 +245,7 @@ impl AtWork {
     }
 }
 
-/// The membership that an addition makes, if the view allows it.
+/// The membership of an addition, if the view allows it.
 fn check(view: &View, new: &NewMember, epoch: Epoch) -> Result<Member, Error> {
     match (view.record.encrypted(), &new.key) {
         (true, None) => return Err(Conflict::KeyMissing.into()),

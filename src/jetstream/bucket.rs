@@ -3,15 +3,15 @@ use std::fmt;
 /// One of the five KV buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Bucket {
-    /// Which incarnation a room id stands for: the commit point of creation and deletion.
+    /// The rooms' records: the commit point of a creation.
     Rooms,
-    /// Each incarnation's head and its members: the commit point of every change to them.
+    /// The heads and the rosters: the commit point of every change of a room.
     Members,
-    /// From endpoint to rooms: a superset of the truth, checked against it.
+    /// The index from endpoints to rooms. It names candidates; the rooms decide.
     RoomsByMember,
-    /// The sealed keys, written before what names them is committed.
+    /// The sealed keys, stored before the commit that names them.
     RoomKeys,
-    /// The users, and the one record on which every admin change is decided.
+    /// The users, and the record on which every change of an admin is decided.
     Users,
 }
 

@@ -6,16 +6,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// Work done after a call was answered: what it made superfluous is collected. Nothing depends
-/// on it, so its errors are nobody's; what is left undone is found and done by somebody else.
-/// Dropped, it ends.
+/// Background work after a call was answered: garbage collection. No answer depends on it, so errors are ignored; other
+/// calls find and collect what is left. The work ends when this is dropped.
 #[derive(Default)]
 pub(super) struct Chores {
     /// A std lock: held to add a task or to take them all.
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Chores of one client at once; past it they are left to others.
+/// Background tasks of one client at once; more work is left to others.
 const MOST: usize = 256;
 
 impl Chores {
@@ -29,14 +28,14 @@ impl Chores {
         }
     }
 
-    /// The same for work that somebody waits for.
+    /// As [`spawn`](Self::spawn), for work that a caller waits for.
     pub(super) fn spawn_surely(&self, work: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(work);
     }
 
-    /// Waits for what is under way, until then at the latest.
+    /// Waits for the running tasks until the deadline.
     pub(super) async fn finish(&self, by: Instant) {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -44,7 +43,7 @@ impl Chores {
         let _ = timeout_at(by, all).await;
     }
 
-    /// Ends what is under way.
+    /// Ends the running tasks.
     pub(super) fn abandon(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }

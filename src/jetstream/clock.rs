@@ -1,6 +1,6 @@
-//! A clock for bounds that must not get longer while the machine is suspended (clause AUTH-4).
+//! A clock that counts suspended time, for bounds that a suspension must not extend (clause AUTH-4).
 //!
-//! [`std::time::Instant`] stands still then on Linux, and so do tokio's timers.
+//! On Linux, [`std::time::Instant`] and tokio's timers stand still while the machine is suspended.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Time since some moment in the past, suspended time included.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// Where simulated time began; `None` for the machine's own.
+    /// Where simulated time began; `None` for the machine's own clock.
     #[cfg(feature = "testing")]
     simulated: Option<tokio::time::Instant>,
-    /// Milliseconds for which tests pretend that the machine was suspended.
+    /// Milliseconds of pretended suspension, for tests.
     #[cfg(feature = "testing")]
     suspended: Arc<AtomicU64>,
 }
@@ -33,7 +33,7 @@ impl Clock {
         Self { simulated: self.simulated, suspended: Arc::clone(&self.suspended) }
     }
 
-    /// Goes on by so much at once, as after a suspension.
+    /// Moves forward at once, as after a suspension.
     #[cfg(feature = "testing")]
     pub(super) fn suspend(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -47,7 +47,7 @@ impl Clock {
         return self.awake();
     }
 
-    /// Time since then without what tests pretend.
+    /// The time without the pretended suspension.
     pub(super) fn awake(&self) -> Duration {
         #[cfg(feature = "testing")]
         return self.simulated.map_or_else(machine, |began| began.elapsed());
@@ -60,7 +60,7 @@ impl Clock {
 fn machine() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
 
-    // Elsewhere than on Linux and Android the monotonic clock goes on by itself.
+    // On other systems than Linux and Android the monotonic clock counts suspended time.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

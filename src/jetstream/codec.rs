@@ -1,4 +1,4 @@
-//! The one place that turns records into stored bytes and back.
+//! Stored bytes: the only code that turns records into bytes and back.
 //!
 //! `1:<CRC-64 of bucket, key and payload, 16 hex digits>:<payload>`. The checksum covers the key,
 //! so that a value copied to another key is as corrupt as one that was edited (clause ERR-3).
@@ -40,7 +40,7 @@ pub(super) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> Bytes {
     Bytes::from(value)
 }
 
-/// What [`seal`] took; [`Error::Corrupt`] for everything else.
+/// The bytes that [`seal`] sealed; [`Error::Corrupt`] for anything else.
 pub(super) fn open<'a>(bucket: Bucket, key: &str, value: &'a [u8]) -> Result<&'a [u8], Error> {
     let corrupt = |problem: &str| Err(Error::corrupt(bucket.name(), key, problem));
     let Some((head, payload)) = value.split_at_checked(HEAD) else {
@@ -70,7 +70,7 @@ pub(super) fn seal_record<T: Serialize>(
     Ok(seal(bucket, key, &json))
 }
 
-/// What [`seal_record`] took; [`Error::Corrupt`] for everything else.
+/// The record that [`seal_record`] sealed; [`Error::Corrupt`] for anything else.
 pub(super) fn open_record<T: DeserializeOwned>(
     bucket: Bucket,
     key: &str,

@@ -28,22 +28,22 @@ pub struct JetStreamConfig {
     /// server stops answering goes on to the next. A URL may name a user (`nats://user:password@host`);
     /// characters with a meaning in URLs are percent-encoded there.
     pub servers: Vec<String>,
-    /// Who the store is to the servers.
+    /// The credentials.
     pub credentials: Credentials,
     /// TLS beyond what the URLs ask for.
     pub tls: Option<Tls>,
     /// The JetStream domain that has the buckets, where it is not the one of the servers connected
     /// to: behind a leaf node, for example. The same as the `api_prefix` `$JS.<domain>.API`.
     pub domain: Option<String>,
-    /// What the subjects of JetStream's API begin with, `$JS.API` unless given: where another account
-    /// exports its JetStream, the subject under which it is imported. As other NATS clients do, the
-    /// store then writes to `<api_prefix>.$KV.<bucket>.<key>`.
+    /// The beginning of the subjects of JetStream's API; `$JS.API` by default. If another account exports its JetStream, the
+    /// subject under which it is imported. The store then writes to `<api_prefix>.$KV.<bucket>.<key>`, as other NATS clients
+    /// do.
     pub api_prefix: Option<String>,
-    /// What the subjects of answers and deliveries begin with, `_INBOX` unless given: where the
-    /// user may subscribe to nothing else, or only these subjects are imported.
+    /// The beginning of the subjects of answers and deliveries; `_INBOX` by default. Needed if the user may subscribe to
+    /// nothing else, or if only these subjects are imported.
     pub inbox_prefix: Option<String>,
-    /// What the names of the five buckets begin with: at most 32 of the characters
-    /// `[-_a-zA-Z0-9]`. Stores with different prefixes share nothing.
+    /// The beginning of the five buckets' names: at most 32 of the characters `[-_a-zA-Z0-9]`. Stores with different prefixes
+    /// share nothing.
     pub prefix: String,
     /// How many servers keep each bucket, 1 to 5, when the buckets are made. Buckets that exist
     /// keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
@@ -51,20 +51,20 @@ pub struct JetStreamConfig {
     /// The most bytes each bucket may hold, when the buckets are made: 1 MiB or more; `None` sets no
     /// limit. Some accounts demand a limit. A bucket that is full refuses writes, and decisions deny.
     pub bucket_max_bytes: Option<u64>,
-    /// Whether the five buckets must be there already: opening then makes none, so that a wrong prefix,
-    /// account or domain opens no empty store.
+    /// Whether the five buckets must exist already. If so, opening makes none, so a wrong prefix, account or domain does not
+    /// open an empty store.
     pub must_exist: bool,
     /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).
     pub op_timeout: Duration,
     /// How fresh a decision is.
     pub read_mode: ReadMode,
-    /// Counts what its clients go through.
+    /// Counts events in its clients.
     pub counters: Counters,
 }
 
-/// Secrets are not shown (clause TYPE-5), nor those in URLs. Written field by field, so that a new
-/// field is not forgotten here.
+/// Shows no secret, not even those in URLs (clause TYPE-5). Written field by field, so that a new field is not forgotten
+/// here.
 impl fmt::Debug for JetStreamConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -100,11 +100,11 @@ impl fmt::Debug for JetStreamConfig {
     }
 }
 
-/// Who a store is to its servers.
+/// A store's credentials.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Credentials {
-    /// Nobody in particular.
+    /// No credentials.
     #[default]
     None,
     /// A user and a password.
@@ -123,7 +123,7 @@ pub enum Credentials {
     File(PathBuf),
 }
 
-/// Secrets are not shown (clause TYPE-5).
+/// Shows no secret (clause TYPE-5).
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,8 +145,8 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// PEM files of our own certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// Begin with TLS, before the server has said anything: for servers that are configured with
-    /// `handshake_first`. Others, which speak first, are not understood then.
+    /// Begin with TLS, before the server sends anything: for servers that are configured with `handshake_first`. Connections to
+    /// other servers, which send first, fail then.
     pub handshake_first: bool,
 }
 
@@ -157,9 +157,8 @@ pub enum ReadMode {
     /// No stale allow, ever (clause AUTH-3).
     #[default]
     Linearizable,
-    /// From memory, without asking: a revocation may go unnoticed for at most `bound`, and
-    /// without contact for that long every decision is a denial (clause AUTH-4). All other calls
-    /// are as fresh as ever.
+    /// From memory, without asking the servers. A revocation may go unnoticed for at most `bound`. Without contact for that
+    /// long, every decision denies (clause AUTH-4). All other calls are as fresh as ever.
     BoundedStaleness {
         /// 10 ms to an hour.
         bound: Duration,
@@ -250,7 +249,7 @@ impl JetStreamConfig {
         }
     }
 
-    /// What the subjects of JetStream's API begin with; `None` for the usual.
+    /// The beginning of the subjects of JetStream's API; `None` for the default.
     pub(super) fn api_prefix(&self) -> Option<String> {
         let of_domain = |domain: &String| format!("$JS.{domain}.API");
         self.api_prefix.clone().or_else(|| self.domain.as_ref().map(of_domain))

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the clients of a [`JetStreamConfig`](crate::JetStreamConfig) and of its clones went through,
-/// counted. A clone counts together with what it was cloned from.
+/// Counts of events in all clients of a [`JetStreamConfig`](crate::JetStreamConfig) and of its clones. Clones share the
+/// counts.
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Counts>);
 
@@ -14,7 +14,7 @@ struct Counts {
 }
 
 impl Counters {
-    /// Barriers that were not sent at once, because several were under way.
+    /// Barriers that had to wait, because several were in flight.
     #[must_use]
     pub fn barriers_that_waited(&self) -> u64 {
         self.0.waits.load(Ordering::Relaxed)
@@ -26,7 +26,7 @@ impl Counters {
         self.0.retries.load(Ordering::Relaxed)
     }
 
-    /// Replies that were not believed: the replica they came from was behind the barrier.
+    /// Stale replies: the replica lagged behind the barrier.
     #[must_use]
     pub fn stale_replies(&self) -> u64 {
         self.0.stale.load(Ordering::Relaxed)

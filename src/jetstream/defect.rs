@@ -1,83 +1,81 @@
 use std::time::Duration;
 
-/// What can be wrong with a JetStream store that a test opens so.
+/// The defects that a test can give to a JetStream store.
 ///
 /// `SingleCollect`, `CollectsWhatIsUnderWay`, `RepeatsInDoubt`, `IgnoresGaps`, `CountsFirst`,
 /// `BelievesRefusedFirsts`, `KeepsCollectedKeys`, `RemovesHeads`, `EndsHeadsLater` and `IgnoresVersions`
-/// show only in moments that real servers seldom give: they are for servers that can be made to.
+/// show only at moments that are rare with real servers; simulated servers can bring them about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public with the feature `testing` alone")]
 pub enum JetStreamDefect {
-    /// Reads and decisions ask for no barrier.
+    /// Reads and decisions send no barrier.
     NoBarrier,
-    /// Decisions ask for none, everything else does.
+    /// Decisions send no barrier; other calls do.
     NoBarrierForUsers,
-    /// The barrier is sent after the read that it is for.
+    /// The barrier is sent after the read.
     BarrierAfterTheRead,
-    /// What stands in `members` is read behind a barrier of `rooms`.
+    /// `members` is read behind a barrier of `rooms`.
     AnotherBucketsBarrier,
-    /// Who needs a barrier joins one that is under way already.
+    /// A caller joins a barrier that is in flight.
     JoinsBarriersUnderWay,
     /// `rooms_of` does not look a second time.
     SingleCollect,
-    /// A rekey names its keys before they are written.
+    /// A rekey names its keys before they are stored.
     CommitsBeforeTheKeys,
-    /// A member is added before its entry is in the index.
+    /// A member is added before its index entry is stored.
     IndexesAfterTheCommit,
-    /// All attempts at a rekey write their keys under the same names.
+    /// All attempts at a rekey have the same id.
     IgnoresAttempts,
     /// All memberships of an endpoint in a room have the same id.
     ReusesMemberships,
     /// All rooms of an id have the same incarnation.
     ReusesIncarnations,
-    /// Collecting what an ended membership left knows no sequence up to which.
+    /// The collection of an ended membership's keys has no upper sequence.
     CollectsWithoutAFence,
-    /// Collecting index entries does not ask whether their writer may be at work still.
+    /// The collection of index entries does not check whether an addition may still be made.
     CollectsWhatIsUnderWay,
-    /// A change is made whatever happened since it was planned.
+    /// A change expects no revision.
     ExpectsNothing,
-    /// The count of admins is written whatever happened to it since it was read.
+    /// `=admins` is stored without an expectation.
     CountsAdminsApart,
     /// A refused compare-and-set is believed, without a proved read.
     BelievesRefusals,
-    /// What was published without an answer is sent again without a look at what became of it.
+    /// A publish without an answer is repeated without a look for its outcome.
     RepeatsInDoubt,
-    /// A delivery of the feed that is not the next one is taken for it.
+    /// A gap in the feed's deliveries is ignored.
     IgnoresGaps,
-    /// The counter of the index is stored before the entry it announces.
+    /// The endpoint's counter is stored before the index entry.
     CountsFirst,
-    /// A first write that is refused is taken for one that an earlier copy of it made.
+    /// A refused first write counts as made by an earlier copy of it.
     BelievesRefusedFirsts,
-    /// A rekey that comes back after losing to another change goes on with the keys it has written,
-    /// whoever went meanwhile.
+    /// A rekey that lost to another change uses the keys it has stored, also if a membership ended since.
     KeepsCollectedKeys,
-    /// The head of a deleted room is removed, without a marker that it is over.
+    /// The head of a deleted room is purged, without a tombstone.
     RemovesHeads,
-    /// Who deletes a room, or finds it deleted, answers before its head says so.
+    /// A deletion, and a call that finds a room deleted, answers before the tombstone is over the head.
     EndsHeadsLater,
-    /// A state that reaches as far as a barrier is taken for one that holds it.
+    /// A state whose last sequence is at or past a barrier's counts as containing the barrier.
     BelievesSequences,
-    /// The copy of the users goes on behind where it stood, whatever stands there now.
+    /// The copy of users goes on after its anchor, whatever message stands there.
     GoesOnAnywhere,
-    /// Whom the copy of the users lacks is taken for unknown.
+    /// A user whom the copy of users lacks counts as unknown.
     BelievesGaps,
-    /// The copy of the users is fed by whichever server comes.
+    /// The copy of users is fed by any server, leader or not.
     ListensAnywhere,
-    /// The version of the servers is looked at when the store is opened, and never again.
+    /// The servers' version is checked at open only.
     IgnoresVersions,
-    /// A bound is kept by a clock that stands still while the machine is suspended.
+    /// The bounded mode uses a clock that stands still while the machine is suspended.
     StopsItsClock,
-    /// A client that may answer from memory does so however long it has heard nothing.
+    /// The bounded mode has no bound.
     TrustsItsMemory,
-    /// A server that says nothing is not left for another.
+    /// A client does not leave a server that acknowledges nothing.
     StaysWhereItIs,
-    /// `close` does not let go of the connection.
+    /// `close` does not close the connection.
     KeepsTheConnection,
 }
 
-/// What a broken client leaves half done stays so for as long as a slow server takes, and somebody
-/// has the time to see it.
+/// How long some defects leave a change half done, so that another client can see it.
 pub(super) async fn half_done() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

@@ -1,12 +1,12 @@
-//! The epochs rooms were seen at last: guesses, by which a key is asked for before it is known
-//! which one it is. A wrong guess costs a round trip and changes no answer.
+//! The last known epochs of rooms: guesses with which a key is read before the room's epoch is known. A wrong guess costs
+//! a round trip and changes no answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::{Epoch, RoomId};
 
-/// Rooms that are remembered; with one more, all others are forgotten.
+/// The number of rooms that are kept; one more clears the others.
 const ROOMS: usize = 10_000;
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The one place that turns ids into bucket keys and back.
+//! Bucket keys: the only code that turns ids into keys and back.
 //!
 //! A KV key is made of tokens joined by dots, of the characters `[-/_=a-zA-Z0-9]`. An id becomes
 //! one token: its letters, digits, `-` and `_` as they are, every other byte as `=` and two
@@ -12,9 +12,9 @@ use crate::{EndpointId, Epoch, Error, RoomId, UserKey};
 
 /// The first token of every barrier's key. The second is the client's own.
 const BARRIER: &str = "=barrier";
-/// Says which version of this layout the bucket has.
+/// The key of the bucket's first message.
 pub(super) const FORMAT: &str = "=format";
-/// The record on which every admin change is decided.
+/// The key of the record on which every change of an admin is decided.
 pub(super) const ADMINS: &str = "=admins";
 
 /// An id as one token.
@@ -34,7 +34,7 @@ pub(super) fn token(id: &str) -> String {
     token
 }
 
-/// The id of a token; `None` for what [`token`] never makes.
+/// The id of a token; `None` for a text that [`token`] never makes.
 pub(super) fn id(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -55,17 +55,17 @@ pub(super) fn id(text: &str) -> Option<String> {
     (token(&id) == text).then_some(id)
 }
 
-/// The key of one client's barriers, which no other client writes.
+/// The key of one client's barriers. No other client writes it.
 pub(super) fn barrier(client: &str) -> String {
     format!("{BARRIER}.{client}")
 }
 
-/// Whether a key is a barrier's, of any client.
+/// Whether a key is that of some client's barriers.
 pub(super) fn is_barrier(key: &str) -> bool {
     key.strip_prefix(BARRIER).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A new id that nobody else has or will have: 80 random bits.
+/// A new id that is never used again: 80 random bits.
 pub(super) fn fresh() -> Result<String, Error> {
     let mut bytes = [0_u8; 10];
     fill(&mut bytes)?;
@@ -94,7 +94,7 @@ fn shard(token: &str) -> (char, char) {
     (digit(hash >> 4), digit(hash))
 }
 
-/// In how many parts a listing is read.
+/// How many parts a listing is read in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parts {
     One,
@@ -135,13 +135,12 @@ impl Parts {
     }
 }
 
-/// `rooms`: what a room id stands for.
+/// `rooms`: a room's record.
 pub(super) fn room(room: &RoomId) -> String {
     token(room.as_str())
 }
 
-/// The common beginning of all that belongs to one incarnation of a room, in `members` and in
-/// `room_keys`.
+/// The common beginning of an incarnation's keys in `members` and in `room_keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Incarnation {
     room: String,
@@ -153,32 +152,32 @@ impl Incarnation {
         Self { room: token(room.as_str()), id: id.to_owned() }
     }
 
-    /// Every incarnation of a room there is or was: for filters.
+    /// A filter for every incarnation of a room.
     pub(super) fn any(room: &RoomId) -> Self {
         Self::new(room, "*")
     }
 
-    /// All of it.
+    /// A filter for everything of the incarnation.
     pub(super) fn everything(&self) -> String {
         format!("{}.{}.>", self.room, self.id)
     }
 
-    /// A filter for everything of an incarnation in `members` but its head.
+    /// A filter for everything of the incarnation in `members` but the head.
     pub(super) fn all_but_the_head(&self) -> String {
         format!("{}.{}.*.>", self.room, self.id)
     }
 
-    /// `members`: its head.
+    /// `members`: the head.
     pub(super) fn head(&self) -> String {
         format!("{}.{}.=h", self.room, self.id)
     }
 
-    /// `members`: which attempt made an epoch.
+    /// `members`: the attempt that made an earlier epoch.
     pub(super) fn epoch(&self, epoch: Epoch) -> String {
         format!("{}.{}.=e.{epoch}", self.room, self.id)
     }
 
-    /// `members`: something left to be collected; `*` for all.
+    /// `members`: a ticket; `*` for all.
     pub(super) fn ticket(&self, id: &str) -> String {
         format!("{}.{}.=g.{id}", self.room, self.id)
     }
@@ -210,7 +209,7 @@ impl Incarnation {
         format!("{}.{}.*.{epoch}.{attempt}", self.room, self.id)
     }
 
-    /// `room_keys`: that an attempt to rekey began; `*` for all.
+    /// `room_keys`: the record of an attempt to rekey; `*` for all.
     pub(super) fn attempt(&self, attempt: &str) -> String {
         format!("{}.{}.=a.{attempt}", self.room, self.id)
     }
@@ -234,19 +233,19 @@ pub(super) fn index_prefix(endpoint: &EndpointId) -> String {
     token(endpoint.as_str())
 }
 
-/// `rooms_by_member`: rewritten whenever an entry was added for the endpoint.
+/// `rooms_by_member`: the endpoint's counter.
 pub(super) fn index_count(endpoint: &EndpointId) -> String {
     format!("{}.=n", token(endpoint.as_str()))
 }
 
-/// What the key of an index entry says.
+/// An index entry's key, read.
 pub(super) struct IndexKey<'a> {
     pub(super) room: RoomId,
     pub(super) incarnation: &'a str,
     pub(super) membership: &'a str,
 }
 
-/// Reads the key of an index entry; `None` for what is none.
+/// Reads the key of an index entry; `None` for another key.
 pub(super) fn parse_index(key: &str) -> Option<IndexKey<'_>> {
     let mut tokens = key.split('.').skip(3);
     let (room, incarnation, membership) = (tokens.next()?, tokens.next()?, tokens.next()?);
@@ -254,7 +253,7 @@ pub(super) fn parse_index(key: &str) -> Option<IndexKey<'_>> {
     tokens.next().is_none().then_some(IndexKey { room, incarnation, membership })
 }
 
-/// The endpoint of a member's key; `None` for what is none.
+/// The endpoint of a membership's key; `None` for another key.
 pub(super) fn parse_member(key: &str) -> Option<EndpointId> {
     let mut tokens = key.split('.').skip(5);
     let endpoint = EndpointId::new(id(tokens.next()?)?).ok()?;
@@ -276,7 +275,7 @@ pub(super) fn user(user: &UserKey) -> String {
     user.to_string()
 }
 
-/// The user of a key in `users`; `None` for what is none.
+/// The user of a key in `users`; `None` for another key.
 pub(super) fn parse_user(key: &str) -> Option<UserKey> {
     let user: UserKey = key.parse().ok()?;
     (user.to_string() == key).then_some(user)

@@ -7,19 +7,19 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// Who is in, and whether anybody may still come in.
+/// The calls in flight, and whether new ones may begin.
 #[derive(Debug, Default)]
 pub(super) struct Life {
     closed: AtomicBool,
     calls: AtomicUsize,
-    /// Told when the last call is out.
+    /// Notified when the last call has ended.
     idle: Notify,
-    /// Told when the calls that are left must end.
+    /// Notified when the remaining calls must end.
     over: Notify,
     ended: AtomicBool,
 }
 
-/// One call under way.
+/// A call in flight.
 struct Call<'a>(&'a Life);
 
 impl Drop for Call<'_> {
@@ -31,7 +31,7 @@ impl Drop for Call<'_> {
 }
 
 impl Life {
-    /// Runs a call, unless the store is closed, for as long as it may take.
+    /// Runs a call until its deadline, unless the store is closed.
     pub(super) async fn call<T>(
         &self,
         limit: Duration,
@@ -52,7 +52,7 @@ impl Life {
         }
     }
 
-    /// The same for a call that keeps its time by itself and is worth no timer.
+    /// As [`call`](Self::call), for a call that keeps its deadline itself.
     pub(super) async fn quick<T>(
         &self,
         call: impl Future<Output = Result<T, Error>>,
@@ -66,14 +66,14 @@ impl Life {
     }
 
     fn enter(&self) -> Result<Call<'_>, Error> {
-        // Counted first: whoever closes sees either the call or a call that sees the closing.
+        // Counted first: `close` either sees this call, or the call sees that the store is closed.
         self.calls.fetch_add(1, Ordering::SeqCst);
         let call = Call(self);
         self.check()?;
         Ok(call)
     }
 
-    /// Lets nobody in any more, waits for those inside until `by`, then has them end.
+    /// Refuses new calls, waits for those in flight until the deadline, and then ends them.
     pub(super) async fn close(&self, by: Instant) {
         self.closed.store(true, Ordering::SeqCst);
         loop {

@@ -1,4 +1,4 @@
-//! Members: every change is one atomic batch of the member's record and the incarnation's head.
+//! Members: every change is one atomic batch of the membership and the head.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Core {
         let _turn = self.turns.wait(room).await;
         loop {
             let wanted = |any: &key::Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
-            // All keys the endpoint has are below this; those of a later membership are above.
+            // The membership's keys are at or below this sequence; keys of a later membership are above.
             let (view, keys_up_to) =
                 future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
                     .await?;

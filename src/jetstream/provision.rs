@@ -1,4 +1,4 @@
-//! The five buckets: made where they are absent, checked where they are present.
+//! Makes the five buckets if they are absent, and checks those that exist.
 
 use futures_util::future;
 use tokio::time::Instant;
@@ -12,11 +12,11 @@ use crate::jetstream::gateway::{Fresh, Gateway, Pause, Put, ReadError, Settings,
 use crate::jetstream::key;
 use crate::jetstream::record::FormatRecord;
 
-/// The oldest nats-server whose atomic batches take expectations.
+/// The oldest nats-server whose atomic batches support expectations.
 const OLDEST: (u64, u64, u64) = (2, 12, 1);
 
-/// Refuses a server that does not know what the store relies on: 2.11 takes the headers of an
-/// atomic batch and stores its messages one by one, 2.12.0 refuses every expectation in one.
+/// Refuses a server that is too old. 2.11 accepts the headers of an atomic batch and stores its messages one by one;
+/// 2.12.0 refuses every expectation in a batch.
 pub(super) fn check_version(version: &str) -> Result<(), Error> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u64>);
     if let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) =
@@ -28,6 +28,7 @@ pub(super) fn check_version(version: &str) -> Result<(), Error> {
     Err(Invalid::new("server", too_old_for(version)).into())
 }
 
+/// The message for a server of this version.
 fn too_old_for(version: &str) -> String {
     let (major, minor, patch) = OLDEST;
     format!(
@@ -36,7 +37,7 @@ fn too_old_for(version: &str) -> String {
     )
 }
 
-/// The same of a server whose version nobody told.
+/// The message for a server whose version is unknown and that is too old.
 pub(super) fn too_old(server: &str) -> String {
     let (major, minor, patch) = OLDEST;
     format!(
@@ -47,9 +48,8 @@ pub(super) fn too_old(server: &str) -> String {
 
 /// Makes or checks all buckets.
 ///
-/// The first message of each bucket says which store it is of; it is written once all five are
-/// there. So of a store that was ever in use every bucket has one, and the same: a bucket that is
-/// missing or empty beside others that are not was lost, and is not made again.
+/// The first message of each bucket has the store's id. It is stored once all five buckets are there. So every bucket of
+/// a used store has it: a bucket that is missing or empty beside used ones was lost, and is not made again.
 pub(super) async fn all(
     gateway: &Gateway,
     prefix: &str,
@@ -79,7 +79,7 @@ pub(super) async fn all(
         return Err(Invalid::new("must_exist", problem).into());
     }
     let claim = |bucket: Bucket| Claim { gateway, bucket, name: format!("{prefix}{bucket}"), by };
-    // Whoever makes the first one says which store the others are of.
+    // The first bucket decides the store's id.
     let mut pristine = pristine.into_iter();
     let first = pristine.next().ok_or_else(|| Error::unavailable("a store has buckets"))?;
     let store = claim(first.0).settle(first.1, None).await?;
@@ -91,7 +91,7 @@ pub(super) async fn all(
     Ok(store)
 }
 
-/// A bucket that is missing, and whether another one was ever used.
+/// The missing buckets, and whether another one was ever used.
 async fn missing(gateway: &Gateway, by: Instant) -> Result<Option<(Bucket, bool)>, Error> {
     let mut pause = Pause::new(by.min(Instant::now() + gateway.patience() * 2));
     let mut known_used = false;
@@ -101,9 +101,9 @@ async fn missing(gateway: &Gateway, by: Instant) -> Result<Option<(Bucket, bool)
         let missing = Bucket::ALL.into_iter().zip(&found).find(|(_, state)| state.is_none());
         let Some((missing, _)) = missing else { return Ok(None) };
         let used = found.iter().flatten().any(|state| state.last > 0);
-        // The looks are of different moments: all five may have been made between two of them. Only a
-        // look that begins when one is known to be in use says that another is missing; and in a cluster
-        // a server may not have heard yet of a bucket that was just made.
+        // The looks are of different moments, and another client may make all five buckets between two of them. Only a
+        // look that begins once a bucket is known to be used shows that another is missing. In a cluster, moreover, a
+        // server may not know yet of a bucket that was just made.
         if !used || (known_used && pause.after(Error::Timeout).await.is_err()) {
             return Ok(Some((missing, used)));
         }
@@ -111,7 +111,7 @@ async fn missing(gateway: &Gateway, by: Instant) -> Result<Option<(Bucket, bool)
     }
 }
 
-/// Makes or checks one bucket; whether nothing was ever stored in it.
+/// Makes or checks one bucket. Returns whether nothing was ever stored in it.
 async fn one(
     gateway: &Gateway,
     bucket: Bucket,
@@ -126,7 +126,7 @@ async fn one(
         if let Some(state) = gateway.bucket(bucket, by).await? {
             break state;
         }
-        // In a cluster one server may say that it was made, and another that it knows of none.
+        // In a cluster one server may say that the bucket was made, and another that there is none.
         if made {
             let unknown = format!("the bucket {name} was made, and is not there yet");
             pause.after(Error::unavailable(unknown)).await?;
@@ -219,10 +219,10 @@ pub(super) fn check(name: &str, bucket: Bucket, settings: &Settings) -> Result<(
     Ok(())
 }
 
-/// The largest message the store writes, and some.
+/// More than the largest message that the store writes.
 const MESSAGE: i64 = 512 * 1024;
 
-/// A bucket, whose first message says which store it is of.
+/// A bucket whose first message is being found or written.
 struct Claim<'a> {
     gateway: &'a Gateway,
     bucket: Bucket,
@@ -231,8 +231,7 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
-    /// Finds or writes the first message; returns the store's id. `store` is that of the buckets
-    /// before this one.
+    /// Finds or writes the first message, and returns its store's id. `store` is the id of the buckets before this one.
     async fn settle(&self, pristine: bool, store: Option<String>) -> Result<String, Error> {
         if pristine {
             self.write(store.as_ref()).await?;
@@ -249,9 +248,9 @@ impl Claim<'_> {
         Ok(found)
     }
 
-    /// Writes the first message, unless the bucket has one. Nothing else is written before it is there, a
-    /// barrier included: whoever finds something in a bucket and not this takes it for lost. The servers refuse
-    /// it if the bucket was used and emptied after this call found the bucket new.
+    /// Writes the first message, unless the bucket has one. Nothing else may be written before it, not even a barrier: a
+    /// used bucket without its first message counts as lost. The servers refuse the message if the bucket was used and
+    /// emptied after this call found the bucket new.
     async fn write(&self, store: Option<&String>) -> Result<(), Error> {
         let Self { gateway, bucket, by, .. } = *self;
         let id = store.cloned().map_or_else(key::fresh, Ok)?;
@@ -263,10 +262,10 @@ impl Claim<'_> {
                 Ok(_) => return Ok(()),
                 Err(WriteError::Failed(error)) => return Err(error),
                 Err(WriteError::Unknown(error)) => error,
-                // By a leader that has another one; or by a former leader, which proves nothing.
+                // The bucket has another first message, or a former leader refused, which proves nothing.
                 Err(WriteError::Refused) => Error::Timeout,
             };
-            // What any replica has was stored, and stays.
+            // Any replica's first message counts: it was stored, and it stays.
             let soon = by.min(Instant::now() + gateway.patience());
             let wanted = [key::FORMAT.to_owned()];
             match gateway.read(bucket, &wanted, Fresh::Whatever, soon).await {
@@ -282,7 +281,7 @@ impl Claim<'_> {
         }
     }
 
-    /// The id of the store that the bucket is of, if the bucket says so.
+    /// The store's id in the bucket's first message, if there is one.
     async fn found(&self) -> Result<Option<String>, Error> {
         let Self { gateway, bucket, by, .. } = *self;
         let passed = gateway.pass(bucket, by).await?;

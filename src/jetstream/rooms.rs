@@ -1,4 +1,4 @@
-//! Rooms: made by one compare-and-set on their record, deleted by one on it and one on their head; listed
+//! Rooms: created by a compare-and-set of the record, deleted by one of the record and one of the head, listed
 //! through the index.
 
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::jetstream::record::{
 use crate::jetstream::{codec, sweep};
 use crate::{Error, NewRoom, Room, RoomId};
 
-/// What became of a compare-and-set on a room's record.
+/// The outcome of a compare-and-set of a room's record.
 enum Settled {
     Done,
-    /// It is not there and can never be; what is there instead.
+    /// The change was not made and never will be; the state that is there instead.
     Lost(Occupant),
 }
 
@@ -74,7 +74,7 @@ impl Core {
         }
     }
 
-    /// Everything of a room but its record: not yet a room, found by nobody. The revision of its head.
+    /// Stores everything of a room but its record, so nobody finds the room yet. Returns the revision of its head.
     async fn prepare_room(
         &self,
         new: &NewRoom,
@@ -99,14 +99,14 @@ impl Core {
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
-        // The index entry is the way by which what a crash leaves is found: it comes first.
+        // The index entry comes first: garbage of a crash is found by it.
         self.publish_index(vec![entry], vec![counter], by).await?;
         future::try_join(
             self.publish_once(Bucket::Members, owner, by),
             self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by),
         )
         .await?;
-        // A state that has the head has the owner, too; and the head is what others write next.
+        // The head comes last, so a state with the head has the owner, too.
         self.publish_once(Bucket::Members, head, by).await
     }
 
@@ -136,14 +136,14 @@ impl Core {
                     });
                     return Ok(());
                 }
-                // The one that is there now is looked at from the beginning.
+                // Another room or tombstone is there now: begin again.
                 Settled::Lost(_) => {}
             }
         }
     }
 
-    /// Publishes a record or a removal of a room, which makes its newest change of those that are
-    /// `planned`, and finds out what became of it where the answer does not tell.
+    /// Publishes a room's record or tombstone, whose newest change is that of `planned`. If the answer does not tell the
+    /// outcome, finds it out.
     async fn settle_room(
         &self,
         room: &RoomId,

@@ -1,9 +1,8 @@
 //! The rooms of an endpoint: the index names candidates, the rooms themselves decide.
 //!
-//! The index is a superset of the truth: an entry is written before the membership it is for,
-//! removed after its end, and never written again. A counter of the endpoint is rewritten with
-//! every new entry. So while the counter stands still, no membership begins that the entries
-//! read before do not name.
+//! An index entry is stored before its membership begins, removed after the membership ended, and never stored again. The
+//! endpoint's counter is rewritten after every new entry. So while the counter does not change, no membership begins that
+//! the entries do not name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,17 +19,17 @@ use crate::jetstream::record::IndexRecord;
 use crate::jetstream::sweep;
 use crate::{EndpointId, Error, Page, Room, RoomId};
 
-/// Keys named in one request: with keys of any legal length, far below the size a server takes.
+/// The number of keys in one request: far below the size that a server takes, with keys of any legal length.
 const CHUNK: usize = 400;
 
-/// What the index says of an endpoint.
+/// An endpoint's index entries and counter.
 struct Index {
     /// The revision of the endpoint's counter.
     count: u64,
     rooms: BTreeMap<RoomId, Vec<Possible>>,
 }
 
-/// A membership that is, was or may become one.
+/// A membership that is planned, there, or ended.
 #[derive(Clone)]
 pub(super) struct Possible {
     pub(super) key: String,
@@ -41,13 +40,13 @@ pub(super) struct Possible {
     pub(super) record: IndexRecord,
 }
 
-/// The rooms among some candidates that the endpoint is in, and the candidates that are none.
+/// The candidates that are rooms of the endpoint, and those that are not.
 struct Checked {
     rooms: BTreeMap<RoomId, Room>,
     stale: Vec<Stale>,
 }
 
-/// A candidate that is no room of the endpoint, by these revisions of its room and head.
+/// A candidate that is no room of the endpoint, with the revisions of its room and head that show it.
 pub(super) struct Stale {
     pub(super) room: RoomId,
     pub(super) possible: Possible,
@@ -69,7 +68,7 @@ impl Core {
                 .skip_while(|(room, _)| page.after().is_some_and(|after| room <= after));
             let mut asked = Vec::new();
             let mut found = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
-            // Most candidates are rooms; the rest is made up for in further rounds.
+            // Most candidates are rooms; further rounds replace those that are not.
             while found.rooms.len() < page.limit() {
                 let missing = page.limit() - found.rooms.len();
                 let next: Vec<_> = candidates.by_ref().take(missing).collect();
@@ -81,11 +80,12 @@ impl Core {
                 found.stale.extend(more.stale);
                 asked.extend(next);
             }
-            // A moment at which all of that held together: no membership began since the index
-            // was read, and what was found is found again. None of it can have changed and come
-            // back: memberships and incarnations are never repeated, epochs only grow, and a
-            // rekey that is due stays due within an epoch. A candidate that is none may have
-            // become one and ended between the two looks, but not with the same revisions.
+            // Everything found was true at the moment of the counter's second reading: no
+            // membership began since the index was read, and both looks found the same. Nothing
+            // can have changed and changed back between them: memberships and incarnations are
+            // never repeated, epochs only grow, and a rekey that is due stays due within an
+            // epoch. A candidate that is no room may have become one and ended in between, but
+            // not with the same revisions.
             if self.is(JetStreamDefect::SingleCollect) {
                 return Ok(found.rooms.into_values().collect());
             }
@@ -115,7 +115,7 @@ impl Core {
         Ok(snapshot.find(&key).map_or(0, |entry| entry.sequence))
     }
 
-    /// Everything the index has of an endpoint.
+    /// All index entries of an endpoint, and its counter.
     async fn index(&self, endpoint: &EndpointId, by: Instant) -> Result<Index, Error> {
         let (prefix, count_key) = (key::index_prefix(endpoint), key::index_count(endpoint));
         let fresh = self.fresh(Bucket::RoomsByMember).await?;
@@ -131,7 +131,7 @@ impl Core {
                 Err(error) => return Err(few(Bucket::RoomsByMember, error)),
             }
         };
-        // Parts of different counts are different moments; the caller finds the counter changed.
+        // If the parts have different counters, the caller finds the counter changed.
         let counts = snapshots.iter().map(|part| part.find(&count_key).map_or(0, |e| e.sequence));
         let count = counts.min().unwrap_or(0);
         let mut rooms: BTreeMap<RoomId, Vec<Possible>> = BTreeMap::new();
@@ -144,7 +144,7 @@ impl Core {
         Ok(Index { count, rooms })
     }
 
-    /// Which candidates are rooms of the endpoint.
+    /// Looks up the candidates' rooms and memberships.
     async fn check(
         &self,
         endpoint: &EndpointId,
@@ -195,7 +195,7 @@ impl Core {
         Ok(checked)
     }
 
-    /// The same as `read_few` for any number of keys; the chunks may be of different moments.
+    /// As `read_few`, for any number of keys. The chunks may be of different moments.
     async fn read_chunks(
         &self,
         bucket: Bucket,
@@ -232,14 +232,14 @@ fn possible(entry: &Entry) -> Result<(RoomId, Possible), Error> {
     Ok((parsed.room, possible))
 }
 
-/// Whether it was of a room that is deleted, whose head does not say so yet.
+/// Whether its room is deleted and the room's head has no tombstone yet.
 fn is_not_ended(occupant: Option<&Occupant>, possible: &Possible, head: Option<&Entry>) -> bool {
     let (Some(occupant), Some(head)) = (occupant, head) else { return false };
     let head = head_record(head).ok().flatten();
     head.is_some_and(|head| sweep::is_over(occupant, &possible.incarnation_id, head.planned))
 }
 
-/// The room, if this possible membership is one.
+/// The room, if this candidate is a membership.
 fn the_room(
     id: &RoomId,
     endpoint: &EndpointId,

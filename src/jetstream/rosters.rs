@@ -1,9 +1,8 @@
-//! Rosters of the rooms that were rekeyed last, so that the next rekey need not read them again.
+//! A cache of the rosters of the rooms that were rekeyed last, for the next rekey.
 //!
-//! A roster is kept under the change that made it: the id of a change is random, is used once, and
-//! stands in every head as the newest change until the next one. Every change of a roster is a
-//! change of its head. So a head that was read, proved fresh, says whether a roster that is kept
-//! here is the one that goes with it; nothing else is believed of what is kept.
+//! A roster is kept under the id of the change that made it. Ids are random and used once; the head has the id of its
+//! newest change; and every change of a roster changes the head. So a proved read of the head tells whether a cached
+//! roster belongs to it. Nothing else of the cache is trusted.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::jetstream::core::{Roster, View};
 use crate::jetstream::key::Incarnation;
 
-/// Members kept in all: some ten megabytes.
+/// The number of members in the cache, at most: some ten megabytes.
 const MEMBERS: usize = 50_000;
 
-/// The rosters, the one that was used last in front.
+/// The rosters, the last used one first.
 #[derive(Default)]
 pub(super) struct Rosters {
     /// A std lock: held for a moment, never across an await.
@@ -23,13 +22,13 @@ pub(super) struct Rosters {
 
 struct Kept {
     incarnation: Incarnation,
-    /// The change that made it.
+    /// The change that made the roster.
     write: String,
     roster: Arc<Roster>,
 }
 
 impl Rosters {
-    /// The roster of a view, if it is kept.
+    /// The roster of a view, if the cache has it.
     pub(super) fn of(&self, view: &View) -> Option<Arc<Roster>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = |kept: &&Kept| kept.incarnation == view.incarnation;
@@ -37,11 +36,11 @@ impl Rosters {
         (found.write == view.head.changes.last()).then(|| Arc::clone(&found.roster))
     }
 
-    /// Keeps the roster that the change `write` made, instead of the incarnation's former one.
+    /// Keeps the roster that the change `write` made, in place of the incarnation's former one.
     pub(super) fn keep(&self, incarnation: &Incarnation, write: &str, roster: Arc<Roster>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|kept| kept.incarnation != *incarnation);
-        // What cannot be read is read again: somebody may have repaired it.
+        // A roster with unreadable records is not kept: somebody may repair them.
         if roster.values().any(Result::is_err) {
             return;
         }

@@ -1,5 +1,5 @@
-//! Sealed keys: written first, under names nobody looks at; named, all at once, by the change
-//! that makes them count.
+//! Sealed keys: stored first, under ids that no reader looks at, and made valid all at once by the commit that names
+//! the ids.
 
 use std::sync::Arc;
 
@@ -16,11 +16,10 @@ use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGon
 use crate::jetstream::{codec, sweep};
 use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
 
-/// The most removals that are written as such; more are a new generation of the roster. What is
-/// left of a batch is for the head, the epoch and the tickets.
+/// The most removals that a rekey stores as tombstones; with more it writes a new generation. The rest of the batch is
+/// for the head, the epoch and the tickets.
 const MOST_REMOVALS: usize = MAX_BATCH - 50;
-/// Endpoints on one ticket: with ids of full length, each byte of them escaped, less than the 512 KiB
-/// that the servers are asked for.
+/// The most endpoints on one ticket: with ids of full length and every byte escaped, the ticket is below 512 KiB.
 const TICKET: usize = 1500;
 
 impl Core {
@@ -43,7 +42,7 @@ impl Core {
         };
         let mut missed: Option<u64> = None;
         loop {
-            // Asked for by its epoch while it is being found out which one it is.
+            // A guess of the epoch, so that the key is read together with the room.
             let guess = epoch.or_else(|| self.epochs.guess(room));
             let early = async {
                 let Some(guess) = guess else { return Ok(Snapshot::default()) };
@@ -56,7 +55,7 @@ impl Core {
             let key = match name_of_key(&view, endpoint, epoch) {
                 Ok(Some(key)) => key,
                 Ok(None) => return Err(missing()),
-                // What was asked for names itself, where it cannot be read either.
+                // If the key itself is corrupt, too, report it rather than the record that names it.
                 Err(error) => {
                     let own = self.unreadable_key(&view, endpoint, epoch, by).await;
                     let own = own.err().filter(|own| matches!(own, Error::Corrupt(_)));
@@ -71,7 +70,7 @@ impl Core {
                 snapshot = self.read_few(Bucket::RoomKeys, std::slice::from_ref(&key), by).await?;
             }
             if let Some(entry) = snapshot.find(&key).filter(|entry| !entry.removal) {
-                // Written once, before it was named: it is what it was when it was.
+                // A key is stored once, before it is named, so any replica's copy is right.
                 let bytes = codec::open(Bucket::RoomKeys, &key, &entry.value)?;
                 let ciphertext = Ciphertext::new(bytes).map_err(|error| {
                     Error::corrupt(Bucket::RoomKeys.name(), &*key, error.to_string())
@@ -80,8 +79,8 @@ impl Core {
                 let (room, endpoint) = (room.clone(), endpoint.clone());
                 return Ok(SealedKey { room, epoch, endpoint, ciphertext });
             }
-            // Collected after the view; but not if the same incarnation stood before and after a
-            // read that has not got it.
+            // The key was collected after the view, unless the room is the same before and after
+            // a read without the key: then it is missing.
             if missed == Some(view.revision) {
                 let problem = "missing, though the room names it";
                 let still = self.view(room, |_| Vec::new(), by).await?;
@@ -93,13 +92,13 @@ impl Core {
         }
     }
 
-    /// What some replica has under the filter, however old that is. A key is written once, before it
-    /// is named: what is there is what the name stands for, and needs no barrier of its own.
+    /// Any replica's message under the filter, however old its state. A key is stored once, before it is named, so it needs
+    /// no barrier of its own.
     async fn written(&self, filter: &str, by: Instant) -> Result<Snapshot, Error> {
         self.read_unproved(Bucket::RoomKeys, &[filter.to_owned()], by).await
     }
 
-    /// Fails as a key of the endpoint for the epoch does that cannot be read.
+    /// The error for this key if it cannot be read.
     async fn unreadable_key(
         &self,
         view: &View,
@@ -124,7 +123,7 @@ impl Core {
     ) -> Result<Room, Error> {
         let mut written: Option<Written> = None;
         let outcome = self.rekey_until_settled(room, rekey, &mut written, by).await;
-        // Where nothing was changed, the keys that were written will never be named.
+        // If the change was not made, no commit will name these keys.
         if let (Err(error), Some(written)) = (&outcome, written)
             && !error.outcome_unknown()
         {
@@ -133,7 +132,7 @@ impl Core {
         outcome
     }
 
-    /// Has the keys of an attempt collected that was never named, and never will be.
+    /// Collects the keys of an attempt that no commit named or will name.
     fn abandon(self: &Arc<Self>, written: Written) {
         self.chore(|core, by| async move {
             let Written { incarnation, epoch, attempt, .. } = written;
@@ -166,8 +165,8 @@ impl Core {
             if let Some(old) = written.take_if(of_no_use) {
                 self.abandon(old);
             }
-            // The keys go out while the roster comes in: most rekeys are right. One that comes
-            // back after losing to another change has its keys already.
+            // The keys are written while the roster is read, since most rekeys are valid. A rekey
+            // that lost to another change has its keys already.
             let missing = view.head.count.abs_diff(rekey_size(rekey)) > 0;
             let kept = self.rosters.of(&view);
             let known = async |kept: Option<Arc<Roster>>| match kept {
@@ -189,7 +188,7 @@ impl Core {
             };
             let Some(roster) = roster else { continue };
             let next = check_rekey(&view, &roster, rekey, next)?;
-            // Without keys the sizes differed, and the check has failed.
+            // Without keys the check above has failed.
             let Some(Written { attempt, .. }) = written.clone() else { continue };
             if let Some(room) = self
                 .commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to.sequence, by)
@@ -204,7 +203,7 @@ impl Core {
         }
     }
 
-    /// Writes the keys of a new attempt, and before them that it began.
+    /// Stores the record of a new attempt, and then its keys.
     async fn write_keys(
         &self,
         incarnation: &Incarnation,
@@ -224,7 +223,7 @@ impl Core {
         self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await.map(drop)
     }
 
-    /// Names the keys of an attempt, if nothing happened to the incarnation since the view.
+    /// Commits an attempt if the incarnation has not changed since the view.
     #[allow(clippy::too_many_arguments, reason = "one plan, made by the caller alone")]
     async fn commit_rekey(
         self: &Arc<Self>,
@@ -248,8 +247,8 @@ impl Core {
             }
         }
         head.count = u64::try_from(roster.len()).unwrap_or(u64::MAX);
-        // Which attempt made the current epoch is in the head, and needed still when the head
-        // has the next one. It is true by now, whatever becomes of this.
+        // The head names the attempt of the current epoch only. Readers of this epoch's keys
+        // need the attempt later, too. The record is true whatever the outcome of this rekey.
         if !view.head.attempt.is_empty() {
             let made = EpochRecord { attempt: view.head.attempt.clone() };
             let made = put(Bucket::Members, incarnation.epoch(rekey.from()), &made)?;
@@ -306,12 +305,12 @@ impl Core {
     }
 }
 
-/// How many endpoints a rekey speaks of.
+/// The number of endpoints in a rekey.
 fn rekey_size(rekey: &Rekey) -> u64 {
     u64::try_from(rekey.keys().len() + rekey.remove().len()).unwrap_or(u64::MAX)
 }
 
-/// The checks that need the roster; the epoch the rekey leads to.
+/// Checks the rekey against the roster, and returns the next epoch.
 fn check_rekey(
     view: &View,
     roster: &Roster,
@@ -340,13 +339,13 @@ fn check_rekey(
     }
 }
 
-/// An attempt whose keys are written, or being written.
+/// An attempt whose keys are stored or being stored.
 #[derive(Clone)]
 struct Written {
     incarnation: Incarnation,
     epoch: Epoch,
     attempt: String,
-    /// How many memberships had ended when it began, since the current epoch did.
+    /// How many memberships of the current epoch had ended when the attempt began.
     ended_since: u64,
 }
 
@@ -360,18 +359,17 @@ impl Written {
         }
     }
 
-    /// Whether a rekey to the epoch, planned on this view, may name the keys.
+    /// Whether a rekey that is planned on this view may name these keys.
     ///
-    /// When a membership ends, the keys of its endpoint go, up to a sequence that may be above those of
-    /// this attempt, which began before: also if the endpoint has come back since, under another id. So
-    /// where one has ended since, they do not count as whole, unless nobody `minds`.
+    /// The end of a membership purges keys that this attempt may have stored, also if the endpoint rejoined since. So any
+    /// membership that ended since makes the keys unusable, unless a defect ignores that (`minds`).
     fn is_for(&self, view: &View, next: Option<Epoch>, minds: bool) -> bool {
         let whole = self.ended_since == view.head.ended_since;
         self.incarnation == view.incarnation && Some(self.epoch) == next && (whole || !minds)
     }
 }
 
-/// Under which key the endpoint's sealed key stands; `None` when it has none for the epoch.
+/// The bucket key of the endpoint's sealed key; `None` if it has none for the epoch.
 fn name_of_key(
     view: &View,
     endpoint: &EndpointId,
@@ -388,7 +386,7 @@ fn name_of_key(
         return Ok(None);
     }
     let attempt = if at == joined {
-        // The key it came with.
+        // The key that came with the addition.
         record.id
     } else if at == current {
         view.head.attempt.clone()

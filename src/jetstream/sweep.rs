@@ -1,10 +1,8 @@
-//! Collects what no answer depends on any more: keys and index entries of ended memberships, of
-//! attempts that lost, of writers that crashed, of deleted rooms.
+//! Garbage collection: keys and index entries of ended memberships, of attempts that lost, of writers that crashed, and
+//! of deleted rooms.
 //!
-//! Each step is safe however late it comes: it names what will never count again (an incarnation,
-//! attempt or membership that is over, or that a fence proves can never begin), or it is bounded
-//! by a sequence below everything that may count. The record that says what is to be collected
-//! goes last.
+//! Each step is safe however late it runs. It names an incarnation, attempt or membership that is over or can never begin,
+//! or it stops at a sequence below everything that is valid. The record that names the garbage is removed last.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -21,13 +19,13 @@ use crate::jetstream::record::{AttemptRecord, Fence, Head, HeadGone, Ticket};
 use crate::jetstream::rooms_of::Stale;
 use crate::{EndpointId, Epoch, Error, RoomId};
 
-/// Purges at once.
+/// Purges in flight at once.
 const AT_ONCE: usize = 4;
-/// Members up to which their index entries are purged one by one; beyond, all of the room's in
-/// one request that looks at the whole bucket.
+/// Up to this many members, index entries are purged one by one. With more, one request purges all of the room's, and
+/// scans the whole bucket.
 const ONE_BY_ONE: usize = 256;
 
-/// What an attempt to make a room left.
+/// Collects a creation that was not made.
 pub(super) async fn unmade_room(
     core: &Core,
     incarnation: &Incarnation,
@@ -40,20 +38,20 @@ pub(super) async fn unmade_room(
     core.gateway.purge(Bucket::RoomsByMember, &entry, None, by).await
 }
 
-/// All of an incarnation that is over, but its entries in the index.
+/// Collects an incarnation that is over, without its index entries.
 async fn everything(core: &Core, incarnation: &Incarnation, by: Instant) -> Result<(), Error> {
     let filter = incarnation.everything();
     core.gateway.purge(Bucket::RoomKeys, &filter, None, by).await?;
     core.gateway.purge(Bucket::Members, &filter, None, by).await
 }
 
-/// A deleted room.
+/// Collects a deleted room.
 pub(super) async fn deleted_room(
     core: &Core,
     incarnation: &Incarnation,
     by: Instant,
 ) -> Result<(), Error> {
-    // Nobody joins any more; so the roster, where the index entries are known from, is whole.
+    // Nobody can join any more, so the roster names all index entries.
     let ended = end_head(core, incarnation, by).await?;
     let entries = index_entries(core, incarnation, by).await?;
     core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, by).await?;
@@ -64,14 +62,14 @@ pub(super) async fn deleted_room(
     let collected = HeadGone { collected: true, ..gone };
     let collected = removal(Bucket::Members, incarnation.head(), &collected)?;
     match core.gateway.publish(Bucket::Members, collected.expecting(revision), by).await {
-        // Refused: somebody else has collected it, too.
+        // Refused: another client has collected it, too.
         Ok(_) | Err(WriteError::Refused) => Ok(()),
         Err(WriteError::Unknown(error) | WriteError::Failed(error)) => Err(error),
     }
 }
 
-/// Writes over the head of a deleted room that it is over, where there is one. Returns the marker and its
-/// revision, unless everything is collected already.
+/// Stores the tombstone over a deleted room's head, if there is a head. Returns the tombstone and its revision, unless
+/// everything was collected already.
 pub(super) async fn end_head(
     core: &Core,
     incarnation: &Incarnation,
@@ -82,7 +80,7 @@ pub(super) async fn end_head(
         core.gateway.purge(Bucket::Members, &key, None, by).await?;
     }
     let mut pause = Pause::new(by);
-    // A marker is a marker, however old; and a head that is not the newest any more is not replaced.
+    // A tombstone counts however old the state; and a stale head is not replaced, by its expectation.
     let mut now = core.read_unproved(Bucket::Members, std::slice::from_ref(&key), by).await?;
     if now.find(&key).is_none() {
         now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
@@ -93,7 +91,7 @@ pub(super) async fn end_head(
             let gone: HeadGone = open(Bucket::Members, entry)?;
             return Ok((!gone.collected).then_some((entry.sequence, gone)));
         }
-        // One that cannot be read is over all the same.
+        // A head that cannot be read is deleted all the same.
         let head = head_record(entry).ok().flatten();
         let changes = head.map(|head| head.changes).unwrap_or_default().next(&key::fresh()?);
         let gone = HeadGone { changes, collected: false };
@@ -108,7 +106,7 @@ pub(super) async fn end_head(
     }
 }
 
-/// The index entries of an incarnation's members; `None` where they are many.
+/// The index entries of an incarnation's members; `None` if they are many.
 async fn index_entries(
     core: &Core,
     incarnation: &Incarnation,
@@ -146,15 +144,14 @@ async fn purge_all(
         .await
 }
 
-/// How many markers of ended heads an id keeps, the newest: for nobody has planned a change that long
-/// ago, and still makes it.
+/// How many tombstones of heads a room id keeps, the newest ones: no call should span eight later deletions of the id.
 const ENDED: usize = 8;
 
-/// Former incarnations of a room that a crash left behind, and the markers of those long ago.
+/// Collects former incarnations of a room that a crash left, and old tombstones.
 pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
     let heads = core.read_few(Bucket::Members, &[Incarnation::any(room).head()], by).await?;
-    // Asked after the heads were seen: one that is planned on an older revision than this, and
-    // is not named by it, is over or will never be.
+    // Read after the heads: an incarnation that expects an older revision than this one, and that
+    // this record does not name, is over or will never be a room.
     let occupant = core.occupant(room, by).await?;
     let mut ended = Vec::new();
     for entry in &heads.entries {
@@ -177,14 +174,13 @@ pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result
     Ok(())
 }
 
-/// Whether an incarnation that was planned on a revision of the room's key will never again be
-/// what the key names.
+/// Whether the room's key can never name an incarnation that expects this revision of it.
 pub(super) fn is_over(occupant: &Occupant, incarnation: &str, planned: u64) -> bool {
     let named = matches!(occupant, Occupant::Room(room, _) if room.incarnation == incarnation);
     !named && occupant.revision() > planned
 }
 
-/// What an attempt to add a member left.
+/// Collects an addition that was not made.
 pub(super) async fn unmade_member(
     core: &Core,
     incarnation: &Incarnation,
@@ -199,7 +195,7 @@ pub(super) async fn unmade_member(
     core.gateway.purge(Bucket::RoomsByMember, &entry, None, by).await
 }
 
-/// Has the tickets of a view collected.
+/// Collects the tickets of a view, in the background.
 pub(super) fn tickets_of(core: &Arc<Core>, view: &View) {
     let below = view.incarnation.ticket("");
     for entry in view.entries_below(&below) {
@@ -209,7 +205,7 @@ pub(super) fn tickets_of(core: &Arc<Core>, view: &View) {
     }
 }
 
-/// Has what a ticket names collected, in the background.
+/// Collects the garbage that a ticket names, in the background.
 pub(super) fn ticket(core: &Arc<Core>, incarnation: &Incarnation, key: String, ticket: Ticket) {
     let incarnation = incarnation.clone();
     core.chore(|core, by| async move { collect(&core, &incarnation, &key, ticket, by).await });
@@ -237,7 +233,7 @@ async fn collect(
     }
     let fenced = !core.is(JetStreamDefect::CollectsWithoutAFence);
     let keys_up_to = fenced.then_some(ticket.keys_up_to);
-    // A generation that does not count any more goes as a whole; markers of one that does stay.
+    // A former generation is purged whole; tombstones of the current one stay.
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
@@ -249,11 +245,10 @@ async fn collect(
     core.gateway.purge(Bucket::Members, ticket_key, None, by).await
 }
 
-/// Markers of ended memberships beyond the number of members, at which the roster is written anew.
+/// From this many tombstones on, if they are more than the members, the roster is written anew.
 const MARKERS: u64 = 128;
 
-/// Has the roster of a view written anew, under another generation, when it holds more markers of
-/// ended memberships than members.
+/// Writes the roster under a new generation if it has more tombstones than members, in the background.
 pub(super) fn generation(core: &Arc<Core>, view: &View) {
     if view.head.ended > view.head.count.saturating_add(MARKERS) {
         let room = view.id.clone();
@@ -284,7 +279,7 @@ async fn renew(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
     core.gateway.purge(Bucket::Members, &filter, None, by).await
 }
 
-/// The keys of a rekey that did not come about.
+/// Collects the keys of a rekey that was not made.
 pub(super) async fn lost_attempt(
     core: &Core,
     incarnation: &Incarnation,
@@ -296,7 +291,7 @@ pub(super) async fn lost_attempt(
     core.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, by).await
 }
 
-/// After an epoch was made: every other attempt at it or at an earlier one has lost.
+/// Collects every attempt that lost: after an epoch was made, every other attempt at it or at an earlier one has lost.
 pub(super) async fn attempts(
     core: &Core,
     incarnation: &Incarnation,
@@ -326,7 +321,7 @@ pub(super) async fn attempts(
     Ok(())
 }
 
-/// Whether an attempt made its epoch, which is over.
+/// Whether an attempt made its epoch, which is no longer the current one.
 async fn won(
     core: &Core,
     incarnation: &Incarnation,
@@ -337,13 +332,13 @@ async fn won(
     let key = incarnation.epoch(Epoch::new(epoch)?);
     let made = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
     let Some(entry) = made.find(&key) else {
-        // The incarnation is over; it goes as a whole.
+        // The incarnation is over, and is collected whole.
         return Ok(true);
     };
     Ok(open::<super::record::EpochRecord>(Bucket::Members, entry)?.attempt == attempt)
 }
 
-/// Index entries that a listing found to be none: collected, if they will never be one.
+/// Collects index entries that a listing found to be no memberships and that will never be one.
 pub(super) async fn stale_entries(
     core: &Core,
     endpoint: &EndpointId,
@@ -361,9 +356,9 @@ pub(super) async fn stale_entries(
             (Fence::Room(planned), _) if is_over(&occupant, &possible.incarnation_id, planned) => {
                 deleted_room(core, incarnation, by).await?;
             }
-            // A member of a room that is gone. It was there once, so it is over for good.
+            // A member of a deleted room: the membership is over for good.
             (Fence::Head(_), _) if !named => deleted_room(core, incarnation, by).await?,
-            // A member that is not there, and was planned on an older head: it is over or lost.
+            // No member, and the head has changed since the plan: the membership is over, or the addition lost.
             (fence, Some(head))
                 if named
                     && (fence != Fence::Head(head.sequence)
@@ -381,7 +376,7 @@ pub(super) async fn stale_entries(
                     core.gateway.purge(Bucket::RoomKeys, &key, None, by).await?;
                 }
             }
-            // Its writer may be at work still.
+            // The creation may still be made.
             _ => continue,
         }
         core.gateway

@@ -1,4 +1,4 @@
-//! Ways into the store that no caller has, for the conformance suite.
+//! Access for the conformance suite, which other callers do not have.
 
 mod fuse;
 mod probe;
@@ -33,18 +33,18 @@ pub enum Damage {
     Member(RoomId, EndpointId),
     /// The sealed keys of an endpoint in a room: for one epoch, or all.
     Keys(RoomId, EndpointId, Option<Epoch>),
-    /// All entries of an endpoint in the index.
+    /// All index entries of an endpoint.
     Index(EndpointId),
     /// A user.
     User(UserKey),
     /// The record of admins.
     Admins,
-    /// The version of the layout, of all buckets: it becomes that of one yet to come.
+    /// The format version of all buckets. It becomes a version that the store does not know.
     Version,
 }
 
 impl Core {
-    /// Every message under the target, with its value changed by hand.
+    /// Every message of a record, with its value changed.
     pub(super) async fn corrupt(&self, target: &Damage, by: Instant) -> Result<(), Error> {
         let any = key::Incarnation::any;
         let (bucket, filter) = match target {
@@ -74,8 +74,8 @@ impl Core {
             Put { removal: entry.removal, ..Put::new(entry.key, value.into()) }
         });
         self.gateway.publish_all(bucket, damaged.collect(), by).await?;
-        // What is read without a proof is damaged, too, once every replica has it; they hear of it with
-        // what comes next.
+        // Reads without a proof see the damage once every replica has it. The replicas apply it with the
+        // next message.
         self.barrier(bucket).await?;
         let mut pause = Pause::new(by);
         loop {
@@ -87,7 +87,7 @@ impl Core {
         }
     }
 
-    /// Gives every bucket the version after ours.
+    /// Gives every bucket a newer format version.
     async fn age(&self, by: Instant) -> Result<(), Error> {
         for bucket in Bucket::ALL {
             let record = FormatRecord {
@@ -100,7 +100,7 @@ impl Core {
         Ok(())
     }
 
-    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     pub(super) async fn plant_epoch(
         self: &Arc<Self>,
         room: &RoomId,
@@ -122,7 +122,7 @@ impl Core {
             self.gateway.publish_all(Bucket::RoomKeys, keys, by).await?;
             let write = key::fresh()?;
             let mut head = view.head.next(&write);
-            // The epoch that was current stays readable, as if a rekey had ended it.
+            // The former epoch's keys stay readable, as after a rekey.
             let current = view.head.epoch(room)?;
             let mut puts = vec![put(
                 Bucket::Members,

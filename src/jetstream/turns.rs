@@ -5,22 +5,21 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 use crate::RoomId;
 
-/// Lets the calls of one client change a room one after the other.
+/// A queue of each room's changes by one client, which makes them one after the other.
 ///
-/// They would exclude each other all the same, by the head's revision; but of many at once all but
-/// one would have planned and written for nothing, again and again. Other clients are not waited
-/// for, and nothing depends on this.
+/// The head's revision excludes concurrent changes anyway. But of many concurrent ones all but one would plan and write in
+/// vain, again and again. Other clients' changes are not queued, and correctness does not depend on the queue.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// A std lock: held to look one room up.
+    /// A std lock: held to look up one room.
     rooms: Mutex<HashMap<RoomId, Weak<Turn<()>>>>,
 }
 
-/// From so many rooms on, those that nobody changes are forgotten first.
+/// From this many rooms on, idle rooms are removed.
 const MANY: usize = 1024;
 
 impl Turns {
-    /// Waits for this call's turn, in the order of asking.
+    /// Waits for this call's turn, first come, first served.
     pub(super) async fn wait(&self, room: &RoomId) -> OwnedMutexGuard<()> {
         let turn = {
             let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Users: read from the copy in memory behind a barrier; written by compare-and-set, changes of
-//! admins together with the one record they are decided on.
+//! Users: read from the copy in memory behind a barrier; written by compare-and-set, admins in one batch with
+//! `=admins`.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::jetstream::record::{Admins, FormatRecord, UserRecord};
 use crate::jetstream::users_copy::{Contents, Seen};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
-/// How often what the bucket has is waited for in the copy, a barrier each.
+/// How many barriers a call waits for a record that the bucket has and the copy lacks.
 const LOOKS: usize = 3;
 
-/// A change to one user, planned on the copy.
+/// A change of one user, planned on the copy.
 struct Plan {
     write: String,
     key: UserKey,
     user: UserRecord,
     revision: u64,
-    /// The record of admins, where the change concerns them, and the revision it replaces.
+    /// `=admins` and the revision that it replaces, if the change concerns an admin.
     admins: Option<(Admins, u64)>,
     /// The revision of `=format`, if the change makes the store's first admin. The batch rewrites `=format` over
     /// this revision, so an emptied bucket refuses the batch (clause PAST-3).
@@ -37,12 +37,12 @@ fn differs(key: &str) -> Error {
 }
 
 impl Core {
-    /// The copy has everything that was acknowledged before this call.
+    /// The copy, with everything that was acknowledged before this call began.
     async fn see_users(&self) -> Result<Seen<'_>, Error> {
         self.see_users_since().await.map(|(seen, _)| seen)
     }
 
-    /// The same, and what a state must hold that is read to confirm it.
+    /// As [`see_users`](Self::see_users), and the freshness for a read that confirms an absence.
     async fn see_users_since(&self) -> Result<(Seen<'_>, Fresh), Error> {
         if self.is(JetStreamDefect::NoBarrier) || self.is(JetStreamDefect::NoBarrierForUsers) {
             return Ok((self.users.unproved(), Fresh::Whatever));
@@ -77,16 +77,16 @@ impl Core {
         Ok(found.find(key).map_or(0, |entry| entry.sequence))
     }
 
-    /// Whether the bucket has something under a key that the copy lacks: the copy lacks a user, too, who was
-    /// added and then revoked before the addition could be delivered.
+    /// Whether the bucket has a key that the copy lacks. The copy lacks a user, for example, who was added and revoked before
+    /// the addition could be delivered.
     ///
-    /// What it has is not believed: the replica that answers may differ from the one that leads, which the
-    /// copy is of. Where the bucket has it, it comes to the copy by the next barrier.
+    /// The value is not used: the replica that answers may differ from the leader. If the leader has the key, the copy
+    /// receives it by the next barrier.
     async fn is_there(&self, key: &str, fresh: Fresh) -> Result<bool, Error> {
         Ok(!self.is(JetStreamDefect::BelievesGaps) && self.revision_of(key, fresh).await? > 0)
     }
 
-    /// What `look` finds in the copy; `None` only where the bucket has nothing under the key either.
+    /// The result of `look` in the copy; `None` only if the bucket lacks the key, too.
     async fn look_up<T>(
         &self,
         key: &str,
@@ -105,7 +105,7 @@ impl Core {
             }
             Err(differs(key))
         };
-        // A decision has no other deadline.
+        // Decisions have no other deadline.
         timeout_at(by, looks).await.unwrap_or(Err(Error::Timeout))
     }
 
@@ -122,7 +122,7 @@ impl Core {
     pub(super) async fn users(&self, page: &Page<UserKey>) -> Result<Vec<User>, Error> {
         loop {
             let (users, gaps) = self.see_users().await?.look()?.users(page)?;
-            // Whoever was missing had been replaced before the page was read, by what has come now.
+            // A user who was missing from the page had been revoked before, and has arrived by now.
             if self.is(JetStreamDefect::BelievesGaps)
                 || self.see_users().await?.look()?.gaps() == gaps
             {
@@ -146,8 +146,8 @@ impl Core {
         Err(Error::unavailable(problem))
     }
 
-    /// Whether this is the revision of the record of all admins. It changes with every admin, so where it
-    /// is, the copy lacks no admin.
+    /// Whether `=admins` has this revision in the bucket. Every change of an admin changes it, so if it has, the copy lacks
+    /// no admin.
     async fn is_newest(&self, revision: u64, fresh: Fresh) -> Result<bool, Error> {
         if self.is(JetStreamDefect::BelievesGaps) {
             return Ok(true);
@@ -182,7 +182,7 @@ impl Core {
                 return Err(Conflict::AdminExists.into());
             }
             if known.is_some() {
-                // Unless an admin was made who is still to come: that conflict counts first.
+                // Unless an admin was made whom the copy lacks: that conflict comes first (ERR-4).
                 if first && !self.is_newest(admins_revision, fresh).await? {
                     continue;
                 }
@@ -215,7 +215,7 @@ impl Core {
                 (copy.user(key)?, copy.admins(), copy.has_admin(Some(key)))
             };
             let Some(record) = record else {
-                // Unless it comes: it may have been replaced before it could be delivered.
+                // Unless the copy receives the user: the record may have been replaced before its delivery.
                 let known = self.look_up(&key::user(key), |copy| Ok(copy.user(key)?.0)).await?;
                 if known.is_some() {
                     continue;
@@ -230,7 +230,7 @@ impl Core {
                 let (admins, admins_revision) = admins?;
                 let active = admins.map_or(0, |admins| admins.active);
                 if active <= 1 || others != Ok(true) {
-                    // Unless the copy lacks an admin who was replaced before being delivered.
+                    // Unless the copy lacks an admin whose record was replaced before its delivery.
                     if !self.is_newest(admins_revision, fresh).await? {
                         continue;
                     }
@@ -250,8 +250,8 @@ impl Core {
         }
     }
 
-    /// Makes a change happen if nothing it was planned on has changed. `false`: it did not and
-    /// will not happen.
+    /// Commits a change if the records that it was planned on have not changed. `false`: the change was not made and never
+    /// will be.
     async fn settle_user(&self, plan: &Plan, by: Instant) -> Result<bool, Error> {
         let user = put(Bucket::Users, key::user(&plan.key), &plan.user)?.expecting(plan.revision);
         let mut puts: Vec<Put> = Vec::new();
@@ -286,7 +286,7 @@ impl Core {
                 }
             };
             let told = |error| if doubt { in_doubt(error) } else { error };
-            // A refusal proves nothing: it may be a former leader's, or that of a second copy.
+            // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
             if let Some(happened) = self.happened(plan).await.map_err(told)? {
                 return Ok(happened);
             }
@@ -294,10 +294,9 @@ impl Core {
         }
     }
 
-    /// Whether a change happened, by the copy; `None`: it did not, but may still.
+    /// Whether the copy has a change; `None`: the change was not made, and may still be.
     ///
-    /// A user's record is written at most twice, and knows both writes: so what became of a change
-    /// can always be told.
+    /// A user's record is stored at most twice and keeps the ids of both writes, so the outcome can always be told.
     async fn happened(&self, plan: &Plan) -> Result<Option<bool>, Error> {
         let (seen, fresh) = self.see_users_since().await?;
         let ((_, admins_revision), (now, revision)) = {
@@ -314,7 +313,7 @@ impl Core {
         if planned == admins_revision {
             return Ok(None);
         }
-        // Unless the user was added by it, and revoked before the addition could be delivered.
+        // Unless this change added the user, and the user was revoked before the addition could be delivered.
         let hidden = revision == 0 && self.is_there(&key::user(&plan.key), fresh).await?;
         Ok((!hidden).then_some(false))
     }

@@ -1,8 +1,8 @@
-//! All users, in memory: a copy of the bucket `users`, kept by its feed.
+//! The copy of users: the bucket `users` in memory, kept by a feed.
 //!
-//! The copy by itself proves nothing (a quiet feed may be a dead one). It is asked only after its feed
-//! has delivered a barrier that began after the question did: that very barrier, since sequences are
-//! the same in a history that was lost and in the one that replaced it.
+//! The copy alone proves nothing, since a feed without deliveries may be dead. A call reads it only after the feed has
+//! delivered a barrier that was sent after the call began. The barrier's number counts, not its sequence: servers that
+//! lost messages give out the same sequences again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -20,63 +20,61 @@ use crate::jetstream::record::{Admins, UserRecord};
 use crate::jetstream::{codec, key, provision};
 use crate::{Error, Page, User, UserKey};
 
-/// How long the feed may deliver nothing while a barrier is waited for, before it is made anew.
+/// How long a caller of a barrier waits for a delivery before it asks for another consumer.
 const LAG: Duration = Duration::from_millis(400);
 
-/// A record and the sequence it stands at.
+/// A record and its sequence.
 type Held<T> = (u64, Result<T, Error>);
 
 #[derive(Default)]
 pub(super) struct Contents {
     users: BTreeMap<UserKey, Held<UserRecord>>,
-    /// What decisions need of the same users, small and found in one step; `None` for one whose
-    /// record cannot be read.
+    /// The part of each user that decisions need, found in one step; `None` if the user's record cannot be read.
     standings: HashMap<UserKey, Option<Standing>>,
     admins: Option<Held<Admins>>,
-    /// The id of the store whose the bucket is, by the bucket's first message, which is never removed.
+    /// The store's id, from the bucket's first message.
     store: Option<Held<String>>,
-    /// The users that are admins and not revoked.
+    /// The active admins.
     active: BTreeSet<UserKey>,
     /// The users whose records cannot be read.
     corrupt: BTreeSet<UserKey>,
-    /// A key that nobody of us wrote: what it was meant for cannot be told.
+    /// The error for a key that no store writes.
     strange: Option<Error>,
-    /// Half of a batch: an admin, before the record of all admins.
+    /// The first half of a batch: an admin's record, until `=admins` comes.
     half: Option<Arrived>,
     /// The newest message that is no barrier.
     anchor: Option<Anchor>,
-    /// The newest of the client's barriers that the feed has delivered.
+    /// The newest delivered barrier of this client.
     passed: Option<Passed>,
-    /// How many users came as revoked of whom nothing had come before: they were added and revoked before
-    /// the feed got there, so the copy lacked them at a moment at which they were there.
+    /// How many users arrived as revoked and were unknown before. They were added and revoked before the feed could deliver
+    /// the addition, so the copy lacked them for a while.
     gaps: u64,
-    /// Everything up to this sequence was delivered.
+    /// Everything up to this sequence has been delivered.
     position: u64,
 }
 
-/// The copy.
+/// The copy of users, and its callers.
 #[derive(Default)]
 pub(super) struct UsersCopy {
     /// The id of the client's store.
     store: String,
-    /// A std lock: nothing awaits under it. Poisoned, it denies (clause AUTH-2).
+    /// A std lock, never held across an await. If it is poisoned, decisions deny (clause AUTH-2).
     copy: RwLock<Versioned>,
     moved: Notify,
-    /// Told when the copy begins anew; one task waits for it.
+    /// Notified when the copy begins anew; one task waits for it.
     anew: Notify,
-    /// Who writes into the copy is told to listen anew.
+    /// Notifies the feed to make another consumer.
     kick: OnceLock<Arc<Notify>>,
 }
 
 #[derive(Default)]
 struct Versioned {
     copy: Contents,
-    /// Grows whenever the copy begins anew or is kept by another consumer: what was proved of it
-    /// before says nothing of it then.
+    /// Grows when the copy begins anew or gets another consumer. A proof from an earlier life does not count.
     life: u64,
 }
 
-/// A barrier that the copy has passed, and in which of its lives.
+/// The life in which the copy received a barrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reached {
     life: u64,

@@ -1,8 +1,7 @@
-//! The buckets' settings, looked at for as long as a client is open.
+//! Checks the buckets' settings for as long as a client is open.
 //!
-//! What was right when the store was opened can be changed by hand later: a `max_age` set on a bucket
-//! removes records that no store would ever remove. From the moment a client notices, it answers
-//! nothing any more from that bucket, until the settings are right again.
+//! Settings that were right at open can be changed by hand later: a `max_age`, for example, removes records that no store
+//! removes. Once a client notices wrong settings, calls that need that bucket fail until the settings are right again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,18 +11,18 @@ use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::gateway::Gateway;
 use crate::jetstream::provision;
 
-/// How often each bucket is looked at.
+/// How often each bucket is checked.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// What was last seen of each bucket.
+/// The result of each bucket's last check.
 #[derive(Default)]
 pub(super) struct Watch {
-    /// Why a bucket is not to be used. A std lock: held for a moment, never across an await.
+    /// Why a bucket must not be used. A std lock: held for a moment, never across an await.
     unfit: PerBucket<Mutex<Option<Error>>>,
 }
 
 impl Watch {
-    /// Whether the bucket's settings were right when they were last seen.
+    /// Fails if the bucket's settings were wrong at the last check.
     pub(super) fn fit(&self, bucket: Bucket) -> Result<(), Error> {
         match &*self.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
@@ -31,7 +30,7 @@ impl Watch {
         }
     }
 
-    /// Looks, for as long as the gateway is there.
+    /// Checks, for as long as the gateway exists.
     pub(super) fn begin(gateway: &Gateway, prefix: String) -> Arc<Self> {
         let watch = Arc::new(Self::default());
         let sees = Arc::clone(&watch);

@@ -1,4 +1,4 @@
-//! The URLs of the servers, and who we are by what stands in them.
+//! The servers' URLs, and the user in them.
 
 use async_nats::ServerAddr;
 use percent_encoding::percent_decode_str;
@@ -7,12 +7,12 @@ use crate::Error;
 use crate::error::Invalid;
 use crate::jetstream::config::{Credentials, JetStreamConfig};
 
-/// Checks the URLs, and that they and `credentials` say once who we are.
+/// Checks the URLs. At most one of the URLs' users and `credentials` may be given.
 pub(in crate::jetstream) fn check_servers(config: &JetStreamConfig) -> Result<(), Error> {
     resolve(config).map(drop)
 }
 
-/// The servers, without the users in their URLs (the driver would log them), and who we are to them.
+/// The servers without the users in their URLs, which the driver would log; and the credentials.
 pub(super) fn resolve(config: &JetStreamConfig) -> Result<(Vec<ServerAddr>, Credentials), Error> {
     let urls = config.servers.iter().enumerate();
     let servers = urls.map(|(n, url)| address(n + 1, url)).collect::<Result<Vec<_>, _>>()?;
@@ -26,7 +26,7 @@ pub(super) fn resolve(config: &JetStreamConfig) -> Result<(Vec<ServerAddr>, Cred
     };
     let anonymous = servers.into_iter().map(|server| {
         let mut url = server.into_inner();
-        // Both fail only for URLs without a host, which are refused above.
+        // Both fail only for URLs without a host, which the check above refuses.
         let _ = (url.set_username(""), url.set_password(None));
         ServerAddr::from_url(url)
     });
@@ -35,8 +35,7 @@ pub(super) fn resolve(config: &JetStreamConfig) -> Result<(Vec<ServerAddr>, Cred
     Ok((anonymous, credentials))
 }
 
-/// The `n`-th server's address. An error does not show the URL: where it is not understood, nobody
-/// knows which part of it is the password.
+/// The `n`-th server's address. An error does not show the URL, since any part of an invalid URL may be the password.
 fn address(n: usize, url: &str) -> Result<ServerAddr, Error> {
     const ENCODE: &str = "percent-encode special characters of a user or password: # as %23, \
                           / as %2F, ? as %3F, a comma as %2C";
@@ -45,7 +44,7 @@ fn address(n: usize, url: &str) -> Result<ServerAddr, Error> {
         Err(Error::from(Invalid::new("servers", problem)))
     };
     let example = "e.g. nats://127.0.0.1:4222";
-    // The parser would leave some of them out without a word, and change a password by that.
+    // The parser would drop some of these characters silently, and so change a password.
     if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return refuse("it has a space or a line break", example);
     }
@@ -56,7 +55,7 @@ fn address(n: usize, url: &str) -> Result<ServerAddr, Error> {
     }
     let address: ServerAddr = match url.parse() {
         Ok(address) => address,
-        // The parser's own words, such as "invalid port number", quote nothing.
+        // The parser's own errors, as "invalid port number", quote nothing.
         Err(error) => {
             let error: std::io::Error = error;
             let said = error.to_string();
@@ -68,14 +67,14 @@ fn address(n: usize, url: &str) -> Result<ServerAddr, Error> {
         return refuse("it names no host", example);
     }
     let parts = address.clone().into_inner();
-    // `nats://app:22#secret@host` names the host `app`, which is none of the servers.
+    // `nats://app:22#secret@host` names the host `app`, which the operator did not mean.
     if parts.fragment().is_some() || parts.query().is_some() || !matches!(parts.path(), "" | "/") {
         return refuse("something follows host and port", ENCODE);
     }
     Ok(address)
 }
 
-/// Who we are, by what stands before the `@` of the URLs. The driver does not look there.
+/// The credentials in the URLs, before the `@`. The driver does not read them.
 fn named_in(servers: &[ServerAddr]) -> Result<Option<Credentials>, Error> {
     let mut names = servers.iter().map(|server| (server.username(), server.password()));
     let Some((user, password)) = names.next() else { return Ok(None) };

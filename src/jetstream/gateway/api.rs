@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::wire::ApiError;
 
-/// A stream's settings as the server has them.
+/// A stream's settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "the server's settings, field by field")]
 pub(in crate::jetstream) struct Settings {
@@ -54,13 +54,13 @@ pub(in crate::jetstream) struct Settings {
     pub(in crate::jetstream) sources: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::jetstream) subject_transform: Option<serde_json::Value>,
-    /// What we do not know stays as it is when we change a setting.
+    /// Settings that we do not know. They stay as they are when we change one.
     #[serde(flatten)]
     pub(in crate::jetstream) others: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Settings {
-    /// The settings of a bucket we make.
+    /// The settings of a new bucket.
     pub(in crate::jetstream) fn new(bucket: Bucket, prefix: &str, replicas: u8) -> Self {
         let settings = Self {
             name: format!("KV_{prefix}{bucket}"),
@@ -82,35 +82,35 @@ impl Settings {
         settings.brought_forward(bucket)
     }
 
-    /// The same, with what this version of the store wants of the bucket besides what older
-    /// versions wanted.
+    /// These settings with those that this version of the store needs in addition to older
+    /// versions.
     pub(in crate::jetstream) fn brought_forward(mut self, bucket: Bucket) -> Self {
         self.others.insert(ALLOW_TTL.to_owned(), true.into());
-        // A user is revoked, never removed: nobody has a reason to purge, and no edit of the
-        // stream takes this back.
+        // A user is revoked, never removed, so nobody has a reason to purge. No later edit of
+        // the stream can undo this setting.
         self.deny_purge |= bucket == Bucket::Users;
         self.allow_rollup_hdrs &= bucket != Bucket::Users;
         self
     }
 }
 
-/// Whether a message may say for how long it is kept.
+/// Whether a message may have a time to live.
 const ALLOW_TTL: &str = "allow_msg_ttl";
 
-/// A bucket as it is.
+/// A bucket's settings and state.
 #[derive(Clone, Debug)]
 pub(in crate::jetstream) struct BucketState {
     pub(in crate::jetstream) settings: Settings,
-    /// When its stream was made: another stream has another.
+    /// When the stream was made. Another stream has another time.
     pub(in crate::jetstream) created: String,
-    /// The sequence of the last message that was ever stored in it.
+    /// The stream's last sequence.
     pub(in crate::jetstream) last: u64,
-    /// The server that leads it; `None` where there are no replicas, or no leader is known.
+    /// The server that leads the stream; `None` with one replica, or if no leader is known.
     pub(in crate::jetstream) leader: Option<String>,
     pub(in crate::jetstream) status: BucketStatus,
 }
 
-/// How many servers keep a bucket, and how many of them are up to date.
+/// How many servers keep a bucket, and how many of them have everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::jetstream) struct BucketStatus {
     pub(in crate::jetstream) replicas: u8,
@@ -153,7 +153,7 @@ struct PeerInfo {
 }
 
 impl StreamInfo {
-    /// The bucket's state, `None` when the answer has none.
+    /// The bucket's state; `None` if the answer has none.
     pub(super) fn state(self) -> Option<BucketState> {
         let settings = self.config?;
         let leader = self.cluster.as_ref().and_then(|cluster| cluster.leader.clone());
@@ -214,14 +214,14 @@ pub(super) struct ConsumerSettings<'a> {
     pub(super) mem_storage: bool,
 }
 
-/// A consumer as the server made it.
+/// The answer to a request for a consumer.
 #[derive(Deserialize)]
 pub(super) struct ConsumerInfo {
     pub(super) cluster: Option<ClusterInfo>,
     pub(super) error: Option<ApiError>,
 }
 
-/// An answer of which only the failure matters.
+/// An answer of which only the error matters.
 #[derive(Deserialize)]
 pub(super) struct Plain {
     pub(super) error: Option<ApiError>,

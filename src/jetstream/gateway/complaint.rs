@@ -1,7 +1,7 @@
-//! Why there is no answer, as far as a server or the driver said so.
+//! Reasons for missing answers, as a server or the driver reports them.
 //!
-//! That something is not permitted a server does not say to the one who waits for the answer: it
-//! says so beside all answers. Nor does the driver tell who waits why there is no connection.
+//! A server reports a missing permission on the connection, not as the answer to the request. The driver reports a lost
+//! connection as an event, not to the caller. Both are kept here.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::config::shown;
 
-/// What was heard.
+/// The latest reports.
 #[derive(Clone, Default)]
 pub(super) struct Complaint(Arc<Mutex<Heard>>);
 
 #[derive(Default)]
 struct Heard {
-    /// What a server complained of last, and when.
+    /// The server's last error, and when it came.
     said: Option<(Instant, String)>,
-    /// Why there is no connection; `None` while there is one.
+    /// Why there is no connection; `None` if there is one.
     away: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Complaint {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of what the driver tells.
+    /// Keeps an event of the driver.
     pub(super) fn hear(&self, event: &Event) {
         match event {
             Event::Connected => self.heard().away = None,
@@ -40,7 +40,7 @@ impl Complaint {
                 };
                 self.heard().said = Some((Instant::now(), text));
             }
-            // Only the kind of what went wrong; the next attempt to connect has all of it.
+            // The event has only the kind of the error; the next attempt to connect has the details.
             Event::ClientError(ClientError::Other(kind)) => {
                 self.heard().away.get_or_insert_with(|| one_line(kind));
             }
@@ -48,7 +48,7 @@ impl Complaint {
         }
     }
 
-    /// Takes note of why the servers cannot be connected to, before the next attempt.
+    /// Keeps why the last attempt to connect failed.
     pub(super) fn lost(&self, servers: &[Server]) {
         let why = |server: &Server| {
             let error = server.last_error.as_ref().filter(|_| server.failed_attempts > 0)?;
@@ -61,7 +61,7 @@ impl Complaint {
         }
     }
 
-    /// Why there was no answer, if something was heard of that in the last `within`.
+    /// The reason for a missing answer, if one was reported in the last `within`.
     pub(super) fn reason(&self, within: Duration) -> Option<Error> {
         let heard = self.heard();
         if let Some(why) = &heard.away {
@@ -74,7 +74,7 @@ impl Complaint {
     }
 }
 
-/// What may be done about it.
+/// The advice for an error.
 fn hint(said: &str) -> &'static str {
     let said = said.to_lowercase();
     let hints = [
@@ -89,7 +89,7 @@ fn hint(said: &str) -> &'static str {
     fits.map_or("", |(_, hint)| hint)
 }
 
-/// What is at the other end may say anything.
+/// The other end may send anything.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

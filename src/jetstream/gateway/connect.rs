@@ -1,5 +1,4 @@
-//! From configuration to connection, and from the driver's failures to a line an operator can
-//! act on.
+//! Makes the connection, and turns the driver's errors into lines that an operator can act on.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -21,13 +20,12 @@ use crate::jetstream::gateway::identity::Identity;
 use crate::jetstream::gateway::mux::Mux;
 use crate::jetstream::gateway::rotation::Rotation;
 
-/// How often the connection is tried for life; it is given up, and made anew, when three in a row
-/// went without an answer.
+/// How often the connection is pinged. After three pings without an answer it is closed and made anew.
 const PING: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(250);
-/// Messages that may wait for the one who reads a subscription. Past it some are lost: a read
-/// times out and is repeated, a feed sees the gap and starts again.
+/// The most messages that wait in a subscription. Further ones are dropped: a read times out and is repeated, a feed sees
+/// a gap and gets another consumer.
 const CAPACITY: usize = 1 << 18;
 
 pub(super) async fn connect(
@@ -38,7 +36,7 @@ pub(super) async fn connect(
     by: Instant,
 ) -> Result<Client, Error> {
     let (mut servers, credentials) = address::resolve(config)?;
-    // So that not all clients of a server that is lost go to the same one.
+    // Random, so that the clients of a lost server do not all go to the same other one.
     let first = getrandom::u32().map_or(0, |number| number as usize % servers.len().max(1));
     servers.rotate_left(first);
     let rotation = Rotation::default();
@@ -88,7 +86,7 @@ fn options(
         .client_capacity(4096)
         .request_timeout(None)
         .ignore_discovered_servers()
-        // Our keys are made by one function, and filters are no publish subjects.
+        // All keys are made by one function, and filters are no publish subjects.
         .skip_subject_validation(true)
         .reconnect_delay_callback(|attempts| {
             RECONNECT.min(Duration::from_millis(10) * u32::try_from(attempts).unwrap_or(u32::MAX))
@@ -111,7 +109,7 @@ fn options(
     Ok(options)
 }
 
-/// The driver reads the files, and names none of them when it cannot use one.
+/// Checks the files first: the driver does not name the file that it cannot use.
 fn check_pem(field: &'static str, path: &Path, holds: &str) -> Result<(), Error> {
     let shown = path.display();
     let refuse = |problem: String| Err(Error::from(Invalid::new(field, problem)));
@@ -127,7 +125,7 @@ fn check_pem(field: &'static str, path: &Path, holds: &str) -> Result<(), Error>
 fn refused(config: &JetStreamConfig, error: &async_nats::ConnectError) -> Error {
     let servers = config.shown_servers();
     let hint = match error.kind() {
-        // Nothing was sent yet: the file was good a moment ago.
+        // Nothing was sent yet, and the file was readable a moment ago.
         ConnectErrorKind::Authentication => "check the credentials",
         _ if let Some(failure) = tls_failure(error) => tls_hint(failure),
         ConnectErrorKind::ServerParse => "check the URL",
@@ -142,12 +140,12 @@ fn refused(config: &JetStreamConfig, error: &async_nats::ConnectError) -> Error 
             _ => "is a NATS server listening there?",
         },
     };
-    // What listens there may have said anything.
+    // The other end may have sent anything.
     let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     Error::unavailable(format!("cannot connect to {servers}: {said}; {hint}"))
 }
 
-/// What to ask where nothing was said.
+/// The advice if the server said nothing.
 fn silent(config: &JetStreamConfig) -> &'static str {
     match &config.tls {
         Some(Tls { handshake_first: true, .. }) => "is a NATS server listening there?",
@@ -155,7 +153,7 @@ fn silent(config: &JetStreamConfig) -> &'static str {
     }
 }
 
-/// What TLS did not like. The driver has it among its I/O errors.
+/// TLS errors, which the driver reports among its I/O errors.
 fn tls_failure(error: &async_nats::ConnectError) -> Option<&rustls::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {

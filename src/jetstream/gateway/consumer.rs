@@ -1,4 +1,4 @@
-//! A consumer on real servers: ordered, push, of our own making.
+//! An ordered push consumer on real servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use crate::jetstream::gateway::nats::{Link, api_error};
 use crate::jetstream::gateway::{Deliveries, Delivery, Entry, Reply, wire};
 use crate::jetstream::key;
 
-/// How often the server says that there is nothing to say.
+/// The interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// When the server forgets a consumer that nobody listens to.
+/// After how long without a listener the server removes the consumer.
 const FORGET: Duration = Duration::from_secs(30);
 
-/// What the server sends to a subject that only we listen to.
+/// The deliveries of a consumer to a subject of its own.
 pub(super) struct NatsDeliveries {
     link: Arc<Link>,
     stream: String,
-    /// What the subjects of the bucket begin with.
+    /// The beginning of the bucket's subjects.
     prefix: String,
-    /// The consumer's.
+    /// The consumer's name.
     name: String,
-    /// The server that holds it.
+    /// The server that holds the consumer.
     place: Option<String>,
-    /// Where it sends to.
+    /// The subject of the deliveries.
     inbox: String,
-    /// Nothing is sent before somebody listens.
+    /// The server delivers nothing before there is a subscription.
     messages: Option<Subscriber>,
 }
 
@@ -87,7 +87,7 @@ impl NatsDeliveries {
         }
     }
 
-    /// What a message says; `None` for what no consumer sends.
+    /// Reads a message; `None` for a message that no consumer sends.
     async fn read(&self, message: Message) -> Option<Delivery> {
         if wire::status(&message) == Some(100) {
             return idle(&self.link.client, &message).await;
@@ -130,7 +130,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Answers what needs an answer.
+/// Answers a heartbeat or a flow-control message, if it needs an answer.
 async fn idle(client: &Client, message: &Message) -> Option<Delivery> {
     let stalled = wire::header(message, wire::STALLED).map(str::to_owned);
     for subject in message.reply.as_ref().map(ToString::to_string).into_iter().chain(stalled) {
@@ -139,18 +139,18 @@ async fn idle(client: &Client, message: &Message) -> Option<Delivery> {
     Some(Delivery::Idle { count: wire::number(message, wire::LAST_CONSUMER) })
 }
 
-/// What a delivery says of itself.
+/// The numbers of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
-    /// The stream's sequence.
+    /// The message's sequence in the stream.
     sequence: u64,
-    /// The consumer's count.
+    /// The consumer's count of deliveries.
     count: u64,
     /// When the message was stored, in nanoseconds since 1970.
     stored: u64,
 }
 
-/// What the reply subject of a delivery says:
+/// Reads the reply subject of a delivery:
 /// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<sequence>.<count>.<time>.<pending>`.
 fn place(reply: &str) -> Option<Place> {
     let tokens: Vec<&str> = reply.split('.').collect();

@@ -1,10 +1,9 @@
-//! A copy of a bucket, kept in step with it.
+//! A feed: keeps a copy of a bucket up to date.
 //!
-//! An ordered consumer of our own: every delivery carries the consumer's count, and a count that
-//! is not the next one is a gap, after which the consumer is made anew. It begins at the copy's
-//! newest message, its *anchor*, and goes on only if the bucket still holds that very message. So the
-//! copy never leaves anything out, and never goes on behind a history that was lost; whether it is up
-//! to date, only a barrier tells.
+//! Every delivery has the consumer's count. After a gap in the counts the feed makes another consumer. A consumer begins at
+//! the copy's newest message, its *anchor*, and the copy goes on only if the bucket still holds that very message. So the
+//! copy misses nothing, and never goes on after a history that the servers lost. Whether the copy is up to date, only a
+//! barrier tells.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,15 +24,15 @@ use crate::jetstream::gateway::{
 };
 use crate::mutation::Mutation;
 
-/// How long a consumer may say nothing at all, not even that there is nothing to say.
+/// How long a consumer may send neither a message nor a heartbeat.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long one try to make a consumer may take.
+/// How long one search for a consumer may take.
 const SETUP: Duration = Duration::from_secs(3);
-/// How often it is asked which server leads the bucket.
+/// How often the feed asks which server leads the bucket.
 const WATCH: Duration = Duration::from_secs(2);
-/// How many consumers are made until one reads from the replica that leads.
+/// How many consumers one search makes, at most, until one is on the leader.
 const PLACES: usize = 12;
-/// The wait between two consumers, at first and at most.
+/// The wait between two searches, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
 
 /// Why a feed has no consumer, while it has none.
@@ -53,11 +52,11 @@ impl Trouble {
 pub(super) struct Feed {
     pub(super) servers: Arc<dyn Servers>,
     pub(super) bucket: Bucket,
-    /// What the copy is of.
+    /// The keys that the copy has.
     pub(super) filters: Vec<String>,
     /// How long one exchange may take before it is tried again.
     pub(super) attempt: Duration,
-    /// Told to make the consumer anew.
+    /// Notified to make another consumer.
     pub(super) kick: Arc<Notify>,
     pub(super) trouble: Trouble,
     pub(super) mutation: Mutation<JetStreamDefect>,
@@ -66,24 +65,24 @@ pub(super) struct Feed {
 /// Consumers that are being made.
 type Candidates<'a> = FuturesUnordered<BoxFuture<'a, Reply<Box<dyn Deliveries>>>>;
 
-/// A consumer, and what was known when it was made.
+/// A consumer, and the bucket's state when it was made.
 struct Source<'a> {
     state: BucketState,
     deliveries: Box<dyn Deliveries>,
-    /// Consumers that were made beside it and are not there yet: each is ended once it is.
+    /// Requested consumers that the servers have not made yet. Each is removed once it is made.
     late: Candidates<'a>,
 }
 
-/// How a consumer's life went.
+/// The end of a consumer's life.
 struct Round<'a> {
-    /// Whether anything came in order.
+    /// Whether anything was delivered in order.
     heard: bool,
     /// The consumer that takes over.
     next: Option<Source<'a>>,
 }
 
 impl Feed {
-    /// Keeps the copy, whatever happens to the connection or in the copy's own code.
+    /// Keeps the copy up to date, whatever happens to the connection or in the copy's code.
     pub(super) async fn keep(self, sink: Arc<dyn FeedSink>) {
         let (mut created, mut source) = (None, None);
         let mut pause = PAUSE.0;
@@ -98,13 +97,13 @@ impl Feed {
                 Ok(Ok(round)) => (round.heard, None),
                 Ok(Err(error)) => (false, Some(error)),
                 Err(_) => {
-                    // Half an entry may be in the copy.
+                    // A panic may have left half an entry in the copy.
                     created = None;
                     (false, None)
                 }
             };
-            // Whoever is refused, or hears nothing that counts, asks ever more rarely: otherwise a
-            // feed that cannot be made keeps the servers busy with consumers.
+            // Backs off while no consumer delivers: otherwise a feed that cannot be made would keep
+            // the servers busy with consumers.
             pause = if heard { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             if let Some(error) = trouble {
                 self.trouble.set((error != Error::Timeout).then_some(error));
@@ -120,7 +119,7 @@ impl Feed {
         created: &mut Option<String>,
         source: Option<Source<'a>>,
     ) -> Result<Round<'a>, Error> {
-        // Whoever asked for another consumer until now gets this one.
+        // Earlier requests for another consumer are fulfilled by this one.
         let _ = self.kick.notified().now_or_never();
         let mut source = match source {
             Some(source) => source,
@@ -131,7 +130,7 @@ impl Feed {
             *created = Some(source.state.created.clone());
         }
         self.trouble.set(None);
-        // The one that the copy has now: the consumer may have been made for an earlier one.
+        // The copy's anchor may have moved on while the consumer was made.
         let anchor = sink.anchor();
         if anchor.is_some() {
             sink.resume();
@@ -148,12 +147,12 @@ impl Feed {
         state.await?.ok_or_else(missing)
     }
 
-    /// A consumer for a copy of the bucket made at `created`, on the server that leads the bucket. A follower
-    /// may differ from its leader for good, after servers lost their latest messages and another one came
-    /// back with them (nats-server 2.15.1), and its deliveries do not show that.
+    /// Makes a consumer on the server that leads the bucket, for a copy of the bucket that was made at `created`. A follower
+    /// may differ from its leader for good, after servers lost their latest messages and another server came back with them
+    /// (nats-server 2.15.1), and its deliveries do not show that.
     ///
-    /// A server picks the replica at random, so as many consumers as there are replicas are made at once. One that
-    /// is not there in time may still come: another one is made beside it.
+    /// The servers pick a consumer's replica at random, so the feed requests as many consumers as there are replicas at once.
+    /// If none is made in time, it requests another one and still waits for the earlier ones.
     async fn source<'a>(
         &'a self,
         sink: &Arc<dyn FeedSink>,
@@ -184,7 +183,7 @@ impl Feed {
                     sleep_until(late.min(by)).await;
                 }
                 Ok(Some(Reply::Not(error))) => return Err(error),
-                // None is under way, or none was there in time.
+                // No request is in flight, or none was answered in time.
                 Ok(None) | Err(_) => {}
             }
             if Instant::now() >= by || (left == 0 && candidates.is_empty()) {
@@ -201,7 +200,7 @@ impl Feed {
         leads(state, place) || self.mutation.is(JetStreamDefect::ListensAnywhere)
     }
 
-    /// Whether the consumer's count is the one that comes next: another one is a gap.
+    /// Whether this is the consumer's next count. Another count is a gap.
     fn is_next(&self, count: u64, next: u64) -> bool {
         count == next || self.mutation.is(JetStreamDefect::IgnoresGaps)
     }
@@ -210,8 +209,7 @@ impl Feed {
         !self.mutation.is(JetStreamDefect::GoesOnAnywhere)
     }
 
-    /// Listens for as long as everything comes in order. Where another consumer is wanted, it listens on until
-    /// that one is there.
+    /// Listens while deliveries come in order. When another consumer is wanted, listens until that one is made.
     async fn listen<'a>(
         &'a self,
         sink: &'a Arc<dyn FeedSink>,
@@ -227,7 +225,7 @@ impl Feed {
         let ended = |heard| Round { heard, next: None };
         loop {
             let mut next = pin!(timeout(PATIENCE, deliveries.next()));
-            // A delivery that is under way must not be dropped.
+            // A delivery in flight must not be dropped.
             let next = loop {
                 tokio::select! {
                     biased;
@@ -250,7 +248,7 @@ impl Feed {
                 {
                     sent = count;
                     if !has_moved {
-                        // It gets on, so it stays.
+                        // This consumer delivers, so no other one is needed.
                         search = None;
                     }
                     if anchor.is_some_and(|anchor| entry.sequence < anchor.sequence) {
@@ -258,7 +256,7 @@ impl Feed {
                     }
                     let differs = |anchor| anchor != Anchor::of(&entry, stored);
                     if anchor.take().is_some_and(differs) && self.minds_history() {
-                        // The bucket holds another history than the copy.
+                        // The bucket has another history than the copy.
                         sink.reset();
                         return ended(heard);
                     }
@@ -268,12 +266,12 @@ impl Feed {
                     if count.is_none_or(|count| self.is_next(count, sent)) =>
                 {
                     if anchor.is_some() && count.is_some() && self.minds_history() {
-                        // The bucket ends before the copy does.
+                        // The bucket's last message is older than the copy's.
                         sink.reset();
                         return ended(heard);
                     }
                 }
-                // It may still come.
+                // This consumer may still deliver.
                 Err(_) => {
                     search = search.or_else(another);
                     continue;
@@ -284,7 +282,7 @@ impl Feed {
         }
     }
 
-    /// Returns once another server leads the bucket, or another bucket has its name.
+    /// Waits until another server leads the bucket, or another bucket has its name.
     async fn moved(&self, then: &BucketState, place: Option<String>) {
         loop {
             sleep(WATCH).await;
@@ -297,8 +295,7 @@ impl Feed {
     }
 }
 
-/// Whether a consumer at this place reads from the replica that leads. Where there is one, a server does not
-/// say who holds the consumer.
+/// Whether a consumer at this place is on the leader. With one replica, servers do not say who holds the consumer.
 fn leads(state: &BucketState, place: Option<&str>) -> bool {
     state.status.replicas <= 1 || (state.leader.is_some() && state.leader.as_deref() == place)
 }

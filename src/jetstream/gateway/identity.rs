@@ -1,4 +1,4 @@
-//! Who we are to a server, said anew for each connection.
+//! The credentials, given anew for each connection.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use crate::Error;
 use crate::error::Invalid;
 use crate::jetstream::config::Credentials;
 
-/// How we prove to a server who we are.
+/// The kinds of credentials.
 #[derive(Clone)]
 pub(super) enum Identity {
-    /// The same for each connection.
+    /// A text that is the same for each connection.
     Fixed { user: Option<String>, password: Option<String>, token: Option<String> },
-    /// By a signature.
+    /// A signature.
     Nkey(String),
-    /// By a JWT and a signature, from a file that is read for each connection: a JWT ends, and
-    /// whoever renews it replaces the file.
+    /// A JWT and a signature, from a file that is read for each connection, since a JWT expires and its
+    /// renewal replaces the file.
     File(PathBuf),
 }
 
 impl Identity {
-    /// `None` for nobody. What can be checked before there is a server is checked.
+    /// Checks the credentials as far as possible without a server; `None` for no credentials.
     pub(super) fn new(credentials: Credentials) -> Result<Option<Self>, Error> {
         let refuse = |problem: String| Error::from(Invalid::new("credentials", problem));
         Ok(Some(match credentials {
@@ -35,7 +35,7 @@ impl Identity {
                 Self::Fixed { user: None, password: None, token: Some(token) }
             }
             Credentials::Nkey(seed) => {
-                // A seed that was read from a file ends with a line break.
+                // A seed from a file ends with a line break.
                 let seed = seed.trim();
                 user_key(seed).map_err(|()| refuse("hold no seed of a user nkey (SU…)".into()))?;
                 Self::Nkey(seed.to_owned())
@@ -47,7 +47,7 @@ impl Identity {
         }))
     }
 
-    /// What we say to a server that asks for a signature of `nonce`.
+    /// The answer to a server that asks for a signature of `nonce`.
     pub(super) async fn answer(self, nonce: Vec<u8>) -> Result<Auth, AuthError> {
         let mut auth = Auth::new();
         let key = match self {
@@ -61,7 +61,7 @@ impl Identity {
                 key
             }
             Self::File(path) => {
-                // A file system that hangs must not hold a thread of the runtime.
+                // A file system that hangs must not block a thread of the runtime.
                 let file = tokio::task::spawn_blocking(move || read(&path)).await;
                 let file = file.map_err(AuthError::new)?.map_err(AuthError::new)?;
                 auth.jwt = Some(file.jwt);
@@ -78,24 +78,24 @@ fn user_key(seed: &str) -> Result<KeyPair, ()> {
     if key.key_pair_type() == nkeys::KeyPairType::User { Ok(key) } else { Err(()) }
 }
 
-/// What stands in a file of credentials.
+/// The content of a credentials file.
 struct File {
     jwt: String,
     key: KeyPair,
 }
 
-/// Reads a file of credentials; on failure, a fragment that names the file and shows nothing of it.
+/// Reads a credentials file. The error names the file and shows nothing of its content.
 fn read(path: &Path) -> Result<File, String> {
     let unusable = |what: String| format!("file {} cannot be used: {what}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error: io::Error| {
-        // The error for bytes that are no text does not name them.
+        // The error for bytes that are no text does not show them.
         unusable(error.to_string())
     })?;
     parse(&text).map_err(|what| unusable(what.to_owned()))
 }
 
-/// Finds the JWT and the seed, each between two lines of dashes. What an editor adds does not matter:
-/// a byte order mark, line breaks of any kind, spaces, no line break at the end.
+/// Finds the JWT and the seed, each between two lines of dashes. Ignores what editors change: a byte order mark, line breaks
+/// of any kind, spaces, a missing line break at the end.
 fn parse(text: &str) -> Result<File, &'static str> {
     let mut blocks = Vec::new();
     let mut open: Option<Vec<&str>> = None;

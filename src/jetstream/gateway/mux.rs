@@ -1,9 +1,8 @@
-//! One subscription for all answers.
+//! One subscription for all answers to one client.
 //!
-//! Every request has a reply subject of its own below one inbox; answers are sorted by it. So a
-//! read of many messages costs no subscription of its own, and all that wait are told at once
-//! when the connection is gone. The messages of such an answer are made out one by one as they
-//! come, while the connection still takes in those that follow.
+//! Every request has its own reply subject below one inbox, by which answers are sorted. So a read of many messages needs
+//! no subscription of its own, and all waiting requests fail at once when the connection is lost. The messages of a large
+//! answer are read one by one as they arrive.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +13,11 @@ use tokio::sync::oneshot;
 
 use crate::jetstream::gateway::{Entry, wire};
 
-/// Hands every answer to the one who waits for it.
+/// Gives every answer to the request that waits for it.
 pub(super) struct Mux {
     inbox: String,
     next: AtomicU64,
-    /// A std lock: held only to look one waiter up.
+    /// A std lock: held only to look up one request.
     waiting: Mutex<HashMap<u64, Waiter>>,
 }
 
@@ -27,11 +26,11 @@ enum Waiter {
     Many(Listing, oneshot::Sender<(Listing, Message)>),
 }
 
-/// The records of an answer of several messages, up to the one with a status, which ends them.
+/// The records of an answer of several messages. The message with a status ends the answer.
 pub(super) struct Listing {
-    /// What the subjects of the records begin with, before their keys.
+    /// The beginning of the records' subjects, before their keys.
     pub(super) prefix: String,
-    /// `None` where a message was no record.
+    /// `None` if a message was no record.
     pub(super) entries: Option<Vec<Entry>>,
 }
 
@@ -45,7 +44,7 @@ impl Listing {
     }
 }
 
-/// A place in the queue for an answer; given up when dropped.
+/// A request that waits for its answer, until it is dropped.
 pub(super) struct Waiting<T> {
     mux: Arc<Mux>,
     id: u64,
@@ -54,7 +53,7 @@ pub(super) struct Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// The answer; `None` when the connection was lost first.
+    /// The answer; `None` if the connection was lost first.
     pub(super) async fn answer(&mut self) -> Option<T> {
         (&mut self.answer).await.ok()
     }
@@ -71,7 +70,7 @@ impl Mux {
         Arc::new(Self { inbox, next: AtomicU64::new(0), waiting: Mutex::default() })
     }
 
-    /// What to subscribe to.
+    /// The subject of the subscription.
     pub(super) fn subject(&self) -> String {
         format!("{}.*", self.inbox)
     }
@@ -92,7 +91,7 @@ impl Mux {
         Waiting { mux: Arc::clone(self), id, reply: format!("{}.{id}", self.inbox), answer }
     }
 
-    /// Nothing panics under this lock; should it, the map is still a map.
+    /// A panic under this lock would leave the map valid.
     fn waiters(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,12 +107,12 @@ impl Mux {
                 Some(Waiter::Many(listing, sender)) => drop(sender.send((listing, message))),
                 None => {}
             },
-            // Who waited has given up.
+            // The request was given up.
             None => {}
         }
     }
 
-    /// No answer to what was asked so far will come.
+    /// Fails all waiting requests: their answers will not come.
     pub(super) fn lose_all(&self) {
         self.waiters().clear();
     }

@@ -1,4 +1,4 @@
-//! The servers as they are: NATS with JetStream, through the driver.
+//! Real servers: NATS with JetStream, through the driver.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,46 +35,45 @@ use crate::mutation::Mutation;
 pub(in crate::jetstream) struct NatsServers {
     link: Arc<Link>,
     prefix: String,
-    /// What the subjects that we publish to begin with, before the `$KV.` of the stored subject.
+    /// The beginning of the subjects that we publish to, before the `$KV.` of the stored subject.
     publish_prefix: String,
-    /// The most bytes of a bucket that we make.
+    /// The most bytes of a new bucket.
     bucket_max_bytes: Option<u64>,
     complaint: Complaint,
-    /// For how long what a server complained of may explain a missing answer.
+    /// For how long a server's complaint may explain a missing answer.
     memory: Duration,
-    /// What runs until the connection is dropped.
+    /// Tasks that run until the connection is dropped.
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// What is needed to ask a server something.
+/// The parts of a connection that requests need.
 pub(super) struct Link {
     pub(super) client: Client,
     mux: Arc<Mux>,
-    /// What the subjects of JetStream's API begin with.
+    /// The beginning of the subjects of JetStream's API.
     api_prefix: String,
-    /// What the subjects begin with on which we are told something.
+    /// The beginning of the subjects of answers and deliveries.
     pub(super) inbox_prefix: String,
-    /// Told when the connection is lost.
+    /// Notified when the connection is lost.
     pub(super) lost: Arc<Notify>,
-    /// Since when nothing was acknowledged that should have been: milliseconds since `began`, 0
-    /// where all is well.
+    /// Since when publishes have got no acknowledgement: milliseconds since `began`, 0 if they get them.
     unwell: AtomicU64,
     began: Instant,
-    /// How long it may be so before another server is tried.
+    /// How long publishes may get none before the client tries another server.
     patience: Duration,
     fitness: Fitness,
     mutation: Mutation<JetStreamDefect>,
 }
 
-/// Whether the servers know what the store relies on, looked at anew with every connection: a
-/// server may be put back to an older version while clients run.
+/// Whether the servers are new enough, checked with every connection: a server may be put back to an older version while
+/// clients run.
 #[derive(Default)]
 struct Fitness {
-    /// For which connection of the client the version was looked at, the first being 1.
+    /// The number of the connection whose version was checked, from 1.
     looked: AtomicU64,
     /// Whether that version is too old.
     too_old: AtomicBool,
-    /// Whether a batch was stored message by message since: whoever led the bucket is too old.
+    /// Whether a batch was stored message by message since: then the bucket's leader is too old.
     led_by_an_older: AtomicBool,
 }
 
@@ -102,19 +101,19 @@ impl Fitness {
     }
 }
 
-/// Why there is no answer to an exchange.
+/// Why an exchange got no answer.
 enum NoAnswer {
-    /// It was sent, and may have been heard.
+    /// The request was sent, and may have been received.
     Silence,
-    /// It was never sent.
+    /// The request was not sent.
     NotSent(Unsent),
 }
 
 /// Why a message was not sent.
 enum Unsent {
-    /// The connection takes none just now.
+    /// The connection accepts no message now.
     Now(Error),
-    /// The server takes none that is so large.
+    /// The server accepts no message of this size.
     Ever(Error),
 }
 
@@ -192,8 +191,8 @@ impl NatsServers {
         })
     }
 
-    /// Finds out early whether there is JetStream for us, and whether messages of the size that the
-    /// store needs get there: for these alone waiting helps nobody.
+    /// Checks early that JetStream is enabled and that messages of the size that the store needs pass. Retrying later could
+    /// help with neither.
     pub(in crate::jetstream) async fn greet(&self, by: Instant) -> Result<(), Error> {
         let most = self.link.client.max_payload();
         if most < LARGEST {
@@ -209,7 +208,7 @@ impl NatsServers {
             let subject = format!("{}.INFO", self.link.api_prefix);
             let asked = self.link.ask(subject, None, large_question(), soon);
             let Ok(answer) = asked.await else {
-                // Silence alone says little: a busy server, or no leader just now.
+                // A missing answer alone says little: the server may be busy, or have no leader.
                 match self.reason() {
                     Some(reason) => return Err(reason),
                     None if Instant::now() < by => continue,
@@ -227,7 +226,7 @@ impl NatsServers {
         }
     }
 
-    /// The version of the server we are connected to.
+    /// The version of the connected server.
     pub(in crate::jetstream) fn server_version(&self) -> String {
         self.link.client.server_info().version
     }
@@ -236,17 +235,17 @@ impl NatsServers {
         format!("KV_{}{bucket}", self.prefix)
     }
 
-    /// The subject under which a key is stored.
+    /// The subject of a stored key.
     fn subject(&self, bucket: Bucket, key: &str) -> String {
         format!("$KV.{}{bucket}.{key}", self.prefix)
     }
 
-    /// The subject to which a key is published.
+    /// The subject for publishing a key.
     fn target(&self, bucket: Bucket, key: &str) -> String {
         format!("{}$KV.{}{bucket}.{key}", self.publish_prefix, self.prefix)
     }
 
-    /// Asks JetStream's administration once.
+    /// Makes one request to JetStream's API.
     async fn administer<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -259,7 +258,7 @@ impl NatsServers {
         }
     }
 
-    /// Has JetStream's administration do something; an error with the number `fine` is none.
+    /// Makes a request to JetStream's API. An error with the number `fine` counts as success.
     async fn have_done(
         &self,
         what: &str,
@@ -277,7 +276,7 @@ impl NatsServers {
 }
 
 impl Link {
-    /// Hands a message to the connection.
+    /// Gives a message to the connection.
     async fn send(
         &self,
         subject: String,
@@ -337,9 +336,8 @@ impl Link {
         None
     }
 
-    /// Passes on what became of a publish, having noted what it says of the server. Only an
-    /// acknowledgement proves that it is in touch with the others: one that is cut off goes on to
-    /// answer reads and questions about its streams, and says of them that they have no leader.
+    /// Returns a publish's outcome, and notes what it tells of the server. Only an acknowledgement proves that the server
+    /// reaches the others: a server that is cut off goes on answering reads and questions about its streams.
     async fn noted(&self, ack: Ack, by: Instant) -> Ack {
         match &ack {
             Ack::Stored(_) => self.unwell.store(0, Ordering::Relaxed),
@@ -349,8 +347,8 @@ impl Link {
         ack
     }
 
-    /// Tries another server when this one has been unwell for long: it may be cut off, or the
-    /// connection half open. Where the others are no better, nothing is lost.
+    /// Goes to another server if publishes to this one have got no acknowledgement for long: the server may be cut off, or the
+    /// connection half open. If the other servers are no better, nothing is lost.
     async fn is_unwell(&self, by: Instant) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let well = self.unwell.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
@@ -364,7 +362,7 @@ impl Link {
         }
     }
 
-    /// Asks JetStream's administration once.
+    /// Makes one request to JetStream's API.
     pub(super) async fn administer<T: DeserializeOwned>(
         &self,
         what: &str,
@@ -385,13 +383,12 @@ impl Link {
     }
 }
 
-/// The bytes of the largest message that the store sends, and some: a read that names 400 keys of
-/// full length, or a record of 1,500 endpoints of full length that left.
+/// More bytes than the largest message that the store sends: a read of 400 keys of full length, or a ticket for 1,500
+/// endpoints of full length.
 const LARGEST: usize = 512 * 1024;
 
-/// A question without content, as large as the largest message that the store sends. The account's or
-/// the user's own limit on messages is told to nobody: a server closes the connection on which a
-/// larger one comes.
+/// A request without content, as large as the largest message that the store sends. The account's and the user's limits on
+/// messages are not told to clients: a server closes the connection on which a larger message arrives.
 fn large_question() -> Bytes {
     let mut text = vec![b' '; LARGEST];
     if let [first, .., last] = &mut text[..] {
@@ -407,7 +404,7 @@ fn no_jetstream() -> Error {
     )
 }
 
-/// Whether something was done, by the answer; an error with the number `fine` is none.
+/// Whether the request succeeded. An error with the number `fine` counts as success.
 fn was_done(what: &str, answer: Plain, fine: Option<u32>) -> Reply<()> {
     match answer.error {
         None => Reply::Done(()),
@@ -416,7 +413,7 @@ fn was_done(what: &str, answer: Plain, fine: Option<u32>) -> Reply<()> {
     }
 }
 
-/// What an answer tells of a bucket; `None` if there is none.
+/// The bucket's state in an answer; `None` if there is no such bucket.
 fn told(what: &str, info: StreamInfo) -> Reply<Option<BucketState>> {
     match &info.error {
         Some(error) if error.err_code == wire::STREAM_NOT_FOUND => Reply::Done(None),
@@ -431,7 +428,7 @@ fn told(what: &str, info: StreamInfo) -> Reply<Option<BucketState>> {
     }
 }
 
-/// What an error of JetStream's administration comes to.
+/// The meaning of an error of JetStream's API.
 pub(super) fn api_error<T>(what: &str, error: &ApiError) -> Reply<T> {
     let text = format!("{what}: {} ({})", error.description, error.err_code);
     match error.err_code {
@@ -442,7 +439,7 @@ pub(super) fn api_error<T>(what: &str, error: &ApiError) -> Reply<T> {
             let problem = format!("are more than the servers there are ({text})");
             Reply::Not(Invalid::new("replicas", problem).into())
         }
-        // It has no leader just now.
+        // The stream has no leader now.
         _ if error.code == 503 => Reply::Again(Error::unavailable(text)),
         wire::MAX_BYTES_REQUIRED => {
             let problem = format!("is not given, and this account demands it ({text})");
@@ -471,7 +468,7 @@ impl Servers for NatsServers {
         }
     }
 
-    /// All messages are sent at once, the last one's answer is that of the batch.
+    /// All messages are sent at once. The answer to the last one is the batch's.
     async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
         let id = match key::fresh() {
             Ok(id) => id,
@@ -495,7 +492,7 @@ impl Servers for NatsServers {
             } else {
                 self.link.send(subject, None, Some(headers), put.value.clone(), by).await
             };
-            // The message that commits was not sent, so nothing of the batch counts.
+            // The committing message was not sent, so nothing of the batch is stored.
             if let Err(unsent) = sent {
                 return unsent.into();
             }
@@ -600,7 +597,7 @@ impl Servers for NatsServers {
     }
 }
 
-/// What one answer says: everything that matches, and how fresh it is.
+/// Reads an answer: every matching message, and how fresh they are.
 fn reading(stream: &str, listing: Listing, end: &Message) -> Reading {
     let again = |problem: &str| Reading::Again(Error::unavailable(format!("{stream}: {problem}")));
     let up_to = match (wire::status(end), wire::number(end, wire::UP_TO)) {

@@ -1,4 +1,4 @@
-//! What of an exchange is tried again, and until when.
+//! Retries: which exchanges are tried again, and until when.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,33 +23,33 @@ use crate::jetstream::gateway::{
 use crate::jetstream::key;
 use crate::mutation::Mutation;
 
-/// Publishes of one call in flight at once.
+/// The most publishes of one call in flight at once.
 pub(in crate::jetstream) const WINDOW: usize = 512;
-/// Atomic batches of one client in flight at once in a bucket; a server takes 50 from all.
+/// The most atomic batches of one client in flight at once in a bucket. A server accepts 50 of all clients.
 const BATCHES: usize = 16;
 
-/// The way to the servers, for as long as one client lives.
+/// A client's way to its servers.
 pub(in crate::jetstream) struct Gateway {
     servers: Arc<dyn Servers>,
-    /// How long one exchange may take before it is tried again.
+    /// The deadline of one exchange. After it the exchange is tried again.
     attempt: Duration,
     batches: PerBucket<Semaphore>,
     /// The key of this client's barriers.
     barrier: String,
-    /// The number of its latest barrier, in whichever bucket.
+    /// The number of its latest barrier, in any bucket.
     numbers: AtomicU64,
-    /// The highest sequence that was acknowledged to this client.
+    /// The highest sequence acknowledged to this client, in each bucket.
     highest: PerBucket<AtomicU64>,
     counters: Counters,
     /// Why a feed has no consumer.
     trouble: feed::Trouble,
-    /// What runs until the gateway is shut or dropped.
+    /// Tasks that run until the gateway is shut or dropped.
     tasks: Mutex<JoinSet<()>>,
     mutation: Mutation<JetStreamDefect>,
 }
 
 impl Gateway {
-    /// The way to these servers, for calls that take `op_timeout` at most.
+    /// A way to these servers, for calls of at most `op_timeout`.
     pub(in crate::jetstream) fn new(
         servers: Arc<dyn Servers>,
         op_timeout: Duration,
@@ -70,7 +70,7 @@ impl Gateway {
         })
     }
 
-    /// Whether the servers that answer now know what the store relies on.
+    /// Fails if the servers are too old for the store.
     fn fit(&self) -> Result<(), Error> {
         if self.mutation.is(JetStreamDefect::IgnoresVersions) {
             return Ok(());
@@ -78,11 +78,11 @@ impl Gateway {
         self.servers.fit()
     }
 
-    /// Publishes a barrier until it is acknowledged: everything that was acknowledged before this
-    /// call began stands before it.
+    /// Publishes a barrier until it is acknowledged. Everything that was acknowledged before this call began stands before
+    /// the barrier.
     ///
-    /// Fails where it is acknowledged at or below a sequence that this client has seen: then the
-    /// servers lost what stood there, or were put back to an earlier state.
+    /// Fails if the barrier is acknowledged at or below a sequence that this client has seen: then the servers lost messages,
+    /// or were put back to an earlier state.
     pub(in crate::jetstream) async fn pass(
         &self,
         bucket: Bucket,
@@ -92,8 +92,8 @@ impl Gateway {
         let highest = self.highest.get(bucket);
         let mut pause = Pause::new(by);
         loop {
-            // Another number for each try: what tells histories apart is a message that was sent
-            // once.
+            // Another number for each try: only a message that was sent once tells two histories
+            // apart.
             let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
             let before = highest.load(Ordering::Acquire);
             let put = Put::new(self.barrier.clone(), Bytes::from(number.to_string()));
@@ -116,30 +116,29 @@ impl Gateway {
         }
     }
 
-    /// Notes what a write was acknowledged at.
+    /// Notes the sequence of an acknowledged write.
     fn saw(&self, bucket: Bucket, sequence: u64) {
         self.highest.get(bucket).fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// The number and sequence of the newest barrier of this client among what was read.
+    /// This client's barrier among these messages, if there is one.
     fn own_barrier(&self, entries: &[Entry]) -> Option<Passed> {
         let entry = entries.iter().find(|entry| entry.key == self.barrier)?;
         Some(Passed { number: barrier_number(entry)?, sequence: entry.sequence })
     }
 
-    /// Whether a message of a feed is a barrier of this client.
+    /// The key of this client's barriers.
     pub(in crate::jetstream) fn barrier_key(&self) -> &str {
         &self.barrier
     }
 
-    /// Until when one exchange may take.
+    /// The deadline of one exchange of a call with this deadline.
     fn attempt_by(&self, by: Instant) -> Instant {
         by.min(Instant::now() + self.attempt)
     }
 
-    /// Stores one message, and returns its sequence once a quorum has it. Without an expectation
-    /// it is repeated until it is acknowledged: the keys of such messages are written by nobody
-    /// else, or their content does not matter.
+    /// Stores one message, and returns its sequence once a quorum has it. A message without an expectation is repeated until
+    /// it is acknowledged: nobody else writes its key, or its content does not matter.
     pub(in crate::jetstream) async fn publish(
         &self,
         bucket: Bucket,
@@ -162,8 +161,7 @@ impl Gateway {
         }
     }
 
-    /// Stores many messages without an expectation, many at once, in any order. Returns their
-    /// sequences, likewise.
+    /// Stores many messages without expectations, many at once, in any order. Returns their sequences in any order.
     pub(in crate::jetstream) async fn publish_all(
         &self,
         bucket: Bucket,
@@ -193,8 +191,8 @@ impl Gateway {
         }
     }
 
-    /// Stores up to [`MAX_BATCH`](super::MAX_BATCH) messages, all or none of them, seen by all
-    /// readers at one moment. Returns the sequence of the last.
+    /// Stores up to [`MAX_BATCH`](super::MAX_BATCH) messages atomically: all or none of them, at one moment for all readers.
+    /// Returns the sequence of the last one.
     pub(in crate::jetstream) async fn batch(
         &self,
         bucket: Bucket,
@@ -220,8 +218,7 @@ impl Gateway {
         }
     }
 
-    /// The newest message of every key that a filter matches, from a state of the bucket that is
-    /// as fresh as `fresh` says.
+    /// The newest message of every key that matches a filter, all of one state that is as fresh as `fresh` demands.
     pub(in crate::jetstream) async fn read(
         &self,
         bucket: Bucket,
@@ -230,7 +227,7 @@ impl Gateway {
         by: Instant,
     ) -> Result<Snapshot, ReadError> {
         self.fit().map_err(ReadError::Failed)?;
-        // Something is asked for that is there: without a match no replica says how far it is.
+        // The filters include a key that exists: without a match no replica says how fresh its state is.
         let marker = match fresh {
             Fresh::Barrier(_) => self.barrier.as_str(),
             Fresh::Whatever | Fresh::Since(_) => key::FORMAT,
@@ -239,8 +236,8 @@ impl Gateway {
         let wanted: Vec<String> =
             filters.iter().map(String::as_str).chain(marker).map(str::to_owned).collect();
         let mut pause = Pause::new(by);
-        // Any replica may be asked, also one that nobody reaches any more: whoever asks again soon
-        // asks another. A read that takes long has the time at last.
+        // Any replica may get the request, also one that hangs, so the first tries are short: the next one
+        // may get another replica. The last tries are long, for a read that takes long.
         let mut patience = self.attempt / 4;
         loop {
             let until = by.min(Instant::now() + patience);
@@ -264,24 +261,24 @@ impl Gateway {
         }
     }
 
-    /// Whether a state that reaches to a sequence and holds these messages is as fresh as that.
+    /// Whether a state with this last sequence and these messages is fresh enough.
     fn is_fresh(&self, fresh: Fresh, up_to: u64, entries: &[Entry]) -> bool {
         match fresh {
             Fresh::Whatever => true,
             Fresh::Since(sequence) => up_to >= sequence,
-            // A later barrier may have replaced it.
+            // A later barrier of this client counts, too: it may have replaced this one.
             Fresh::Barrier(passed) => self.own_barrier(entries).is_some_and(|newest| {
                 newest.number >= passed.number && newest.sequence >= passed.sequence
             }),
         }
     }
 
-    /// How long a state that holds a barrier is waited for before another barrier is sent.
+    /// How long a read waits for a state with its barrier before it sends another barrier.
     pub(in crate::jetstream) fn patience(&self) -> Duration {
         self.attempt * 2
     }
 
-    /// Removes, without a trace, the messages under the filter up to the sequence `up_to`.
+    /// Purges the messages under the filter up to the sequence `up_to`.
     pub(in crate::jetstream) async fn purge(
         &self,
         bucket: Bucket,
@@ -292,8 +289,8 @@ impl Gateway {
         self.ask(by, |by| self.servers.purge(bucket, filter, up_to, by)).await
     }
 
-    /// Keeps `sink` in step with the bucket, from now until the gateway is shut.
-    /// Returns what to notify to have the copy begin to listen anew.
+    /// Keeps `sink` up to date with the bucket until the gateway is shut. Returns the notification that asks for
+    /// another consumer.
     pub(in crate::jetstream) fn feed(
         &self,
         bucket: Bucket,
@@ -309,7 +306,7 @@ impl Gateway {
         kick
     }
 
-    /// The same error; for a missing answer the reason, where one is known.
+    /// This error; or, for a missing answer, the reason if one is known.
     pub(in crate::jetstream) fn explain(&self, error: Error) -> Error {
         match error {
             Error::Timeout => {
@@ -319,19 +316,19 @@ impl Gateway {
         }
     }
 
-    /// Runs until the gateway is shut or dropped.
+    /// Runs a task until the gateway is shut or dropped.
     fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
     }
 
-    /// Tells `seen` of every bucket's state again and again, each in this time, until the gateway is
-    /// shut or dropped. Where the servers do not answer, it is told nothing.
+    /// Gives every bucket's state to `seen` once in each interval, until the gateway is shut or dropped. Skips buckets for
+    /// which the servers do not answer.
     pub(in crate::jetstream) fn look_on(
         &self,
         period: Duration,
         seen: impl Fn(Bucket, Option<BucketState>) + Send + 'static,
     ) {
-        // Not the gateway itself: its own task would hold it, and it would never be dropped.
+        // A weak reference: a task of the gateway that held the gateway would keep it for ever.
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         self.keep(async move {
             loop {
@@ -346,7 +343,7 @@ impl Gateway {
         });
     }
 
-    /// The bucket's settings and replicas, `None` where there is no such bucket.
+    /// The bucket's settings and replicas; `None` if there is no such bucket.
     pub(in crate::jetstream) async fn bucket(
         &self,
         bucket: Bucket,
@@ -355,7 +352,7 @@ impl Gateway {
         self.ask(by, |by| self.servers.bucket(bucket, by)).await
     }
 
-    /// Makes the bucket, if nobody else just did.
+    /// Makes the bucket, unless another client just did.
     pub(in crate::jetstream) async fn make_bucket(
         &self,
         bucket: Bucket,
@@ -365,7 +362,7 @@ impl Gateway {
         self.ask(by, |by| self.servers.make_bucket(bucket, replicas, by)).await
     }
 
-    /// Gives the bucket these settings.
+    /// Changes the bucket's settings.
     pub(in crate::jetstream) async fn change_bucket(
         &self,
         bucket: Bucket,
@@ -375,7 +372,7 @@ impl Gateway {
         self.ask(by, |by| self.servers.change_bucket(bucket, settings, by)).await
     }
 
-    /// Has the bucket kept by so many servers.
+    /// Changes the number of servers that keep the bucket.
     pub(in crate::jetstream) async fn set_replicas(
         &self,
         bucket: Bucket,
@@ -391,8 +388,7 @@ impl Gateway {
         self.change_bucket(bucket, &settings, by).await
     }
 
-    /// Sends what is still to be sent, as far as that is possible until then, and lets go of the
-    /// connection.
+    /// Sends pending messages until the deadline, and closes the connection.
     pub(in crate::jetstream) async fn shut(&self, by: Instant) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         self.servers.shut(by).await;
@@ -411,7 +407,7 @@ impl Gateway {
     }
 }
 
-/// The number in a barrier's message.
+/// The number in a barrier.
 pub(in crate::jetstream) fn barrier_number(entry: &Entry) -> Option<u64> {
     std::str::from_utf8(&entry.value).ok()?.parse().ok()
 }
@@ -424,7 +420,7 @@ fn went_back(bucket: Bucket, before: u64, sequence: u64) -> Error {
     ))
 }
 
-/// Asks again and again until there is an answer.
+/// Repeats an exchange until it has an answer.
 pub(super) async fn until_answered<T, F>(
     attempt: Duration,
     by: Instant,
@@ -443,11 +439,11 @@ where
     }
 }
 
-/// The wait between two tries: short at first, never past the deadline.
+/// The backoff between two tries: short at first, never past the deadline.
 pub(in crate::jetstream) struct Pause {
     by: Instant,
     next: Duration,
-    /// What went wrong last that says more than "too late".
+    /// The last error that tells more than `Timeout`.
     said: Option<Error>,
 }
 
@@ -456,7 +452,7 @@ impl Pause {
         Self { by, next: Duration::from_millis(1), said: None }
     }
 
-    /// Waits; past the deadline, fails with the error that says most.
+    /// Waits before the next try. After the deadline, fails with the error that tells most.
     pub(in crate::jetstream) async fn after(&mut self, error: Error) -> Result<(), Error> {
         if error != Error::Timeout {
             self.said = Some(error);

@@ -1,4 +1,4 @@
-//! How the server says things: headers, acknowledgements, error numbers.
+//! The server's formats: headers, acknowledgements, error numbers.
 
 use async_nats::{HeaderMap, Message};
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use crate::jetstream::gateway::{Ack, Entry, Put, WriteError};
 use crate::jetstream::key;
 
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
-/// The sequence of the last message of all that the stream ever had.
+/// The stream's last sequence.
 const EXPECTED_OF_ALL: &str = "Nats-Expected-Last-Sequence";
 pub(super) const BATCH_ID: &str = "Nats-Batch-Id";
 pub(super) const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
@@ -22,7 +22,7 @@ pub(super) const PENDING: &str = "Nats-Num-Pending";
 pub(super) const LAST_CONSUMER: &str = "Nats-Last-Consumer";
 pub(super) const STALLED: &str = "Nats-Consumer-Stalled";
 
-/// An error as JetStream's API and acknowledgements give it.
+/// An error in an answer of JetStream's API or in an acknowledgement.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct ApiError {
     #[serde(default)]
@@ -39,7 +39,7 @@ pub(super) const NOT_CLUSTERED: u32 = 10_074;
 pub(super) const NO_PEERS: u32 = 10_005;
 pub(super) const NOT_ENABLED: [u32; 2] = [10_039, 10_076];
 pub(super) const MAX_BYTES_REQUIRED: u32 = 10_113;
-/// How much of everything, consumers, streams, bytes of a bucket.
+/// The account's limits: consumers, streams, bytes.
 pub(super) const ACCOUNT_LIMITS: [u32; 5] = [10_002, 10_026, 10_027, 10_047, 10_122];
 const WRONG_LAST_SEQUENCE: [u32; 2] = [10_071, 10_164];
 const BATCH_INCOMPLETE: u32 = 10_176;
@@ -49,8 +49,8 @@ const STORE_FAILED: u32 = 10_077;
 const MESSAGE_TOO_LARGE: u32 = 10_054;
 const NO_ROOM: [u32; 3] = [10_002, 10_023, 10_047];
 
-/// For how long a barrier is kept at least: long after whoever sent it has read behind it. Its
-/// sender's next one replaces it; the last one of a client that is gone goes by itself.
+/// A barrier's time to live: much longer than a read behind it takes. A client's next barrier replaces it; the last barrier
+/// of a client that is gone expires.
 const BARRIER_IS_KEPT: &str = "1h";
 
 #[derive(Deserialize)]
@@ -63,8 +63,8 @@ struct PubAck {
     count: usize,
 }
 
-/// Whether the answer to a batch says that it was stored as one. A server before 2.12 takes no
-/// notice of the batch, stores its messages one by one, and acknowledges the last.
+/// Whether a batch's answer says that it was stored as a batch. A server before 2.12 ignores the batch's headers, stores the
+/// messages one by one, and acknowledges the last.
 pub(super) fn was_a_batch(message: &Message, id: &str, count: usize) -> bool {
     match serde_json::from_slice::<PubAck>(&message.payload) {
         Ok(PubAck { error: None, batch, count: stored, .. }) => {
@@ -94,7 +94,7 @@ pub(super) fn ack(stream: &str, message: &Message) -> Ack {
         MESSAGE_TOO_LARGE => Ack::Not(WriteError::Failed(Error::unavailable(format!(
             "{text}; lift its max_msg_size"
         )))),
-        // Both are checked before the message is proposed.
+        // The server checks both before it proposes the message to the replicas.
         code if NO_ROOM.contains(&code)
             || code == STORE_FAILED && error.description.contains("maximum") =>
         {
@@ -122,7 +122,7 @@ pub(super) fn number(message: &Message, name: &'static str) -> Option<u64> {
     header(message, name)?.parse().ok()
 }
 
-/// The record that a message of an answer holds, under the key that follows `prefix`.
+/// Reads the record in a message of an answer. Its key follows `prefix` in the subject.
 pub(super) fn entry(prefix: &str, message: Message) -> Option<Entry> {
     let key = header(&message, SUBJECT)?.strip_prefix(prefix)?.to_owned();
     let (sequence, removal) = (number(&message, SEQUENCE)?, is_removal(&message));
@@ -134,7 +134,7 @@ pub(super) fn is_removal(message: &Message) -> bool {
     header(message, KV_OPERATION).is_some_and(|operation| operation != "PUT")
 }
 
-/// The headers that say what a put says.
+/// The headers of a put.
 pub(super) fn headers(put: &Put) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if put.removal {
