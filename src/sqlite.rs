@@ -53,23 +53,23 @@ pub use options::SqliteOptions;
 use readers::Readers;
 use writer::Writer;
 
-/// How often a read looks again whether a lock is gone.
+/// How often a read checks whether a lock was released.
 const POLL: Duration = Duration::from_millis(2);
-/// A rekey, a deletion and the opening of the file may take so many times `op_timeout` (TIME-1).
+/// How many times `op_timeout` a rekey, a deletion and the opening of the file may take (TIME-1).
 const LONG: u32 = 10;
 
 /// A [`Store`] in one SQLite file, which any number of clients and processes may share.
 ///
-/// The file is in WAL mode: beside it, while it is open, are `-wal` and `-shm`; it must be on a
-/// local disk, and what is mounted into a container must be its directory. Where one of the three
-/// is replaced, removed or moved while they are open, every call of every client that has them open
-/// is [`Error::Unavailable`] from then on, and decisions deny. What was acknowledged is on the disk (`synchronous = FULL`), also after a power
-/// cut, as far as the disk keeps what it says (clause DUR-1). Every record carries a checksum;
-/// one that does not match is [`Error::Corrupt`] and lets nobody in (clauses ERR-3, AUTH-2).
+/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. It must be on a local disk, and a container
+/// must mount its directory, not the file. If one of the three files is replaced, removed or moved while it is open, every
+/// later call of every client with these files is [`Error::Unavailable`], and decisions deny. An acknowledged write is on
+/// the disk (`synchronous = FULL`), also after a power cut, if the disk does not lie about its syncs (clause DUR-1). Every
+/// record has a checksum. A record whose checksum is wrong is [`Error::Corrupt`] and lets nobody in (clauses ERR-3,
+/// AUTH-2).
 ///
-/// Needs a tokio runtime with timers. A read runs on the caller's thread, for microseconds, and
-/// is cut off at its deadline; a page of 1,000 takes some milliseconds. A disk that hangs inside
-/// the operating system is beyond that: it holds the thread of whoever reads.
+/// Needs a tokio runtime with timers. A read runs on the caller's thread for microseconds, a page of 1,000 records for some
+/// milliseconds, and is interrupted at its deadline. A disk that hangs inside the operating system blocks the reading
+/// thread beyond the deadline.
 ///
 /// ```
 /// use membership::{NewRoom, SqliteStore, Store, Timestamp};
@@ -127,7 +127,7 @@ impl SqliteStore {
         })
     }
 
-    /// Reads in place; only where somebody holds a lock it waits, and never inside SQLite.
+    /// Reads on the caller's thread. Waits only for locks, and never inside SQLite.
     async fn read<T, F>(&self, work: F) -> Result<T, Error>
     where
         F: Fn(&Connection) -> driver::Result<T> + Send,
@@ -135,12 +135,12 @@ impl SqliteStore {
         self.patiently(|deadline| ready(self.readers.run(deadline, &work))).await
     }
 
-    /// What decisions need to know of a user; those that are asked for at once are read together.
+    /// A user's standing, for decisions. Concurrent callers share one read transaction.
     async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
         self.patiently(|deadline| self.decisions.ask(&self.readers, key, deadline)).await
     }
 
-    /// Tries until the deadline, for as long as somebody holds a lock.
+    /// Repeats an attempt while another connection holds a lock, until the deadline.
     async fn patiently<T, A>(&self, attempt: impl Fn(Instant) -> A) -> Result<T, Error>
     where
         A: Future<Output = Result<T, Error>>,
@@ -284,8 +284,8 @@ impl Store for SqliteStore {
 
     async fn close(&self) -> Result<(), Error> {
         self.gate.shut();
-        // Every read ends at its deadline by itself, unless its caller has stopped polling it:
-        // nobody waits for such a one any longer.
+        // Every read ends at its deadline by itself, unless its caller stopped polling it; and
+        // then no caller waits for it.
         let _ = timeout(self.op_timeout, self.gate.empty()).await;
         self.writer.close().await;
         Ok(())

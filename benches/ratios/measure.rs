@@ -115,7 +115,7 @@ pub(crate) fn each(count: u32, calls: impl FnOnce()) -> Duration {
     began.elapsed() / count
 }
 
-/// The table, as it stands in the README.
+/// The table of `docs/speed.md`.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);

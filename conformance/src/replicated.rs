@@ -113,12 +113,17 @@ fn every_call(number: u64) -> Vec<(Op, Answer)> {
 }
 
 /// Makes every call, again and again with new ids from `number` on, until all of them succeed in one pass. Calls may
-/// fail until `by`. A wrong answer, or a call past its bound, fails the case at any time. Returns how long it took.
-pub async fn works(cx: &Cx, store: &dyn Store, number: u64, by: Instant) -> Verdict<Duration> {
+/// fail until `deadline`. A wrong answer, or a call past its bound, fails the case at any time. Returns how long it took.
+pub async fn works(
+    cx: &Cx,
+    store: &dyn Store,
+    number: u64,
+    deadline: Instant,
+) -> Verdict<Duration> {
     let began = Instant::now();
     for number in number.. {
         let Some((call, answer)) = failing(cx, store, number).await? else { break };
-        if Instant::now() > by {
+        if Instant::now() > deadline {
             let expected = format!("every call to work again after {:?}", began.elapsed());
             return Err(Failure::new(expected, format!("{call:?} -> {}", answer.show())));
         }
@@ -135,7 +140,7 @@ pub async fn works(cx: &Cx, store: &dyn Store, number: u64, by: Instant) -> Verd
 pub async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
     let servers = servers(cx)?;
     // Once for the servers to come back, once for their election.
-    let by = Instant::now() + servers.failover() * 2;
+    let deadline = Instant::now() + servers.failover() * 2;
     let over = AtomicBool::new(false);
     let heal = async {
         let healed = servers.heal().await;
@@ -145,7 +150,7 @@ pub async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
     let work = async {
         for pass in 0.. {
             let last = over.load(Ordering::SeqCst);
-            works(cx, store, number + pass * PASS, by).await?;
+            works(cx, store, number + pass * PASS, deadline).await?;
             if last {
                 break;
             }
@@ -202,13 +207,13 @@ pub fn unanswered(answer: &Answer) -> bool {
 
 /// Repeats a write until its effect is sure: the store acknowledges it, or refuses it because an earlier try took
 /// effect.
-pub async fn achieve(store: &dyn Store, call: &Op, by: Instant) -> Verdict {
+pub async fn achieve(store: &dyn Store, call: &Op, deadline: Instant) -> Verdict {
     loop {
         let answer = call.apply(store).await;
         if !unanswered(&answer) {
             return Ok(());
         }
-        if Instant::now() > by {
+        if Instant::now() > deadline {
             let expected = format!("{call:?} to be acknowledged by most servers");
             return Err(Failure::answer(expected, &answer));
         }

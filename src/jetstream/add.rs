@@ -108,9 +108,9 @@ impl Core {
     }
 
     async fn add_all(self: &Arc<Self>, room: &RoomId, mut group: Vec<Addition>) {
-        let by = Instant::now() + self.op_timeout;
+        let deadline = Instant::now() + self.op_timeout;
         while !group.is_empty() {
-            match self.add_some(room, &mut group, by).await {
+            match self.add_some(room, &mut group, deadline).await {
                 Ok(()) => {}
                 Err(error) => {
                     for addition in group.drain(..) {
@@ -126,13 +126,13 @@ impl Core {
         self: &Arc<Self>,
         room: &RoomId,
         group: &mut Vec<Addition>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         let wanted = |any: &Incarnation| {
             let members = group.iter().map(|addition| any.member("*", &addition.new.endpoint));
             members.chain([any.ticket("*")]).collect()
         };
-        let view = self.view(room, wanted, by).await?;
+        let view = self.view(room, wanted, deadline).await?;
         let epoch = view.head.epoch(room)?;
         let mut planned: Vec<Planned> = Vec::new();
         let mut later = Vec::new();
@@ -154,7 +154,7 @@ impl Core {
         if planned.is_empty() {
             return Ok(());
         }
-        let outcome = self.commit_additions(&view, &planned, by).await;
+        let outcome = self.commit_additions(&view, &planned, deadline).await;
         match outcome {
             Ok(true) => {
                 for Planned { addition, member, .. } in planned {
@@ -166,9 +166,9 @@ impl Core {
                 let unmade: Vec<_> =
                     planned.iter().map(|p| (p.member.endpoint.clone(), p.id.clone())).collect();
                 let incarnation = view.incarnation.clone();
-                self.chore(|core, by| async move {
+                self.chore(|core, deadline| async move {
                     for (endpoint, id) in unmade {
-                        sweep::unmade_member(&core, &incarnation, &endpoint, &id, epoch, by)
+                        sweep::unmade_member(&core, &incarnation, &endpoint, &id, epoch, deadline)
                             .await?;
                     }
                     Ok(())
@@ -190,7 +190,7 @@ impl Core {
         &self,
         view: &View,
         planned: &[Planned],
-        by: Instant,
+        deadline: Instant,
     ) -> Result<bool, Error> {
         let incarnation = &view.incarnation;
         let mut head = view.head.next(&key::fresh()?);
@@ -217,18 +217,18 @@ impl Core {
         }
         let change = Change { view, head, puts: members };
         if self.is(JetStreamDefect::IndexesAfterTheCommit) {
-            self.gateway.publish_all(Bucket::RoomKeys, keys, by).await?;
-            let made = self.commit(change, by).await?;
+            self.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
+            let made = self.commit(change, deadline).await?;
             defect::half_done().await;
-            self.publish_index(index, counters, by).await?;
+            self.publish_index(index, counters, deadline).await?;
             return Ok(made);
         }
         future::try_join(
-            self.publish_index(index, counters, by),
-            self.gateway.publish_all(Bucket::RoomKeys, keys, by),
+            self.publish_index(index, counters, deadline),
+            self.gateway.publish_all(Bucket::RoomKeys, keys, deadline),
         )
         .await?;
-        self.commit(change, by).await
+        self.commit(change, deadline).await
     }
 }
 

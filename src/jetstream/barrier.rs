@@ -60,14 +60,14 @@ struct Next {
 /// One barrier and its outcome.
 struct Round {
     /// The deadline of the callers that wait for it, sent or not.
-    by: Instant,
+    deadline: Instant,
     outcome: OnceLock<Result<Passed, Error>>,
     known: Notify,
 }
 
 impl Round {
-    fn new(by: Instant) -> Self {
-        Self { by, outcome: OnceLock::new(), known: Notify::new() }
+    fn new(deadline: Instant) -> Self {
+        Self { deadline, outcome: OnceLock::new(), known: Notify::new() }
     }
 
     fn tell(&self, outcome: Result<Passed, Error>) {
@@ -182,7 +182,7 @@ impl Shared {
                 if self.mutation.is(JetStreamDefect::JoinsBarriersUnderWay) {
                     self.next().round = Some(Arc::clone(&round));
                 }
-                let (barrier, told, at) = (send(round.by), Told(round), Instant::now());
+                let (barrier, told, at) = (send(round.deadline), Told(round), Instant::now());
                 sent_at.push(at);
                 under_way.push(async move {
                     told.0.tell(barrier.await);
@@ -195,7 +195,7 @@ impl Shared {
                 told = true;
                 self.counters.barrier_waits();
             }
-            let late = self.next().round.as_ref().map(|round| round.by);
+            let late = self.next().round.as_ref().map(|round| round.deadline);
             let wake = late.map(|late| free.map_or(late, |free| free.min(late)));
             tokio::select! {
                 biased;
@@ -233,11 +233,11 @@ mod tests {
     fn barriers() -> (Arc<Barriers>, Arc<AtomicU64>, Arc<Semaphore>) {
         let (sent, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
         let (count, gate) = (Arc::clone(&sent), Arc::clone(&permits));
-        let sender: Sender = Box::new(move |by| {
+        let sender: Sender = Box::new(move |deadline| {
             let number = count.fetch_add(1, Ordering::SeqCst) + 1;
             let gate = Arc::clone(&gate);
             Box::pin(async move {
-                match tokio::time::timeout_at(by, gate.acquire()).await {
+                match tokio::time::timeout_at(deadline, gate.acquire()).await {
                     Ok(permit) => permit.unwrap().forget(),
                     Err(_) => return Err(Error::Timeout),
                 }

@@ -36,11 +36,11 @@ impl Chores {
     }
 
     /// Waits for the running tasks until the deadline.
-    pub(super) async fn finish(&self, by: Instant) {
+    pub(super) async fn finish(&self, deadline: Instant) {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let all = async { while tasks.join_next().await.is_some() {} };
-        let _ = timeout_at(by, all).await;
+        let _ = timeout_at(deadline, all).await;
     }
 
     /// Ends the running tasks.

@@ -204,18 +204,18 @@ impl Core {
         &self,
         bucket: Bucket,
         filters: &[String],
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Snapshot, ReadError> {
         if self.is(JetStreamDefect::BarrierAfterTheRead) {
-            let snapshot = self.gateway.read(bucket, filters, Fresh::Whatever, by).await?;
+            let snapshot = self.gateway.read(bucket, filters, Fresh::Whatever, deadline).await?;
             return self.barrier(bucket).await.map(|_| snapshot).map_err(ReadError::Failed);
         }
         loop {
             let fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
-            let until = by.min(Instant::now() + self.gateway.patience());
+            let until = deadline.min(Instant::now() + self.gateway.patience());
             match self.gateway.read(bucket, filters, fresh, until).await {
                 // The servers may have lost the barrier with their latest messages.
-                Err(ReadError::Late(_)) if until < by => {}
+                Err(ReadError::Late(_)) if until < deadline => {}
                 read => return read,
             }
         }
@@ -226,9 +226,9 @@ impl Core {
         &self,
         bucket: Bucket,
         filters: &[String],
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Snapshot, Error> {
-        self.read(bucket, filters, by).await.map_err(|error| few(bucket, error))
+        self.read(bucket, filters, deadline).await.map_err(|error| few(bucket, error))
     }
 
     /// The messages that any replica has under filters that match few keys, however old they are.
@@ -236,9 +236,9 @@ impl Core {
         &self,
         bucket: Bucket,
         filters: &[String],
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Snapshot, Error> {
-        let read = self.gateway.read(bucket, filters, Fresh::Whatever, by).await;
+        let read = self.gateway.read(bucket, filters, Fresh::Whatever, deadline).await;
         read.map_err(|error| few(bucket, error))
     }
 
@@ -248,10 +248,11 @@ impl Core {
         &self,
         bucket: Bucket,
         puts: Vec<Put>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
-        let all =
-            puts.into_iter().map(|put| async move { self.publish_once(bucket, put, by).await });
+        let all = puts
+            .into_iter()
+            .map(|put| async move { self.publish_once(bucket, put, deadline).await });
         let all = stream::iter(all).buffer_unordered(WINDOW);
         all.try_for_each(|_| future::ok(())).await
     }
@@ -261,11 +262,12 @@ impl Core {
         &self,
         bucket: Bucket,
         put: Put,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<u64, Error> {
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
-            let error = match self.gateway.publish(bucket, put.clone().expecting(0), by).await {
+            let error = match self.gateway.publish(bucket, put.clone().expecting(0), deadline).await
+            {
                 Ok(revision) => return Ok(revision),
                 Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
                 Err(WriteError::Refused) => {
@@ -273,10 +275,11 @@ impl Core {
                     // it and it never will be.
                     let key = std::slice::from_ref(&put.key);
                     if self.is(JetStreamDefect::BelievesRefusedFirsts) {
-                        let read = self.read_unproved(bucket, key, by).await?;
+                        let read = self.read_unproved(bucket, key, deadline).await?;
                         return Ok(read.find(&put.key).map_or(0, |entry| entry.sequence));
                     }
-                    if let Some(entry) = self.read_few(bucket, key, by).await?.find(&put.key) {
+                    if let Some(entry) = self.read_few(bucket, key, deadline).await?.find(&put.key)
+                    {
                         return Ok(entry.sequence);
                     }
                     Error::Timeout
@@ -292,29 +295,37 @@ impl Core {
         &self,
         entries: Vec<Put>,
         counters: Vec<Put>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         if self.is(JetStreamDefect::CountsFirst) {
-            self.gateway.publish_all(Bucket::RoomsByMember, counters, by).await?;
-            return self.gateway.publish_all(Bucket::RoomsByMember, entries, by).await.map(drop);
+            self.gateway.publish_all(Bucket::RoomsByMember, counters, deadline).await?;
+            return self
+                .gateway
+                .publish_all(Bucket::RoomsByMember, entries, deadline)
+                .await
+                .map(drop);
         }
         // Sent together: they mostly arrive in this order.
         let (stored, counted) = future::try_join(
-            self.gateway.publish_all(Bucket::RoomsByMember, entries, by),
-            self.gateway.publish_all(Bucket::RoomsByMember, counters.clone(), by),
+            self.gateway.publish_all(Bucket::RoomsByMember, entries, deadline),
+            self.gateway.publish_all(Bucket::RoomsByMember, counters.clone(), deadline),
         )
         .await?;
         let counted_first = counted.iter().min() < stored.iter().max();
         if counted_first {
-            self.gateway.publish_all(Bucket::RoomsByMember, counters, by).await?;
+            self.gateway.publish_all(Bucket::RoomsByMember, counters, deadline).await?;
         }
         Ok(())
     }
 
     /// What a room id stands for.
-    pub(super) async fn occupant(&self, room: &RoomId, by: Instant) -> Result<Occupant, Error> {
+    pub(super) async fn occupant(
+        &self,
+        room: &RoomId,
+        deadline: Instant,
+    ) -> Result<Occupant, Error> {
         let key = key::room(room);
-        let snapshot = self.read_few(Bucket::Rooms, std::slice::from_ref(&key), by).await?;
+        let snapshot = self.read_few(Bucket::Rooms, std::slice::from_ref(&key), deadline).await?;
         snapshot.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 
@@ -323,14 +334,16 @@ impl Core {
         &self,
         room: &RoomId,
         believes: bool,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Occupant, Error> {
         if !believes {
-            return self.occupant(room, by).await;
+            return self.occupant(room, deadline).await;
         }
-        match self.unproved_occupant(room, by).await {
+        match self.unproved_occupant(room, deadline).await {
             // A record that cannot be read may have been repaired since.
-            Ok(Occupant::Nobody(..)) | Err(Error::Corrupt(_)) => self.occupant(room, by).await,
+            Ok(Occupant::Nobody(..)) | Err(Error::Corrupt(_)) => {
+                self.occupant(room, deadline).await
+            }
             said => said,
         }
     }
@@ -339,10 +352,10 @@ impl Core {
     pub(super) async fn unproved_occupant(
         &self,
         room: &RoomId,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Occupant, Error> {
         let key = key::room(room);
-        let found = self.read_unproved(Bucket::Rooms, std::slice::from_ref(&key), by).await?;
+        let found = self.read_unproved(Bucket::Rooms, std::slice::from_ref(&key), deadline).await?;
         found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
 
@@ -352,13 +365,13 @@ impl Core {
         &self,
         room: &RoomId,
         gone: Option<&RoomGone>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         let Some(gone) = gone.filter(|_| !self.is(JetStreamDefect::EndsHeadsLater)) else {
             return Ok(());
         };
         let incarnation = Incarnation::new(room, &gone.incarnation);
-        sweep::end_head(self, &incarnation, by).await.map(drop)
+        sweep::end_head(self, &incarnation, deadline).await.map(drop)
     }
 
     /// A room and the records of its incarnation that `wanted` names; `NotFound` if there is no room.
@@ -370,7 +383,7 @@ impl Core {
         &self,
         room: &RoomId,
         wanted: impl Fn(&Incarnation) -> Vec<String>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<View, Error> {
         let any = Incarnation::any(room);
         let mut filters = wanted(&any);
@@ -379,8 +392,8 @@ impl Core {
         let mut missed: Vec<u64> = Vec::new();
         loop {
             let (occupant, members) = future::try_join(
-                self.probable_occupant(room, std::mem::take(&mut believes), by),
-                self.read_few(Bucket::Members, &filters, by),
+                self.probable_occupant(room, std::mem::take(&mut believes), deadline),
+                self.read_few(Bucket::Members, &filters, deadline),
             )
             .await?;
             let (record, room_revision) = match occupant {
@@ -389,7 +402,7 @@ impl Core {
                         let head = Incarnation::new(room, &gone.incarnation).head();
                         members.find(&head).is_none_or(|head| !head.removal)
                     };
-                    self.end(room, gone.as_ref().filter(lives), by).await?;
+                    self.end(room, gone.as_ref().filter(lives), deadline).await?;
                     return Err(no_room(room));
                 }
                 Occupant::Room(record, revision) => (record, revision),
@@ -417,7 +430,11 @@ impl Core {
     }
 
     /// All members of a view's room; `None` if the room has changed since.
-    pub(super) async fn roster(&self, view: &View, by: Instant) -> Result<Option<Roster>, Error> {
+    pub(super) async fn roster(
+        &self,
+        view: &View,
+        deadline: Instant,
+    ) -> Result<Option<Roster>, Error> {
         let prefix = view.incarnation.roster(&view.head.generation);
         let head = view.incarnation.head();
         let mut parts = Parts::for_count(view.head.count.saturating_add(view.head.ended));
@@ -427,7 +444,7 @@ impl Core {
                 async move {
                     // A state with this head has everything that was stored with the head.
                     let fresh = Fresh::Since(view.revision);
-                    self.gateway.read(Bucket::Members, &filters, fresh, by).await
+                    self.gateway.read(Bucket::Members, &filters, fresh, deadline).await
                 }
             });
             match future::try_join_all(reads).await {
@@ -466,7 +483,11 @@ impl Core {
 
     /// Commits a change in one atomic batch if the incarnation has not changed since the view. `false`: the change was
     /// not made and never will be.
-    pub(super) async fn commit(&self, change: Change<'_>, by: Instant) -> Result<bool, Error> {
+    pub(super) async fn commit(
+        &self,
+        change: Change<'_>,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
         let Change { view, head, mut puts } = change;
         let planned = head.changes.clone();
         let key = view.incarnation.head();
@@ -477,12 +498,12 @@ impl Core {
         }
         puts.push(put);
         let mut doubt = false;
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
             let sent = match puts.as_slice() {
                 // On one replica each batch costs the server a directory on disk.
-                [head] => self.gateway.publish(Bucket::Members, head.clone(), by).await,
-                all => self.gateway.batch(Bucket::Members, all.to_vec(), by).await,
+                [head] => self.gateway.publish(Bucket::Members, head.clone(), deadline).await,
+                all => self.gateway.batch(Bucket::Members, all.to_vec(), deadline).await,
             };
             let error = match sent {
                 Ok(_) => return Ok(true),
@@ -502,7 +523,7 @@ impl Core {
             }
             // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
             let filters = [key.clone()];
-            let now = self.read_few(Bucket::Members, &filters, by).await;
+            let now = self.read_few(Bucket::Members, &filters, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
             // If there is no head, the room was deleted long ago, and later rooms of the id, too.
             let now = now.find(&key).map(head_changes).transpose()?;
@@ -522,8 +543,8 @@ impl Core {
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        let by = Instant::now() + self.op_timeout * 10;
-        self.chores.spawn(work(Arc::clone(self), by));
+        let deadline = Instant::now() + self.op_timeout * 10;
+        self.chores.spawn(work(Arc::clone(self), deadline));
     }
 }
 

@@ -221,7 +221,7 @@ pub(super) trait Deliveries: Send {
     async fn end(&mut self);
 }
 
-/// The servers that keep the buckets. Each call is one exchange, with the deadline `by`.
+/// The servers that keep the buckets. Each call is one exchange, with the deadline `deadline`.
 #[async_trait]
 pub(super) trait Servers: Send + Sync + 'static {
     /// The caller's clock.
@@ -235,14 +235,14 @@ pub(super) trait Servers: Send + Sync + 'static {
     }
 
     /// Stores one message.
-    async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack;
+    async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack;
 
     /// Stores up to [`MAX_BATCH`] messages atomically: all or none of them, at one moment for all readers.
-    async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack;
+    async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack;
 
     /// The newest message of every key that matches a filter, all of one state of some replica. If none matches, the
     /// replica does not say which state it answered from.
-    async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading;
+    async fn read(&self, bucket: Bucket, filters: &[String], deadline: Instant) -> Reading;
 
     /// Purges the messages under the filter up to the sequence `up_to`.
     async fn purge(
@@ -250,17 +250,22 @@ pub(super) trait Servers: Send + Sync + 'static {
         bucket: Bucket,
         filter: &str,
         up_to: Option<u64>,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<()>;
 
     /// The bucket's settings and replicas; `None` if there is no such bucket.
-    async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>>;
+    async fn bucket(&self, bucket: Bucket, deadline: Instant) -> Reply<Option<BucketState>>;
 
     /// Makes the bucket, unless another client just did.
-    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()>;
+    async fn make_bucket(&self, bucket: Bucket, replicas: u8, deadline: Instant) -> Reply<()>;
 
     /// Changes the bucket's settings.
-    async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()>;
+    async fn change_bucket(
+        &self,
+        bucket: Bucket,
+        settings: &Settings,
+        deadline: Instant,
+    ) -> Reply<()>;
 
     /// Makes a consumer of the bucket's messages that match a filter, from the sequence `from` on, in order.
     async fn consume(
@@ -268,7 +273,7 @@ pub(super) trait Servers: Send + Sync + 'static {
         bucket: Bucket,
         filters: &[String],
         from: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<Box<dyn Deliveries>>;
 
     /// Why there are no answers, if a server or the driver told lately.
@@ -277,7 +282,7 @@ pub(super) trait Servers: Send + Sync + 'static {
     }
 
     /// Sends pending messages until the deadline, and closes the connection.
-    async fn shut(&self, by: Instant);
+    async fn shut(&self, deadline: Instant);
 }
 
 /// The most messages one atomic batch may have.

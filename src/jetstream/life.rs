@@ -38,7 +38,7 @@ impl Life {
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let _call = self.enter()?;
-        let by = Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         let over = self.over.notified();
         tokio::pin!(over);
         over.as_mut().enable();
@@ -47,7 +47,7 @@ impl Life {
         }
         tokio::select! {
             biased;
-            done = timeout_at(by, call(by)) => done.unwrap_or(Err(Error::Timeout)),
+            done = timeout_at(deadline, call(deadline)) => done.unwrap_or(Err(Error::Timeout)),
             () = over => Err(Error::Timeout),
         }
     }
@@ -74,7 +74,7 @@ impl Life {
     }
 
     /// Refuses new calls, waits for those in flight until the deadline, and then ends them.
-    pub(super) async fn close(&self, by: Instant) {
+    pub(super) async fn close(&self, deadline: Instant) {
         self.closed.store(true, Ordering::SeqCst);
         loop {
             let idle = self.idle.notified();
@@ -83,7 +83,7 @@ impl Life {
             if self.calls.load(Ordering::SeqCst) == 0 {
                 return;
             }
-            if timeout_at(by, idle).await.is_err() {
+            if timeout_at(deadline, idle).await.is_err() {
                 self.ended.store(true, Ordering::SeqCst);
                 self.over.notify_waiters();
                 return;

@@ -15,8 +15,8 @@ use crate::jetstream::sweep;
 use crate::{EndpointId, Error, Member, Page, Room, RoomId};
 
 impl Core {
-    pub(super) async fn room(&self, room: &RoomId, by: Instant) -> Result<Room, Error> {
-        let view = self.view(room, |_| Vec::new(), by).await?;
+    pub(super) async fn room(&self, room: &RoomId, deadline: Instant) -> Result<Room, Error> {
+        let view = self.view(room, |_| Vec::new(), deadline).await?;
         view.record.room(room, &view.head)
     }
 
@@ -24,9 +24,9 @@ impl Core {
         &self,
         room: &RoomId,
         endpoint: &EndpointId,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Member, Error> {
-        let view = self.view(room, |any| vec![any.member("*", endpoint)], by).await?;
+        let view = self.view(room, |any| vec![any.member("*", endpoint)], deadline).await?;
         view.member_or_none(endpoint)?.ok_or_else(|| no_member(room, endpoint))
     }
 
@@ -34,11 +34,11 @@ impl Core {
         &self,
         room: &RoomId,
         page: &Page<EndpointId>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Vec<Member>, Error> {
         loop {
-            let view = self.view(room, |_| Vec::new(), by).await?;
-            let Some(roster) = self.roster(&view, by).await? else { continue };
+            let view = self.view(room, |_| Vec::new(), deadline).await?;
+            let Some(roster) = self.roster(&view, deadline).await? else { continue };
             let start = page.after().map_or(Bound::Unbounded, Bound::Excluded);
             let members = roster.range((start, Bound::Unbounded)).take(page.limit());
             return members
@@ -51,14 +51,14 @@ impl Core {
         self: &Arc<Self>,
         room: &RoomId,
         endpoint: &EndpointId,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         let _turn = self.turns.wait(room).await;
         loop {
             let wanted = |any: &key::Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
             // The membership's keys are at or below this sequence; keys of a later membership are above.
             let (view, keys_up_to) =
-                future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
+                future::try_join(self.view(room, wanted, deadline), self.barrier(Bucket::RoomKeys))
                     .await?;
             let record = view.member(endpoint)?.ok_or_else(|| no_member(room, endpoint))?;
             if record.owner() {
@@ -79,7 +79,7 @@ impl Core {
                 removal(Bucket::Members, key, &MemberGone { id: record.id })?,
                 put(Bucket::Members, ticket_key.clone(), &ticket)?,
             ];
-            if self.commit(Change { view: &view, head, puts }, by).await? {
+            if self.commit(Change { view: &view, head, puts }, deadline).await? {
                 if let Some(mut roster) = self.rosters.of(&view) {
                     Arc::make_mut(&mut roster).remove(endpoint);
                     self.rosters.keep(incarnation, &write, roster);

@@ -55,9 +55,9 @@ pub(super) async fn all(
     prefix: &str,
     replicas: u8,
     must_exist: bool,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<String, Error> {
-    if let Some((missing, used)) = missing(gateway, by).await? {
+    if let Some((missing, used)) = missing(gateway, deadline).await? {
         if used {
             let problem = "missing, though other buckets of the store are in use: restore it";
             return Err(Error::corrupt(format!("{prefix}{missing}"), key::FORMAT, problem));
@@ -71,14 +71,15 @@ pub(super) async fn all(
         }
     }
     let each = Bucket::ALL.map(|bucket| async move {
-        Ok::<_, Error>((bucket, one(gateway, bucket, prefix, replicas, by).await?))
+        Ok::<_, Error>((bucket, one(gateway, bucket, prefix, replicas, deadline).await?))
     });
     let pristine = future::try_join_all(each).await?;
     if must_exist && pristine.first().is_some_and(|(_, pristine)| *pristine) {
         let problem = format!("is set, but the buckets with the prefix {prefix:?} were never used");
         return Err(Invalid::new("must_exist", problem).into());
     }
-    let claim = |bucket: Bucket| Claim { gateway, bucket, name: format!("{prefix}{bucket}"), by };
+    let claim =
+        |bucket: Bucket| Claim { gateway, bucket, name: format!("{prefix}{bucket}"), deadline };
     // The first bucket decides the store's id.
     let mut pristine = pristine.into_iter();
     let first = pristine.next().ok_or_else(|| Error::unavailable("a store has buckets"))?;
@@ -92,11 +93,11 @@ pub(super) async fn all(
 }
 
 /// The missing buckets, and whether another one was ever used.
-async fn missing(gateway: &Gateway, by: Instant) -> Result<Option<(Bucket, bool)>, Error> {
-    let mut pause = Pause::new(by.min(Instant::now() + gateway.patience() * 2));
+async fn missing(gateway: &Gateway, deadline: Instant) -> Result<Option<(Bucket, bool)>, Error> {
+    let mut pause = Pause::new(deadline.min(Instant::now() + gateway.patience() * 2));
     let mut known_used = false;
     loop {
-        let look = Bucket::ALL.map(|bucket| gateway.bucket(bucket, by));
+        let look = Bucket::ALL.map(|bucket| gateway.bucket(bucket, deadline));
         let found = future::try_join_all(look).await?;
         let missing = Bucket::ALL.into_iter().zip(&found).find(|(_, state)| state.is_none());
         let Some((missing, _)) = missing else { return Ok(None) };
@@ -117,13 +118,13 @@ async fn one(
     bucket: Bucket,
     prefix: &str,
     replicas: u8,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<bool, Error> {
     let name = format!("{prefix}{bucket}");
-    let mut pause = Pause::new(by);
+    let mut pause = Pause::new(deadline);
     let mut made = false;
     let state = loop {
-        if let Some(state) = gateway.bucket(bucket, by).await? {
+        if let Some(state) = gateway.bucket(bucket, deadline).await? {
             break state;
         }
         // In a cluster one server may say that the bucket was made, and another that there is none.
@@ -131,13 +132,13 @@ async fn one(
             let unknown = format!("the bucket {name} was made, and is not there yet");
             pause.after(Error::unavailable(unknown)).await?;
         }
-        gateway.make_bucket(bucket, replicas, by).await?;
+        gateway.make_bucket(bucket, replicas, deadline).await?;
         made = true;
     };
     let settings = state.settings.clone().brought_forward(bucket);
     check(&name, bucket, &settings)?;
     if settings != state.settings {
-        gateway.change_bucket(bucket, &settings, by).await?;
+        gateway.change_bucket(bucket, &settings, deadline).await?;
     }
     Ok(state.last == 0)
 }
@@ -227,7 +228,7 @@ struct Claim<'a> {
     gateway: &'a Gateway,
     bucket: Bucket,
     name: String,
-    by: Instant,
+    deadline: Instant,
 }
 
 impl Claim<'_> {
@@ -252,13 +253,13 @@ impl Claim<'_> {
     /// used bucket without its first message counts as lost. The servers refuse the message if the bucket was used and
     /// emptied after this call found the bucket new.
     async fn write(&self, store: Option<&String>) -> Result<(), Error> {
-        let Self { gateway, bucket, by, .. } = *self;
+        let Self { gateway, bucket, deadline, .. } = *self;
         let id = store.cloned().map_or_else(key::fresh, Ok)?;
         let value = codec::seal_record(bucket, key::FORMAT, &FormatRecord::new(id))?;
         let put = Put::first(key::FORMAT.to_owned(), value);
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
-            let error = match gateway.publish(bucket, put.clone(), by).await {
+            let error = match gateway.publish(bucket, put.clone(), deadline).await {
                 Ok(_) => return Ok(()),
                 Err(WriteError::Failed(error)) => return Err(error),
                 Err(WriteError::Unknown(error)) => error,
@@ -266,7 +267,7 @@ impl Claim<'_> {
                 Err(WriteError::Refused) => Error::Timeout,
             };
             // Any replica's first message counts: it was stored, and it stays.
-            let soon = by.min(Instant::now() + gateway.patience());
+            let soon = deadline.min(Instant::now() + gateway.patience());
             let wanted = [key::FORMAT.to_owned()];
             match gateway.read(bucket, &wanted, Fresh::Whatever, soon).await {
                 Ok(found) if found.find(key::FORMAT).is_some() => return Ok(()),
@@ -283,10 +284,10 @@ impl Claim<'_> {
 
     /// The store's id in the bucket's first message, if there is one.
     async fn found(&self) -> Result<Option<String>, Error> {
-        let Self { gateway, bucket, by, .. } = *self;
-        let passed = gateway.pass(bucket, by).await?;
+        let Self { gateway, bucket, deadline, .. } = *self;
+        let passed = gateway.pass(bucket, deadline).await?;
         let key = key::FORMAT.to_owned();
-        let found = gateway.read(bucket, &[key], Fresh::Barrier(passed), by).await;
+        let found = gateway.read(bucket, &[key], Fresh::Barrier(passed), deadline).await;
         let found = found.map_err(|error| few(bucket, error))?;
         let entry = found.find(key::FORMAT);
         entry.map(|entry| store_of(bucket, &entry.value, entry.removal)).transpose()

@@ -35,13 +35,13 @@ impl Core {
         &self,
         wanted: u8,
         progress: &(dyn Fn(&[BucketProgress]) + Send + Sync),
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
-        let change = Bucket::ALL.map(|bucket| self.gateway.set_replicas(bucket, wanted, by));
+        let change = Bucket::ALL.map(|bucket| self.gateway.set_replicas(bucket, wanted, deadline));
         future::try_join_all(change).await?;
         let mut said = Vec::new();
         loop {
-            let states = Bucket::ALL.map(|bucket| self.gateway.bucket(bucket, by));
+            let states = Bucket::ALL.map(|bucket| self.gateway.bucket(bucket, deadline));
             let states = future::try_join_all(states).await?;
             let now: Vec<_> = Bucket::ALL
                 .into_iter()
@@ -59,7 +59,7 @@ impl Core {
             if now.len() == Bucket::ALL.len() && now.iter().all(BucketProgress::is_done) {
                 return Ok(());
             }
-            let mut pause = Pause::new(by);
+            let mut pause = Pause::new(deadline);
             pause.after(Error::Timeout).await?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -29,15 +29,15 @@ impl Core {
     pub(super) async fn create_room(
         self: &Arc<Self>,
         new: NewRoom,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Room, Error> {
         let taken = || Error::AlreadyExists(Record::Room(new.id.clone()));
         let mut believed = self.is(JetStreamDefect::BelievesRefusals);
         loop {
             let occupant = if std::mem::take(&mut believed) {
-                self.unproved_occupant(&new.id, by).await?
+                self.unproved_occupant(&new.id, deadline).await?
             } else {
-                self.occupant(&new.id, by).await?
+                self.occupant(&new.id, deadline).await?
             };
             if matches!(occupant, Occupant::Room(..)) {
                 return Err(taken());
@@ -46,25 +46,27 @@ impl Core {
             let incarnation = self.fresh_unless(JetStreamDefect::ReusesIncarnations)?;
             let membership = key::fresh()?;
             let (born, ()) = future::try_join(
-                self.prepare_room(&new, &incarnation, &membership, planned, by),
-                self.end(&new.id, occupant.gone(), by),
+                self.prepare_room(&new, &incarnation, &membership, planned, deadline),
+                self.end(&new.id, occupant.gone(), deadline),
             )
             .await?;
             let key = key::room(&new.id);
             let record = RoomRecord::new(&new, incarnation.clone(), born, &occupant.changes());
             let put = put(Bucket::Rooms, key, &record)?.expecting(planned);
-            let settled = self.settle_room(&new.id, put, &record.changes, by).await;
+            let settled = self.settle_room(&new.id, put, &record.changes, deadline).await;
             let started = Incarnation::new(&new.id, &incarnation);
             match settled? {
                 Settled::Done => {
                     let id = new.id.clone();
-                    self.chore(|core, by| async move { sweep::leftovers(&core, &id, by).await });
+                    self.chore(|core, deadline| async move {
+                        sweep::leftovers(&core, &id, deadline).await
+                    });
                     return Ok(new.room());
                 }
                 Settled::Lost(occupant) => {
                     let owner = new.owner.clone();
-                    self.chore(|core, by| async move {
-                        sweep::unmade_room(&core, &started, &owner, &membership, by).await
+                    self.chore(|core, deadline| async move {
+                        sweep::unmade_room(&core, &started, &owner, &membership, deadline).await
                     });
                     if matches!(occupant, Occupant::Room(..)) {
                         return Err(taken());
@@ -81,7 +83,7 @@ impl Core {
         incarnation: &str,
         membership: &str,
         planned: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<u64, Error> {
         let (room, member) = (new.room(), new.owner_member());
         let incarnation = Incarnation::new(&new.id, incarnation);
@@ -100,26 +102,26 @@ impl Core {
             Put::new(key, value)
         });
         // The index entry comes first: garbage of a crash is found by it.
-        self.publish_index(vec![entry], vec![counter], by).await?;
+        self.publish_index(vec![entry], vec![counter], deadline).await?;
         future::try_join(
-            self.publish_once(Bucket::Members, owner, by),
-            self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by),
+            self.publish_once(Bucket::Members, owner, deadline),
+            self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), deadline),
         )
         .await?;
         // The head comes last, so a state with the head has the owner, too.
-        self.publish_once(Bucket::Members, head, by).await
+        self.publish_once(Bucket::Members, head, deadline).await
     }
 
     pub(super) async fn delete_room(
         self: &Arc<Self>,
         room: &RoomId,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         loop {
-            let (record, revision) = match self.occupant(room, by).await? {
+            let (record, revision) = match self.occupant(room, deadline).await? {
                 Occupant::Room(record, revision) => (record, revision),
                 Occupant::Nobody(_, gone) => {
-                    self.end(room, gone.as_ref(), by).await?;
+                    self.end(room, gone.as_ref(), deadline).await?;
                     return Err(no_room(room));
                 }
             };
@@ -127,12 +129,12 @@ impl Core {
             let changes = record.changes.next(&key::fresh()?);
             let gone = RoomGone { incarnation: incarnation.clone(), changes };
             let put = removal(Bucket::Rooms, key::room(room), &gone)?.expecting(revision);
-            match self.settle_room(room, put, &gone.changes, by).await? {
+            match self.settle_room(room, put, &gone.changes, deadline).await? {
                 Settled::Done => {
-                    self.end(room, Some(&gone), by).await.map_err(in_doubt)?;
+                    self.end(room, Some(&gone), deadline).await.map_err(in_doubt)?;
                     let incarnation = Incarnation::new(room, &incarnation);
-                    self.chore(|core, by| async move {
-                        sweep::deleted_room(&core, &incarnation, by).await
+                    self.chore(|core, deadline| async move {
+                        sweep::deleted_room(&core, &incarnation, deadline).await
                     });
                     return Ok(());
                 }
@@ -149,16 +151,16 @@ impl Core {
         room: &RoomId,
         put: Put,
         planned: &Changes,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Settled, Error> {
         let mut doubt = false;
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
-            let error = match self.gateway.publish(Bucket::Rooms, put.clone(), by).await {
+            let error = match self.gateway.publish(Bucket::Rooms, put.clone(), deadline).await {
                 Ok(_) => return Ok(Settled::Done),
                 Err(WriteError::Failed(error)) if !doubt => return Err(error),
                 Err(WriteError::Refused) if self.is(JetStreamDefect::BelievesRefusals) => {
-                    return Ok(Settled::Lost(self.unproved_occupant(room, by).await?));
+                    return Ok(Settled::Lost(self.unproved_occupant(room, deadline).await?));
                 }
                 Err(WriteError::Refused) => Error::Timeout,
                 Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
@@ -167,7 +169,7 @@ impl Core {
                 }
             };
             // A refusal proves nothing: it may be a former leader's.
-            let now = self.occupant(room, by).await;
+            let now = self.occupant(room, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
             match now.changes().fate_of(planned) {
                 Fate::Done => return Ok(Settled::Done),

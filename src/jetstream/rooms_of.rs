@@ -58,10 +58,10 @@ impl Core {
         self: &Arc<Self>,
         endpoint: &EndpointId,
         page: &Page<RoomId>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Vec<Room>, Error> {
         loop {
-            let index = self.index(endpoint, by).await?;
+            let index = self.index(endpoint, deadline).await?;
             let mut candidates = index
                 .rooms
                 .into_iter()
@@ -75,7 +75,7 @@ impl Core {
                 if next.is_empty() {
                     break;
                 }
-                let more = self.check(endpoint, &next, by).await?;
+                let more = self.check(endpoint, &next, deadline).await?;
                 found.rooms.extend(more.rooms);
                 found.stale.extend(more.stale);
                 asked.extend(next);
@@ -89,10 +89,10 @@ impl Core {
             if self.is(JetStreamDefect::SingleCollect) {
                 return Ok(found.rooms.into_values().collect());
             }
-            if self.index_count(endpoint, by).await? != index.count {
+            if self.index_count(endpoint, deadline).await? != index.count {
                 continue;
             }
-            let again = self.check(endpoint, &asked, by).await?;
+            let again = self.check(endpoint, &asked, deadline).await?;
             let revisions = |checked: &Checked| -> Vec<_> {
                 checked.stale.iter().map(|stale| stale.revisions).collect()
             };
@@ -101,30 +101,34 @@ impl Core {
             }
             if !again.stale.is_empty() {
                 let endpoint = endpoint.clone();
-                self.chore(|core, by| async move {
-                    sweep::stale_entries(&core, &endpoint, again.stale, by).await
+                self.chore(|core, deadline| async move {
+                    sweep::stale_entries(&core, &endpoint, again.stale, deadline).await
                 });
             }
             return Ok(found.rooms.into_values().collect());
         }
     }
 
-    async fn index_count(&self, endpoint: &EndpointId, by: Instant) -> Result<u64, Error> {
+    async fn index_count(&self, endpoint: &EndpointId, deadline: Instant) -> Result<u64, Error> {
         let key = key::index_count(endpoint);
-        let snapshot = self.read_few(Bucket::RoomsByMember, std::slice::from_ref(&key), by).await?;
+        let snapshot =
+            self.read_few(Bucket::RoomsByMember, std::slice::from_ref(&key), deadline).await?;
         Ok(snapshot.find(&key).map_or(0, |entry| entry.sequence))
     }
 
     /// All index entries of an endpoint, and its counter.
-    async fn index(&self, endpoint: &EndpointId, by: Instant) -> Result<Index, Error> {
+    async fn index(&self, endpoint: &EndpointId, deadline: Instant) -> Result<Index, Error> {
         let (prefix, count_key) = (key::index_prefix(endpoint), key::index_count(endpoint));
         let fresh = self.fresh(Bucket::RoomsByMember).await?;
         let mut parts = Parts::One;
         let snapshots = loop {
-            let reads = parts.filters(&prefix).into_iter().map(|filter| {
-                let filters = [filter, count_key.clone()];
-                async move { self.gateway.read(Bucket::RoomsByMember, &filters, fresh, by).await }
-            });
+            let reads =
+                parts.filters(&prefix).into_iter().map(|filter| {
+                    let filters = [filter, count_key.clone()];
+                    async move {
+                        self.gateway.read(Bucket::RoomsByMember, &filters, fresh, deadline).await
+                    }
+                });
             match future::try_join_all(reads).await {
                 Ok(snapshots) => break snapshots,
                 Err(ReadError::TooMany) if let Some(finer) = parts.finer() => parts = finer,
@@ -149,7 +153,7 @@ impl Core {
         &self,
         endpoint: &EndpointId,
         candidates: &[(RoomId, Vec<Possible>)],
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Checked, Error> {
         let mut rooms = Vec::new();
         let mut members = Vec::new();
@@ -161,8 +165,8 @@ impl Core {
             }
         }
         let (rooms, members) = future::try_join(
-            self.read_chunks(Bucket::Rooms, rooms, by),
-            self.read_chunks(Bucket::Members, members, by),
+            self.read_chunks(Bucket::Rooms, rooms, deadline),
+            self.read_chunks(Bucket::Members, members, deadline),
         )
         .await?;
         let mut checked = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
@@ -177,7 +181,7 @@ impl Core {
                     None => {
                         let head = members.get(&possible.incarnation.head());
                         if is_not_ended(occupant.as_ref(), possible, head) {
-                            over.push(sweep::end_head(self, &possible.incarnation, by));
+                            over.push(sweep::end_head(self, &possible.incarnation, deadline));
                         }
                         let revisions = (
                             occupant.as_ref().map_or(0, Occupant::revision),
@@ -200,13 +204,14 @@ impl Core {
         &self,
         bucket: Bucket,
         keys: Vec<String>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Found, Error> {
         if keys.is_empty() {
             return Ok(Found::default());
         }
         let fresh = self.fresh(bucket).await?;
-        let reads = keys.chunks(CHUNK).map(|chunk| self.gateway.read(bucket, chunk, fresh, by));
+        let reads =
+            keys.chunks(CHUNK).map(|chunk| self.gateway.read(bucket, chunk, fresh, deadline));
         let snapshots: Vec<Snapshot> =
             future::try_join_all(reads).await.map_err(|error| few(bucket, error))?;
         let entries = snapshots.into_iter().flat_map(|snapshot| snapshot.entries);

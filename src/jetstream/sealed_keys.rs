@@ -29,7 +29,7 @@ impl Core {
         room: &RoomId,
         endpoint: &EndpointId,
         epoch: Option<Epoch>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<SealedKey, Error> {
         let missing = || {
             let (room, endpoint) = (room.clone(), endpoint.clone());
@@ -46,9 +46,9 @@ impl Core {
             let guess = epoch.or_else(|| self.epochs.guess(room));
             let early = async {
                 let Some(guess) = guess else { return Ok(Snapshot::default()) };
-                self.written(&Incarnation::any(room).sealed(endpoint, guess, "*"), by).await
+                self.written(&Incarnation::any(room).sealed(endpoint, guess, "*"), deadline).await
             };
-            let (view, early) = future::try_join(self.view(room, wanted, by), early).await?;
+            let (view, early) = future::try_join(self.view(room, wanted, deadline), early).await?;
             if epoch.is_none() {
                 self.epochs.saw(room, view.head.epoch(room)?);
             }
@@ -57,17 +57,18 @@ impl Core {
                 Ok(None) => return Err(missing()),
                 // If the key itself is corrupt, too, report it rather than the record that names it.
                 Err(error) => {
-                    let own = self.unreadable_key(&view, endpoint, epoch, by).await;
+                    let own = self.unreadable_key(&view, endpoint, epoch, deadline).await;
                     let own = own.err().filter(|own| matches!(own, Error::Corrupt(_)));
                     return Err(own.unwrap_or(error));
                 }
             };
             let mut snapshot = early;
             if snapshot.find(&key).is_none() {
-                snapshot = self.written(&key, by).await?;
+                snapshot = self.written(&key, deadline).await?;
             }
             if snapshot.find(&key).is_none() {
-                snapshot = self.read_few(Bucket::RoomKeys, std::slice::from_ref(&key), by).await?;
+                snapshot =
+                    self.read_few(Bucket::RoomKeys, std::slice::from_ref(&key), deadline).await?;
             }
             if let Some(entry) = snapshot.find(&key).filter(|entry| !entry.removal) {
                 // A key is stored once, before it is named, so any replica's copy is right.
@@ -83,7 +84,7 @@ impl Core {
             // a read without the key: then it is missing.
             if missed == Some(view.revision) {
                 let problem = "missing, though the room names it";
-                let still = self.view(room, |_| Vec::new(), by).await?;
+                let still = self.view(room, |_| Vec::new(), deadline).await?;
                 if still.revision == view.revision {
                     return Err(Error::corrupt(Bucket::RoomKeys.name(), key, problem));
                 }
@@ -94,8 +95,8 @@ impl Core {
 
     /// Any replica's message under the filter, however old its state. A key is stored once, before it is named, so it needs
     /// no barrier of its own.
-    async fn written(&self, filter: &str, by: Instant) -> Result<Snapshot, Error> {
-        self.read_unproved(Bucket::RoomKeys, &[filter.to_owned()], by).await
+    async fn written(&self, filter: &str, deadline: Instant) -> Result<Snapshot, Error> {
+        self.read_unproved(Bucket::RoomKeys, &[filter.to_owned()], deadline).await
     }
 
     /// The error for this key if it cannot be read.
@@ -104,11 +105,11 @@ impl Core {
         view: &View,
         endpoint: &EndpointId,
         epoch: Option<Epoch>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         let at = epoch.map_or_else(|| view.head.epoch(&view.id), Ok)?;
         let filter = view.incarnation.sealed(endpoint, at, "*");
-        let found = self.read_few(Bucket::RoomKeys, &[filter], by).await?;
+        let found = self.read_few(Bucket::RoomKeys, &[filter], deadline).await?;
         found
             .entries
             .iter()
@@ -119,10 +120,10 @@ impl Core {
         self: &Arc<Self>,
         room: &RoomId,
         rekey: &Rekey,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Room, Error> {
         let mut written: Option<Written> = None;
-        let outcome = self.rekey_until_settled(room, rekey, &mut written, by).await;
+        let outcome = self.rekey_until_settled(room, rekey, &mut written, deadline).await;
         // If the change was not made, no commit will name these keys.
         if let (Err(error), Some(written)) = (&outcome, written)
             && !error.outcome_unknown()
@@ -134,9 +135,9 @@ impl Core {
 
     /// Collects the keys of an attempt that no commit named or will name.
     fn abandon(self: &Arc<Self>, written: Written) {
-        self.chore(|core, by| async move {
+        self.chore(|core, deadline| async move {
             let Written { incarnation, epoch, attempt, .. } = written;
-            sweep::lost_attempt(&core, &incarnation, epoch, &attempt, by).await
+            sweep::lost_attempt(&core, &incarnation, epoch, &attempt, deadline).await
         });
     }
 
@@ -145,12 +146,12 @@ impl Core {
         room: &RoomId,
         rekey: &Rekey,
         written: &mut Option<Written>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Room, Error> {
         loop {
             let wanted = |any: &Incarnation| vec![any.ticket("*")];
             let (view, keys_up_to) =
-                future::try_join(self.view(room, wanted, by), self.barrier(Bucket::RoomKeys))
+                future::try_join(self.view(room, wanted, deadline), self.barrier(Bucket::RoomKeys))
                     .await?;
             if !view.record.encrypted() {
                 return Err(Conflict::RoomUnencrypted.into());
@@ -171,13 +172,13 @@ impl Core {
             let kept = self.rosters.of(&view);
             let known = async |kept: Option<Arc<Roster>>| match kept {
                 Some(roster) => Ok(Some(roster)),
-                None => Ok::<_, Error>(self.roster(&view, by).await?.map(Arc::new)),
+                None => Ok::<_, Error>(self.roster(&view, deadline).await?.map(Arc::new)),
             };
             let roster = match (next, &written) {
                 (Some(epoch), None) if !missing => {
                     let attempt = self.fresh_unless(JetStreamDefect::IgnoresAttempts)?;
                     *written = Some(Written::new(&view, epoch, &attempt));
-                    let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, by);
+                    let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, deadline);
                     if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
                         known(kept).await?
                     } else {
@@ -191,12 +192,12 @@ impl Core {
             // Without keys the check above has failed.
             let Some(Written { attempt, .. }) = written.clone() else { continue };
             if let Some(room) = self
-                .commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to.sequence, by)
+                .commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to.sequence, deadline)
                 .await?
             {
                 if self.is(JetStreamDefect::CommitsBeforeTheKeys) {
                     defect::half_done().await;
-                    self.write_keys(&view.incarnation, next, rekey, &attempt, by).await?;
+                    self.write_keys(&view.incarnation, next, rekey, &attempt, deadline).await?;
                 }
                 return Ok(room);
             }
@@ -210,17 +211,17 @@ impl Core {
         epoch: Epoch,
         rekey: &Rekey,
         attempt: &str,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         let record = AttemptRecord { epoch: epoch.get() };
         let began = put(Bucket::RoomKeys, incarnation.attempt(attempt), &record)?;
-        self.gateway.publish_all(Bucket::RoomKeys, vec![began], by).await?;
+        self.gateway.publish_all(Bucket::RoomKeys, vec![began], deadline).await?;
         let keys = rekey.keys().iter().map(|(endpoint, ciphertext)| {
             let key = incarnation.sealed(endpoint, epoch, attempt);
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
-        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), by).await.map(drop)
+        self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), deadline).await.map(drop)
     }
 
     /// Commits an attempt if the incarnation has not changed since the view.
@@ -233,7 +234,7 @@ impl Core {
         next: Epoch,
         attempt: &str,
         keys_up_to: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Option<Room>, Error> {
         let (write, incarnation) = (key::fresh()?, &view.incarnation);
         let mut head = view.head.next(&write);
@@ -252,7 +253,7 @@ impl Core {
         if !view.head.attempt.is_empty() {
             let made = EpochRecord { attempt: view.head.attempt.clone() };
             let made = put(Bucket::Members, incarnation.epoch(rekey.from()), &made)?;
-            self.gateway.publish_all(Bucket::Members, vec![made], by).await?;
+            self.gateway.publish_all(Bucket::Members, vec![made], deadline).await?;
         }
         let mut puts = Vec::new();
         if gone.len() > MOST_REMOVALS {
@@ -262,7 +263,7 @@ impl Core {
                 put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
             });
             let members = members.collect::<Result<Vec<_>, _>>()?;
-            self.publish_first(Bucket::Members, members, by).await?;
+            self.publish_first(Bucket::Members, members, deadline).await?;
             head.ended = 0;
         } else {
             head.ended += u64::try_from(gone.len()).unwrap_or(u64::MAX);
@@ -281,7 +282,7 @@ impl Core {
         }
         let generation = head.generation.clone();
         let room = view.record.room(&view.id, &head)?;
-        if self.commit(Change { view, head, puts }, by).await? {
+        if self.commit(Change { view, head, puts }, deadline).await? {
             self.rosters.keep(incarnation, &write, roster);
             for (key, ticket) in tickets {
                 sweep::ticket(self, incarnation, key, ticket);
@@ -290,15 +291,15 @@ impl Core {
             sweep::generation(self, view);
             let incarnation = incarnation.clone();
             let attempt = attempt.to_owned();
-            self.chore(|core, by| async move {
-                sweep::attempts(&core, &incarnation, next, &attempt, by).await
+            self.chore(|core, deadline| async move {
+                sweep::attempts(&core, &incarnation, next, &attempt, deadline).await
             });
             return Ok(Some(room));
         }
         if generation != view.head.generation {
             let filter = format!("{}.>", incarnation.roster(&generation));
-            self.chore(|core, by| async move {
-                core.gateway.purge(Bucket::Members, &filter, None, by).await
+            self.chore(|core, deadline| async move {
+                core.gateway.purge(Bucket::Members, &filter, None, deadline).await
             });
         }
         Ok(None)

@@ -94,8 +94,8 @@ impl Simulation {
         config: JetStreamConfig,
     ) -> Result<JetStreamStore, Error> {
         let servers = self.servers(name, server, roams, config.prefix.clone());
-        let by = Instant::now() + config.op_timeout * LONG;
-        JetStreamStore::open_on(Arc::new(servers), config, self.mutation, by).await
+        let deadline = Instant::now() + config.op_timeout * LONG;
+        JetStreamStore::open_on(Arc::new(servers), config, self.mutation, deadline).await
     }
 
     /// Asks a server, one exchange at a time.

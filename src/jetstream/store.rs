@@ -108,11 +108,11 @@ impl JetStreamStore {
     ) -> Result<Self, Error> {
         config.check()?;
         let begun = Instant::now();
-        let (connected, by) = (begun + config.op_timeout, begun + config.op_timeout * LONG);
+        let (connected, deadline) = (begun + config.op_timeout, begun + config.op_timeout * LONG);
         let servers = Arc::new(NatsServers::connect(&config, mutation, connected).await?);
         provision::check_version(&servers.server_version())?;
         servers.greet(connected).await?;
-        Self::open_on(servers, config, mutation, by).await
+        Self::open_on(servers, config, mutation, deadline).await
     }
 
     /// Opens a client of these servers before the deadline.
@@ -120,7 +120,7 @@ impl JetStreamStore {
         servers: Arc<dyn Servers>,
         config: JetStreamConfig,
         mutation: Mutation<JetStreamDefect>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Self, Error> {
         #[cfg(feature = "testing")]
         let fused = Arc::new(super::testing::Fused::new(servers));
@@ -131,7 +131,8 @@ impl JetStreamStore {
         let proof = Arc::new(Proof { clock: servers.clock(), stops, latest: RwLock::default() });
         let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation)?);
         let (prefix, replicas) = (&config.prefix, config.replicas);
-        let provisioned = provision::all(&gateway, prefix, replicas, config.must_exist, by).await;
+        let provisioned =
+            provision::all(&gateway, prefix, replicas, config.must_exist, deadline).await;
         let id = provisioned.map_err(|error| gateway.explain(error))?;
 
         let users = Arc::new(UsersCopy::of(id));
@@ -178,8 +179,8 @@ impl JetStreamStore {
         };
         // The copy of the users is complete before the first call. Each barrier has a call's deadline, and a cluster may
         // need longer to begin the feed.
-        let mut pause = Pause::new(by);
-        let barrier = async || match timeout_at(by, store.core.barrier(Bucket::Users)).await {
+        let mut pause = Pause::new(deadline);
+        let barrier = async || match timeout_at(deadline, store.core.barrier(Bucket::Users)).await {
             Ok(passed) => passed,
             Err(_) => Err(Error::Timeout),
         };
@@ -201,7 +202,8 @@ impl JetStreamStore {
     ) -> Result<(), Error> {
         self.life.check()?;
         check_replicas(replicas)?;
-        self.long(async |by| self.core.set_replicas(replicas, &progress, by).await).await
+        self.long(async |deadline| self.core.set_replicas(replicas, &progress, deadline).await)
+            .await
     }
 
     async fn call<T>(
@@ -242,21 +244,21 @@ impl JetStreamStore {
 
 fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
     let gateway = Arc::clone(gateway);
-    Box::new(move |by| {
+    Box::new(move |deadline| {
         let gateway = Arc::clone(&gateway);
-        Box::pin(async move { gateway.pass(bucket, by).await })
+        Box::pin(async move { gateway.pass(bucket, deadline).await })
     })
 }
 
 /// A barrier of `users` counts when the copy in memory has received it.
 fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Proof>) -> Sender {
     let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
-    Box::new(move |by| {
+    Box::new(move |deadline| {
         let (gateway, users, proof) =
             (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
         Box::pin(async move {
             let (began, before) = (proof.now(), users.position());
-            let passed = gateway.pass(Bucket::Users, by).await.inspect_err(|error| {
+            let passed = gateway.pass(Bucket::Users, deadline).await.inspect_err(|error| {
                 // If the bucket went back, the copy is of a history that the servers lost.
                 if *error != Error::Timeout {
                     users.kick();
@@ -267,7 +269,7 @@ fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Pro
                 let problem = "the bucket users went back, or was replaced by another";
                 return Err(Error::unavailable(problem));
             }
-            let reached = users.reach(passed, by).await?;
+            let reached = users.reach(passed, deadline).await?;
             proof.set(began, reached);
             Ok(passed)
         })
@@ -307,11 +309,11 @@ impl fmt::Debug for JetStreamStore {
 #[async_trait]
 impl Store for JetStreamStore {
     async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
-        self.call(async |by| self.core.create_room(new, by).await).await
+        self.call(async |deadline| self.core.create_room(new, deadline).await).await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Room, Error> {
-        self.call(async |by| self.core.room(room, by).await).await
+        self.call(async |deadline| self.core.room(room, deadline).await).await
     }
 
     async fn rooms_of(
@@ -319,11 +321,11 @@ impl Store for JetStreamStore {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        self.call(async |by| self.core.rooms_of(endpoint, &page, by).await).await
+        self.call(async |deadline| self.core.rooms_of(endpoint, &page, deadline).await).await
     }
 
     async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
-        self.long(async |by| self.core.delete_room(room, by).await).await
+        self.long(async |deadline| self.core.delete_room(room, deadline).await).await
     }
 
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
@@ -331,19 +333,19 @@ impl Store for JetStreamStore {
     }
 
     async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
-        self.call(async |by| self.core.member(room, endpoint, by).await).await
+        self.call(async |deadline| self.core.member(room, endpoint, deadline).await).await
     }
 
     async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
-        self.call(async |by| self.core.members(room, &page, by).await).await
+        self.call(async |deadline| self.core.members(room, &page, deadline).await).await
     }
 
     async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
-        self.call(async |by| self.core.remove_member(room, endpoint, by).await).await
+        self.call(async |deadline| self.core.remove_member(room, endpoint, deadline).await).await
     }
 
     async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
-        self.long(async |by| self.core.rekey(room, &rekey, by).await).await
+        self.long(async |deadline| self.core.rekey(room, &rekey, deadline).await).await
     }
 
     async fn key(
@@ -352,19 +354,19 @@ impl Store for JetStreamStore {
         endpoint: &EndpointId,
         epoch: Epoch,
     ) -> Result<SealedKey, Error> {
-        self.call(async |by| self.core.key(room, endpoint, Some(epoch), by).await).await
+        self.call(async |deadline| self.core.key(room, endpoint, Some(epoch), deadline).await).await
     }
 
     async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
-        self.call(async |by| self.core.key(room, endpoint, None, by).await).await
+        self.call(async |deadline| self.core.key(room, endpoint, None, deadline).await).await
     }
 
     async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
-        self.call(async |by| self.core.bootstrap_admin(new, by).await).await
+        self.call(async |deadline| self.core.bootstrap_admin(new, deadline).await).await
     }
 
     async fn add_user(&self, new: NewUser) -> Result<User, Error> {
-        self.call(async |by| self.core.add_user(new, by).await).await
+        self.call(async |deadline| self.core.add_user(new, deadline).await).await
     }
 
     async fn user(&self, key: &UserKey) -> Result<User, Error> {
@@ -376,7 +378,7 @@ impl Store for JetStreamStore {
     }
 
     async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
-        self.call(async |by| self.core.revoke_user(key, at, by).await).await
+        self.call(async |deadline| self.core.revoke_user(key, at, deadline).await).await
     }
 
     async fn is_authorized(&self, key: &UserKey) -> Decision {
@@ -392,17 +394,17 @@ impl Store for JetStreamStore {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        let by = Instant::now() + self.op_timeout;
-        self.life.close(by).await;
+        let deadline = Instant::now() + self.op_timeout;
+        self.life.close(deadline).await;
         if let Freshness::Recent { renewal, .. } = &self.freshness {
             renewal.abort();
         }
-        self.core.chores.finish(by).await;
+        self.core.chores.finish(deadline).await;
         for bucket in Bucket::ALL {
             self.core.barriers.get(bucket).end();
         }
         if !self.core.is(JetStreamDefect::KeepsTheConnection) {
-            self.core.gateway.shut(by).await;
+            self.core.gateway.shut(deadline).await;
         }
         Ok(())
     }
@@ -423,13 +425,13 @@ impl JetStreamStore {
     /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
-        self.long(async |by| self.core.plant_epoch(room, epoch, by).await).await
+        self.long(async |deadline| self.core.plant_epoch(room, epoch, deadline).await).await
     }
 
     /// Damages stored records, as an edit of the buckets by hand could.
     #[doc(hidden)]
     pub async fn corrupt(&self, target: &crate::jetstream::Damage) -> Result<(), Error> {
-        self.call(async |by| self.core.corrupt(target, by).await).await
+        self.call(async |deadline| self.core.corrupt(target, deadline).await).await
     }
 
     /// Moves the clock of the bounded mode forward at once, as a suspension of the machine does. Timers do not move.
@@ -697,10 +699,10 @@ mod tests {
 
     /// How many records of rooms the buckets hold.
     async fn records(store: &JetStreamStore) -> Vec<usize> {
-        let by = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(1);
         let mut counts = Vec::new();
         for bucket in [Bucket::Rooms, Bucket::Members, Bucket::RoomsByMember, Bucket::RoomKeys] {
-            let all = store.core.read_few(bucket, &[">".to_owned()], by).await.unwrap();
+            let all = store.core.read_few(bucket, &[">".to_owned()], deadline).await.unwrap();
             let counts_rooms = |key: &str| !key.starts_with('=') && !key.ends_with(".=n");
             let records = all.entries.iter().filter(|entry| counts_rooms(&entry.key));
             counts.push(records.filter(|entry| !entry.removal).count());
@@ -847,8 +849,9 @@ mod tests {
         let weather = Weather { lost_requests: 300, lost_answers: 300, ..Weather::CALM };
         simulation.strike(Blow::Weather(weather));
         let puts: Vec<_> = (0..100).map(|n| Put::new(format!("k.{n}"), Bytes::new())).collect();
-        let by = Instant::now() + Duration::from_mins(1);
-        let stored = store.core.gateway.publish_all(Bucket::RoomKeys, puts, by).await.unwrap();
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let stored =
+            store.core.gateway.publish_all(Bucket::RoomKeys, puts, deadline).await.unwrap();
         assert_eq!(stored.len(), 100);
         simulation.strike(Blow::Weather(Weather::CALM));
         assert_eq!(records(&store).await, [0, 0, 0, 100]);
@@ -864,8 +867,8 @@ mod tests {
             store.add_member(&room, sealed_member(name, epoch)).await.unwrap();
         };
         let ended = async || {
-            let by = Instant::now() + Duration::from_secs(1);
-            store.core.view(&room, |_| Vec::new(), by).await.unwrap().head.ended
+            let deadline = Instant::now() + Duration::from_secs(1);
+            store.core.view(&room, |_| Vec::new(), deadline).await.unwrap().head.ended
         };
         for name in ["bob", "cat", "dan"] {
             add(name, Epoch::FIRST).await;

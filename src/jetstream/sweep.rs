@@ -31,37 +31,41 @@ pub(super) async fn unmade_room(
     incarnation: &Incarnation,
     owner: &EndpointId,
     membership: &str,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
-    everything(core, incarnation, by).await?;
+    everything(core, incarnation, deadline).await?;
     let entry = incarnation.index(owner, membership);
-    core.gateway.purge(Bucket::RoomsByMember, &entry, None, by).await
+    core.gateway.purge(Bucket::RoomsByMember, &entry, None, deadline).await
 }
 
 /// Collects an incarnation that is over, without its index entries.
-async fn everything(core: &Core, incarnation: &Incarnation, by: Instant) -> Result<(), Error> {
+async fn everything(
+    core: &Core,
+    incarnation: &Incarnation,
+    deadline: Instant,
+) -> Result<(), Error> {
     let filter = incarnation.everything();
-    core.gateway.purge(Bucket::RoomKeys, &filter, None, by).await?;
-    core.gateway.purge(Bucket::Members, &filter, None, by).await
+    core.gateway.purge(Bucket::RoomKeys, &filter, None, deadline).await?;
+    core.gateway.purge(Bucket::Members, &filter, None, deadline).await
 }
 
 /// Collects a deleted room.
 pub(super) async fn deleted_room(
     core: &Core,
     incarnation: &Incarnation,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
     // Nobody can join any more, so the roster names all index entries.
-    let ended = end_head(core, incarnation, by).await?;
-    let entries = index_entries(core, incarnation, by).await?;
-    core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, by).await?;
+    let ended = end_head(core, incarnation, deadline).await?;
+    let entries = index_entries(core, incarnation, deadline).await?;
+    core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, deadline).await?;
     let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
-    purge_all(core, Bucket::RoomsByMember, entries, None, by).await?;
-    core.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, by).await?;
+    purge_all(core, Bucket::RoomsByMember, entries, None, deadline).await?;
+    core.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, deadline).await?;
     let Some((revision, gone)) = ended else { return Ok(()) };
     let collected = HeadGone { collected: true, ..gone };
     let collected = removal(Bucket::Members, incarnation.head(), &collected)?;
-    match core.gateway.publish(Bucket::Members, collected.expecting(revision), by).await {
+    match core.gateway.publish(Bucket::Members, collected.expecting(revision), deadline).await {
         // Refused: another client has collected it, too.
         Ok(_) | Err(WriteError::Refused) => Ok(()),
         Err(WriteError::Unknown(error) | WriteError::Failed(error)) => Err(error),
@@ -73,17 +77,17 @@ pub(super) async fn deleted_room(
 pub(super) async fn end_head(
     core: &Core,
     incarnation: &Incarnation,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<Option<(u64, HeadGone)>, Error> {
     let key = incarnation.head();
     if core.is(JetStreamDefect::RemovesHeads) {
-        core.gateway.purge(Bucket::Members, &key, None, by).await?;
+        core.gateway.purge(Bucket::Members, &key, None, deadline).await?;
     }
-    let mut pause = Pause::new(by);
+    let mut pause = Pause::new(deadline);
     // A tombstone counts however old the state; and a stale head is not replaced, by its expectation.
-    let mut now = core.read_unproved(Bucket::Members, std::slice::from_ref(&key), by).await?;
+    let mut now = core.read_unproved(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     if now.find(&key).is_none() {
-        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
+        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     }
     loop {
         let Some(entry) = now.find(&key) else { return Ok(None) };
@@ -96,13 +100,13 @@ pub(super) async fn end_head(
         let changes = head.map(|head| head.changes).unwrap_or_default().next(&key::fresh()?);
         let gone = HeadGone { changes, collected: false };
         let put = removal(Bucket::Members, key.clone(), &gone)?.expecting(entry.sequence);
-        let error = match core.gateway.publish(Bucket::Members, put, by).await {
+        let error = match core.gateway.publish(Bucket::Members, put, deadline).await {
             Ok(revision) => return Ok(Some((revision, gone))),
             Err(WriteError::Refused) => Error::Timeout,
             Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
         };
         pause.after(error).await?;
-        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
+        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     }
 }
 
@@ -110,10 +114,10 @@ pub(super) async fn end_head(
 async fn index_entries(
     core: &Core,
     incarnation: &Incarnation,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<Option<Vec<String>>, Error> {
     let filters = Parts::One.filters(&incarnation.roster("*"));
-    let snapshot = match core.read(Bucket::Members, &filters, by).await {
+    let snapshot = match core.read(Bucket::Members, &filters, deadline).await {
         Ok(snapshot) if snapshot.entries.len() <= ONE_BY_ONE => snapshot,
         Ok(_) | Err(ReadError::TooMany) => return Ok(None),
         Err(error) => return Err(few(Bucket::Members, error)),
@@ -134,12 +138,12 @@ async fn purge_all(
     bucket: Bucket,
     filters: Vec<String>,
     up_to: Option<u64>,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
     stream::iter(filters)
         .map(Ok)
         .try_for_each_concurrent(AT_ONCE, |filter| async move {
-            core.gateway.purge(bucket, &filter, up_to, by).await
+            core.gateway.purge(bucket, &filter, up_to, deadline).await
         })
         .await
 }
@@ -148,11 +152,11 @@ async fn purge_all(
 const ENDED: usize = 8;
 
 /// Collects former incarnations of a room that a crash left, and old tombstones.
-pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
-    let heads = core.read_few(Bucket::Members, &[Incarnation::any(room).head()], by).await?;
+pub(super) async fn leftovers(core: &Core, room: &RoomId, deadline: Instant) -> Result<(), Error> {
+    let heads = core.read_few(Bucket::Members, &[Incarnation::any(room).head()], deadline).await?;
     // Read after the heads: an incarnation that expects an older revision than this one, and that
     // this record does not name, is over or will never be a room.
-    let occupant = core.occupant(room, by).await?;
+    let occupant = core.occupant(room, deadline).await?;
     let mut ended = Vec::new();
     for entry in &heads.entries {
         let Some(id) = key::incarnation_of(&entry.key) else { continue };
@@ -162,14 +166,14 @@ pub(super) async fn leftovers(core: &Core, room: &RoomId, by: Instant) -> Result
             None => !open::<HeadGone>(Bucket::Members, entry)?.collected,
         };
         if over {
-            deleted_room(core, &incarnation, by).await?;
+            deleted_room(core, &incarnation, deadline).await?;
         } else if entry.removal {
             ended.push((entry.sequence, incarnation));
         }
     }
     ended.sort_unstable_by_key(|(ended_at, _)| Reverse(*ended_at));
     for (_, incarnation) in ended.iter().skip(ENDED) {
-        everything(core, incarnation, by).await?;
+        everything(core, incarnation, deadline).await?;
     }
     Ok(())
 }
@@ -187,12 +191,12 @@ pub(super) async fn unmade_member(
     endpoint: &EndpointId,
     membership: &str,
     epoch: Epoch,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
     let key = incarnation.sealed(endpoint, epoch, membership);
-    core.gateway.purge(Bucket::RoomKeys, &key, None, by).await?;
+    core.gateway.purge(Bucket::RoomKeys, &key, None, deadline).await?;
     let entry = incarnation.index(endpoint, membership);
-    core.gateway.purge(Bucket::RoomsByMember, &entry, None, by).await
+    core.gateway.purge(Bucket::RoomsByMember, &entry, None, deadline).await
 }
 
 /// Collects the tickets of a view, in the background.
@@ -208,7 +212,9 @@ pub(super) fn tickets_of(core: &Arc<Core>, view: &View) {
 /// Collects the garbage that a ticket names, in the background.
 pub(super) fn ticket(core: &Arc<Core>, incarnation: &Incarnation, key: String, ticket: Ticket) {
     let incarnation = incarnation.clone();
-    core.chore(|core, by| async move { collect(&core, &incarnation, &key, ticket, by).await });
+    core.chore(|core, deadline| async move {
+        collect(&core, &incarnation, &key, ticket, deadline).await
+    });
 }
 
 async fn collect(
@@ -216,10 +222,10 @@ async fn collect(
     incarnation: &Incarnation,
     ticket_key: &str,
     ticket: Ticket,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
     let filters = [ticket_key.to_owned(), incarnation.head()];
-    let now = core.read_few(Bucket::Members, &filters, by).await?;
+    let now = core.read_few(Bucket::Members, &filters, deadline).await?;
     let head = now.find(&incarnation.head()).map_or(Ok(None), head_record)?;
     let (Some(_), Some(Head { generation, .. })) = (now.find(ticket_key), head) else {
         return Ok(());
@@ -237,12 +243,12 @@ async fn collect(
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
-        purge_all(core, Bucket::RoomsByMember, entries, None, by),
-        purge_all(core, Bucket::RoomKeys, keys, keys_up_to, by),
-        purge_all(core, Bucket::Members, over.into_iter().collect(), None, by),
+        purge_all(core, Bucket::RoomsByMember, entries, None, deadline),
+        purge_all(core, Bucket::RoomKeys, keys, keys_up_to, deadline),
+        purge_all(core, Bucket::Members, over.into_iter().collect(), None, deadline),
     )
     .await?;
-    core.gateway.purge(Bucket::Members, ticket_key, None, by).await
+    core.gateway.purge(Bucket::Members, ticket_key, None, deadline).await
 }
 
 /// From this many tombstones on, if they are more than the members, the roster is written anew.
@@ -252,16 +258,16 @@ const MARKERS: u64 = 128;
 pub(super) fn generation(core: &Arc<Core>, view: &View) {
     if view.head.ended > view.head.count.saturating_add(MARKERS) {
         let room = view.id.clone();
-        core.chore(|core, by| async move { renew(&core, &room, by).await });
+        core.chore(|core, deadline| async move { renew(&core, &room, deadline).await });
     }
 }
 
-async fn renew(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
-    let view = core.view(room, |_| Vec::new(), by).await?;
+async fn renew(core: &Core, room: &RoomId, deadline: Instant) -> Result<(), Error> {
+    let view = core.view(room, |_| Vec::new(), deadline).await?;
     if view.head.ended <= MARKERS {
         return Ok(());
     }
-    let Some(roster) = core.roster(&view, by).await? else { return Ok(()) };
+    let Some(roster) = core.roster(&view, deadline).await? else { return Ok(()) };
     let write = key::fresh()?;
     let mut head = view.head.next(&write);
     head.generation = key::fresh()?;
@@ -271,12 +277,12 @@ async fn renew(core: &Core, room: &RoomId, by: Instant) -> Result<(), Error> {
         put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
     });
     let members = members.collect::<Result<Vec<_>, _>>()?;
-    core.publish_first(Bucket::Members, members, by).await?;
+    core.publish_first(Bucket::Members, members, deadline).await?;
     let (old, new) = (view.head.generation.clone(), head.generation.clone());
     let change = Change { view: &view, head, puts: Vec::new() };
-    let over = if core.commit(change, by).await? { old } else { new };
+    let over = if core.commit(change, deadline).await? { old } else { new };
     let filter = format!("{}.>", view.incarnation.roster(&over));
-    core.gateway.purge(Bucket::Members, &filter, None, by).await
+    core.gateway.purge(Bucket::Members, &filter, None, deadline).await
 }
 
 /// Collects the keys of a rekey that was not made.
@@ -285,10 +291,12 @@ pub(super) async fn lost_attempt(
     incarnation: &Incarnation,
     epoch: Epoch,
     attempt: &str,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
-    core.gateway.purge(Bucket::RoomKeys, &incarnation.sealed_by(epoch, attempt), None, by).await?;
-    core.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, by).await
+    core.gateway
+        .purge(Bucket::RoomKeys, &incarnation.sealed_by(epoch, attempt), None, deadline)
+        .await?;
+    core.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, deadline).await
 }
 
 /// Collects every attempt that lost: after an epoch was made, every other attempt at it or at an earlier one has lost.
@@ -297,9 +305,9 @@ pub(super) async fn attempts(
     incarnation: &Incarnation,
     epoch: Epoch,
     winner: &str,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
-    let began = core.read_few(Bucket::RoomKeys, &[incarnation.attempt("*")], by).await?;
+    let began = core.read_few(Bucket::RoomKeys, &[incarnation.attempt("*")], deadline).await?;
     for entry in &began.entries {
         let attempt = key::last_token(&entry.key);
         let record: AttemptRecord = open(Bucket::RoomKeys, entry)?;
@@ -309,13 +317,13 @@ pub(super) async fn attempts(
         let won = if record.epoch == epoch.get() {
             attempt == winner
         } else {
-            won(core, incarnation, attempt, record.epoch, by).await?
+            won(core, incarnation, attempt, record.epoch, deadline).await?
         };
         if won {
-            core.gateway.purge(Bucket::RoomKeys, &entry.key, None, by).await?;
+            core.gateway.purge(Bucket::RoomKeys, &entry.key, None, deadline).await?;
         } else {
             let epoch = Epoch::new(record.epoch)?;
-            lost_attempt(core, incarnation, epoch, attempt, by).await?;
+            lost_attempt(core, incarnation, epoch, attempt, deadline).await?;
         }
     }
     Ok(())
@@ -327,10 +335,10 @@ async fn won(
     incarnation: &Incarnation,
     attempt: &str,
     epoch: u64,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<bool, Error> {
     let key = incarnation.epoch(Epoch::new(epoch)?);
-    let made = core.read_few(Bucket::Members, std::slice::from_ref(&key), by).await?;
+    let made = core.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     let Some(entry) = made.find(&key) else {
         // The incarnation is over, and is collected whole.
         return Ok(true);
@@ -343,21 +351,21 @@ pub(super) async fn stale_entries(
     core: &Core,
     endpoint: &EndpointId,
     stale: Vec<Stale>,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<(), Error> {
     for Stale { room, possible, .. } in stale {
         let incarnation = &possible.incarnation;
         let (head_key, any) = (incarnation.head(), incarnation.member("*", endpoint));
-        let members = core.read_few(Bucket::Members, &[head_key.clone(), any], by).await?;
-        let occupant = core.occupant(&room, by).await?;
+        let members = core.read_few(Bucket::Members, &[head_key.clone(), any], deadline).await?;
+        let occupant = core.occupant(&room, deadline).await?;
         let named = matches!(&occupant, Occupant::Room(record, _)
             if record.incarnation == possible.incarnation_id);
         match (possible.record.fence, members.find(&head_key)) {
             (Fence::Room(planned), _) if is_over(&occupant, &possible.incarnation_id, planned) => {
-                deleted_room(core, incarnation, by).await?;
+                deleted_room(core, incarnation, deadline).await?;
             }
             // A member of a deleted room: the membership is over for good.
-            (Fence::Head(_), _) if !named => deleted_room(core, incarnation, by).await?,
+            (Fence::Head(_), _) if !named => deleted_room(core, incarnation, deadline).await?,
             // No member, and the head has changed since the plan: the membership is over, or the addition lost.
             (fence, Some(head))
                 if named
@@ -373,14 +381,14 @@ pub(super) async fn stale_entries(
                 if let Fence::Head(_) = fence {
                     let epoch = Epoch::new(possible.record.epoch)?;
                     let key = incarnation.sealed(endpoint, epoch, &possible.membership);
-                    core.gateway.purge(Bucket::RoomKeys, &key, None, by).await?;
+                    core.gateway.purge(Bucket::RoomKeys, &key, None, deadline).await?;
                 }
             }
             // The creation may still be made.
             _ => continue,
         }
         core.gateway
-            .purge(Bucket::RoomsByMember, &possible.key, Some(possible.sequence), by)
+            .purge(Bucket::RoomsByMember, &possible.key, Some(possible.sequence), deadline)
             .await?;
     }
     Ok(())

@@ -45,7 +45,7 @@ pub enum Damage {
 
 impl Core {
     /// Every message of a record, with its value changed.
-    pub(super) async fn corrupt(&self, target: &Damage, by: Instant) -> Result<(), Error> {
+    pub(super) async fn corrupt(&self, target: &Damage, deadline: Instant) -> Result<(), Error> {
         let any = key::Incarnation::any;
         let (bucket, filter) = match target {
             Damage::Room(room) => (Bucket::Rooms, key::room(room)),
@@ -55,14 +55,14 @@ impl Core {
             Damage::Keys(room, endpoint, Some(epoch)) => {
                 (Bucket::RoomKeys, any(room).sealed(endpoint, *epoch, "*"))
             }
-            Damage::Version => return self.age(by).await,
+            Damage::Version => return self.age(deadline).await,
             Damage::Index(endpoint) => {
                 (Bucket::RoomsByMember, format!("{}.*.*.>", key::index_prefix(endpoint)))
             }
             Damage::User(user) => (Bucket::Users, key::user(user)),
             Damage::Admins => (Bucket::Users, key::ADMINS.to_owned()),
         };
-        let snapshot = self.read_few(bucket, &[filter], by).await?;
+        let snapshot = self.read_few(bucket, &[filter], deadline).await?;
         if snapshot.entries.is_empty() {
             return Err(Error::unavailable(format!("there is nothing to damage for {target:?}")));
         }
@@ -73,13 +73,13 @@ impl Core {
             }
             Put { removal: entry.removal, ..Put::new(entry.key, value.into()) }
         });
-        self.gateway.publish_all(bucket, damaged.collect(), by).await?;
+        self.gateway.publish_all(bucket, damaged.collect(), deadline).await?;
         // Reads without a proof see the damage once every replica has it. The replicas apply it with the
         // next message.
         self.barrier(bucket).await?;
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
-            let status = self.gateway.bucket(bucket, by).await?.map(|state| state.status);
+            let status = self.gateway.bucket(bucket, deadline).await?.map(|state| state.status);
             if status.is_some_and(|status| status.current >= status.replicas) {
                 return Ok(());
             }
@@ -88,14 +88,14 @@ impl Core {
     }
 
     /// Gives every bucket a newer format version.
-    async fn age(&self, by: Instant) -> Result<(), Error> {
+    async fn age(&self, deadline: Instant) -> Result<(), Error> {
         for bucket in Bucket::ALL {
             let record = FormatRecord {
                 membership_format: codec::FORMAT_VERSION + 1,
                 ..FormatRecord::new(String::new())
             };
             let format = put(bucket, key::FORMAT.to_owned(), &record)?;
-            self.gateway.publish_all(bucket, vec![format], by).await?;
+            self.gateway.publish_all(bucket, vec![format], deadline).await?;
         }
         Ok(())
     }
@@ -105,21 +105,21 @@ impl Core {
         self: &Arc<Self>,
         room: &RoomId,
         epoch: Epoch,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         loop {
-            let view = self.view(room, |_| Vec::new(), by).await?;
-            let Some(roster) = self.roster(&view, by).await? else { continue };
+            let view = self.view(room, |_| Vec::new(), deadline).await?;
+            let Some(roster) = self.roster(&view, deadline).await? else { continue };
             let attempt = key::fresh()?;
             let mut keys = Vec::new();
             for endpoint in roster.keys() {
-                let sealed = self.key(room, endpoint, None, by).await?;
+                let sealed = self.key(room, endpoint, None, deadline).await?;
                 let key = view.incarnation.sealed(endpoint, epoch, &attempt);
                 let bytes: &Ciphertext = &sealed.ciphertext;
                 let value = codec::seal(Bucket::RoomKeys, &key, bytes.as_bytes());
                 keys.push(Put::new(key, value));
             }
-            self.gateway.publish_all(Bucket::RoomKeys, keys, by).await?;
+            self.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
             let write = key::fresh()?;
             let mut head = view.head.next(&write);
             // The former epoch's keys stay readable, as after a rekey.
@@ -135,7 +135,7 @@ impl Core {
             }
             head.set_epoch(epoch);
             head.attempt.clone_from(&attempt);
-            if self.commit(Change { view: &view, head, puts }, by).await? {
+            if self.commit(Change { view: &view, head, puts }, deadline).await? {
                 return Ok(());
             }
         }

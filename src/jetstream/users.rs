@@ -66,8 +66,8 @@ impl Core {
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
         let mut filters = vec![key::FORMAT.to_owned()];
         filters.extend((key != key::FORMAT).then(|| key.to_owned()));
-        let by = Instant::now() + self.op_timeout;
-        let found = self.gateway.read(Bucket::Users, &filters, fresh, by).await;
+        let deadline = Instant::now() + self.op_timeout;
+        let found = self.gateway.read(Bucket::Users, &filters, fresh, deadline).await;
         let found = found.map_err(|error| few(Bucket::Users, error))?;
         if found.find(key::FORMAT).is_none() {
             let problem =
@@ -92,7 +92,7 @@ impl Core {
         key: &str,
         look: impl Fn(&Contents) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        let by = Instant::now() + self.op_timeout;
+        let deadline = Instant::now() + self.op_timeout;
         let looks = async {
             for _ in 0..LOOKS {
                 let (seen, fresh) = self.see_users_since().await?;
@@ -106,7 +106,7 @@ impl Core {
             Err(differs(key))
         };
         // Decisions have no other deadline.
-        timeout_at(by, looks).await.unwrap_or(Err(Error::Timeout))
+        timeout_at(deadline, looks).await.unwrap_or(Err(Error::Timeout))
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
@@ -158,20 +158,20 @@ impl Core {
     pub(super) async fn bootstrap_admin(
         self: &Arc<Self>,
         new: NewUser,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<User, Error> {
-        self.make_user(NewUser { admin: true, ..new }, true, by).await
+        self.make_user(NewUser { admin: true, ..new }, true, deadline).await
     }
 
     pub(super) async fn add_user(
         self: &Arc<Self>,
         new: NewUser,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<User, Error> {
-        self.make_user(new, false, by).await
+        self.make_user(new, false, deadline).await
     }
 
-    async fn make_user(&self, new: NewUser, first: bool, by: Instant) -> Result<User, Error> {
+    async fn make_user(&self, new: NewUser, first: bool, deadline: Instant) -> Result<User, Error> {
         loop {
             let (seen, fresh) = self.see_users_since().await?;
             let ((admins, admins_revision), (known, revision), format) = {
@@ -196,7 +196,7 @@ impl Core {
                 (Admins { active: active + 1 }, admins_revision)
             });
             let plan = Plan { write, key: new.key, user: record, revision, admins, format };
-            if self.settle_user(&plan, by).await? {
+            if self.settle_user(&plan, deadline).await? {
                 return Ok(new.user());
             }
         }
@@ -206,7 +206,7 @@ impl Core {
         &self,
         key: &UserKey,
         at: Timestamp,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         loop {
             let (seen, fresh) = self.see_users_since().await?;
@@ -244,7 +244,7 @@ impl Core {
             };
             let user = record.revoke(at, &write);
             let plan = Plan { write, key: *key, user, revision, admins, format: None };
-            if self.settle_user(&plan, by).await? {
+            if self.settle_user(&plan, deadline).await? {
                 return Ok(());
             }
         }
@@ -252,7 +252,7 @@ impl Core {
 
     /// Commits a change if the records that it was planned on have not changed. `false`: the change was not made and never
     /// will be.
-    async fn settle_user(&self, plan: &Plan, by: Instant) -> Result<bool, Error> {
+    async fn settle_user(&self, plan: &Plan, deadline: Instant) -> Result<bool, Error> {
         let user = put(Bucket::Users, key::user(&plan.key), &plan.user)?.expecting(plan.revision);
         let mut puts: Vec<Put> = Vec::new();
         if let Some(revision) = plan.format {
@@ -270,11 +270,11 @@ impl Core {
             });
         }
         let mut doubt = false;
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
             let sent = match puts.as_slice() {
-                [one] => self.gateway.publish(Bucket::Users, one.clone(), by).await,
-                all => self.gateway.batch(Bucket::Users, all.to_vec(), by).await,
+                [one] => self.gateway.publish(Bucket::Users, one.clone(), deadline).await,
+                all => self.gateway.batch(Bucket::Users, all.to_vec(), deadline).await,
             };
             let error = match sent {
                 Ok(_) => return Ok(true),

@@ -133,7 +133,7 @@ impl UsersCopy {
     }
 
     /// Waits until the copy has everything up to a barrier.
-    pub(super) async fn reach(&self, passed: Passed, by: Instant) -> Result<Reached, Error> {
+    pub(super) async fn reach(&self, passed: Passed, deadline: Instant) -> Result<Reached, Error> {
         let mut patience = Instant::now() + LAG;
         let mut before = 0;
         loop {
@@ -148,8 +148,8 @@ impl UsersCopy {
                 before = position;
                 patience = Instant::now() + LAG;
             }
-            if timeout_at(by.min(patience), moved).await.is_err() {
-                if Instant::now() >= by {
+            if timeout_at(deadline.min(patience), moved).await.is_err() {
+                if Instant::now() >= deadline {
                     return Err(Error::Timeout);
                 }
                 self.kick();

@@ -10,16 +10,16 @@ use super::driver::Result;
 /// microseconds of work.
 const STEPS: i32 = 1000;
 
-/// Cuts off what a connection is doing once its deadline has passed, however slow the disk or
-/// large the table (clause TIME-1): the statement ends as interrupted, which is a `Timeout`.
+/// Interrupts a connection's statement once its deadline has passed, however slow the disk or large the table (clause
+/// TIME-1). An interrupted statement is a `Timeout`.
 pub(super) struct Cutoff {
     started: Instant,
-    /// In nanoseconds after `started`; `u64::MAX` where there is none.
+    /// The deadline in nanoseconds after `started`; `u64::MAX` without one.
     deadline: AtomicU64,
 }
 
 impl Cutoff {
-    /// Puts one on `connection`, without a deadline.
+    /// Installs the interrupt on `connection`, without a deadline.
     pub(super) fn install(connection: &mut Connection) -> Result<Arc<Self>> {
         let cutoff = Arc::new(Self { started: Instant::now(), deadline: AtomicU64::new(u64::MAX) });
         let asked = Arc::clone(&cutoff);

@@ -1,10 +1,9 @@
-//! Decisions that are asked for at once: answered together, from one read transaction.
+//! Decisions of concurrent callers, answered together from one read transaction.
 //!
-//! The larger part of a point read is its transaction, and the smaller the read itself: SQLite
-//! takes and gives back a lock in the write-ahead log's index, under a mutex of the whole process.
-//! So readers on several threads stand in each other's way, and many are slower than one. What a
-//! group saves is that; nothing is kept from one group to the next, so each answer is as fresh as
-//! a read of its own (clause AUTH-3).
+//! Most of a point read's time is its transaction: SQLite takes and releases a lock in the write-ahead log's index, under a
+//! mutex of the whole process. So readers on several threads block one another, and many are slower than one. A group
+//! shares the transaction. Nothing is kept from one group to the next, so each answer is as fresh as a read of its own
+//! (clause AUTH-3).
 
 use std::collections::VecDeque;
 use std::mem;
@@ -22,23 +21,22 @@ use super::users;
 use crate::decision::Standing;
 use crate::{Error, UserKey};
 
-/// The most questions that one transaction answers: enough to make its cost small beside theirs,
-/// and few enough that a second thread finds some left.
+/// The most decisions in one transaction: enough to share its cost well, and few enough that a second thread finds work.
 const TOGETHER: usize = 32;
 
-/// What a user's record says, or that there is none.
+/// A user's standing; `None` without a record.
 type Answer = Result<Option<Standing>, Error>;
 
-/// The questions that wait.
+/// The waiting decisions.
 #[derive(Default)]
 pub(super) struct Decisions {
-    /// A std lock, because nobody awaits or reads while holding it.
+    /// A std lock, never held across an await or a read.
     queue: Mutex<Queue>,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// How many threads are reading for a question now.
+    /// How many threads read now.
     reading: usize,
     waiting: VecDeque<Question>,
 }
@@ -50,9 +48,8 @@ struct Question {
 }
 
 impl Decisions {
-    /// The user's standing at a moment after this call began. Somebody who is alone reads at once;
-    /// somebody who is not lets the others ask first, and then reads for all of them, unless one
-    /// of them was faster.
+    /// The user's standing at a moment after this call began. A single caller reads at once. With concurrent callers, one lets
+    /// the others join and then reads for all of them.
     pub(super) async fn ask(&self, readers: &Readers, key: &UserKey, deadline: Instant) -> Answer {
         let Some(mut answer) = self.join(key, deadline) else {
             let _reading = Reading(self);
@@ -73,7 +70,7 @@ impl Decisions {
         }
     }
 
-    /// Asks along with the others; `None` when there are none, and the caller counts as reading.
+    /// Joins the waiting decisions; `None` if no thread reads: then the caller counts as reading.
     fn join(&self, key: &UserKey, deadline: Instant) -> Option<oneshot::Receiver<Answer>> {
         let mut queue = self.lock();
         if queue.reading == 0 && queue.waiting.is_empty() {
@@ -85,8 +82,8 @@ impl Decisions {
         Some(answered)
     }
 
-    /// Answers those who have waited longest, from one state of the database that is newer than
-    /// their questions. Says whether anybody was waiting.
+    /// Answers the decisions that have waited longest, from one state of the database that is newer than their calls. Returns
+    /// whether any was waiting.
     fn read_some(&self, readers: &Readers) -> bool {
         let questions: Vec<_> = {
             let mut queue = self.lock();
@@ -110,7 +107,7 @@ impl Decisions {
                 .map_err(Error::from)
             },
             |read| match read {
-                // What is wrong with one answer may be wrong with the connection.
+                // An error in one answer may come from the connection.
                 Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
                 Err(error) => Some(error),
             },
@@ -118,7 +115,7 @@ impl Decisions {
         match read.and_then(|read| read) {
             Ok(answers) => {
                 for (question, answer) in questions.into_iter().zip(answers) {
-                    // Somebody who has gone is not told.
+                    // A caller that was dropped gets no answer.
                     let _ = question.answer.send(answer);
                 }
             }
@@ -132,12 +129,12 @@ impl Decisions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Each change of the queue is one step, so it is sound whatever panicked.
+        // Each change of the queue is one step, so a panic leaves it valid.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whoever read for us did not come to an end, so nobody is let in.
+/// The reading thread did not finish, so the decision denies.
 fn panicked() -> Error {
     Error::unavailable("the read panicked")
 }
@@ -151,8 +148,7 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Lets the runtime's other tasks run once. Unlike tokio's `yield_now` it does not have the
-/// runtime look for I/O in between, which costs more than a decision does.
+/// Lets the runtime's other tasks run once. Tokio's `yield_now` would also poll for I/O, which costs more than a decision.
 async fn others_first() {
     let mut yielded = false;
     let once = std::future::poll_fn(move |context| {

@@ -2,49 +2,47 @@ use std::cell::Cell;
 
 use crate::mutation::Mutation;
 
-/// What can be wrong with a SQLite store that a test opens so.
+/// The defects that a test can give to a SQLite store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public with the feature `testing` alone")]
 pub enum SqliteDefect {
     /// Callers are answered before the commit that holds their writes.
     AnswersBeforeCommit,
-    /// A write that is refused takes its neighbours in the transaction with it, who are told that
-    /// theirs were done.
+    /// A refused write undoes the other writes of its transaction, whose callers get success.
     LosesNeighbours,
     /// A rekey commits its removals and half of its keys before it writes the rest.
     CommitsHalfARekey,
-    /// The statements of one read each see a state of their own.
+    /// Each statement of a read sees another state.
     ReadsStateByState,
-    /// A write takes its lock only once it writes.
+    /// A write takes its lock at its first change.
     LocksLate,
-    /// Writes wait for a lock without an end.
+    /// Writes wait for a lock without a deadline.
     WaitsForEver,
-    /// Checksums are not looked at.
+    /// Checksums are not checked.
     SkipsChecksums,
-    /// That `revocations` and `users` agree is not looked at.
+    /// `revocations` and `users` are not compared.
     SkipsTheWitness,
-    /// Members and keys do not go with their room.
+    /// The members and keys of a deleted room stay.
     KeepsOrphans,
-    /// Who is removed loses the newest key only.
+    /// A removed member loses the newest key only.
     RemovesOneKey,
-    /// `rooms_of` goes through all members there are.
+    /// `rooms_of` scans all members.
     ScansAllMembers,
-    /// A file of a newer version is opened as if it were of this one.
+    /// A file of a newer version is opened.
     OpensWhatIsNewer,
-    /// What the names of its files mean is not looked at while they are open.
+    /// Replaced files go unnoticed.
     TrustsTheName,
-    /// `close` leaves the connections that read open.
+    /// `close` leaves the reading connections open.
     KeepsReaders,
 }
 
 thread_local! {
-    /// The defect of the store that works on this thread: what a call does is plain functions
-    /// over a connection, and each runs on one thread from its beginning to its end.
+    /// The defect of the store that runs on this thread. A call's functions run on one thread from beginning to end.
     static HERE: Cell<Mutation<SqliteDefect>> = const { Cell::new(Mutation::NONE) };
 }
 
-/// From now on this thread works for a store with this defect.
+/// Sets the defect of the store that runs on this thread.
 #[inline]
 pub(super) fn work_for(mutation: Mutation<SqliteDefect>) {
     if cfg!(feature = "testing") {
@@ -52,7 +50,7 @@ pub(super) fn work_for(mutation: Mutation<SqliteDefect>) {
     }
 }
 
-/// Whether the store that works on this thread has this defect.
+/// Whether the store that runs on this thread has this defect.
 #[inline]
 pub(super) fn is(defect: SqliteDefect) -> bool {
     cfg!(feature = "testing") && HERE.get().is(defect)

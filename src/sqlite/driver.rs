@@ -1,10 +1,10 @@
-//! The one place where what SQLite says becomes an [`Error`].
+//! SQLite's errors: the only code that turns them into an [`Error`].
 
 use rusqlite::ErrorCode;
 
 use crate::{Conflict, Error};
 
-/// The result of anything that talks to SQLite.
+/// The result of a call of SQLite.
 pub(super) type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// [`Error`] under a name that `?` can turn a driver's error into, without making the public
@@ -38,25 +38,25 @@ impl From<rusqlite::Error> for Failure {
 
 fn translate(error: rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error_code() else {
-        // A column that is not there or not of its type, or rows where none can be: the schema is
-        // not the one this code was written for.
+        // A missing column, one of another type, or an unexpected row: the schema is not the one
+        // that this code knows.
         return Error::corrupt("database", "schema", error.to_string());
     };
     match code {
-        // Locked by somebody else, or cut off at the deadline.
+        // Locked by another connection, or interrupted at the deadline.
         ErrorCode::DatabaseBusy
         | ErrorCode::DatabaseLocked
         | ErrorCode::FileLockingProtocolFailed
         | ErrorCode::OperationInterrupted => Error::Timeout,
-        // `Unknown` is SQL that does not fit the tables; a constraint that fails contradicts what
-        // the call has read in the same transaction.
+        // `Unknown` is SQL that does not fit the tables. A failed constraint contradicts what the
+        // call has read in the same transaction.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::NotADatabase
         | ErrorCode::ConstraintViolation
         | ErrorCode::TypeMismatch
         | ErrorCode::Unknown => Error::corrupt("database", "file", error.to_string()),
-        // Full, read-only, unreadable, out of memory, and whatever else there may be: the contract
-        // has one word for what a store cannot serve.
+        // Full, read-only, unreadable, out of memory and all others: the contract has one error for a
+        // store that cannot serve.
         _ => Error::unavailable(error),
     }
 }

@@ -4,13 +4,12 @@ use tokio::sync::Notify;
 
 use crate::Error;
 
-/// The bit of [`Gate::state`] that says that the gate is shut; the others count who is inside.
+/// The bit of [`Gate::state`] for a shut gate. The other bits count the calls in flight.
 const SHUT: usize = 1 << (usize::BITS - 1);
 
-/// Lets calls in until it is shut, and tells when the last of them has left (clauses CLOSE-1,
-/// CLOSE-2).
+/// Admits calls until it is shut, and tells when the last of them has ended (clauses CLOSE-1, CLOSE-2).
 ///
-/// One word for both, so that no call can slip in between "it is shut" and "nobody is inside".
+/// One word for both, so that no call can begin between "it is shut" and "no call is in flight".
 #[derive(Default)]
 pub(super) struct Gate {
     state: AtomicUsize,
@@ -18,7 +17,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// In, until the answer is dropped; or `Closed`.
+    /// Admits a call until the result is dropped; or `Closed`.
     pub(super) fn enter(&self) -> Result<Inside<'_>, Error> {
         let inside = Inside(self);
         if self.state.fetch_add(1, Ordering::AcqRel) & SHUT == 0 {
@@ -32,17 +31,17 @@ impl Gate {
         self.state.load(Ordering::Acquire) & SHUT != 0
     }
 
-    /// From now on nobody gets in. Says whether this call shut it.
+    /// Shuts the gate. Returns whether this call shut it.
     pub(super) fn shut(&self) -> bool {
         self.state.fetch_or(SHUT, Ordering::AcqRel) & SHUT == 0
     }
 
-    /// Waits until a gate that is shut has nobody inside.
+    /// Waits until a shut gate has no call in flight.
     pub(super) async fn empty(&self) {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
-            // Registered before the look, so that whoever leaves in between is not missed.
+            // Registered before the check, so that a call that ends in between is not missed.
             left.as_mut().enable();
             if self.state.load(Ordering::Acquire) == SHUT {
                 return;
@@ -52,7 +51,7 @@ impl Gate {
     }
 }
 
-/// Proof of being inside a [`Gate`].
+/// A call that a [`Gate`] has admitted.
 pub(super) struct Inside<'gate>(&'gate Gate);
 
 impl Drop for Inside<'_> {

@@ -1,8 +1,8 @@
-//! The write-ahead log as bytes: what it says of the database, without SQLite.
+//! The write-ahead log, read without SQLite.
 //!
-//! SQLite cannot look into a log without making shared memory for it, and where it may write it
-//! brings the log into the file. Another application's files must stay as they are (clause DUR-3).
-//! SQLite holds no locks on a log, so to open and close it here takes none away.
+//! SQLite cannot read a log without making shared memory for it, and copies the log into the file if it may write. But another
+//! application's files must not change (clause DUR-3). SQLite holds no locks on a log, so opening and closing it here
+//! releases none.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -13,7 +13,7 @@ const FRAME: usize = 24;
 /// Page sizes that SQLite knows.
 const PAGES: std::ops::RangeInclusive<u32> = 512..=65536;
 
-/// The first page of a database: whose it is.
+/// The first page of a database, which says whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) application: i64,
@@ -25,13 +25,13 @@ pub(super) struct Head {
 impl Head {
     fn of(page: &[u8]) -> Option<Self> {
         let number = |at: usize| Some(i64::from(i32::from_be_bytes(array(page, at)?)));
-        // A leaf of the table of tables, with no cells.
+        // An empty leaf of the table of tables.
         let empty = page.get(100..105)? == [13, 0, 0, 0, 0];
         Some(Self { application: number(68)?, version: number(60)?, empty })
     }
 }
 
-/// The first page as the last commit in the log left it; `None` where no commit has it.
+/// The first page after the log's last commit; `None` if no commit has it.
 pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
     let (mut committed, mut written) = (None, None);
     committed_frames(log, |number, page, commits| {
@@ -45,8 +45,8 @@ pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
     Ok(committed)
 }
 
-/// Goes through the frames of a log, in order, up to the first that is not whole: the number of
-/// the page, the page, whether a commit ends with it.
+/// Calls back for each frame of a log, in order, up to the first incomplete one: with the page's number, the page, and
+/// whether the frame ends a commit.
 fn committed_frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::Result<()> {
     let mut log = match File::open(log) {
         Ok(file) => BufReader::new(file),
@@ -82,7 +82,7 @@ fn committed_frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::R
     Ok(())
 }
 
-/// Fills `buffer`; false where there is less left.
+/// Fills `buffer`; `false` if there is less.
 fn whole(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -99,9 +99,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     array(bytes, at).map(u32::from_be_bytes)
 }
 
-/// SQLite's checksum of a log, which each frame takes on from the one before.
+/// SQLite's checksum of a log. Each frame continues the one before.
 struct Sum {
-    /// The order of bytes of whoever made the log.
+    /// The byte order of the machine that made the log.
     big: bool,
     s0: u32,
     s1: u32,

@@ -50,7 +50,7 @@ pub(super) fn get(db: &Connection, id: &RoomId, endpoint: &EndpointId) -> Result
 pub(super) fn list(db: &Connection, id: &RoomId, page: &Page<EndpointId>) -> Result<Vec<Member>> {
     one_state(db, |db| {
         rooms::get(db, id)?;
-        // No id is empty, so all are after "".
+        // No id is empty, so all ids are after "".
         let after = page.after().map_or("", EndpointId::as_str);
         let mut statement = db.prepare_cached(
             "SELECT room, endpoint, owner, joined_epoch, added_at, sum FROM members
@@ -162,7 +162,7 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// The membership, or `NotFound`; of a room that is there.
+/// The membership, or `NotFound`, in an existing room.
 fn existing(db: &Connection, id: &RoomId, endpoint: &EndpointId) -> Result<Member> {
     find(db, id, endpoint)?.ok_or_else(|| Error::NotFound(record(id, endpoint)).into())
 }
@@ -182,7 +182,7 @@ fn decode(id: &RoomId, row: &Row<'_>) -> Result<Member> {
 }
 
 fn broken(id: &RoomId, row: &Row<'_>, problem: Problem) -> Failure {
-    // The endpoint as it is stored, which may be what is wrong with the record.
+    // The stored endpoint, which may be the corrupt part of the record.
     let endpoint = row.get_ref("endpoint").and_then(|value| Ok(value.as_str()?.to_owned()));
     let endpoint = endpoint.unwrap_or_default();
     Error::corrupt("members", format!("{id:?} {endpoint:?}"), problem).into()

@@ -1,7 +1,7 @@
-//! Opening a file: what it is, before anything is written; then the connections to it.
+//! Opens a file: checks it before anything is written, then makes the connections.
 //!
-//! The file is never opened past SQLite: closing any other descriptor of it would drop the locks
-//! that SQLite holds on it in this process.
+//! Only SQLite opens the file: closing any other descriptor of it would release the locks that SQLite holds on it in this
+//! process.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -20,21 +20,20 @@ use super::place::{Names, Place};
 use super::schema;
 use crate::Error;
 
-/// How long to wait before trying again for a lock that somebody else holds.
+/// The wait between two attempts to get a lock.
 const POLL: Duration = Duration::from_millis(2);
-/// SQLite's default, which every file of ours has.
+/// SQLite's default page size, which all our files have.
 const PAGE: u64 = 4096;
-/// Statements a connection keeps prepared: more than this store has.
+/// The most prepared statements that a connection keeps: more than this store has.
 const STATEMENTS: usize = 64;
-/// The most KiB of pages that a connection which reads keeps: 100,000 users and what leads to
-/// them, so that a decision seldom asks the operating system. Taken only as pages are read.
+/// The most KiB of pages that a reading connection caches: 100,000 users with their index, so that a decision seldom asks
+/// the operating system. Memory is taken only as pages are read.
 const CACHE: i64 = 16 << 10;
-/// What the write-ahead log is cut down to after a large transaction, in bytes.
+/// The bytes to which the write-ahead log is truncated after a large transaction.
 const LOG: i64 = 64 << 20;
 
-/// The connection that writes, and the files it has opened. Makes the file if there is none,
-/// brings an older one forward, and refuses what is not ours without touching it (clause DUR-3).
-/// Waits for locks on this thread.
+/// Opens the writing connection, and returns it with its files. Makes the file if there is none, migrates an older one, and
+/// refuses a foreign one without touching it (clause DUR-3). Waits for locks on this thread.
 pub(super) fn writer(
     path: &Path,
     options: &SqliteOptions,
@@ -49,28 +48,27 @@ pub(super) fn writer(
     open().map_err(|failure| located(path, failure.into()))
 }
 
-/// A connection that reads a file which [`writer`] has opened. Waits for nothing.
+/// Opens a reading connection to a file that [`writer`] has opened. Does not wait.
 pub(super) fn reader(names: &Names) -> Result<Connection> {
-    // Read-write, so that it can recover the log that a killed writer left; it writes no record.
+    // Read-write, so that it can recover a killed writer's log. It writes no record.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = connect(&names.file, flags)?;
-    // To bring the log into the file is the writer's: it knows whether they still belong together.
+    // Only the writer copies the log into the file: it knows whether they still belong together.
     leave_the_log(&connection, true)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
     Ok(connection)
 }
 
-/// Whether the connection, when it closes and is the last one, leaves the log beside the file
-/// rather than bring it into the file.
+/// Sets whether the last connection leaves the log beside the file when it closes, instead of copying it into the file.
 pub(super) fn leave_the_log(connection: &Connection, leave: bool) -> Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, leave)?;
     Ok(())
 }
 
-/// Looks at what is there, and leaves it as it is, byte for byte.
+/// Checks the existing files without changing a byte.
 fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
-    // The log first: whoever makes a store makes the file before it.
+    // The log first: a new store's file is made before its log.
     let (log, journal) = (holds_something(&names.log), holds_something(&names.journal));
     let found = match fs::symlink_metadata(&names.file) {
         Ok(found) => Some(found),
@@ -86,7 +84,7 @@ fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
         }
         names.is_one(found)?;
     }
-    // No bytes are what a creation leaves that was cut off at its very beginning.
+    // A creation that was cut off at its very beginning leaves an empty file.
     if found.is_none_or(|found| found.len() == 0) {
         if log {
             let problem = "is missing or empty, and its log (-wal) is there";
@@ -94,22 +92,21 @@ fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
         }
         return if options.must_exist { Err(no_store(names)) } else { Ok(()) };
     }
-    // What the log says is newer than what the file says.
+    // The log is newer than the file.
     if log && let Some(head) = log::head(&names.log).map_err(Error::unavailable)? {
         return schema::owned(names, head.application, head.version, || Ok(!head.empty)).map(drop);
     }
     match read_past_locks(names, journal || log).map_err(Error::from) {
-        // A creation that was cut off: its journal is rolled back by the next connection, which
-        // looks again before it writes.
+        // A creation that was cut off: the next connection rolls its journal back, and checks
+        // again before it writes.
         Err(Error::Corrupt(_)) if journal && begun_empty(&names.journal) => Ok(()),
         Err(error) => Err(error.into()),
         Ok(_) => Ok(()),
     }
 }
 
-/// The version that the file alone says it has. Neither locks, nor shared memory, nor recovery: no
-/// byte is written. Somebody may be writing the file meanwhile (`busy`), so that its length may
-/// not be what its head says.
+/// The version in the file alone, read without locks, shared memory or recovery, so that no byte is written. If another
+/// connection may be writing the file (`busy`), its length may differ from its header.
 fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
     let mut uri = String::from("file:");
     for byte in names.file.as_os_str().as_encoded_bytes() {
@@ -117,7 +114,7 @@ fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
                 uri.push(char::from(*byte));
             }
-            // To write to a String cannot fail.
+            // Writing to a String cannot fail.
             _ => drop(write!(uri, "%{byte:02x}")),
         }
     }
@@ -132,12 +129,12 @@ fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
     schema::version(&db, names)
 }
 
-/// Whether there is such a file, and not an empty one.
+/// Whether there is such a file and it is not empty.
 fn holds_something(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() > 0)
 }
 
-/// Whether a journal belongs to a file that was empty before.
+/// Whether a journal's transaction began on an empty file.
 fn begun_empty(journal: &Path) -> bool {
     let mut head = [0; 20];
     let read =
@@ -161,7 +158,7 @@ fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Con
     if new {
         set_mode(&names.file, options.mode)?;
     }
-    // Until it is known whose the log is.
+    // Until the log's owner is known.
     leave_the_log(&connection, true)?;
     let version = patiently(deadline, || schema::version(&connection, names))?;
     leave_the_log(&connection, false)?;
@@ -173,7 +170,7 @@ fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Con
             return Err(no_store(names));
         }
         // Before there is a log, so that the file itself says from its first commit whose it is.
-        // EXTRA syncs the end of the journal as well, which would undo it all.
+        // EXTRA also syncs the end of the journal, which would otherwise undo everything.
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         patiently(deadline, || schema::bring_forward(&connection, names))?;
     }
@@ -185,14 +182,14 @@ fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Con
         return Err(Error::unavailable("the file system has no shared memory for a log").into());
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // What is deleted is overwritten: no removed key, and no former state of a user, is left for
-    // a damaged page to point at.
+    // Deleted content is overwritten, so that no damaged page can point at a removed key or a user's
+    // former state.
     connection.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(()))?;
     connection.query_row(&format!("PRAGMA journal_size_limit = {LOG}"), [], |_| Ok(()))?;
     if (1..schema::CURRENT).contains(&version) {
         patiently(deadline, || schema::bring_forward(&connection, names))?;
     } else {
-        // Reads, so the log and its shared memory are open from here on.
+        // Reads, so that the log and its shared memory are open from here on.
         patiently(deadline, || schema::verify(&connection))?;
     }
     if let Some(bytes) = options.max_bytes {
@@ -202,9 +199,8 @@ fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Con
     Ok(connection)
 }
 
-/// Makes an empty file that nobody else may read, without opening it: to close it again would
-/// drop the locks of somebody here who has been faster. Says whether there was none; where this
-/// cannot be done, SQLite makes the file.
+/// Makes an empty file that nobody else may read, without opening it: closing it again would release the locks of another
+/// connection of this process. Returns whether there was no file. If this fails, SQLite makes the file.
 #[cfg(target_os = "linux")]
 fn create(file: &Path, mode: u32) -> Result<bool> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -221,7 +217,7 @@ fn create(file: &Path, _: u32) -> Result<bool> {
     Ok(!file.try_exists().map_err(Error::unavailable)?)
 }
 
-/// Sets the mode whatever the umask is. SQLite gives the log and the shared memory the same.
+/// Sets the mode, whatever the umask is. SQLite gives the log and the shared memory the same mode.
 #[cfg(unix)]
 fn set_mode(file: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -240,12 +236,12 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "foreign_keys", !defect::is(SqliteDefect::KeepsOrphans))?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    // Every page is looked over when it is read.
+    // SQLite checks every page that it reads.
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
 }
 
-/// Tries until somebody else's lock is gone.
+/// Repeats an attempt while another connection holds a lock.
 fn patiently<T>(deadline: Instant, mut run: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         let result = run().map_err(Error::from);

@@ -34,12 +34,10 @@ pub struct SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// What a new file may be used for unless [`mode`](Self::mode) says otherwise: its owner
-    /// reads and writes it, nobody else.
+    /// A new file's mode unless [`mode`](Self::mode) sets another: its owner reads and writes it, nobody else.
     pub const MODE: u32 = 0o600;
 
-    /// `op_timeout` 5 seconds, grouped commits, no limit of size, made if it is not there, for
-    /// its owner alone.
+    /// The defaults: `op_timeout` 5 seconds, grouped commits, no limit of size, made if it is not there, for its owner alone.
     pub const fn new() -> Self {
         Self {
             op_timeout: Duration::from_secs(5),
@@ -58,33 +56,30 @@ impl SqliteOptions {
         self
     }
 
-    /// Whether writes that wait at the same time share one transaction, and so one sync of the
-    /// disk. Each caller is answered after the commit that holds its write either way. Off is for
-    /// comparison.
+    /// Whether waiting writes share one transaction, and so one sync of the disk. Each caller is answered after its write's
+    /// commit either way. Off is for comparison.
     pub const fn group_commit(mut self, group_commit: bool) -> Self {
         self.group_commit = group_commit;
         self
     }
 
-    /// How large the file may grow, in bytes (rounded down to whole pages of 4 KiB; a file that
-    /// is larger already does not grow). A write that needs more is [`Error::Unavailable`]. The
-    /// limit is this client's own, and does not count the write-ahead log.
+    /// How large the file may grow, in bytes, rounded down to pages of 4 KiB. A file that is larger already does not grow. A write
+    /// that needs more is [`Error::Unavailable`]. The limit is this client's own, and does not count the write-ahead log.
     pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
         self
     }
 
-    /// Who may use a new file, with its log and its shared memory, as in `chmod`, whatever the
-    /// umask is. The owner must be able to read and write it. A file that is there keeps its mode.
+    /// The mode of a new file, its log and its shared memory, as in `chmod`, whatever the umask is. The owner must be able to
+    /// read and write it. An existing file keeps its mode.
     pub const fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Whether the store must be there already: if it is not, opening is
-    /// [`Invalid`](Error::Invalid) rather than a new store in which anybody may become the first
-    /// admin. For everybody but whoever sets a store up: a wrong path, or a volume that is not
-    /// mounted, is found out.
+    /// Whether the store must exist already. If it does not, opening is [`Invalid`](Error::Invalid) instead of a new store in which
+    /// anybody may become the first admin. Set it once the store is set up: it detects a wrong path and a volume that is not
+    /// mounted.
     pub const fn must_exist(mut self, must_exist: bool) -> Self {
         self.must_exist = must_exist;
         self
@@ -101,7 +96,7 @@ impl SqliteOptions {
         Err(Invalid::new("mode", problem).into())
     }
 
-    /// Opens a store that is broken in this way, for the suite to catch.
+    /// Opens a store with this defect, which the suite must catch.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub const fn broken(mut self, defect: SqliteDefect) -> Self {

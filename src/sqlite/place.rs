@@ -1,9 +1,8 @@
 //! The files of a store as one thing: the database, its log, its shared memory, and their names.
 //!
-//! SQLite finds the log (`-wal`) and the shared memory (`-shm`) by the name of the database. So
-//! two names of one file are two logs, and a name that comes to mean another file makes two stores
-//! of one: either way a client could allow a user whom another client has revoked. What can be
-//! told beforehand is refused here; what happens while the files are open, [`Place::check`] finds.
+//! SQLite finds the log (`-wal`) and the shared memory (`-shm`) by the name of the database. So two names of one file have two
+//! logs, and a name that comes to mean another file makes two stores of one. In both cases a client could allow a user
+//! whom another client has revoked. This module refuses such files at open; [`Place::check`] finds later changes.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -16,10 +15,10 @@ use super::watch::Watch;
 use crate::Error;
 use crate::error::Invalid;
 
-/// The longest path SQLite takes, in bytes, less what it puts behind it (`-journal`).
+/// The longest path that SQLite accepts, in bytes, less the suffix that it appends (`-journal`).
 const LONGEST: usize = 504;
 
-/// A moment of the watch that never comes.
+/// A moment of the watch that is never reached.
 const NEVER: u64 = u64::MAX;
 
 /// The files of a store, as they were when it was opened.
@@ -27,18 +26,18 @@ pub(super) struct Place {
     names: Names,
     identity: [Identity; 3],
     watch: Option<Watch>,
-    /// Everything up to this moment of the watch was looked at, and was right.
+    /// The files were checked, and were right, up to this moment of the watch.
     checked: AtomicU64,
-    /// Why this client must not answer any more.
+    /// Why this client must not answer any more, if so.
     lost: OnceLock<String>,
 }
 
-/// What a database and its companions are called.
+/// The names of a database and its companion files.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    /// Absolute, as it was given.
+    /// The absolute path, as it was given.
     given: PathBuf,
-    /// Without a symbolic link in it: what SQLite opens.
+    /// The path without symbolic links, which SQLite opens.
     pub(super) file: PathBuf,
     pub(super) log: PathBuf,
     pub(super) shared: PathBuf,
@@ -46,7 +45,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Resolves `path` as SQLite does, so that all who use the file use one name.
+    /// Resolves `path` as SQLite does, so that all users of the file use one name.
     pub(super) fn resolve(path: &Path) -> Result<Self, Error> {
         // Absolute, so that neither a change of directory nor SQLite's own names (`:memory:`,
         // `file:…`, the empty one) can make it mean something else.
@@ -72,7 +71,7 @@ impl Names {
         Ok(Self { given, log, shared, journal: beside("-journal"), file })
     }
 
-    /// What the caller called the file, for messages.
+    /// The caller's path, for messages.
     pub(super) fn given(&self) -> &Path {
         &self.given
     }
@@ -81,8 +80,8 @@ impl Names {
         refused(&self.given, problem).into()
     }
 
-    /// Refuses a file that has another name or is a mount of its own: under either, somebody else
-    /// would have a log of their own beside it. `found` is what stands at the path.
+    /// Refuses a file that has another name or is a mount of its own: another process could use another log beside the other
+    /// name. `found` is the file at the path.
     pub(super) fn is_one(&self, found: &Metadata) -> Result<()> {
         let names = links(found);
         if names > 1 {
@@ -101,7 +100,7 @@ impl Names {
     }
 }
 
-/// The name of a file that is not there yet.
+/// The name of a file that does not exist yet.
 fn new_file(given: &Path) -> Result<PathBuf, Error> {
     if given.symlink_metadata().is_ok() {
         let problem = "is a symbolic link to nothing; make what it points to, or give another path";
@@ -129,9 +128,9 @@ fn refused(path: &Path, problem: &str) -> Error {
 }
 
 impl Place {
-    /// Remembers which files `opened` has opened. What others do to them meanwhile makes it fail.
+    /// Remembers the files that `opened` has opened. Fails if another process changes them meanwhile.
     pub(super) fn hold<T>(names: Names, opened: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
-        // Before anything else: what happens from here on is noticed.
+        // Before anything else, so that every later change is noticed.
         let watch = Watch::start(&names.given, &names.file);
         let before = Identity::at(&names.file);
         let opened = opened()?;
@@ -156,24 +155,23 @@ impl Place {
         &self.names
     }
 
-    /// Whether the names still mean the files that are open. Between the beginning of a call and
-    /// its answer this has to hold once: as long as it does, others who open the store get these
-    /// files, and what they have acknowledged is in them.
+    /// Whether the names still mean the open files. This has to hold once between the beginning of a call and its answer: while it
+    /// holds, other processes open the same files, and these have every acknowledged write.
     ///
-    /// Once it was wrong it stays wrong, also when the files come back: what was acknowledged
-    /// meanwhile is not in them.
+    /// Once it has failed it fails for good, also when the files come back: they lack the writes that were acknowledged
+    /// meanwhile.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.lost()?;
         let Some(now) = self.watch.as_ref().and_then(Watch::now) else { return self.look() };
         if now != self.checked.load(Ordering::Acquire) {
             self.look()?;
-            // One that is older than another thread's has everybody look once more.
+            // An older moment than another thread's only causes one more check.
             self.checked.store(now, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Whether it was wrong before. Asks nobody.
+    /// Whether a check has failed before. Does no I/O.
     pub(super) fn lost(&self) -> Result<(), Error> {
         self.lost.get().map_or(Ok(()), |why| Err(self.gone(why)))
     }
@@ -199,7 +197,7 @@ impl Place {
             {
                 "was removed"
             }
-            // Nothing is known, so nothing is answered, but it may be better next time.
+            // The check itself failed: this call fails, and the next one checks again.
             Err(error) => return Err(Error::unavailable(error)),
         };
         let why = self.lost.get_or_init(|| format!("{} {change}", path.display()));
@@ -215,7 +213,7 @@ impl Place {
     }
 }
 
-/// Which file it is, whatever its name.
+/// A file's identity, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -233,7 +231,7 @@ impl Identity {
         Self { device: found.dev(), inode: found.ino() }
     }
 
-    /// Elsewhere a file that is open cannot be replaced.
+    /// On other systems an open file cannot be replaced.
     #[cfg(not(unix))]
     fn of(_: &Metadata) -> Self {
         Self { device: 0, inode: 0 }
@@ -250,7 +248,7 @@ fn links(_: &Metadata) -> u64 {
     1
 }
 
-/// Whether something is mounted exactly there. Not told by old kernels (before 5.8).
+/// Whether the path is a mount point. Kernels before 5.8 do not tell.
 #[cfg(target_os = "linux")]
 fn is_mount(file: &Path) -> Result<bool> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};

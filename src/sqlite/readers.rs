@@ -1,8 +1,8 @@
-//! Reads in place: on the thread of whoever asks, over a pool of connections.
+//! Reads on the caller's thread, over a pool of connections.
 //!
-//! A point read is microseconds; handing it to another thread costs many times that. So a read
-//! never waits inside SQLite (`busy_timeout` 0) and is cut off at its deadline; what must wait
-//! for a lock waits outside, in [`SqliteStore::read`](super::SqliteStore).
+//! A point read takes microseconds; handing it to another thread would take many times as long. So a read never waits inside
+//! SQLite (`busy_timeout` 0) and is interrupted at its deadline. [`SqliteStore::read`](super::SqliteStore) waits for locks,
+//! outside of SQLite.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -17,15 +17,14 @@ use super::place::Place;
 use crate::Error;
 use crate::mutation::Mutation;
 
-/// The most connections that are kept while nobody uses them: more than any usual runtime has
-/// threads, and a read never waits while it holds one.
+/// The most idle connections that are kept: more than a usual runtime has threads, and a read never waits while it uses one.
 const IDLE: usize = 16;
 
-/// A pool of connections that cannot write.
+/// A pool of reading connections.
 pub(super) struct Readers {
-    /// Empty until the file is open.
+    /// The files; empty until they are open.
     place: OnceLock<Place>,
-    /// `None` once closed. A std lock, because nobody awaits or reads while holding it.
+    /// The idle connections; `None` once closed. A std lock, never held across an await or a read.
     idle: Mutex<Option<Vec<Reader>>>,
     mutation: Mutation<SqliteDefect>,
 }
@@ -40,7 +39,7 @@ impl Readers {
         Self { place: OnceLock::new(), idle: Mutex::new(Some(Vec::new())), mutation }
     }
 
-    /// Says which files to read. The first word counts.
+    /// Sets the files to read. Only the first call counts.
     pub(super) fn settle(&self, place: Place) {
         drop(self.place.set(place));
     }
@@ -50,8 +49,8 @@ impl Readers {
         self.place.get().ok_or_else(|| Error::unavailable("the file is not open yet"))
     }
 
-    /// Runs `work` on a connection, at most until `deadline`. `Timeout` before the deadline means
-    /// that somebody holds a lock: worth another try.
+    /// Runs `work` on a connection until `deadline` at most. A `Timeout` before the deadline means that another connection holds
+    /// a lock, so another try may help.
     pub(super) fn run<T>(
         &self,
         deadline: Instant,
@@ -60,8 +59,7 @@ impl Readers {
         self.run_some(deadline, |db| work(db).map_err(Error::from), |done| done.as_ref().err())?
     }
 
-    /// As [`run`](Self::run), for work whose result may hold errors beside answers: `wrong` finds
-    /// one of them.
+    /// As [`run`](Self::run), for work whose result may contain errors beside answers: `wrong` finds one of them.
     pub(super) fn run_some<T>(
         &self,
         deadline: Instant,
@@ -81,12 +79,12 @@ impl Readers {
         reader.cutoff.set(deadline);
         defect::work_for(self.mutation);
         let result = work(&reader.connection);
-        // After the read: so this holds for a connection that was opened just now, too. What was read
-        // from files that were replaced is no answer, nor is an error from them.
+        // After the read, so that it covers a connection that was just opened, too. Neither an answer nor
+        // an error from replaced files may be returned.
         if !self.mutation.is(SqliteDefect::TrustsTheName) {
             place.check()?;
         }
-        // A connection that met damage, or whose transaction did not end, is not used again.
+        // A connection that met damage, or whose transaction did not end, is dropped.
         let sound = !matches!(wrong(&result), Some(Error::Unavailable(_) | Error::Corrupt(_)));
         if sound
             && reader.connection.is_autocommit()
@@ -97,7 +95,7 @@ impl Readers {
         Ok(result)
     }
 
-    /// Closes what is idle now, and later what is in use now.
+    /// Closes the idle connections now, and those in use after their reads.
     pub(super) fn close(&self) {
         if self.mutation.is(SqliteDefect::KeepsReaders) {
             return;
@@ -112,7 +110,7 @@ impl Readers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Reader>>> {
-        // A vector of connections is sound whatever panicked.
+        // A panic leaves the vector of connections valid.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,8 +125,8 @@ pub(super) fn one_state<T>(
     }
     db.prepare_cached("BEGIN")?.execute([])?;
     let result = work(db);
-    // Nothing was written: the end of a read cannot fail in a way that matters to it, and a
-    // connection that is still in its transaction is thrown away.
+    // Nothing was written, so a failed end of the transaction does not matter to the read; and a
+    // connection that is still in its transaction is dropped.
     let ended = db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
     drop(ended);
     result

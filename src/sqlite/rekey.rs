@@ -53,14 +53,14 @@ pub(super) fn rekey(db: &Connection, id: &RoomId, rekey: &Rekey) -> Result<Room>
     Ok(room)
 }
 
-/// How the endpoints of a rekey differ from the members of its room.
+/// The differences between a rekey's endpoints and the room's members.
 #[derive(Default)]
 struct Differences<'a> {
-    /// To be removed, and no members.
+    /// Endpoints to remove that are no members.
     strangers: Vec<&'a EndpointId>,
-    /// Members that stay, without a key.
+    /// Remaining members without a key.
     missing: Vec<EndpointId>,
-    /// With a key, and no members.
+    /// Endpoints with a key that are no remaining members.
     extra: Vec<&'a EndpointId>,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Differences<'a> {
     }
 }
 
-/// Moves `side` up to `member` and says whether it was met there; what it passes is no member.
+/// Advances `side` up to `member` and returns whether it has `member`. The endpoints that it passes are no members.
 fn met<'a>(
     side: &mut Peekable<impl Iterator<Item = &'a EndpointId>>,
     member: &str,

@@ -53,12 +53,12 @@ pub(super) fn rooms_of(
 
 pub(super) fn delete(db: &Connection, id: &RoomId) -> Result<()> {
     get(db, id)?;
-    // Members and keys go with it: they refer to it.
+    // Its members and keys are deleted, too: they refer to it (`ON DELETE CASCADE`).
     db.prepare_cached("DELETE FROM rooms WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(())
 }
 
-/// Writes what may change in a room: its epoch and whether a rekey is due.
+/// Writes the parts of a room that may change: its epoch and whether a rekey is due.
 pub(super) fn update(db: &Connection, room: &Room) -> Result<()> {
     let row = RoomRow::of(room);
     db.prepare_cached("UPDATE rooms SET epoch = ?2, rekey_due = ?3, sum = ?4 WHERE id = ?1")?

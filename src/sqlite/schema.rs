@@ -1,7 +1,7 @@
-//! The file's format: how it is known to be ours, and the ladder of its versions.
+//! The file's format: its marks, and the migrations between its versions.
 //!
-//! `application_id` says that it is ours, `user_version` which step of the ladder it stands on. A
-//! new file climbs the same steps as an old one, so there is one way to every version.
+//! `application_id` marks the file as ours, `user_version` is its version. A new file takes the same migrations as an old
+//! one, so there is one way to every version.
 
 mod checksums;
 
@@ -12,10 +12,10 @@ use super::driver::Result;
 use super::place::Names;
 use crate::Error;
 
-/// "MBRS": what `application_id` is in every file of ours.
+/// "MBRS": the `application_id` of our files.
 const APPLICATION: i64 = 0x4D42_5253;
 
-/// One step of the ladder: statements, and what only code can do.
+/// One migration: statements, and code for what statements cannot do.
 struct Step {
     sql: &'static str,
     fill: fn(&Connection) -> Result<()>,
@@ -26,10 +26,10 @@ const LADDER: [Step; 2] = [
     Step { sql: include_str!("schema/0002_checksums.sql"), fill: checksums::fill },
 ];
 
-/// The version this code reads and writes.
+/// The version that this code reads and writes.
 pub(super) const CURRENT: usize = LADDER.len();
 
-/// The version of the file, 0 for one that is empty; an error for one that is not ours.
+/// The version of the file; 0 for an empty one; an error for a foreign one.
 pub(super) fn version(db: &Connection, names: &Names) -> Result<usize> {
     let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -46,8 +46,7 @@ pub(super) fn version(db: &Connection, names: &Names) -> Result<usize> {
     })
 }
 
-/// The version of a file with such a head, 0 for one without tables; an error for one that is not
-/// ours.
+/// The version of a file with this header; 0 for one without tables; an error for a foreign one.
 pub(super) fn owned(
     names: &Names,
     application: i64,
@@ -77,19 +76,19 @@ pub(super) fn owned(
     }
 }
 
-/// Brings the file to [`CURRENT`], in one transaction: all of it or nothing (clause DUR-3).
+/// Migrates the file to [`CURRENT`] in one transaction (clause DUR-3).
 pub(super) fn bring_forward(db: &Connection, names: &Names) -> Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     let done = climb(db, names).and_then(|()| Ok(db.execute_batch("COMMIT")?));
     if done.is_err() && !db.is_autocommit() {
-        // The connection is dropped after this error, which ends the transaction as well.
+        // The caller drops the connection after this error, which ends the transaction.
         let _ = db.execute_batch("ROLLBACK");
     }
     done
 }
 
 fn climb(db: &Connection, names: &Names) -> Result<()> {
-    // Under the lock: somebody else may have been faster.
+    // Checked again under the lock: another process may have migrated the file.
     let from = version(db, names)?;
     for step in LADDER.iter().skip(from) {
         db.execute_batch(step.sql)?;
@@ -100,8 +99,7 @@ fn climb(db: &Connection, names: &Names) -> Result<()> {
     verify(db)
 }
 
-/// Whether the tables are what the ladder makes, nothing less and nothing more: a trigger or a
-/// changed column could undo what the store promises.
+/// Whether the tables are exactly those of the migrations: a trigger or a changed column could break the store's promises.
 pub(super) fn verify(db: &Connection) -> Result<()> {
     let encoding: String = db.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding != "UTF-8" || objects(db)? != reference()? {
@@ -111,7 +109,7 @@ pub(super) fn verify(db: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// What the ladder makes.
+/// The tables that the migrations make.
 fn reference() -> Result<Vec<[String; 4]>> {
     let reference = Connection::open_in_memory()?;
     for step in &LADDER {
@@ -121,8 +119,8 @@ fn reference() -> Result<Vec<[String; 4]>> {
 }
 
 fn objects(db: &Connection) -> Result<Vec<[String; 4]>> {
-    // What SQLite keeps for itself (statistics) is its own business, and two tables are
-    // Litestream's, which copies the log elsewhere.
+    // SQLite's own tables (statistics) are allowed, and the two tables of Litestream, which replicates
+    // the log.
     let sql = "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema
                WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
                  AND NOT (type = 'table' AND name IN ('_litestream_seq', '_litestream_lock'))

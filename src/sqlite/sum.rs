@@ -3,20 +3,20 @@ use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 /// Slicing by 16: a sealed key may have 4096 bytes.
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-/// The checksum of one record: over its table's name and all its fields, its key among them, so
-/// that a record which was changed, moved or taken from elsewhere is noticed (clause ERR-3).
+/// The checksum of a record: over its table's name and all its fields, with its key. So a record that was changed, moved or
+/// copied is detected (clause ERR-3).
 ///
-/// Each field is preceded by its kind and length: no two different records feed the same bytes.
-/// A CRC-32 notices every change of one byte; it keeps nobody out who writes the checksum anew.
+/// Each field is preceded by its kind and length, so no two records feed the same bytes. A CRC-32 detects every change of one
+/// byte; it does not stop an attacker, who can write a new checksum.
 pub(super) struct Sum {
     digest: Digest<'static, u32, Table<16>>,
-    /// What is to be fed next: the CRC is several times faster on one long piece than on many
-    /// short ones, and a decision waits for it.
+    /// The bytes to be fed: the CRC is several times faster on one long piece than on many short ones, and every decision needs
+    /// it.
     held: [u8; HELD],
     len: usize,
 }
 
-/// Room for a user with a label of usual length.
+/// Capacity for a user with a label of usual length.
 const HELD: usize = 192;
 
 impl Sum {
@@ -53,7 +53,7 @@ impl Sum {
     }
 
     fn field(mut self, kind: u8, bytes: &[u8]) -> Self {
-        // No field is longer than 4096 bytes; whatever is read from a damaged file may be.
+        // No field that we write is longer than 4096 bytes, but a field of a damaged file may be.
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
         let [a, b, c, d] = len;
         self.feed(&[kind, a, b, c, d]);

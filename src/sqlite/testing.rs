@@ -1,4 +1,4 @@
-//! Ways into the store that no caller has, for the conformance suite.
+//! Access for the conformance suite, which other callers do not have.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::error::{Conflict, Record};
 use crate::{EndpointId, Epoch, Error, RoomId, User, UserKey};
 
 impl SqliteStore {
-    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
         let id = room.clone();
@@ -36,8 +36,8 @@ impl SqliteStore {
         .await
     }
 
-    /// Gives a revoked user, in the file at `path`, the row it had before, as somebody would who
-    /// puts a page of an old backup back. Says whether the user was revoked.
+    /// Puts a revoked user's former row back into the file at `path`, as a page of an old backup would. Returns whether the user
+    /// was revoked.
     #[doc(hidden)]
     pub fn unrevoke(path: impl AsRef<Path>, key: &UserKey) -> Result<bool, Error> {
         let change = || -> driver::Result<bool> {

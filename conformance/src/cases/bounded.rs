@@ -38,9 +38,9 @@ async fn set_up(store: &Client) -> Verdict {
     Ok(())
 }
 
-/// Waits until `store` decides so; it may be out of date, or without contact, until `by`.
-async fn decides(store: &Client, key: &UserKey, right: Decision, by: Instant) -> Verdict {
-    decides_after(store, key, right, by, |_| Ok(())).await
+/// Waits until `store` decides so; it may be out of date, or without contact, until `deadline`.
+async fn decides(store: &Client, key: &UserKey, right: Decision, deadline: Instant) -> Verdict {
+    decides_after(store, key, right, deadline, |_| Ok(())).await
 }
 
 /// The bound is over since the user was revoked: nothing lets that user in any more. A busy machine
@@ -49,13 +49,13 @@ async fn keeps_out(store: &Client, key: &UserKey) -> Verdict {
     decides_after(store, key, REVOKED, soon(), denies_as_failed).await
 }
 
-/// Waits until `store` decides so, at the latest at `by`; whatever it decides `before` is judged,
+/// Waits until `store` decides so, at the latest at `deadline`; whatever it decides `before` is judged,
 /// too.
 async fn decides_after(
     store: &Client,
     key: &UserKey,
     right: Decision,
-    by: Instant,
+    deadline: Instant,
     before: fn(&Decision) -> Verdict,
 ) -> Verdict {
     loop {
@@ -64,7 +64,7 @@ async fn decides_after(
             return Ok(());
         }
         before(&decision)?;
-        holds(Instant::now() < by, &format!("{} by now", right.show()), &decision)?;
+        holds(Instant::now() < deadline, &format!("{} by now", right.show()), &decision)?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -167,10 +167,10 @@ async fn with_contact_again_it_decides_again(cx: Cx) -> Verdict {
         tokio::time::sleep(BOUND).await;
         denies_as_failed(&cx.within_bound(bounded.is_authorized(&USER)).await?)?;
         cx.instance().heal().await?;
-        let by = Instant::now() + Duration::from_secs(20);
-        decides(&bounded, &USER, Decision::Allow, by).await?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        decides(&bounded, &USER, Decision::Allow, deadline).await?;
         while bounded.unrecorded().revoke_user(&USER, at(3)).await.is_err() {
-            if Instant::now() > by {
+            if Instant::now() > deadline {
                 return Err(Failure::new("a revocation to succeed again", "none did").of_deadline());
             }
         }
@@ -205,9 +205,9 @@ async fn a_cut_off_server_lets_nobody_in_past_the_bound(cx: Cx) -> Verdict {
             if late { denies_as_failed(&decision) } else { Ok(()) }
         });
         let revoke = async {
-            let by = cut + servers.failover();
+            let deadline = cut + servers.failover();
             let call = crate::model::Op::RevokeUser(USER, at(3));
-            crate::replicated::achieve(&there, &call, by).await
+            crate::replicated::achieve(&there, &call, deadline).await
         };
         let (asked, gone) = futures::join!(ask, revoke);
         asked?;

@@ -377,11 +377,11 @@ async fn a_write_of_unknown_outcome_took_effect_once_or_not_at_all(cx: Cx) -> Ve
 /// The answer of a store that is whole again. It may need a moment for that, and several attempts;
 /// each ends within its bound.
 async fn answered(cx: &Cx, store: &Client, call: &Op) -> Verdict<Answer> {
-    let by = Instant::now() + 5 * cx.bound();
+    let deadline = Instant::now() + 5 * cx.bound();
     loop {
         let answer = cx.within_bound(call.apply(store)).await?;
         let unknown = answer.error().is_some_and(Error::outcome_unknown);
-        if !unknown || Instant::now() > by {
+        if !unknown || Instant::now() > deadline {
             return Ok(answer);
         }
     }

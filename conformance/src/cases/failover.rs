@@ -76,10 +76,12 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
         let before = scope().observe(&store).await?;
         servers.harm(lost, harm).await?;
         let other = cx.open_at((lost + 1) % servers.count()).await?;
-        let by = Instant::now() + servers.failover();
+        let deadline = Instant::now() + servers.failover();
         let (one, two) = (store.unrecorded(), other.unrecorded());
-        let (one, two) =
-            futures::join!(works(&cx, &*one, 1_000, by), works(&cx, &*two, 2_000_000, by));
+        let (one, two) = futures::join!(
+            works(&cx, &*one, 1_000, deadline),
+            works(&cx, &*two, 2_000_000, deadline)
+        );
         one?;
         two?;
         heal_and_work(&cx, &*store.unrecorded(), 3_000_000).await?;
@@ -282,12 +284,12 @@ async fn all_lost(cx: &Cx, harm: Harm) -> Verdict {
     unknown(&cx.within_bound(store.room(&room("e"))).await?)?;
     servers.heal().await?;
     // Not opened again; and nothing was written since.
-    let by = Instant::now() + servers.failover();
-    while unanswered(&in_time(cx, &store, &Op::HasAdmin).await?) && Instant::now() < by {
+    let deadline = Instant::now() + servers.failover();
+    while unanswered(&in_time(cx, &store, &Op::HasAdmin).await?) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     everything.observe(&store).await?.unchanged_since(&before)?;
-    works(cx, &*store.unrecorded(), 1_000_000, by).await?;
+    works(cx, &*store.unrecorded(), 1_000_000, deadline).await?;
     Ok(())
 }
 
@@ -313,8 +315,8 @@ async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
         same(here.is_authorized(&user_number(0)).await, Decision::Allow)?;
         let servers = servers(&cx)?;
         servers.harm(2, harm).await?;
-        let by = Instant::now() + servers.failover();
-        works(&cx, &*there.unrecorded(), 1_000_000, by).await?;
+        let deadline = Instant::now() + servers.failover();
+        works(&cx, &*there.unrecorded(), 1_000_000, deadline).await?;
         let revoke: Vec<_> = keys.iter().map(|key| Op::RevokeUser(*key, at(3))).collect();
         for answer in at_once(&cx, &*there.unrecorded(), &revoke).await? {
             holds(answer.error().is_none(), "a user to be revoked", &answer)?;
@@ -359,8 +361,8 @@ async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
         let (asked, healed) = futures::join!(ask, heal);
         asked?;
         healed?;
-        let by = Instant::now() + servers.failover();
-        works(&cx, &*here.unrecorded(), 2_000_000, by).await?;
+        let deadline = Instant::now() + servers.failover();
+        works(&cx, &*here.unrecorded(), 2_000_000, deadline).await?;
         same(here.is_authorized(&UNKNOWN).await, Decision::Deny(DenyReason::Unknown))?;
         fails(here.room(&room("p")).await, &crate::make::no_room("p"))?;
         fails(here.add_user(user(USER)).await, &user_exists(USER))

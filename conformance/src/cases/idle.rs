@@ -129,10 +129,10 @@ fn undone(number: u64) -> [Undone; 2] {
 /// Undoes what took effect of these, and waits: what was undone was done once, and is not done again.
 async fn stay_undone(cx: &Cx, store: &Client, cut_off: Vec<Undone>) -> Verdict {
     // One may be on its way, and take effect at any moment; until it has, there is nothing to undo.
-    let by = tokio::time::Instant::now() + cx.bound();
+    let deadline = tokio::time::Instant::now() + cx.bound();
     let store = store.unrecorded();
     let (mut waiting, mut done) = (cut_off, Vec::new());
-    while !waiting.is_empty() && tokio::time::Instant::now() < by {
+    while !waiting.is_empty() && tokio::time::Instant::now() < deadline {
         let mut left = Vec::new();
         for write in waiting {
             let seen = write.gone.0.apply(&*store).await;

@@ -119,9 +119,9 @@ pub async fn inject(
 /// Waits until more calls failed or were slow than `before`.
 async fn told(playing: &Playing, before: u64, name: &str, slow_bound: Duration) -> Verdict {
     let patience = slow_bound * 2;
-    let by = Instant::now() + patience;
+    let deadline = Instant::now() + patience;
     while playing.pulse().hits() == before {
-        if Instant::now() > by {
+        if Instant::now() > deadline {
             let got = format!("every call was answered as before, for {patience:?}");
             return Err(Failure::new(format!("{name}: some call to be hit"), got));
         }
@@ -132,8 +132,8 @@ async fn told(playing: &Playing, before: u64, name: &str, slow_bound: Duration) 
 
 /// Waits until a call has been answered again, or long enough: it is not for a nemesis to judge.
 async fn answered(playing: &Playing, slow_bound: Duration) {
-    let (before, by) = (playing.pulse().answers(), Instant::now() + slow_bound);
-    while playing.pulse().answers() < before + 20 && Instant::now() < by {
+    let (before, deadline) = (playing.pulse().answers(), Instant::now() + slow_bound);
+    while playing.pulse().answers() < before + 20 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

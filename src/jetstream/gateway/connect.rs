@@ -33,7 +33,7 @@ pub(super) async fn connect(
     mux: Arc<Mux>,
     lost: Arc<Notify>,
     complaint: Complaint,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<Client, Error> {
     let (mut servers, credentials) = address::resolve(config)?;
     // Random, so that the clients of a lost server do not all go to the same other one.
@@ -41,21 +41,22 @@ pub(super) async fn connect(
     servers.rotate_left(first);
     let rotation = Rotation::default();
     let heard = complaint.clone();
-    let options = options(config, Identity::new(credentials)?, by)?.event_callback(move |event| {
-        if matches!(event, Event::Disconnected | Event::Closed) {
-            mux.lose_all();
-            lost.notify_waiters();
-        }
-        heard.hear(&event);
-        std::future::ready(())
-    });
+    let options =
+        options(config, Identity::new(credentials)?, deadline)?.event_callback(move |event| {
+            if matches!(event, Event::Disconnected | Event::Closed) {
+                mux.lose_all();
+                lost.notify_waiters();
+            }
+            heard.hear(&event);
+            std::future::ready(())
+        });
     let options = options.reconnect_to_server_callback(move |servers, _| {
         complaint.lost(&servers);
         let next = rotation.next(&servers);
         std::future::ready(next.map(|addr| ReconnectToServer { addr, delay: None }))
     });
     let attempt = options.connect(servers);
-    match tokio::time::timeout_at(by, attempt).await {
+    match tokio::time::timeout_at(deadline, attempt).await {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => Err(refused(config, &error)),
         Err(_) => Err(Error::unavailable(format!(
@@ -69,9 +70,9 @@ pub(super) async fn connect(
 fn options(
     config: &JetStreamConfig,
     identity: Option<Identity>,
-    by: Instant,
+    deadline: Instant,
 ) -> Result<ConnectOptions, Error> {
-    let left = by.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(Instant::now());
     let options = match identity {
         None => ConnectOptions::new(),
         Some(identity) => {

@@ -43,7 +43,7 @@ impl NatsDeliveries {
         prefix: String,
         filters: &[String],
         from: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<Self> {
         let name = match key::fresh() {
             Ok(name) => name,
@@ -75,7 +75,7 @@ impl NatsDeliveries {
                 return Reply::Not(Error::unavailable(error));
             }
         };
-        match link.administer::<ConsumerInfo>(&what, payload.into(), by).await {
+        match link.administer::<ConsumerInfo>(&what, payload.into(), deadline).await {
             Reply::Done(ConsumerInfo { error: None, cluster }) => {
                 let place = cluster.and_then(|cluster| cluster.leader);
                 let place = place.filter(|name| !name.is_empty());

@@ -141,8 +141,10 @@ impl Feed {
     }
 
     async fn state(&self) -> Result<BucketState, Error> {
-        let by = Instant::now() + SETUP;
-        let state = until_answered(self.attempt, by, |by| self.servers.bucket(self.bucket, by));
+        let deadline = Instant::now() + SETUP;
+        let state = until_answered(self.attempt, deadline, |deadline| {
+            self.servers.bucket(self.bucket, deadline)
+        });
         let missing = || Error::unavailable(format!("there is no bucket {}", self.bucket));
         state.await?.ok_or_else(missing)
     }
@@ -161,15 +163,15 @@ impl Feed {
         let state = self.state().await?;
         let anchor = sink.anchor().filter(|_| created == Some(&state.created));
         let from = anchor.map_or(1, |anchor| anchor.sequence);
-        let by = Instant::now() + SETUP;
-        let candidate = || self.servers.consume(self.bucket, &self.filters, from, by);
+        let deadline = Instant::now() + SETUP;
+        let candidate = || self.servers.consume(self.bucket, &self.filters, from, deadline);
         let at_once = usize::from(state.status.replicas.max(1));
         let mut candidates: Candidates<'_> = (0..at_once).map(|_| candidate()).collect();
         let mut left = PLACES.saturating_sub(at_once);
         let mut trouble = Error::Timeout;
         loop {
             let late = Instant::now() + self.attempt;
-            match timeout_at(late.min(by), candidates.next()).await {
+            match timeout_at(late.min(deadline), candidates.next()).await {
                 Ok(Some(Reply::Done(deliveries))) if self.is_led_at(&state, deliveries.place()) => {
                     return Ok(Source { state, deliveries, late: candidates });
                 }
@@ -180,13 +182,13 @@ impl Feed {
                 }
                 Ok(Some(Reply::Again(error))) => {
                     trouble = error;
-                    sleep_until(late.min(by)).await;
+                    sleep_until(late.min(deadline)).await;
                 }
                 Ok(Some(Reply::Not(error))) => return Err(error),
                 // No request is in flight, or none was answered in time.
                 Ok(None) | Err(_) => {}
             }
-            if Instant::now() >= by || (left == 0 && candidates.is_empty()) {
+            if Instant::now() >= deadline || (left == 0 && candidates.is_empty()) {
                 return Err(trouble);
             }
             if left > 0 {

@@ -148,14 +148,14 @@ impl NatsServers {
     pub(in crate::jetstream) async fn connect(
         config: &JetStreamConfig,
         mutation: Mutation<JetStreamDefect>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Self, Error> {
         let inbox_prefix = config.inbox_prefix.as_deref().unwrap_or("_INBOX").to_owned();
         let mux = Mux::new(format!("{inbox_prefix}.{}", key::fresh()?));
         let lost = Arc::new(Notify::new());
         let complaint = Complaint::default();
         let (sorted, heard) = (Arc::clone(&mux), complaint.clone());
-        let client = connect::connect(config, sorted, Arc::clone(&lost), heard, by).await?;
+        let client = connect::connect(config, sorted, Arc::clone(&lost), heard, deadline).await?;
         let mut answers = client
             .subscribe(mux.subject())
             .await
@@ -193,7 +193,7 @@ impl NatsServers {
 
     /// Checks early that JetStream is enabled and that messages of the size that the store needs pass. Retrying later could
     /// help with neither.
-    pub(in crate::jetstream) async fn greet(&self, by: Instant) -> Result<(), Error> {
+    pub(in crate::jetstream) async fn greet(&self, deadline: Instant) -> Result<(), Error> {
         let most = self.link.client.max_payload();
         if most < LARGEST {
             let problem = format!(
@@ -201,17 +201,17 @@ impl NatsServers {
             );
             return Err(Invalid::new("server", problem).into());
         }
-        let attempt = by.saturating_duration_since(Instant::now()) / 4;
-        let mut pause = Pause::new(by);
+        let attempt = deadline.saturating_duration_since(Instant::now()) / 4;
+        let mut pause = Pause::new(deadline);
         loop {
-            let soon = by.min(Instant::now() + attempt);
+            let soon = deadline.min(Instant::now() + attempt);
             let subject = format!("{}.INFO", self.link.api_prefix);
             let asked = self.link.ask(subject, None, large_question(), soon);
             let Ok(answer) = asked.await else {
                 // A missing answer alone says little: the server may be busy, or have no leader.
                 match self.reason() {
                     Some(reason) => return Err(reason),
-                    None if Instant::now() < by => continue,
+                    None if Instant::now() < deadline => continue,
                     None => return Ok(()),
                 }
             };
@@ -250,10 +250,10 @@ impl NatsServers {
         &self,
         what: &str,
         request: &impl Serialize,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<T> {
         match serde_json::to_vec(request) {
-            Ok(payload) => self.link.administer(what, payload.into(), by).await,
+            Ok(payload) => self.link.administer(what, payload.into(), deadline).await,
             Err(error) => Reply::Not(Error::unavailable(format!("cannot encode {what}: {error}"))),
         }
     }
@@ -264,9 +264,9 @@ impl NatsServers {
         what: &str,
         request: &impl Serialize,
         fine: Option<u32>,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<()> {
-        let plain: Plain = match self.administer(what, request, by).await {
+        let plain: Plain = match self.administer(what, request, deadline).await {
             Reply::Done(plain) => plain,
             Reply::Again(error) => return Reply::Again(error),
             Reply::Not(error) => return Reply::Not(error),
@@ -283,7 +283,7 @@ impl Link {
         reply: Option<String>,
         headers: Option<HeaderMap>,
         payload: Bytes,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Unsent> {
         let headers = headers.filter(|headers| !headers.is_empty());
         let client = &self.client;
@@ -299,7 +299,7 @@ impl Link {
                 (None, None) => client.publish(subject, payload).await,
             }
         };
-        match timeout_at(by, sent).await {
+        match timeout_at(deadline, sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
                 let error = format!("cannot publish: {error}; raise the server's max_payload");
@@ -320,28 +320,28 @@ impl Link {
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Message, NoAnswer> {
         let waiting = self.mux.one();
         let reply = Some(waiting.reply.clone());
-        self.send(subject, reply, headers, payload, by).await.map_err(NoAnswer::NotSent)?;
-        self.answer(waiting, by).await.ok_or(NoAnswer::Silence)
+        self.send(subject, reply, headers, payload, deadline).await.map_err(NoAnswer::NotSent)?;
+        self.answer(waiting, deadline).await.ok_or(NoAnswer::Silence)
     }
 
-    async fn answer<T>(&self, mut waiting: Waiting<T>, by: Instant) -> Option<T> {
-        if let Ok(Some(answer)) = timeout_at(by, waiting.answer()).await {
+    async fn answer<T>(&self, mut waiting: Waiting<T>, deadline: Instant) -> Option<T> {
+        if let Ok(Some(answer)) = timeout_at(deadline, waiting.answer()).await {
             return Some(answer);
         }
-        self.is_unwell(by).await;
+        self.is_unwell(deadline).await;
         None
     }
 
     /// Returns a publish's outcome, and notes what it tells of the server. Only an acknowledgement proves that the server
     /// reaches the others: a server that is cut off goes on answering reads and questions about its streams.
-    async fn noted(&self, ack: Ack, by: Instant) -> Ack {
+    async fn noted(&self, ack: Ack, deadline: Instant) -> Ack {
         match &ack {
             Ack::Stored(_) => self.unwell.store(0, Ordering::Relaxed),
-            Ack::Again(_) | Ack::Not(WriteError::Unknown(_)) => self.is_unwell(by).await,
+            Ack::Again(_) | Ack::Not(WriteError::Unknown(_)) => self.is_unwell(deadline).await,
             Ack::Not(_) => {}
         }
         ack
@@ -349,7 +349,7 @@ impl Link {
 
     /// Goes to another server if publishes to this one have got no acknowledgement for long: the server may be cut off, or the
     /// connection half open. If the other servers are no better, nothing is lost.
-    async fn is_unwell(&self, by: Instant) {
+    async fn is_unwell(&self, deadline: Instant) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let well = self.unwell.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         let Err(since) = well else { return };
@@ -358,7 +358,7 @@ impl Link {
         }
         let ours = self.unwell.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
         if ours.is_ok() && !self.mutation.is(JetStreamDefect::StaysWhereItIs) {
-            let _ = timeout_at(by, self.client.force_reconnect()).await;
+            let _ = timeout_at(deadline, self.client.force_reconnect()).await;
         }
     }
 
@@ -367,9 +367,9 @@ impl Link {
         &self,
         what: &str,
         payload: Bytes,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<T> {
-        match self.ask(format!("{}.{what}", self.api_prefix), None, payload, by).await {
+        match self.ask(format!("{}.{what}", self.api_prefix), None, payload, deadline).await {
             Ok(message) if wire::status(&message) == Some(503) => Reply::Again(no_jetstream()),
             Ok(message) => match serde_json::from_slice::<T>(&message.payload) {
                 Ok(answer) => Reply::Done(answer),
@@ -458,18 +458,20 @@ impl Servers for NatsServers {
         self.link.fitness.check(&self.link.client)
     }
 
-    async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
+    async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack {
         let subject = self.target(bucket, &put.key);
         let (headers, value) = (wire::headers(put), put.value.clone());
-        match self.link.ask(subject, Some(headers), value, by).await {
-            Ok(message) => self.link.noted(wire::ack(&self.stream(bucket), &message), by).await,
+        match self.link.ask(subject, Some(headers), value, deadline).await {
+            Ok(message) => {
+                self.link.noted(wire::ack(&self.stream(bucket), &message), deadline).await
+            }
             Err(NoAnswer::Silence) => Ack::Not(WriteError::Unknown(Error::Timeout)),
             Err(NoAnswer::NotSent(unsent)) => unsent.into(),
         }
     }
 
     /// All messages are sent at once. The answer to the last one is the batch's.
-    async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+    async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         let id = match key::fresh() {
             Ok(id) => id,
             Err(error) => return Ack::Not(WriteError::Failed(error)),
@@ -488,9 +490,11 @@ impl Servers for NatsServers {
                 let waiting = self.link.mux.one();
                 let reply = waiting.reply.clone();
                 last = Some(waiting);
-                self.link.send(subject, Some(reply), Some(headers), put.value.clone(), by).await
+                self.link
+                    .send(subject, Some(reply), Some(headers), put.value.clone(), deadline)
+                    .await
             } else {
-                self.link.send(subject, None, Some(headers), put.value.clone(), by).await
+                self.link.send(subject, None, Some(headers), put.value.clone(), deadline).await
             };
             // The committing message was not sent, so nothing of the batch is stored.
             if let Err(unsent) = sent {
@@ -500,7 +504,7 @@ impl Servers for NatsServers {
         let Some(waiting) = last else {
             return Ack::Not(WriteError::Failed(Error::unavailable("an empty batch")));
         };
-        let Some(message) = self.link.answer(waiting, by).await else {
+        let Some(message) = self.link.answer(waiting, deadline).await else {
             return Ack::Not(WriteError::Unknown(Error::Timeout));
         };
         let stream = self.stream(bucket);
@@ -509,10 +513,10 @@ impl Servers for NatsServers {
             let error = provision::too_old(&format!("a server that leads {stream}"));
             return Ack::Not(WriteError::Unknown(Error::unavailable(error)));
         }
-        self.link.noted(wire::ack(&stream, &message), by).await
+        self.link.noted(wire::ack(&stream, &message), deadline).await
     }
 
-    async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
+    async fn read(&self, bucket: Bucket, filters: &[String], deadline: Instant) -> Reading {
         let stream = self.stream(bucket);
         let prefix = self.subject(bucket, "");
         let subjects: Vec<String> = filters.iter().map(|key| format!("{prefix}{key}")).collect();
@@ -524,10 +528,10 @@ impl Servers for NatsServers {
         let subject = format!("{}.DIRECT.GET.{stream}", self.link.api_prefix);
         let waiting = self.link.mux.many(prefix);
         let reply = Some(waiting.reply.clone());
-        if let Err(unsent) = self.link.send(subject, reply, None, request, by).await {
+        if let Err(unsent) = self.link.send(subject, reply, None, request, deadline).await {
             return unsent.into();
         }
-        match self.link.answer(waiting, by).await {
+        match self.link.answer(waiting, deadline).await {
             None => Reading::Again(Error::Timeout),
             Some((listing, end)) => reading(&stream, listing, &end),
         }
@@ -538,17 +542,17 @@ impl Servers for NatsServers {
         bucket: Bucket,
         filter: &str,
         up_to: Option<u64>,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<()> {
         let what = format!("STREAM.PURGE.{}", self.stream(bucket));
         let filter = self.subject(bucket, filter);
         let request = Purge { filter: &filter, seq: up_to.map(|sequence| sequence + 1) };
-        self.have_done(&what, &request, None, by).await
+        self.have_done(&what, &request, None, deadline).await
     }
 
-    async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>> {
+    async fn bucket(&self, bucket: Bucket, deadline: Instant) -> Reply<Option<BucketState>> {
         let what = format!("STREAM.INFO.{}", self.stream(bucket));
-        let info: StreamInfo = match self.link.administer(&what, Bytes::new(), by).await {
+        let info: StreamInfo = match self.link.administer(&what, Bytes::new(), deadline).await {
             Reply::Done(info) => info,
             Reply::Again(error) => return Reply::Again(error),
             Reply::Not(error) => return Reply::Not(error),
@@ -556,18 +560,23 @@ impl Servers for NatsServers {
         told(&what, info)
     }
 
-    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
+    async fn make_bucket(&self, bucket: Bucket, replicas: u8, deadline: Instant) -> Reply<()> {
         let what = format!("STREAM.CREATE.{}", self.stream(bucket));
         let mut settings = Settings::new(bucket, &self.prefix, replicas);
         if let Some(bytes) = self.bucket_max_bytes {
             settings.max_bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         }
-        self.have_done(&what, &settings, Some(wire::STREAM_EXISTS), by).await
+        self.have_done(&what, &settings, Some(wire::STREAM_EXISTS), deadline).await
     }
 
-    async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()> {
+    async fn change_bucket(
+        &self,
+        bucket: Bucket,
+        settings: &Settings,
+        deadline: Instant,
+    ) -> Reply<()> {
         let what = format!("STREAM.UPDATE.{}", self.stream(bucket));
-        self.have_done(&what, settings, None, by).await
+        self.have_done(&what, settings, None, deadline).await
     }
 
     async fn consume(
@@ -575,11 +584,11 @@ impl Servers for NatsServers {
         bucket: Bucket,
         filters: &[String],
         from: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<Box<dyn Deliveries>> {
         let (stream, prefix) = (self.stream(bucket), self.subject(bucket, ""));
         let link = Arc::clone(&self.link);
-        match NatsDeliveries::begin(link, stream, prefix, filters, from, by).await {
+        match NatsDeliveries::begin(link, stream, prefix, filters, from, deadline).await {
             Reply::Done(deliveries) => Reply::Done(Box::new(deliveries)),
             Reply::Again(error) => Reply::Again(error),
             Reply::Not(error) => Reply::Not(error),
@@ -590,10 +599,10 @@ impl Servers for NatsServers {
         self.complaint.reason(self.memory)
     }
 
-    async fn shut(&self, by: Instant) {
-        let _ = timeout_at(by, self.link.client.flush()).await;
+    async fn shut(&self, deadline: Instant) {
+        let _ = timeout_at(deadline, self.link.client.flush()).await;
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        let _ = timeout_at(by, self.link.client.drain()).await;
+        let _ = timeout_at(deadline, self.link.client.drain()).await;
     }
 }
 

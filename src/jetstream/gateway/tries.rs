@@ -86,18 +86,18 @@ impl Gateway {
     pub(in crate::jetstream) async fn pass(
         &self,
         bucket: Bucket,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Passed, Error> {
         self.fit()?;
         let highest = self.highest.get(bucket);
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
             // Another number for each try: only a message that was sent once tells two histories
             // apart.
             let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
             let before = highest.load(Ordering::Acquire);
             let put = Put::new(self.barrier.clone(), Bytes::from(number.to_string()));
-            let error = match self.servers.publish(bucket, &put, self.attempt_by(by)).await {
+            let error = match self.servers.publish(bucket, &put, self.attempt_by(deadline)).await {
                 Ack::Stored(sequence) if sequence > before => {
                     highest.fetch_max(sequence, Ordering::AcqRel);
                     return Ok(Passed { number, sequence });
@@ -133,8 +133,8 @@ impl Gateway {
     }
 
     /// The deadline of one exchange of a call with this deadline.
-    fn attempt_by(&self, by: Instant) -> Instant {
-        by.min(Instant::now() + self.attempt)
+    fn attempt_by(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + self.attempt)
     }
 
     /// Stores one message, and returns its sequence once a quorum has it. A message without an expectation is repeated until
@@ -143,12 +143,12 @@ impl Gateway {
         &self,
         bucket: Bucket,
         put: Put,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<u64, WriteError> {
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
             self.fit().map_err(WriteError::Failed)?;
-            let error = match self.servers.publish(bucket, &put, self.attempt_by(by)).await {
+            let error = match self.servers.publish(bucket, &put, self.attempt_by(deadline)).await {
                 Ack::Stored(sequence) => {
                     self.saw(bucket, sequence);
                     return Ok(sequence);
@@ -166,7 +166,7 @@ impl Gateway {
         &self,
         bucket: Bucket,
         puts: Vec<Put>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Vec<u64>, Error> {
         let mut sequences = Vec::with_capacity(puts.len());
         let mut puts = puts.into_iter();
@@ -175,7 +175,7 @@ impl Gateway {
             while flying.len() < WINDOW
                 && let Some(put) = puts.next()
             {
-                flying.push(self.publish(bucket, put, by));
+                flying.push(self.publish(bucket, put, deadline));
             }
             match flying.next().await {
                 None => return Ok(sequences),
@@ -197,15 +197,16 @@ impl Gateway {
         &self,
         bucket: Bucket,
         puts: Vec<Put>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<u64, WriteError> {
         let too_late = |_| WriteError::Failed(Error::Timeout);
-        let permit = timeout_at(by, self.batches.get(bucket).acquire()).await.map_err(too_late)?;
+        let permit =
+            timeout_at(deadline, self.batches.get(bucket).acquire()).await.map_err(too_late)?;
         let _permit = permit.map_err(|_| WriteError::Failed(Error::Closed))?;
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         loop {
             self.fit().map_err(WriteError::Failed)?;
-            match self.servers.batch(bucket, &puts, self.attempt_by(by)).await {
+            match self.servers.batch(bucket, &puts, self.attempt_by(deadline)).await {
                 Ack::Stored(sequence) => {
                     self.saw(bucket, sequence);
                     return Ok(sequence);
@@ -224,7 +225,7 @@ impl Gateway {
         bucket: Bucket,
         filters: &[String],
         fresh: Fresh,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Snapshot, ReadError> {
         self.fit().map_err(ReadError::Failed)?;
         // The filters include a key that exists: without a match no replica says how fresh its state is.
@@ -235,12 +236,12 @@ impl Gateway {
         let marker = (!filters.iter().any(|filter| filter == marker)).then_some(marker);
         let wanted: Vec<String> =
             filters.iter().map(String::as_str).chain(marker).map(str::to_owned).collect();
-        let mut pause = Pause::new(by);
+        let mut pause = Pause::new(deadline);
         // Any replica may get the request, also one that hangs, so the first tries are short: the next one
         // may get another replica. The last tries are long, for a read that takes long.
         let mut patience = self.attempt / 4;
         loop {
-            let until = by.min(Instant::now() + patience);
+            let until = deadline.min(Instant::now() + patience);
             patience = (patience * 2).min(self.attempt);
             let error = match self.servers.read(bucket, &wanted, until).await {
                 Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
@@ -284,9 +285,9 @@ impl Gateway {
         bucket: Bucket,
         filter: &str,
         up_to: Option<u64>,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
-        self.ask(by, |by| self.servers.purge(bucket, filter, up_to, by)).await
+        self.ask(deadline, |deadline| self.servers.purge(bucket, filter, up_to, deadline)).await
     }
 
     /// Keeps `sink` up to date with the bucket until the gateway is shut. Returns the notification that asks for
@@ -347,9 +348,9 @@ impl Gateway {
     pub(in crate::jetstream) async fn bucket(
         &self,
         bucket: Bucket,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<Option<BucketState>, Error> {
-        self.ask(by, |by| self.servers.bucket(bucket, by)).await
+        self.ask(deadline, |deadline| self.servers.bucket(bucket, deadline)).await
     }
 
     /// Makes the bucket, unless another client just did.
@@ -357,9 +358,9 @@ impl Gateway {
         &self,
         bucket: Bucket,
         replicas: u8,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
-        self.ask(by, |by| self.servers.make_bucket(bucket, replicas, by)).await
+        self.ask(deadline, |deadline| self.servers.make_bucket(bucket, replicas, deadline)).await
     }
 
     /// Changes the bucket's settings.
@@ -367,9 +368,9 @@ impl Gateway {
         &self,
         bucket: Bucket,
         settings: &Settings,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
-        self.ask(by, |by| self.servers.change_bucket(bucket, settings, by)).await
+        self.ask(deadline, |deadline| self.servers.change_bucket(bucket, settings, deadline)).await
     }
 
     /// Changes the number of servers that keep the bucket.
@@ -377,21 +378,21 @@ impl Gateway {
         &self,
         bucket: Bucket,
         replicas: u8,
-        by: Instant,
+        deadline: Instant,
     ) -> Result<(), Error> {
         let missing = || Error::unavailable(format!("there is no bucket {bucket} any more"));
-        let mut settings = self.bucket(bucket, by).await?.ok_or_else(missing)?.settings;
+        let mut settings = self.bucket(bucket, deadline).await?.ok_or_else(missing)?.settings;
         if settings.num_replicas == replicas {
             return Ok(());
         }
         settings.num_replicas = replicas;
-        self.change_bucket(bucket, &settings, by).await
+        self.change_bucket(bucket, &settings, deadline).await
     }
 
     /// Sends pending messages until the deadline, and closes the connection.
-    pub(in crate::jetstream) async fn shut(&self, by: Instant) {
+    pub(in crate::jetstream) async fn shut(&self, deadline: Instant) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        self.servers.shut(by).await;
+        self.servers.shut(deadline).await;
     }
 
     async fn again(&self, pause: &mut Pause, error: Error) -> Result<(), Error> {
@@ -399,11 +400,15 @@ impl Gateway {
         pause.after(error).await
     }
 
-    async fn ask<T, F>(&self, by: Instant, exchange: impl Fn(Instant) -> F) -> Result<T, Error>
+    async fn ask<T, F>(
+        &self,
+        deadline: Instant,
+        exchange: impl Fn(Instant) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Reply<T>>,
     {
-        until_answered(self.attempt, by, exchange).await
+        until_answered(self.attempt, deadline, exchange).await
     }
 }
 
@@ -423,15 +428,15 @@ fn went_back(bucket: Bucket, before: u64, sequence: u64) -> Error {
 /// Repeats an exchange until it has an answer.
 pub(super) async fn until_answered<T, F>(
     attempt: Duration,
-    by: Instant,
+    deadline: Instant,
     exchange: impl Fn(Instant) -> F,
 ) -> Result<T, Error>
 where
     F: Future<Output = Reply<T>>,
 {
-    let mut pause = Pause::new(by);
+    let mut pause = Pause::new(deadline);
     loop {
-        match exchange(by.min(Instant::now() + attempt)).await {
+        match exchange(deadline.min(Instant::now() + attempt)).await {
             Reply::Done(answer) => return Ok(answer),
             Reply::Not(error) => return Err(error),
             Reply::Again(error) => pause.after(error).await?,
@@ -441,15 +446,15 @@ where
 
 /// The backoff between two tries: short at first, never past the deadline.
 pub(in crate::jetstream) struct Pause {
-    by: Instant,
+    deadline: Instant,
     next: Duration,
     /// The last error that tells more than `Timeout`.
     said: Option<Error>,
 }
 
 impl Pause {
-    pub(in crate::jetstream) fn new(by: Instant) -> Self {
-        Self { by, next: Duration::from_millis(1), said: None }
+    pub(in crate::jetstream) fn new(deadline: Instant) -> Self {
+        Self { deadline, next: Duration::from_millis(1), said: None }
     }
 
     /// Waits before the next try. After the deadline, fails with the error that tells most.
@@ -459,8 +464,8 @@ impl Pause {
         }
         let until = Instant::now() + self.next;
         self.next = (self.next * 2).min(Duration::from_millis(50));
-        if until >= self.by {
-            tokio::time::sleep_until(self.by).await;
+        if until >= self.deadline {
+            tokio::time::sleep_until(self.deadline).await;
             return Err(self.said.take().unwrap_or(Error::Timeout));
         }
         tokio::time::sleep_until(until).await;

@@ -77,11 +77,11 @@ impl SimulatedServers {
     /// the client.
     async fn exchange<T: Send + 'static>(
         &self,
-        by: Instant,
+        deadline: Instant,
         what: impl FnOnce() -> String,
         mut arrive: impl FnMut(&mut Cluster, Arrival) -> Heard<T> + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        let Some(sent) = self.send(by, what) else {
+        let Some(sent) = self.send(deadline, what) else {
             self.roam();
             sleep(Duration::from_millis(5)).await;
             return Err(NoAnswer::NotSent);
@@ -101,7 +101,7 @@ impl SimulatedServers {
                         let same = |s: &&Server| s.up && s.life == life;
                         let Some(state) = cluster.servers.get(server).filter(same) else { return };
                         if !state.paused {
-                            let (late, unheard) = (Instant::now() > by, way.answer.is_none());
+                            let (late, unheard) = (Instant::now() > deadline, way.answer.is_none());
                             match arrive(&mut cluster, Arrival { server, late, unheard }) {
                                 Heard::Answer(answer) => break answer,
                                 Heard::Nothing => return,
@@ -118,12 +118,12 @@ impl SimulatedServers {
                 }
             });
         }
-        if let Ok(Ok(answer)) = timeout_at(by, receiver).await {
+        if let Ok(Ok(answer)) = timeout_at(deadline, receiver).await {
             self.silent.store(0, Ordering::SeqCst);
             return Ok(answer);
         }
         // Whoever waits cannot tell that nothing will come.
-        sleep_until(by).await;
+        sleep_until(deadline).await;
         if self.silent.fetch_add(1, Ordering::SeqCst) + 1 >= PATIENCE {
             self.silent.store(0, Ordering::SeqCst);
             self.roam();
@@ -131,13 +131,13 @@ impl SimulatedServers {
         Err(NoAnswer::Silence)
     }
 
-    fn send(&self, by: Instant, what: impl FnOnce() -> String) -> Option<Sent> {
+    fn send(&self, deadline: Instant, what: impl FnOnce() -> String) -> Option<Sent> {
         let server = self.server.load(Ordering::SeqCst);
         let mut cluster = self.shared.lock();
         cluster.reached.exchanges += 1;
         cluster.note(|| format!("{} @{server} {}", self.name, what()));
         let life = cluster.servers.get(server).filter(|server| server.up)?.life;
-        let way = cluster.way(by.saturating_duration_since(Instant::now()));
+        let way = cluster.way(deadline.saturating_duration_since(Instant::now()));
         Some(Sent { server, life, way })
     }
 
@@ -154,14 +154,14 @@ impl SimulatedServers {
         }
     }
 
-    async fn store(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+    async fn store(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         let stream = self.stream(bucket);
         let is_barrier = matches!(puts, [put] if key::is_barrier(&put.key));
         let expects = puts.iter().any(|put| put.expect.is_some());
         let sent = puts.to_vec();
         let name = self.name.clone();
         let what = || format!("stores in {bucket}: {}", shown(puts));
-        let outcome = self.exchange(by, what, move |cluster, arrival| {
+        let outcome = self.exchange(deadline, what, move |cluster, arrival| {
             let one_by_one = cluster.older && sent.len() > 1;
             let mut written = Written::NoLeader;
             for puts in sent.chunks(if one_by_one { 1 } else { sent.len().max(1) }) {
@@ -249,19 +249,19 @@ impl Servers for SimulatedServers {
         if older { Err(Error::unavailable(provision::too_old("the server"))) } else { Ok(()) }
     }
 
-    async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
-        self.store(bucket, std::slice::from_ref(put), by).await
+    async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack {
+        self.store(bucket, std::slice::from_ref(put), deadline).await
     }
 
-    async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
-        self.store(bucket, puts, by).await
+    async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
+        self.store(bucket, puts, deadline).await
     }
 
-    async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
+    async fn read(&self, bucket: Bucket, filters: &[String], deadline: Instant) -> Reading {
         let (stream, name) = (self.stream(bucket), self.name.clone());
         let wanted = filters.to_vec();
         let what = || format!("reads {bucket}: {}", filters.join(", "));
-        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+        let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let (answer, behind) = {
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                     return Heard::Nothing;
@@ -302,12 +302,12 @@ impl Servers for SimulatedServers {
         bucket: Bucket,
         filter: &str,
         up_to: Option<u64>,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<()> {
         let stream = self.stream(bucket);
         let purged = filter.to_owned();
         let what = || format!("purges {bucket}: {filter} up to {up_to:?}");
-        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+        let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let moment = cluster.next_moment();
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                 return Heard::Nothing;
@@ -321,10 +321,10 @@ impl Servers for SimulatedServers {
         replied(outcome.await)
     }
 
-    async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>> {
+    async fn bucket(&self, bucket: Bucket, deadline: Instant) -> Reply<Option<BucketState>> {
         let stream = self.stream(bucket);
         let what = || format!("asks for {bucket}");
-        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+        let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             if !cluster.groups.contains_key(&stream) {
                 let quorum = cluster.servers.quorum(server);
                 return if quorum { Heard::Answer(None) } else { Heard::Nothing };
@@ -340,22 +340,27 @@ impl Servers for SimulatedServers {
         replied(outcome.await)
     }
 
-    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
+    async fn make_bucket(&self, bucket: Bucket, replicas: u8, deadline: Instant) -> Reply<()> {
         let settings = Settings::new(bucket, &self.prefix, replicas);
         let what = || format!("makes {bucket}");
-        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| match cluster
-            .make(server, settings.clone())
-        {
-            Some(()) => Heard::Answer(()),
-            None => Heard::Nothing,
+        let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
+            match cluster.make(server, settings.clone()) {
+                Some(()) => Heard::Answer(()),
+                None => Heard::Nothing,
+            }
         });
         replied(outcome.await)
     }
 
-    async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()> {
+    async fn change_bucket(
+        &self,
+        bucket: Bucket,
+        settings: &Settings,
+        deadline: Instant,
+    ) -> Reply<()> {
         let (stream, settings) = (self.stream(bucket), settings.clone());
         let what = || format!("changes {bucket}");
-        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+        let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                 return Heard::Nothing;
             };
@@ -373,12 +378,12 @@ impl Servers for SimulatedServers {
         bucket: Bucket,
         filters: &[String],
         from: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<Box<dyn Deliveries>> {
         let (stream, shared) = (self.stream(bucket), Arc::clone(&self.shared));
         let wanted = filters.to_vec();
         let what = || format!("listens to {bucket} from {from} on");
-        let outcome = self.exchange(by, what, move |cluster, Arrival { server, .. }| {
+        let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let place = {
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                     return Heard::Nothing;

@@ -124,14 +124,14 @@ impl Fused {
         self.before_misheard.load(Ordering::SeqCst) < 0
     }
 
-    async fn write(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+    async fn write(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         if self.comes_again(bucket, puts) {
-            let _ = self.send(bucket, puts, by).await;
+            let _ = self.send(bucket, puts, deadline).await;
         } else if self.misheard.get() == Some(&Misheard::Late) && self.is_misheard(puts) {
             *self.late() = Some((bucket, puts.to_vec()));
             return unknown(Error::Timeout);
         }
-        let ack = self.exchange(self.send(bucket, puts, by), unknown).await;
+        let ack = self.exchange(self.send(bucket, puts, deadline), unknown).await;
         match (&ack, self.misheard.get()) {
             (Ack::Stored(_), Some(Misheard::Refused)) if self.is_misheard(puts) => {
                 Ack::Not(WriteError::Refused)
@@ -143,10 +143,10 @@ impl Fused {
         }
     }
 
-    async fn send(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
+    async fn send(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         match puts {
-            [put] => self.servers.publish(bucket, put, by).await,
-            all => self.servers.batch(bucket, all, by).await,
+            [put] => self.servers.publish(bucket, put, deadline).await,
+            all => self.servers.batch(bucket, all, deadline).await,
         }
     }
 
@@ -237,16 +237,16 @@ impl Servers for Fused {
         self.servers.fit()
     }
 
-    async fn publish(&self, bucket: Bucket, put: &Put, by: Instant) -> Ack {
-        self.write(bucket, std::slice::from_ref(put), by).await
+    async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack {
+        self.write(bucket, std::slice::from_ref(put), deadline).await
     }
 
-    async fn batch(&self, bucket: Bucket, puts: &[Put], by: Instant) -> Ack {
-        self.write(bucket, puts, by).await
+    async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
+        self.write(bucket, puts, deadline).await
     }
 
-    async fn read(&self, bucket: Bucket, filters: &[String], by: Instant) -> Reading {
-        self.exchange(self.servers.read(bucket, filters, by), Reading::Not).await
+    async fn read(&self, bucket: Bucket, filters: &[String], deadline: Instant) -> Reading {
+        self.exchange(self.servers.read(bucket, filters, deadline), Reading::Not).await
     }
 
     async fn purge(
@@ -254,21 +254,26 @@ impl Servers for Fused {
         bucket: Bucket,
         filter: &str,
         up_to: Option<u64>,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<()> {
-        self.exchange(self.servers.purge(bucket, filter, up_to, by), Reply::Not).await
+        self.exchange(self.servers.purge(bucket, filter, up_to, deadline), Reply::Not).await
     }
 
-    async fn bucket(&self, bucket: Bucket, by: Instant) -> Reply<Option<BucketState>> {
-        self.exchange(self.servers.bucket(bucket, by), Reply::Not).await
+    async fn bucket(&self, bucket: Bucket, deadline: Instant) -> Reply<Option<BucketState>> {
+        self.exchange(self.servers.bucket(bucket, deadline), Reply::Not).await
     }
 
-    async fn make_bucket(&self, bucket: Bucket, replicas: u8, by: Instant) -> Reply<()> {
-        self.exchange(self.servers.make_bucket(bucket, replicas, by), Reply::Not).await
+    async fn make_bucket(&self, bucket: Bucket, replicas: u8, deadline: Instant) -> Reply<()> {
+        self.exchange(self.servers.make_bucket(bucket, replicas, deadline), Reply::Not).await
     }
 
-    async fn change_bucket(&self, bucket: Bucket, settings: &Settings, by: Instant) -> Reply<()> {
-        self.exchange(self.servers.change_bucket(bucket, settings, by), Reply::Not).await
+    async fn change_bucket(
+        &self,
+        bucket: Bucket,
+        settings: &Settings,
+        deadline: Instant,
+    ) -> Reply<()> {
+        self.exchange(self.servers.change_bucket(bucket, settings, deadline), Reply::Not).await
     }
 
     async fn consume(
@@ -276,16 +281,16 @@ impl Servers for Fused {
         bucket: Bucket,
         filters: &[String],
         from: u64,
-        by: Instant,
+        deadline: Instant,
     ) -> Reply<Box<dyn Deliveries>> {
-        self.exchange(self.servers.consume(bucket, filters, from, by), Reply::Not).await
+        self.exchange(self.servers.consume(bucket, filters, from, deadline), Reply::Not).await
     }
 
     fn reason(&self) -> Option<Error> {
         self.servers.reason()
     }
 
-    async fn shut(&self, by: Instant) {
-        self.servers.shut(by).await;
+    async fn shut(&self, deadline: Instant) {
+        self.servers.shut(deadline).await;
     }
 }

@@ -69,22 +69,22 @@ impl Probe {
 
     /// Asks real servers.
     pub async fn connect(config: &JetStreamConfig) -> Result<Self, Error> {
-        let by = Instant::now() + config.op_timeout;
-        Ok(Self::new(Arc::new(NatsServers::connect(config, Mutation::NONE, by).await?)))
+        let deadline = Instant::now() + config.op_timeout;
+        Ok(Self::new(Arc::new(NatsServers::connect(config, Mutation::NONE, deadline).await?)))
     }
 
-    fn by(&self) -> Instant {
+    fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
 
     /// Makes the bucket.
     pub async fn make(&self, replicas: u8) -> Said {
-        replied(&self.servers.make_bucket(BUCKET, replicas, self.by()).await)
+        replied(&self.servers.make_bucket(BUCKET, replicas, self.deadline()).await)
     }
 
     /// How many of its replicas have everything, as the leader says.
     pub async fn current(&self) -> Option<u8> {
-        match self.servers.bucket(BUCKET, self.by()).await {
+        match self.servers.bucket(BUCKET, self.deadline()).await {
             Reply::Done(state) => Some(state?.status.current),
             _ => None,
         }
@@ -118,8 +118,8 @@ impl Probe {
 
     async fn send(&self, puts: &[Put]) -> Said {
         let ack = match puts {
-            [put] => self.servers.publish(BUCKET, put, self.by()).await,
-            puts => self.servers.batch(BUCKET, puts, self.by()).await,
+            [put] => self.servers.publish(BUCKET, put, self.deadline()).await,
+            puts => self.servers.batch(BUCKET, puts, self.deadline()).await,
         };
         match ack {
             Ack::Stored(sequence) => Said::Stored(sequence),
@@ -133,7 +133,7 @@ impl Probe {
     pub async fn read(&self, filters: &[&str]) -> Said {
         let filters = filters.iter().copied().chain([key::FORMAT]);
         let filters: Vec<_> = filters.map(str::to_owned).collect();
-        match self.servers.read(BUCKET, &filters, self.by()).await {
+        match self.servers.read(BUCKET, &filters, self.deadline()).await {
             Reading::State { up_to, entries } => {
                 let asked = entries.into_iter().filter(|entry| entry.key != key::FORMAT);
                 let mut all: Vec<_> = asked.map(|entry| (entry.key, entry.sequence)).collect();
@@ -148,14 +148,15 @@ impl Probe {
 
     /// Removes the messages under a filter up to a sequence, without a trace.
     pub async fn purge(&self, filter: &str, up_to: Option<u64>) -> Said {
-        replied(&self.servers.purge(BUCKET, filter, up_to, self.by()).await)
+        replied(&self.servers.purge(BUCKET, filter, up_to, self.deadline()).await)
     }
 
     /// The first deliveries to a consumer of what is above the sequence `after`, until there is
     /// nothing to deliver: each with its count, key and sequence. `None` where there is no consumer.
     pub async fn listen(&self, after: u64) -> Option<Vec<(u64, String, u64)>> {
         let (all, from) = ([">".to_owned()], after + 1);
-        let Reply::Done(mut deliveries) = self.servers.consume(BUCKET, &all, from, self.by()).await
+        let Reply::Done(mut deliveries) =
+            self.servers.consume(BUCKET, &all, from, self.deadline()).await
         else {
             return None;
         };
