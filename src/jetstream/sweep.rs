@@ -251,12 +251,12 @@ async fn collect(
     core.gateway.purge(Bucket::Members, ticket_key, None, deadline).await
 }
 
-/// From this many tombstones on, if they are more than the members, the roster is written anew.
-const MARKERS: u64 = 128;
+/// How many more tombstones than members a roster keeps before it is written anew.
+const TOMBSTONES: u64 = 128;
 
-/// Writes the roster under a new generation if it has more tombstones than members, in the background.
+/// Writes the roster under a new generation, in the background, if it has many more tombstones than members.
 pub(super) fn generation(core: &Arc<Core>, view: &View) {
-    if view.head.ended > view.head.count.saturating_add(MARKERS) {
+    if view.head.ended > view.head.count.saturating_add(TOMBSTONES) {
         let room = view.id.clone();
         core.chore(|core, deadline| async move { renew(&core, &room, deadline).await });
     }
@@ -264,7 +264,7 @@ pub(super) fn generation(core: &Arc<Core>, view: &View) {
 
 async fn renew(core: &Core, room: &RoomId, deadline: Instant) -> Result<(), Error> {
     let view = core.view(room, |_| Vec::new(), deadline).await?;
-    if view.head.ended <= MARKERS {
+    if view.head.ended <= TOMBSTONES {
         return Ok(());
     }
     let Some(roster) = core.roster(&view, deadline).await? else { return Ok(()) };

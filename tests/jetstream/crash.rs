@@ -438,7 +438,7 @@ async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
     for step in setup() {
         assert!(step.run(&store).await.starts_with("Ok"));
     }
-    // More comings and goings than a generation of the roster keeps markers of.
+    // More joins and removals than a generation of the roster keeps tombstones of.
     for n in 0..180 {
         let who: EndpointId = format!("guest {n}").parse().unwrap();
         let new = NewMember::sealed(who.clone(), now(), Epoch::new(2).unwrap(), cipher("x"));
@@ -448,7 +448,7 @@ async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
     let raw = server.raw().await;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while raw_keys(&raw, "members").await.len() > 150 {
-        assert!(std::time::Instant::now() < deadline, "the markers are not collected");
+        assert!(std::time::Instant::now() < deadline, "the tombstones are not collected");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let before = dump(&store).await;

@@ -229,13 +229,13 @@ impl Gateway {
     ) -> Result<Snapshot, ReadError> {
         self.fit().map_err(ReadError::Failed)?;
         // The filters include a key that exists: without a match no replica says how fresh its state is.
-        let marker = match fresh {
+        let proof = match fresh {
             Fresh::Barrier(_) => self.barrier.as_str(),
             Fresh::Whatever | Fresh::Since(_) => key::FORMAT,
         };
-        let marker = (!filters.iter().any(|filter| filter == marker)).then_some(marker);
+        let proof = (!filters.iter().any(|filter| filter == proof)).then_some(proof);
         let wanted: Vec<String> =
-            filters.iter().map(String::as_str).chain(marker).map(str::to_owned).collect();
+            filters.iter().map(String::as_str).chain(proof).map(str::to_owned).collect();
         let mut pause = Pause::new(deadline);
         // Any replica may get the request, also one that hangs, so the first tries are short: the next one
         // may get another replica. The last tries are long, for a read that takes long.
@@ -245,9 +245,8 @@ impl Gateway {
             patience = (patience * 2).min(self.attempt);
             let error = match self.servers.read(bucket, &wanted, until).await {
                 Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
-                    entries.retain(|entry| {
-                        !key::is_barrier(&entry.key) && Some(&*entry.key) != marker
-                    });
+                    entries
+                        .retain(|entry| !key::is_barrier(&entry.key) && Some(&*entry.key) != proof);
                     return Ok(Snapshot { entries });
                 }
                 Reading::State { .. } => {
