@@ -296,13 +296,22 @@ impl Claim<'_> {
 
 /// The id of the store in a format record.
 pub(super) fn store_of(bucket: Bucket, value: &[u8], removal: bool) -> Result<String, Error> {
+    format_of(bucket, value, removal).map(|record| record.store)
+}
+
+/// A format record of the current version.
+pub(super) fn format_of(
+    bucket: Bucket,
+    value: &[u8],
+    removal: bool,
+) -> Result<FormatRecord, Error> {
     let corrupt = |problem: String| Err(Error::corrupt(bucket.name(), key::FORMAT, problem));
     if removal {
         return corrupt("removed by hand".to_owned());
     }
     let record: FormatRecord = codec::open_record(bucket, key::FORMAT, value)?;
     match record.membership_format {
-        FORMAT_VERSION => Ok(record.store),
+        FORMAT_VERSION => Ok(record),
         other => corrupt(format!(
             "format {other}, and this program knows {FORMAT_VERSION}; use the program that made it"
         )),
@@ -413,7 +422,7 @@ mod tests {
     #[test]
     fn another_format_is_corrupt() {
         let key = key::FORMAT;
-        let record = FormatRecord { membership_format: 3, store: "s".to_owned() };
+        let record = FormatRecord { membership_format: 3, ..FormatRecord::new("s".to_owned()) };
         let value = codec::seal_record(Bucket::Users, key, &record).unwrap();
         let error = store_of(Bucket::Users, &value, false).unwrap_err().to_string();
         assert_eq!(

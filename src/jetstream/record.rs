@@ -370,12 +370,16 @@ pub(super) struct FormatRecord {
     /// The store's id, which its five buckets share.
     #[serde(default)]
     pub(super) store: String,
+    /// Whether an admin was ever made; only in `users`. The first admin's batch sets it, so it proves that
+    /// `=admins` was there (clause PAST-3).
+    #[serde(default)]
+    pub(super) admin_made: bool,
 }
 
 impl FormatRecord {
     /// The record for a bucket of this store, with the current version.
     pub(super) fn new(store: String) -> Self {
-        Self { membership_format: FORMAT_VERSION, store }
+        Self { membership_format: FORMAT_VERSION, store, admin_made: false }
     }
 }
 

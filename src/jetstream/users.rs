@@ -11,9 +11,9 @@ use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Core, few, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
-use crate::jetstream::key;
 use crate::jetstream::record::{Admins, FormatRecord, UserRecord};
 use crate::jetstream::users_copy::{Contents, Seen};
+use crate::jetstream::{key, provision};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// How many barriers a call waits for a record that the bucket has and the copy lacks.
@@ -62,19 +62,29 @@ impl Core {
     }
 
     /// Reads a key's revision from the bucket, from a state that is at least as fresh as `fresh`; 0 if the key
-    /// is absent. `Corrupt` if `=format` is absent from the same state: the bucket was emptied.
+    /// is absent. `Corrupt` if the same state lacks `=format`, since the bucket was emptied then, or `=admins` although
+    /// `=format` says that an admin was made.
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
         let mut filters = vec![key::FORMAT.to_owned()];
         filters.extend((key != key::FORMAT).then(|| key.to_owned()));
         let deadline = Instant::now() + self.op_timeout;
         let found = self.gateway.read(Bucket::Users, &filters, fresh, deadline).await;
         let found = found.map_err(|error| few(Bucket::Users, error))?;
-        if found.find(key::FORMAT).is_none() {
-            let problem =
-                "missing, though the bucket was used: it was purged, or messages vanished";
-            return Err(Error::corrupt(Bucket::Users.name(), key::FORMAT, problem));
+        let missing = |key: &str, though: &str| {
+            let problem = format!("missing, though {though}: it was purged, or messages vanished");
+            Err(Error::corrupt(Bucket::Users.name(), key, problem))
+        };
+        let Some(format) = found.find(key::FORMAT) else {
+            return missing(key::FORMAT, "the bucket was used");
+        };
+        match found.find(key) {
+            Some(entry) => Ok(entry.sequence),
+            None if key == key::ADMINS => {
+                let format = provision::format_of(Bucket::Users, &format.value, format.removal)?;
+                if format.admin_made { missing(key, "an admin was made") } else { Ok(0) }
+            }
+            None => Ok(0),
         }
-        Ok(found.find(key).map_or(0, |entry| entry.sequence))
     }
 
     /// Whether the bucket has a key that the copy lacks. The copy lacks a user, for example, who was added and revoked before
@@ -189,6 +199,10 @@ impl Core {
                 return Err(Error::AlreadyExists(Record::User(new.key)));
             }
             let format = (new.admin && admins.is_none()).then_some(format);
+            // The first admin: unless `=admins` vanished, or the copy lacks it.
+            if format.is_some() && self.revision_of(key::ADMINS, fresh).await? > 0 {
+                continue;
+            }
             let write = key::fresh()?;
             let record = UserRecord::new(&new, &write);
             let admins = new.admin.then(|| {
@@ -256,7 +270,8 @@ impl Core {
         let user = put(Bucket::Users, key::user(&plan.key), &plan.user)?.expecting(plan.revision);
         let mut puts: Vec<Put> = Vec::new();
         if let Some(revision) = plan.format {
-            let format = FormatRecord::new(self.users.store().to_owned());
+            let store = self.users.store().to_owned();
+            let format = FormatRecord { admin_made: true, ..FormatRecord::new(store) };
             let format = put(Bucket::Users, key::FORMAT.to_owned(), &format)?;
             puts.push(format.expecting(revision));
         }

@@ -113,6 +113,31 @@ async fn a_bucket_that_is_told_to_forget() {
     assert!(matches!(JetStreamStore::open(config).await, Err(Error::Invalid(_))));
 }
 
+/// `=format` says that an admin was made. Where it is left and the admins are not, nobody becomes the first admin a
+/// second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_which_only_the_first_message_is_left() {
+    let server = Server::start().await;
+    let js = async_nats::jetstream::new(server.raw().await);
+    let store = server.open("left-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    let mut users = js.get_stream("KV_left-users").await.unwrap();
+    let settings = users.info().await.unwrap().config.clone();
+    let subject = "$KV.left-users.=format";
+    let format = users.get_last_raw_message_by_subject(subject).await.unwrap();
+    js.delete_stream("KV_left-users").await.unwrap();
+    js.create_stream(settings).await.unwrap();
+    js.publish(subject, format.payload).await.unwrap().await.unwrap();
+
+    let config = JetStreamConfig { prefix: "left-".to_owned(), ..server.config() };
+    let again = JetStreamStore::open(config).await.unwrap();
+    let admin = again.has_admin().await;
+    assert!(matches!(admin, Err(Error::Corrupt(_))), "{admin:?}");
+    let first = again.bootstrap_admin(user(2, true)).await;
+    assert!(matches!(first, Err(Error::Corrupt(_))), "{first:?}");
+    assert!(again.add_user(user(3, true)).await.is_err());
+}
+
 /// A consumer lives as long as nothing is wrong with it, also where there is nothing to say.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_that_nobody_changes_is_followed_by_one_consumer() {
