@@ -66,7 +66,7 @@ impl Outcome {
     }
 }
 
-/// How often a case is run again at most, where deadlines passed on a starved machine.
+/// How many times a case runs again, at most, after its deadline passed on a starved machine.
 pub(crate) const RUNS_AGAIN: usize = 2;
 
 /// A failure with everything that the report shows of it.
@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
 
     /// Awaits a task until `limit` has passed or a call in it hangs; then it is a failure that says where.
     ///
-    /// On a starved machine it is awaited as many times as long as that is slow. A call without an answer even
+    /// On a starved machine the limit is longer, by as much as the machine is slower. A call without an answer even
     /// then is the store's fault.
     async fn step<T>(
         &mut self,

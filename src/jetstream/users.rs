@@ -200,7 +200,7 @@ impl Core {
             }
             let format = (new.admin && admins.is_none()).then_some(format);
             // The first admin: unless `=admins` vanished, or the copy lacks it.
-            if format.is_some() && self.revision_of(key::ADMINS, fresh).await? > 0 {
+            if format.is_some() && !self.is_newest(admins_revision, fresh).await? {
                 continue;
             }
             let write = key::fresh()?;

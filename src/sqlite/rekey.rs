@@ -60,7 +60,7 @@ struct Differences<'a> {
     strangers: Vec<&'a EndpointId>,
     /// Remaining members without a key.
     missing: Vec<EndpointId>,
-    /// Endpoints with a key that are no remaining members.
+    /// Endpoints that have a key and are no remaining members.
     extra: Vec<&'a EndpointId>,
 }
 
