@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use membership_conformance::Target;
 use membership_conformance::golden::{Scenario, all, play};
 use membership_conformance::harness::prepared;
-use membership_conformance::{Target, targets};
+use membership_lab::targets;
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden");
 

@@ -281,7 +281,9 @@ def build(_):
     tests = {}
     for name, path in re.findall(r"Executable (?:unittests )?(\S+) \((\S+)\)", run.stderr):
         if name == "src/lib.rs":
-            name = MODEL if "membership_conformance" in path else LIB
+            name = MODEL if "membership_conformance" in path else LIB if "membership_lab" not in path else None
+        if name is None:
+            continue
         tests[name] = str(SOURCE / path)
     TESTS.write_text(json.dumps(tests))
 
@@ -323,10 +325,11 @@ class Tests:
         self.lock = threading.Lock()
 
     def start(self, name, arguments, out, **environment):
-        inside = name == MODEL or (SOURCE / "conformance" / name).exists()
+        inside = [p for p in ("conformance", "lab") if (SOURCE / p / name).exists()]
+        inside = ["conformance"] if name == MODEL else inside
         environment = dict(os.environ, MEMBERSHIP_SEED="7", INSTA_UPDATE="no", **environment)
         return subprocess.Popen([self.binaries[name], *arguments], env=environment, stdout=out,
-                                cwd=SOURCE / "conformance" if inside else SOURCE,
+                                cwd=SOURCE / inside[0] if inside else SOURCE,
                                 stderr=subprocess.STDOUT, start_new_session=True)
 
     def log(self):

@@ -1,6 +1,5 @@
 //! The suite as a test binary with `harness = false`: every case on every store is a test.
 
-use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,12 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use tokio::runtime::Runtime;
 
-use crate::case::{Case, Company, registry};
+use crate::case::{Case, registry};
 use crate::child;
-use crate::gate::Gate;
 use crate::outer;
 use crate::report;
 use crate::run::{self, Status};
+use crate::schedule::{Begins, Schedule, in_order};
 use crate::seed;
 use crate::target::Target;
 use crate::vet::vetted;
@@ -38,28 +37,33 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
         return code;
     }
     let (arguments, filters) = arguments(std::env::args());
-    let run = || match run(targets, &arguments, &filters) {
-        Ok(Held::All) => 0,
-        Ok(Held::NotAll) => FAILED,
-        Ok(Held::Unknown) => INCONCLUSIVE,
-        Err(why) => {
-            report::refuse(&why);
-            REFUSED
-        }
-    };
+    let run = || exit_code(run(targets, &arguments, &filters), FAILED);
     // Names are told by this process: no store is asked anything for them.
     if arguments.list { ExitCode::from(run()) } else { outer::supervised(run) }
 }
 
 /// The exit code of a test binary of which a test failed.
-pub(crate) const FAILED: u8 = 101;
+const FAILED: u8 = 101;
 /// The exit code of one that could run nothing.
-pub(crate) const REFUSED: u8 = 2;
+const REFUSED: u8 = 2;
 /// The exit code of a run in which nothing failed, and something remained inconclusive.
-pub(crate) const INCONCLUSIVE: u8 = 3;
+const INCONCLUSIVE: u8 = 3;
+
+/// The exit code of a run that came to this, `failed` if a case failed. Says in one line why nothing was run.
+pub(crate) fn exit_code(held: Result<Held, String>, failed: u8) -> u8 {
+    match held {
+        Ok(Held::All) => 0,
+        Ok(Held::NotAll) => failed,
+        Ok(Held::Unknown) => INCONCLUSIVE,
+        Err(why) => {
+            report::refuse(&why);
+            REFUSED
+        }
+    }
+}
 
 /// Whether all the cases held that were run.
-enum Held {
+pub(crate) enum Held {
     All,
     NotAll,
     /// None failed, and some were inconclusive.
@@ -103,8 +107,8 @@ fn run(
 ) -> Result<Held, String> {
     let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
-    // Threads for as many as ever run at once; the gate lets in who may.
-    arguments.test_threads = Some(Gate::most(jobs));
+    // Threads for as many as ever run at once; the schedule holds back those that may not run yet.
+    arguments.test_threads = Some(Schedule::most(jobs));
     let (seed, runtime) = begun()?;
     if targets.is_empty() {
         return Err("no target was given, so no store would be tested".to_owned());
@@ -116,21 +120,12 @@ fn run(
         names.filter(|name| chosen(name, &arguments, filters))
     };
     prepared(&arguments, &runtime, targets, names)?;
-    let gate = Arc::new(Gate::new(jobs));
-    // Company by company, or threads would wait at the gate for one another.
-    let trials = Company::ALL.into_iter().flat_map(|company| {
-        let mut targets: Vec<_> = targets.iter().collect();
-        if company == Company::Waiting {
-            // The longest waits first, or one of them would be all that is left in the end.
-            targets.sort_by_key(|target| Reverse(target.pace()));
-        }
-        targets.into_iter().flat_map(move |target| {
-            registry().filter(move |case| case.company() == company).map(move |case| (case, target))
-        })
-    });
+    let schedule = Arc::new(Schedule::new(jobs));
+    let cases: Vec<_> = registry().collect();
     let inconclusive = Arc::new(AtomicUsize::new(0));
-    let trials =
-        trials.map(|(case, target)| trial(case, target, seed, &runtime, &gate, &inconclusive));
+    let trials = in_order(&cases, targets)
+        .into_iter()
+        .map(|(case, target)| trial(case, target, seed, &runtime, &schedule, &inconclusive));
     let trials = trials.filter(|trial| chosen(trial.name(), &arguments, filters));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if arguments.list {
@@ -195,15 +190,17 @@ fn trial(
     target: &Arc<dyn Target>,
     seed: u64,
     runtime: &Arc<Runtime>,
-    gate: &Arc<Gate>,
+    schedule: &Arc<Schedule>,
     inconclusive: &Arc<AtomicUsize>,
 ) -> Trial {
     let name = format!("{}::{}", target.name(), case.name());
     let unclaimed = run::declined(case, &**target).is_some();
     let (target, runtime) = (Arc::clone(target), Arc::clone(runtime));
-    let (gate, inconclusive) = (Arc::clone(gate), Arc::clone(inconclusive));
+    let (schedule, inconclusive) = (Arc::clone(schedule), Arc::clone(inconclusive));
     let test = move || {
-        let outcome = runtime.block_on(gate.run(case, &target, seed));
+        let outcome = runtime.block_on(
+            schedule.run(case, &target, seed, |begins| tell(case, target.name(), begins)),
+        );
         match outcome.status {
             Status::Pass => Ok(Completion::Completed),
             Status::Fail(failed) => {
@@ -229,6 +226,13 @@ fn trial(
         }
     };
     Trial::ignorable_test(name, test).with_ignored_flag(unclaimed)
+}
+
+/// Says on standard error that a case begins again, and why.
+pub(crate) fn tell(case: &Case, store: &str, begins: Begins) {
+    if let Begins::Again { slower } = begins {
+        anstream::eprintln!("{}", report::again(case, store, slower));
+    }
 }
 
 /// Ends the run after a case that blocks a thread for ever: those that run beside it and after it would hang

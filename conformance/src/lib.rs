@@ -1,47 +1,64 @@
-//! The conformance suite: holds membership stores to `CONTRACT.md`, ours or a stranger's.
+//! The conformance suite: holds membership stores, of any author, to `CONTRACT.md`.
 //!
-//! A store joins by implementing [`Target`] and [`Instance`]; [`harness::main`] then makes a test
-//! of every case, for `cargo test` and `cargo nextest run`. The binary `conformance` runs the
-//! suite on the stores that ship with the project and prints a matrix.
+//! A store joins by implementing [`Target`] and [`Instance`]. [`harness::main`] then makes a test
+//! of every case, for `cargo test` and `cargo nextest run`; `runner::main` (feature `runner`) is
+//! the suite as a program that prints a matrix and writes reports. The suite itself is tested by
+//! its [`controls`]: stores with one defect each, which a case must catch.
 
-pub mod case;
-mod cases;
-pub mod child;
-pub mod cli;
-mod clock;
-pub mod context;
-pub mod contract;
-pub mod gallery;
-mod gate;
-pub mod golden;
+pub mod controls;
 pub mod harness;
-pub mod history;
-pub mod judge;
-mod load;
-pub mod make;
-pub mod model;
-pub mod observe;
-mod outer;
 pub mod power;
-pub mod race;
-pub mod replicated;
-mod report;
-pub mod run;
-pub mod scene;
-mod seed;
-pub mod sequences;
-pub mod show;
-#[cfg(feature = "jetstream")]
-pub mod simulate;
-pub mod soak;
+#[cfg(feature = "runner")]
+pub mod runner;
+
+mod cases;
+mod child;
+mod clock;
+mod context;
+mod load;
+mod memory;
+mod observe;
+mod outer;
+mod race;
+mod replicated;
+mod scene;
+mod schedule;
+mod sequences;
 mod target;
-pub mod targets;
-pub mod together;
-pub mod transcript;
-pub mod verdict;
+mod together;
+mod transcript;
+mod verdict;
 mod vet;
 
+// What the project's own tests and its laboratory build on. No promise of stability.
+#[doc(hidden)]
+pub mod case;
+#[doc(hidden)]
+pub mod contract;
+#[doc(hidden)]
+pub mod golden;
+#[doc(hidden)]
+pub mod history;
+#[doc(hidden)]
+pub mod judge;
+#[doc(hidden)]
+pub mod make;
+#[doc(hidden)]
+pub mod model;
+#[doc(hidden)]
+pub mod report;
+#[doc(hidden)]
+pub mod run;
+#[doc(hidden)]
+pub mod seed;
+#[doc(hidden)]
+pub mod show;
+#[doc(hidden)]
+pub mod soak;
+
 pub use async_trait::async_trait;
+pub use history::Reached;
+pub use memory::Memory;
 pub use target::{
     Claim, Downgrade, Fault, Harm, Instance, Leaves, Loss, Lost, Need, Replacement, Replicas,
     Rewind, Stored, Target, TargetError, Unclaimed,

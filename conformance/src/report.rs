@@ -1,93 +1,20 @@
 //! How a run is told: to people, and to machines.
 
 mod failure;
-mod json;
-mod junit;
-mod lists;
-mod matrix;
-mod mutants;
-mod reached;
+pub(crate) mod rerun;
+#[cfg(feature = "runner")]
+mod results;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-pub(crate) use failure::failure;
-pub(crate) use json::json;
-pub(crate) use junit::junit;
-pub(crate) use lists::{broken, cases, clauses};
-pub(crate) use matrix::{matrix, not_claimed, verdict};
-pub(crate) use mutants::{CaughtRow, cases_with_mutants, mutants};
-pub(crate) use reached::reached;
-
 use crate::case::Case;
-use crate::run::{Outcome, Status};
-
-/// What a run came to.
-pub(crate) struct Results {
-    /// The columns, in their order.
-    pub(crate) stores: Vec<String>,
-    /// The rows, in the registry's order, with one outcome a store.
-    pub(crate) cases: Vec<(&'static Case, Vec<Outcome>)>,
-    /// What the stores ran on that is not ours: which servers, of which version, had how.
-    pub(crate) servers: Vec<String>,
-    /// The seed.
-    pub(crate) seed: u64,
-    /// From the first case's begin to the last one's end.
-    pub(crate) took: Duration,
-}
-
-impl Results {
-    /// Every outcome, with its case and its store's name.
-    fn outcomes(&self) -> impl Iterator<Item = (&'static Case, &str, &Outcome)> {
-        self.cases.iter().flat_map(|(case, outcomes)| {
-            let stores = self.stores.iter().map(String::as_str);
-            stores.zip(outcomes).map(|(store, outcome)| (*case, store, outcome))
-        })
-    }
-
-    /// Every failure, and every inconclusive case, in full.
-    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
-        self.outcomes().filter_map(|(case, store, outcome)| match &outcome.status {
-            Status::Fail(report) | Status::Inconclusive(report) => {
-                Some(failure(case, store, report))
-            }
-            _ => None,
-        })
-    }
-
-    /// What passed, what failed and what was not claimed.
-    pub(crate) fn tally(&self) -> Tally {
-        Tally::of(self.outcomes().map(|(_, _, outcome)| outcome))
-    }
-}
-
-/// Counts of outcomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) passed: usize,
-    pub(crate) failed: usize,
-    pub(crate) not_claimed: usize,
-    pub(crate) inconclusive: usize,
-}
-
-impl Tally {
-    fn of<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> Self {
-        let mut tally = Self::default();
-        for outcome in outcomes {
-            match outcome.status {
-                Status::Pass => tally.passed += 1,
-                Status::Fail(_) => tally.failed += 1,
-                Status::NotClaimed(..) => tally.not_claimed += 1,
-                Status::Inconclusive(_) => tally.inconclusive += 1,
-            }
-        }
-        tally
-    }
-
-    pub(crate) fn claimed(self) -> usize {
-        self.passed + self.failed + self.inconclusive
-    }
-}
+pub(crate) use failure::failure;
+#[cfg(feature = "runner")]
+pub(crate) use results::{
+    Caught, Results, broken, cases, cases_with_controls, clauses, controls, json, junit, matrix,
+    not_claimed, reached, verdict,
+};
 
 /// Says that a case is run again, and why.
 pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
@@ -106,14 +33,14 @@ pub(crate) fn inconclusive(cases: usize) -> String {
 }
 
 /// Says in one line why nothing was run, and exits with 2.
-pub(crate) fn refuse(why: &str) -> ExitCode {
+pub fn refuse(why: &str) -> ExitCode {
     use owo_colors::OwoColorize;
     anstream::eprintln!("{} {why}", "error:".red().bold());
     ExitCode::from(2)
 }
 
 /// A duration as people read it.
-pub(crate) fn human(duration: Duration) -> String {
+pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 10.0 {
         format!("{seconds:.1} s")

@@ -4,7 +4,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 
 /// Reads a seed as it is printed: hexadecimal after `0x`, or decimal.
-pub(crate) fn parse(text: &str) -> Result<u64, String> {
+pub fn parse(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => text.parse(),
@@ -26,7 +26,7 @@ pub(crate) fn fresh() -> Result<u64, String> {
 }
 
 /// The seed in `MEMBERSHIP_SEED`, or a fresh one where there is none.
-pub(crate) fn from_environment() -> Result<u64, String> {
+pub fn from_environment() -> Result<u64, String> {
     match std::env::var("MEMBERSHIP_SEED") {
         Ok(text) => parse(&text).map_err(|error| format!("MEMBERSHIP_SEED: {error}")),
         Err(std::env::VarError::NotPresent) => fresh(),

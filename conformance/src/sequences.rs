@@ -185,12 +185,12 @@ mod tests {
     use rstest::rstest;
 
     use crate::case::registry;
-    use crate::gallery;
+    use crate::controls;
     use crate::run::{Status, run_case};
 
     /// The calls of the failure that `case` ends in on a broken store, without their times.
     async fn shrunk(mutant: &str, case: &str, seed: u64) -> Vec<String> {
-        let mutant = gallery::all().into_iter().find(|m| m.name == mutant).unwrap();
+        let mutant = controls::all().into_iter().find(|m| m.name == mutant).unwrap();
         let case = registry().find(|c| c.group == "sequences" && c.title == case).unwrap();
         let Status::Fail(report) = run_case(case, &mutant.target, seed).await.status else {
             panic!("{} passed {} with seed {seed}", mutant.name, case.name());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use membership_conformance::case::registry;
 use membership_conformance::history::{Call, Reason, Saved, Violation, check};
 use membership_conformance::run::{Status, run_case};
-use membership_conformance::{gallery, soak};
+use membership_conformance::{controls, soak};
 use rstest::rstest;
 
 const ROOMS: &str = "rooms_members_and_keys_have_one_order";
@@ -39,17 +39,17 @@ async fn a_seeded_violation_is_found_within_a_minute_and_replays(
 ) {
     soak::set(Duration::from_mins(1));
     let began = Instant::now();
-    let mutant = gallery::all().into_iter().find(|found| found.name == mutant).unwrap();
+    let mutant = controls::all().into_iter().find(|found| found.name == mutant).unwrap();
     let case = registry().find(|case| case.title == title).unwrap();
     let Status::Fail(report) = run_case(case, &mutant.target, 1).await.status else {
         panic!("{} passed {}", mutant.name, case.name());
     };
     assert!(began.elapsed() < Duration::from_mins(1));
     let told = report.failure.got;
-    let (picture, file) = told.split_once("again: cargo conformance replay ").expect(&told);
+    let (picture, file) = told.split_once("saved in ").expect(&told);
     assert!(picture.contains("✗ no order explains this"), "{picture}");
 
-    let file = Path::new(file.trim());
+    let file = Path::new(file.split_once(';').unwrap().0);
     let saved = Saved::read(file).unwrap();
     assert!(saved.replay().is_some());
     assert!(check(&saved.whole).is_err());

@@ -2,6 +2,7 @@
 
 use super::{History, Reached, Saved, check, picture, reached, shrink};
 use crate::context::Cx;
+use crate::report::rerun;
 use crate::verdict::{Failure, Verdict};
 
 /// Fails the case if no order explains the history, with a picture of the least that shows it and
@@ -13,7 +14,7 @@ pub async fn judge(cx: &Cx, history: History) -> Verdict<Reached> {
         let violation = check(&history).err().map(|violation| shrink(*violation));
         let said = violation.map(|violation| {
             let file = match Saved::write(&store, seed, &violation, &history) {
-                Ok(path) => format!("again: cargo conformance replay {}", path.display()),
+                Ok(path) => rerun::history(&path),
                 Err(error) => format!("it could not be saved: {error}"),
             };
             format!("{violation}\n{}{file}", picture(&violation))

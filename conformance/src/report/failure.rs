@@ -30,19 +30,8 @@ pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
     let _ = writeln!(text, "  expected  {}", found.expected);
     let _ = writeln!(text, "  got       {}", found.got);
     let _ = writeln!(text, "  at        {}:{}", found.at.file(), found.at.line());
-    let _ = writeln!(text, "  again     {}", again(case, store, report.seed));
+    let _ = writeln!(text, "  again     {}", super::rerun::case(case, store, report.seed));
     text
-}
-
-/// The command that runs this case on this store with this seed. A store that the runner does not
-/// know is some test binary's, which reads the seed from its environment.
-fn again(case: &Case, store: &str, seed: u64) -> String {
-    let name = case.name();
-    if crate::cli::knows(store) {
-        format!("cargo conformance --store {store} --filter {name} --seed {seed:#x}")
-    } else {
-        format!("MEMBERSHIP_SEED={seed:#x} cargo test -- --exact {store}::{name}")
-    }
 }
 
 /// Breaks a text at spaces into lines of at most `width` characters.

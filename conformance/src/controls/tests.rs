@@ -1,0 +1,92 @@
+//! Controls as a test binary.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::hunt::SCHEDULE;
+use super::{Control, hunt, quiet_panics, sound};
+use crate::case::{Case, Company, registry};
+use crate::run::{self, Status};
+use crate::schedule::Schedule;
+use crate::target::Target;
+use crate::{child, golden, harness, report};
+
+/// Runs controls as a test binary with `harness = false`: a test for each, which passes if a case
+/// catches the control, and one if a golden transcript must change. `sound` is a store without a
+/// defect: each case is a test that passes if the case does. The seed is `MEMBERSHIP_SEED`, as for
+/// [`harness::main`].
+#[must_use]
+pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode {
+    let mut targets: Vec<_> = controls.iter().map(|control| Arc::clone(&control.target)).collect();
+    targets.extend(sound.cloned());
+    if let Some(code) = child::run_if_asked(&targets) {
+        return code;
+    }
+    let mut arguments = Arguments::from_args();
+    // Threads for as many as ever run at once; the schedule holds back those that may not run yet.
+    arguments.test_threads.get_or_insert_with(|| Schedule::most(None));
+    quiet_panics();
+    let (seed, runtime) = match harness::begun() {
+        Ok(begun) => begun,
+        Err(error) => return report::refuse(&error),
+    };
+    let mut trials = Vec::new();
+    for control in controls {
+        if control.visible {
+            let (runtime, control) = (Arc::clone(&runtime), control.clone());
+            trials.push(Trial::test(format!("golden::{}", control.name), move || {
+                runtime.block_on(seen_by_a_golden(&control)).map_err(Failed::from)
+            }));
+        }
+        let runtime = Arc::clone(&runtime);
+        trials.push(Trial::test(format!("controls::{}", control.name), move || {
+            match runtime.block_on(hunt(&control, seed)) {
+                Ok(_) => Ok(()),
+                Err(survived) => Err(Failed::from(format!("{survived} (seed {seed:#x})"))),
+            }
+        }));
+    }
+    // Of those that wait, the ones that no other target in this process can run.
+    let tried = |case: &&Case| {
+        case.company() == Company::Working || ["past", "fail_closed"].contains(&case.group)
+    };
+    let cases = || registry().filter(tried);
+    for (case, target) in sound.iter().flat_map(|sound| cases().map(|case| (case, *sound))) {
+        let (runtime, target) = (Arc::clone(&runtime), Arc::clone(target));
+        let ignored = run::declined(case, &*target).is_some();
+        let test = move || {
+            let tell = |begins| harness::tell(case, target.name(), begins);
+            let outcome = runtime.block_on(SCHEDULE.run(case, &target, seed, tell));
+            match outcome.status {
+                Status::Fail(failed) => {
+                    Err(Failed::from(report::failure(case, target.name(), &failed)))
+                }
+                Status::Pass | Status::NotClaimed(..) | Status::Inconclusive(_) => Ok(()),
+            }
+        };
+        trials
+            .push(Trial::test(format!("sound::{}", case.name()), test).with_ignored_flag(ignored));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Err(why) = runtime.block_on(run::finish(&targets)) {
+        return report::refuse(&why);
+    }
+    conclusion.exit_code()
+}
+
+/// A defect that a caller can see must change a golden transcript.
+async fn seen_by_a_golden(control: &Control) -> Result<(), String> {
+    let _inside = SCHEDULE.enter(Company::Working).await;
+    for scenario in golden::all() {
+        let expected = golden::play(&scenario, &*sound()).await.map_err(|e| e.to_string())?;
+        let target = Arc::clone(&control.target);
+        // A task of its own: a panic of the store is as good as another answer.
+        let told = tokio::spawn(async move { golden::play(&scenario, &*target).await }).await;
+        if !matches!(told, Ok(Ok(told)) if told == expected) {
+            return Ok(());
+        }
+    }
+    Err(format!("{} ({}) changes no golden transcript", control.name, control.what))
+}

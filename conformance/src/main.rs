@@ -1,5 +1,0 @@
-//! See [`membership_conformance::cli`].
-
-fn main() -> std::process::ExitCode {
-    membership_conformance::cli::main()
-}

@@ -1,0 +1,97 @@
+//! The program behind `cargo conformance`: the suite's runner on the stores that ship here.
+
+mod simulate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use membership_conformance::runner::{self, OtherControl, Suite};
+
+use crate::simulate::broken;
+use crate::{defects, targets};
+
+/// Holds every store that ships here to the contract, and prints what held.
+#[derive(Debug, Parser)]
+#[command(
+    name = "conformance",
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  cargo conformance                              every case on every store
+  cargo conformance --store sqlite               one store
+  cargo conformance --filter keys::              one group
+  cargo conformance --filter one_of_many --seed 0x2a
+                                                 one case, as it ran with that seed
+  cargo conformance --clauses                    which cases check which clause
+  cargo conformance --store folds_case_in_room_ids
+                                                 a store broken on purpose: see it caught
+  cargo conformance controls                     which case catches which broken store
+  cargo conformance --store jetstream-r1 --nats docker
+                                                 on a server in a container
+  cargo conformance --filter histories:: --soak 1h
+                                                 many clients at once, for an hour
+  cargo conformance replay FILE                  a violation that was found, judged again
+  cargo conformance simulate                     the JetStream store on simulated servers
+  cargo conformance --json out.json --junit out.xml
+
+jetstream-r5 and naive-kv run only when they are named.
+
+Exit code: 0 all claimed cases passed, 1 a case failed, 2 it could not run, 3 none failed, but some were
+inconclusive: their deadlines passed each time while the machine was starved.
+Colours: on a terminal only; NO_COLOR=1 turns them off."
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    options: runner::Options,
+
+    /// Have NATS servers this way: binary, docker, url or auto
+    #[cfg(unix)]
+    #[arg(long, value_name = "WAY", default_value_t)]
+    nats: nats_cluster::Provision,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Suite(runner::Command),
+    Simulate(simulate::Simulate),
+}
+
+/// The binary `conformance`. Exit codes are those of [`runner::main`].
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(code) = suite(targets::shipped(), targets::on_request()).child() {
+        return code;
+    }
+    let args = Args::parse();
+    #[cfg(unix)]
+    let suite = suite(targets::shipped_with(args.nats), targets::on_request_with(args.nats));
+    #[cfg(not(unix))]
+    let suite = suite(targets::shipped(), targets::on_request());
+    match &args.command {
+        None => runner::run(&suite, &args.options, None),
+        Some(Command::Suite(command)) => runner::run(&suite, &args.options, Some(command)),
+        Some(Command::Simulate(asked)) => simulate::run(asked),
+    }
+}
+
+fn suite(targets: targets::Targets, on_request: targets::Targets) -> Suite {
+    let mut suite = Suite::new("cargo conformance", targets);
+    suite.on_request = on_request;
+    suite.controls.extend(defects::all());
+    suite.also = Some(simulate::some);
+    suite.other_controls = broken::all().into_iter().map(simulated).collect();
+    suite
+}
+
+/// A broken client that shows only on simulated servers.
+fn simulated(broken: broken::Broken) -> OtherControl {
+    OtherControl {
+        name: broken.name,
+        clause: broken.clause,
+        hunt: Box::new(move |seed| broken.hunt(seed).map(|caught| caught.by)),
+    }
+}

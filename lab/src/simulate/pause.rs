@@ -1,0 +1,417 @@
+//! Pauses: every kind of call, held before each of its exchanges with the servers, while another client
+//! makes whole calls and collects what they leave; then it goes on.
+//!
+//! A client may stand still at any moment and for any time, between a look and the write that relies on
+//! it. The calls made meanwhile are those that undo one another, so that what was looked at looks the
+//! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
+//! compare-and-set). It may also stand still when one of its writes was stored and it was told otherwise,
+//! or nothing, or when one is on its way for longer than the client waits; what it finds then is what others
+//! have made of it, and as the servers work, it can always tell what became of its write. And the servers
+//! may be killed meanwhile, and start again with what they had written down. One order must explain all
+//! answers (clause LIN-1), and afterwards every member must have its keys (KEY-1).
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::maybe_done;
+use membership::{
+    Blow, JetStreamDefect, JetStreamStore, Misheard, Page, Simulation, Store, Weather,
+};
+
+use super::calls::{Call, REPLICAS, SERVERS, Start, begin, few_views, look, open, reads, writes};
+use super::run::{everywhere, sum};
+use super::world::{alone, shown};
+use membership_conformance::history::{History, Recorder, check};
+use membership_conformance::make::{
+    admin, at, encrypted, endpoint, joins, joins_at, plain, rekey, room, user, user_key,
+};
+use membership_conformance::model::Op;
+
+/// Calls that are made while another is held.
+#[derive(Clone, Debug)]
+pub struct Meanwhile {
+    /// What they do, in words.
+    pub name: &'static str,
+    ops: Vec<Op>,
+    start: Start,
+}
+
+/// Everything that others may do meanwhile, with what is stored before.
+#[must_use]
+pub fn meanwhile() -> Vec<Meanwhile> {
+    let ops = || room("ops");
+    let full = |name, ops| Meanwhile { name, ops, start: Start::Full };
+    let bare = |name, ops| Meanwhile { name, ops, start: Start::NoUsers };
+    let bob_goes = || Op::RemoveMember(ops(), endpoint("bob"));
+    let dan_comes = || Op::AddMember(ops(), joins_at("dan", 2));
+    vec![
+        full("bob goes and comes back", vec![bob_goes(), Op::AddMember(ops(), joins_at("bob", 2))]),
+        full("dan comes back", vec![dan_comes()]),
+        full(
+            "dan comes back and goes",
+            vec![dan_comes(), Op::RemoveMember(ops(), endpoint("dan"))],
+        ),
+        full(
+            "eve comes, goes, and comes back",
+            vec![
+                Op::AddMember(ops(), joins_at("eve", 2)),
+                Op::RemoveMember(ops(), endpoint("eve")),
+                Op::AddMember(ops(), joins_at("eve", 2)),
+            ],
+        ),
+        full("a rekey", vec![Op::Rekey(ops(), rekey(2, [], ["ann", "bob", "cat"]))]),
+        full(
+            "a rekey removes bob, who comes back",
+            vec![
+                Op::Rekey(ops(), rekey(2, ["bob"], ["ann", "cat"])),
+                Op::AddMember(ops(), joins_at("bob", 3)),
+            ],
+        ),
+        full(
+            "the room is deleted and made again as it was",
+            vec![
+                Op::DeleteRoom(ops()),
+                Op::CreateRoom(encrypted("ops", "ann")),
+                Op::AddMember(ops(), joins_at("bob", 1)),
+                Op::AddMember(ops(), joins_at("cat", 1)),
+                Op::Rekey(ops(), rekey(1, [], ["ann", "bob", "cat"])),
+            ],
+        ),
+        full("the room is deleted", vec![Op::DeleteRoom(ops())]),
+        full(
+            "others look, and make the room twice",
+            vec![
+                Op::Room(ops()),
+                Op::RoomsOf(endpoint("ann"), Page::first()),
+                Op::CreateRoom(plain("ops", "ann")),
+                Op::DeleteRoom(ops()),
+                Op::CreateRoom(plain("ops", "bob")),
+            ],
+        ),
+        full(
+            "eve comes, and the room is deleted",
+            vec![Op::AddMember(ops(), joins_at("eve", 2)), Op::DeleteRoom(ops())],
+        ),
+        full(
+            "rooms come and go",
+            vec![
+                Op::CreateRoom(plain("new", "cat")),
+                Op::CreateRoom(encrypted("gone", "bob")),
+                Op::DeleteRoom(room("new")),
+                Op::DeleteRoom(room("gone")),
+            ],
+        ),
+        full(
+            "users come and go",
+            vec![
+                Op::AddUser(admin(user_key(9))),
+                Op::RevokeUser(user_key(3), at(6)),
+                Op::RevokeUser(user_key(9), at(6)),
+            ],
+        ),
+        full("the other admin goes", vec![Op::RevokeUser(user_key(2), at(6))]),
+        bare("a user comes", vec![Op::AddUser(user(user_key(1)))]),
+        bare("an admin comes", vec![Op::BootstrapAdmin(admin(user_key(2)))]),
+    ]
+}
+
+/// Every kind of call, with everything that may happen meanwhile.
+#[must_use]
+pub fn pairs() -> Vec<(Call, Meanwhile)> {
+    let all = writes().into_iter().chain(reads());
+    let pairs = all.flat_map(|call| meanwhile().into_iter().map(move |ops| (call.clone(), ops)));
+    pairs.filter(|(call, ops)| call.start == ops.start).collect()
+}
+
+/// How a call is held.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// Before an exchange.
+    Plainly,
+    /// The same, on one replica a bucket, whose server is killed and starts again before the call goes on.
+    UntilKilled,
+    /// After a compare-and-set that it misheard.
+    Mishearing(Misheard),
+}
+
+impl How {
+    /// All that the call may meet: only a write mishears.
+    fn all(call: &Call) -> impl Iterator<Item = Self> {
+        let all = [
+            Self::Plainly,
+            Self::UntilKilled,
+            Self::Mishearing(Misheard::Refused),
+            Self::Mishearing(Misheard::Unanswered),
+            Self::Mishearing(Misheard::Late),
+        ];
+        let hears = call.op.is_write();
+        all.into_iter().filter(move |how| hears || !matches!(how, Self::Mishearing(_)))
+    }
+
+    /// After so many exchanges, or compare-and-sets.
+    fn hold(self, client: &JetStreamStore, after: u32) {
+        match self {
+            Self::Plainly | Self::UntilKilled => client.hold_after(after),
+            Self::Mishearing(as_if) => client.mishear_after(after, as_if),
+        }
+    }
+
+    /// Of each bucket.
+    fn replicas(self) -> u8 {
+        if matches!(self, Self::UntilKilled) { 1 } else { REPLICAS }
+    }
+}
+
+/// Holds `call` in each of the places there are, by a client with `defect` if one is given; returns how
+/// many.
+///
+/// # Errors
+/// What is wrong, and where it was held.
+pub fn hold_everywhere(
+    call: &Call,
+    ops: &Meanwhile,
+    defect: Option<JetStreamDefect>,
+    seed: u64,
+) -> Result<u64, String> {
+    How::all(call)
+        .map(|how| {
+            everywhere(
+                |after| Pause { call, ops, defect, how, after, seed }.play(),
+                |after, problem| {
+                    let (name, meanwhile) = (call.name, ops.name);
+                    format!("{name:?}, held after {after} ({how:?}) while {meanwhile}: {problem}")
+                },
+            )
+        })
+        .sum()
+}
+
+/// The same for many, on several threads.
+///
+/// # Errors
+/// As [`hold_everywhere`]; of several the first that was met.
+pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u64, String> {
+    sum(all, jobs, |(call, ops)| hold_everywhere(call, ops, None, seed))
+}
+
+/// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges, the
+/// addition also where only one of them is late and others overtake it; then the addition is made, the
+/// endpoint leaves its former room, and the listing goes on: it is always in one of the two (clauses
+/// LIST-2, LIST-4). By clients with `defect`, if one is given; returns how
+/// many pairs of places there are.
+///
+/// # Errors
+/// What is wrong, and where the two were held.
+pub fn hold_a_move(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
+    Ok(hold_a_move_by(JetStreamStore::hold_after, defect, seed)?
+        + hold_a_move_by(JetStreamStore::hold_one_after, defect, seed)?)
+}
+
+fn hold_a_move_by(
+    hold: fn(&JetStreamStore, u32),
+    defect: Option<JetStreamDefect>,
+    seed: u64,
+) -> Result<u64, String> {
+    let mut pairs = 0;
+    let hold_both = |adds| {
+        for reads in 0.. {
+            let delay = |joining: &JetStreamStore| hold(joining, adds);
+            let (added, read) = play_a_move(delay, defect, reads, seed)
+                .map_err(|problem| format!("a listing after {reads}: {problem}"))?;
+            if !added {
+                return Ok(false);
+            }
+            pairs += 1;
+            if !read {
+                break;
+            }
+        }
+        Ok(true)
+    };
+    everywhere(hold_both, |adds, problem| {
+        format!("an addition held after {adds} exchanges, {problem}")
+    })?;
+    Ok(pairs)
+}
+
+/// Whether the addition was held at all, and whether the listing was.
+fn play_a_move(
+    delay: impl Fn(&JetStreamStore),
+    defect: Option<JetStreamDefect>,
+    reads: u32,
+    seed: u64,
+) -> Result<(bool, bool), String> {
+    let (held, history) = alone(async || {
+        let simulation = simulation(defect, seed);
+        let start = begin(&simulation, Start::Full, REPLICAS).await?;
+        let recorder = Recorder::new();
+        let (joining, mover) = (
+            open(&simulation, "joining", REPLICAS).await?,
+            open(&simulation, "mover", REPLICAS).await?,
+        );
+        let reader = open(&simulation, "reader", REPLICAS).await?;
+        let eve = || endpoint("eve");
+        recorder.call(2, &mover, Op::AddMember(room("other"), joins("eve"))).await;
+
+        delay(&joining);
+        let addition = Op::AddMember(room("ops"), joins_at("eve", 2));
+        let mut addition = pin!(maybe_done(recorder.call(1, &joining, addition)));
+        let added = before(&mut addition, joining.held()).await;
+        // What overtakes it, arrives.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        reader.hold_after(reads);
+        let mut list =
+            pin!(maybe_done(recorder.call(3, &reader, Op::RoomsOf(eve(), Page::first()))));
+        let read = before(&mut list, reader.held()).await;
+        tokio::join!(list, async {
+            joining.let_go();
+            addition.await;
+            recorder.call(2, &mover, Op::RemoveMember(room("other"), eve())).await;
+            reader.let_go();
+        });
+        Ok::<_, String>(((added, read), History { start, ..recorder.history() }))
+    })?;
+    check(&history).map_err(|violation| shown(&violation))?;
+    Ok(held)
+}
+
+/// Calls by whose answers it is known that a room is gone, once it is.
+fn tellers() -> [Op; 4] {
+    let ops = || room("ops");
+    [
+        Op::Room(ops()),
+        Op::RoomsOf(endpoint("bob"), Page::first()),
+        Op::DeleteRoom(ops()),
+        Op::CreateRoom(plain("ops", "eve")),
+    ]
+}
+
+/// Holds the deletion of a room before each of its exchanges; meanwhile another client makes a call by
+/// whose answer it is known whether the room is gone, then a third looks, to whom replicas that are far
+/// behind answer: nobody hears of a room that somebody knows to be gone (clause LIN-1). By clients with
+/// `defect`, if one is given; returns how many places there are.
+///
+/// # Errors
+/// What is wrong, and where the deletion was held.
+pub fn hold_a_deletion(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
+    // Which replica answers is left to chance.
+    let all =
+        tellers().into_iter().flat_map(|teller| (seed..seed + 8).map(move |n| (teller.clone(), n)));
+    all.map(|(teller, seed)| {
+        everywhere(
+            |after| play_a_deletion(defect, &teller, after, seed),
+            |after, problem| format!("held after {after}, {teller:?}: {problem}"),
+        )
+    })
+    .sum()
+}
+
+/// Whether the deletion was held at all.
+fn play_a_deletion(
+    defect: Option<JetStreamDefect>,
+    teller: &Op,
+    after: u32,
+    seed: u64,
+) -> Result<bool, String> {
+    let (held, history) = alone(async || {
+        let simulation = simulation(defect, seed);
+        let start = begin(&simulation, Start::Full, REPLICAS).await?;
+        let recorder = Recorder::new();
+        let deleter = open(&simulation, "deleter", REPLICAS).await?;
+        let other = open(&simulation, "other", REPLICAS).await?;
+        let behind = open(&simulation, "behind", REPLICAS).await?;
+        simulation.strike(Blow::Weather(Weather { lag: 5_000, ..Weather::CALM }));
+        deleter.hold_after(after);
+        let mut deletion =
+            pin!(maybe_done(recorder.call(1, &deleter, Op::DeleteRoom(room("ops")))));
+        let held = before(&mut deletion, deleter.held()).await;
+        tokio::join!(deletion, async {
+            recorder.call(2, &other, teller.clone()).await;
+            for op in [Op::Room(room("ops")), Op::LatestKey(room("ops"), endpoint("bob"))] {
+                recorder.call(3, &behind, op).await;
+            }
+            deleter.let_go();
+        });
+        Ok::<_, String>((held, History { start, ..recorder.history() }))
+    })?;
+    check(&history).map_err(|violation| shown(&violation))?;
+    Ok(held)
+}
+
+/// Whether the client is held before the call is done.
+async fn before(call: impl Future, held: impl Future) -> bool {
+    tokio::select! {
+        biased;
+        _ = held => true,
+        _ = call => false,
+    }
+}
+
+fn simulation(defect: Option<JetStreamDefect>, seed: u64) -> Simulation {
+    let simulation = Simulation::new(seed, SERVERS, Weather::CALM);
+    match defect {
+        Some(defect) => simulation.with_defect(defect),
+        None => simulation,
+    }
+}
+
+struct Pause<'a> {
+    call: &'a Call,
+    ops: &'a Meanwhile,
+    defect: Option<JetStreamDefect>,
+    how: How,
+    /// How many exchanges, or compare-and-sets, it makes before.
+    after: u32,
+    seed: u64,
+}
+
+impl Pause<'_> {
+    /// Whether the client was held at all.
+    fn play(&self) -> Result<bool, String> {
+        let Some(history) = alone(async || self.run().await)? else { return Ok(false) };
+        check(&history).map_err(|violation| shown(&violation))?;
+        Ok(true)
+    }
+
+    async fn run(&self) -> Result<Option<History>, String> {
+        let simulation = simulation(self.defect, self.seed);
+        let replicas = self.how.replicas();
+        let start = begin(&simulation, self.call.start, replicas).await?;
+        let recorder = Recorder::new();
+        let (held, other) = (
+            open(&simulation, "held", replicas).await?,
+            open(&simulation, "other", replicas).await?,
+        );
+        self.how.hold(&held, self.after);
+        let mut call = pin!(maybe_done(recorder.call(1, &held, self.call.op.clone())));
+        // Who misheard may have nothing more to ask.
+        if !before(&mut call, held.held()).await && !held.has_misheard() {
+            return Ok(None);
+        }
+        tokio::join!(call.as_mut(), async {
+            for op in &self.ops.ops {
+                recorder.call(2, &other, op.clone()).await;
+            }
+            // And what that leaves is collected.
+            let _ = other.close().await;
+            if let How::UntilKilled = self.how {
+                for server in 0..SERVERS {
+                    simulation.strike(Blow::Kill(server));
+                    simulation.strike(Blow::Start(server));
+                }
+            }
+            held.let_go();
+        });
+        let answer = call.take_output();
+        if let (How::Mishearing(_), Some(error)) =
+            (self.how, answer.as_ref().and_then(|answer| answer.error()))
+            && error.outcome_unknown()
+        {
+            return Err(format!("every server works, but the answer is {error}"));
+        }
+        let _ = held.close().await;
+        let fresh = open(&simulation, "fresh", replicas).await?;
+        look(&recorder, 3, &fresh, &few_views(4)).await;
+        Ok(Some(History { start, ..recorder.history() }))
+    }
+}

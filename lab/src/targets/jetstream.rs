@@ -1,0 +1,250 @@
+//! The JetStream store on one, three and five servers.
+
+mod faults;
+mod home;
+mod instance;
+mod past;
+mod pool;
+mod replicas;
+mod supply;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use membership::{Error, JetStreamConfig, JetStreamDefect, JetStreamStore};
+use tokio::sync::OnceCell;
+
+use faults::Harmed;
+use home::Home;
+pub(crate) use instance::Opened;
+use instance::{Connect, Declines, JetStreamInstance};
+use membership_conformance::power;
+use membership_conformance::{
+    Claim, Downgrade, Fault, Instance, Loss, Need, Replacement, Rewind, Target, TargetError,
+};
+use nats_cluster::{Cluster, Provision, Sync};
+use supply::Supply;
+
+/// The `op_timeout` on servers that nobody breaks: longer than an election, which a server that is
+/// starved of a core for seconds can lose its lead in.
+const UNHARMED: Duration = Duration::from_secs(10);
+
+/// [`JetStreamStore`] on a number of servers that each keep
+/// everything, as a target.
+///
+/// The stores of cases that break no server share one cluster, which starts with the first of
+/// them, under a bucket prefix each. The others have a cluster to themselves, which is healed and
+/// given to another case when they are over.
+pub struct JetStream {
+    name: &'static str,
+    servers: u8,
+    connect: Connect,
+    declines: Declines,
+    supply: Arc<Supply>,
+    shared: Arc<OnceCell<Arc<Cluster>>>,
+}
+
+impl JetStream {
+    /// On one, three and five servers, which are had the way `provision` says.
+    #[must_use]
+    pub fn all(provision: Provision) -> [Self; 3] {
+        let supply = Arc::new(Supply::new(provision));
+        [("jetstream-r1", 1), ("jetstream-r3", 3), ("jetstream-r5", 5)].map(|(name, servers)| {
+            let (supply, shared) = (Arc::clone(&supply), Arc::default());
+            Self { name, servers, connect: Arc::new(open), declines: &[], supply, shared }
+        })
+    }
+
+    /// Another store on the same servers and in the same buckets, which `connect` opens.
+    pub(crate) fn another(
+        name: &'static str,
+        servers: u8,
+        provision: Provision,
+        connect: Connect,
+        declines: Declines,
+    ) -> Self {
+        let (supply, shared) = (Arc::new(Supply::new(provision)), Arc::default());
+        Self { name, servers, connect, declines, supply, shared }
+    }
+
+    /// The store broken in this way, on the same servers.
+    pub(crate) fn broken(&self, name: &'static str, defect: JetStreamDefect) -> Self {
+        let connect = move |config| -> BoxFuture<'static, Result<Opened, Error>> {
+            Box::pin(
+                async move { Ok(Opened::ours(JetStreamStore::open_broken(config, defect).await?)) },
+            )
+        };
+        let (supply, shared) = (Arc::clone(&self.supply), Arc::clone(&self.shared));
+        let (servers, declines) = (self.servers, self.declines);
+        Self { name, servers, connect: Arc::new(connect), declines, supply, shared }
+    }
+
+    /// Nothing that is started costs anything until a case asks for it.
+    async fn shared(&self) -> Result<Arc<Cluster>, TargetError> {
+        let start =
+            || async { Ok(Arc::new(self.supply.start(self.servers, Sync::Default).await?)) };
+        self.shared.get_or_try_init(start).await.cloned()
+    }
+
+    fn instance(&self, home: Home, prefix: String, op_timeout: Duration) -> Box<dyn Instance> {
+        let config = JetStreamConfig {
+            prefix,
+            replicas: self.servers,
+            op_timeout,
+            ..JetStreamConfig::new(Vec::<String>::new())
+        };
+        let (supply, harmed) = (Arc::clone(&self.supply), Harmed::default());
+        let connect = Arc::clone(&self.connect);
+        let spoiled = AtomicBool::new(false);
+        let declines = self.declines;
+        let opened = Mutex::default();
+        Box::new(JetStreamInstance {
+            home,
+            config,
+            supply,
+            harmed,
+            declines,
+            spoiled,
+            connect,
+            opened,
+        })
+    }
+}
+
+#[async_trait]
+impl Target for JetStream {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn op_timeout(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    fn op_timeout_for(&self, needs: &[Need]) -> Duration {
+        if waits(needs) { self.op_timeout() } else { UNHARMED }
+    }
+
+    fn claims(&self, need: Need) -> Claim {
+        if let Some((_, reason)) = self.declines.iter().find(|(declined, _)| *declined == need) {
+            return Claim::Declined(reason);
+        }
+        match need {
+            Need::Faults
+            | Need::Replicas
+            | Need::Synced
+            | Need::Rewind
+            | Need::Replace
+            | Need::Vanish
+            | Need::Downgrade
+                if self.supply.is_elsewhere() =>
+            {
+                Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
+            }
+            Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
+            // "panic: JetStream Cluster Unknown group entry op type: 16"
+            Need::Downgrade if self.servers > 1 => {
+                Claim::Declined("older servers of a cluster end at what newer ones wrote")
+            }
+            Need::PowerCuts | Need::Unsynced if self.servers > 1 => {
+                Claim::Declined("the ends of several servers are too many to go through")
+            }
+            Need::PowerCuts | Need::Unsynced if self.supply.is_process() => power::claim(),
+            Need::PowerCuts | Need::Unsynced => Claim::Declined("the server is no process of ours"),
+            _ => Claim::Claimed,
+        }
+    }
+
+    fn faults(&self) -> &[Fault] {
+        faults::of(self.servers)
+    }
+
+    fn rewinds(&self) -> &[Rewind] {
+        past::rewinds(self.servers)
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        past::REPLACEMENTS
+    }
+
+    fn losses(&self) -> &[Loss] {
+        past::LOSSES
+    }
+
+    fn downgrades(&self) -> &[Downgrade] {
+        past::DOWNGRADES
+    }
+
+    fn pace(&self) -> u32 {
+        // With every quorum there are more processes that wait for a core.
+        match self.servers {
+            1 => 4,
+            3 => 10,
+            _ => 20,
+        }
+    }
+
+    async fn prepare(&self) -> Result<Option<String>, TargetError> {
+        Ok(Some(self.supply.server(self.servers).await?.to_string()))
+    }
+
+    async fn finish(&self) {
+        self.supply.finish().await;
+    }
+
+    async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
+        self.create_for(&[]).await
+    }
+
+    async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
+        let home = if waits(needs) || needs.contains(&Need::PowerCuts) {
+            // That there is no server is said here; the cluster starts when it is first used.
+            self.supply.server(self.servers).await?;
+            // Costly, and so only where it is asked for.
+            let synced = needs.contains(&Need::Synced)
+                || needs.contains(&Need::PowerCuts) && !needs.contains(&Need::Unsynced);
+            Home::own(self.servers, if synced { Sync::Always } else { Sync::Default })
+        } else {
+            Home::Shared(self.shared().await?)
+        };
+        let prefix = if needs.contains(&Need::PowerCuts) {
+            // A child may be the first to open it.
+            home.cluster(&self.supply).await?;
+            // What one server wrote is put on another, where it must be found.
+            "power-".to_owned()
+        } else {
+            self.supply.prefix()
+        };
+        Ok(self.instance(home, prefix, self.op_timeout_for(needs)))
+    }
+
+    async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
+        let mut lines = address.lines();
+        let prefix = lines.next().ok_or("an address without a prefix")?.to_owned();
+        let home = Home::Elsewhere(lines.map(str::to_owned).collect());
+        Ok(self.instance(home, prefix, UNHARMED))
+    }
+}
+
+/// Whether cases with these needs break servers that run, and wait until calls fail because of that.
+fn waits(needs: &[Need]) -> bool {
+    let breaks = |need: &Need| {
+        matches!(
+            need,
+            Need::Faults
+                | Need::Replicas
+                | Need::Rewind
+                | Need::Replace
+                | Need::Vanish
+                | Need::Downgrade
+        )
+    };
+    needs.iter().any(breaks)
+}
+
+fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> {
+    Box::pin(async move { Ok(Opened::ours(JetStreamStore::open(config).await?)) })
+}

@@ -1,0 +1,259 @@
+mod past;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use membership::{Epoch, Error, Record, RoomId, SqliteDefect, SqliteOptions, SqliteStore, Store};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use membership_conformance::power::{self, Files};
+use membership_conformance::{
+    Claim, Fault, Instance, Loss, Need, Replacement, Rewind, Stored, Target, TargetError,
+};
+
+/// [`SqliteStore`] as a target: each store a file in a directory of its own.
+#[derive(Debug)]
+pub struct Sqlite {
+    name: &'static str,
+    defect: Option<SqliteDefect>,
+}
+
+impl Default for Sqlite {
+    fn default() -> Self {
+        Self { name: "sqlite", defect: None }
+    }
+}
+
+impl Sqlite {
+    /// One that is broken in this way.
+    pub(crate) fn broken(name: &'static str, defect: SqliteDefect) -> Self {
+        Self { name, defect: Some(defect) }
+    }
+
+    fn instance(&self, path: PathBuf, dir: Option<TempDir>) -> Box<dyn Instance> {
+        let options = SqliteOptions::new().op_timeout(OP_TIMEOUT);
+        let options = match self.defect {
+            Some(defect) => options.broken(defect),
+            None => options,
+        };
+        Box::new(SqliteInstance { path, options, _dir: dir, fault: Mutex::default() })
+    }
+}
+
+const OP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Readers go on beside whoever writes; only writers wait for one another.
+const LOCKED: Fault = Fault {
+    name: "another connection writes and does not end",
+    stops_reads: false,
+    stops_writes: true,
+};
+/// What somebody with an SQL shell can do, and undo.
+const GONE: Fault =
+    Fault { name: "the tables were renamed", stops_reads: true, stops_writes: true };
+
+const TABLES: [&str; 4] = ["rooms", "members", "room_keys", "users"];
+
+#[async_trait]
+impl Target for Sqlite {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn op_timeout(&self) -> Duration {
+        OP_TIMEOUT
+    }
+
+    fn claims(&self, need: Need) -> Claim {
+        match need {
+            Need::Replicas | Need::Synced => Claim::Declined("one file"),
+            Need::Bounded | Need::Suspend => Claim::Declined("it is never out of date"),
+            Need::Downgrade => Claim::Declined("the library is part of the store"),
+            Need::PowerCuts => power::claim(),
+            Need::Unsynced => Claim::Declined("it syncs each commit"),
+            _ => Claim::Claimed,
+        }
+    }
+
+    fn faults(&self) -> &[Fault] {
+        &[LOCKED, GONE]
+    }
+
+    /// Nobody elects anybody, and no client comes back to another file.
+    fn failover(&self) -> Duration {
+        OP_TIMEOUT
+    }
+
+    fn rewinds(&self) -> &[Rewind] {
+        past::REWINDS
+    }
+
+    fn replacements(&self) -> &[Replacement] {
+        past::REPLACEMENTS
+    }
+
+    fn losses(&self) -> &[Loss] {
+        past::LOSSES
+    }
+
+    async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
+        let dir = directory()?;
+        // In a folder of its own, which can be renamed.
+        let folder = dir.path().join("data");
+        std::fs::create_dir(&folder)?;
+        let path = folder.join("members.db");
+        Ok(self.instance(path, Some(dir)))
+    }
+
+    async fn attach(&self, address: &str) -> Result<Box<dyn Instance>, TargetError> {
+        Ok(self.instance(PathBuf::from(address), None))
+    }
+}
+
+/// Beside the executable, which is on a disk; the system's directory for such things often is
+/// memory, and tells nothing about durability.
+fn directory() -> std::io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("membership-");
+    let here = std::env::current_exe()?;
+    match here.parent().map(|parent| builder.tempdir_in(parent)) {
+        Some(Ok(dir)) => Ok(dir),
+        _ => builder.tempdir(),
+    }
+}
+
+struct SqliteInstance {
+    path: PathBuf,
+    options: SqliteOptions,
+    /// Removed with everything in it when the instance is dropped; none of an attached one.
+    _dir: Option<TempDir>,
+    /// The fault that lasts. A std lock: held for a statement or two, never across an await.
+    fault: Mutex<Option<Lasting>>,
+}
+
+enum Lasting {
+    /// The connection in whose transaction the lock is.
+    Locked(Connection),
+    Gone,
+}
+
+impl SqliteInstance {
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let db = Connection::open(&self.path)?;
+        db.busy_timeout(OP_TIMEOUT)?;
+        Ok(db)
+    }
+
+    fn rename(&self, name: impl Fn(&str) -> (String, String)) -> rusqlite::Result<()> {
+        let mut db = self.connect()?;
+        let all = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        for table in TABLES {
+            let (from, to) = name(table);
+            all.execute_batch(&format!("ALTER TABLE {from} RENAME TO {to}"))?;
+        }
+        all.commit()
+    }
+}
+
+#[async_trait]
+impl Instance for SqliteInstance {
+    async fn open(&self) -> Result<Arc<dyn Store>, Error> {
+        Ok(Arc::new(self.options.clone().open(&self.path).await?))
+    }
+
+    async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
+        Ok(Arc::new(self.options.clone().must_exist(true).open(&self.path).await?))
+    }
+
+    /// The open files of this process that are the database or stand beside it.
+    #[cfg(target_os = "linux")]
+    async fn held(&self) -> Result<Option<usize>, TargetError> {
+        let path = self.path.to_str().ok_or("the path is not UTF-8")?;
+        let ours = |entry: std::io::Result<std::fs::DirEntry>| {
+            // One that was closed meanwhile is nobody's.
+            let target = entry.ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
+            target.is_some_and(|target| target.to_string_lossy().starts_with(path))
+        };
+        Ok(Some(std::fs::read_dir("/proc/self/fd")?.map(ours).filter(|ours| *ours).count()))
+    }
+
+    fn address(&self) -> Result<String, TargetError> {
+        Ok(self.path.to_str().ok_or("the path is not UTF-8")?.to_owned())
+    }
+
+    fn files(&self) -> Result<Files, TargetError> {
+        let folder = self.path.parent().ok_or("a path without a folder")?.to_owned();
+        // The index of the write-ahead log is made anew from the log.
+        Ok(Files { folder, scratch: &["-shm"] })
+    }
+
+    async fn inject(&self, fault: &Fault) -> Result<(), TargetError> {
+        let lasting = if *fault == LOCKED {
+            let db = self.connect()?;
+            db.execute_batch("BEGIN IMMEDIATE")?;
+            Lasting::Locked(db)
+        } else {
+            self.rename(|table| (table.to_owned(), format!("{table}_gone")))?;
+            Lasting::Gone
+        };
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(lasting);
+        Ok(())
+    }
+
+    async fn heal(&self) -> Result<(), TargetError> {
+        let lasting = self.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match lasting {
+            Some(Lasting::Locked(db)) => db.execute_batch("ROLLBACK")?,
+            Some(Lasting::Gone) => {
+                self.rename(|table| (format!("{table}_gone"), table.to_owned()))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn corrupt(&self, record: &Stored) -> Result<(), TargetError> {
+        let record = match record.clone() {
+            Stored::Room(room) => Record::Room(room),
+            Stored::Member(room, endpoint) => Record::Member { room, endpoint },
+            Stored::Key(room, endpoint, epoch) => {
+                Record::Key { room, endpoint, epoch: Some(epoch) }
+            }
+            Stored::User(key) if SqliteStore::unrevoke(&self.path, &key)? => return Ok(()),
+            Stored::User(key) => Record::User(key),
+            Stored::Version => {
+                return Ok(self.connect()?.pragma_update(None, "user_version", i32::MAX)?);
+            }
+            other => return Err(format!("there is no record to corrupt: {other:?}").into()),
+        };
+        Ok(SqliteStore::spoil(&self.path, &record)?)
+    }
+
+    async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
+        let store = SqliteOptions::new().op_timeout(OP_TIMEOUT).open(&self.path).await?;
+        store.plant_epoch(room, epoch).await?;
+        Ok(store.close().await?)
+    }
+
+    async fn remember(&self) -> Result<(), TargetError> {
+        past::remember(&self.connect()?, &self.path)
+    }
+
+    async fn rewind(&self, how: &Rewind) -> Result<(), TargetError> {
+        past::rewind(|| self.connect(), &self.path, how)
+    }
+
+    async fn replace(&self, how: &Replacement) -> Result<(), TargetError> {
+        let other = past::other(&self.path);
+        self.options.clone().open(&other).await?.close().await?;
+        past::replace(&self.path, how, &other)
+    }
+
+    async fn lose(&self, how: &Loss) -> Result<bool, TargetError> {
+        past::lose(&self.connect()?, how)?;
+        Ok(true)
+    }
+}
