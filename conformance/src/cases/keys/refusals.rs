@@ -184,8 +184,8 @@ fn many_names(count: usize) -> Vec<EndpointId> {
     names
 }
 
-/// The error must name the first ten of `all`, as missing or as extra, and say how many more there
-/// are.
+/// The error must name the first ten of `all` and say how many more there are. `missing` tells
+/// whether they are missing or extra.
 fn names_ten_of(result: &Result<Room, Error>, all: &[EndpointId], missing: bool) -> Verdict {
     let Err(Error::Conflict(Conflict::KeysMismatch { missing: left_out, extra })) = result else {
         return Err(Failure::answer("Conflict: keys mismatch", &result));
