@@ -193,9 +193,10 @@ async fn a_rekey_of_a_killed_process_takes_effect_entirely_or_not_at_all(cx: Cx)
     Ok(())
 }
 
-/// The room `large` must be at epoch `last` or `most`, and each member must have its key of that
-/// epoch. Sets `last` to the epoch that it finds. Returns whether the room moved to `most` during
-/// the reads; then they must be repeated.
+/// The room `large` must be at epoch `last` or `most`, where each member must have its key.
+///
+/// Sets `last` to the epoch that it finds. Returns whether the room moved to `most` during the
+/// reads; then they must be repeated.
 async fn rekeyed(store: &Client, ids: &[String], last: &mut u64, most: u64) -> Verdict<bool> {
     let before = *last;
     let found = store.room(&room("large")).await?.epoch.get();
