@@ -112,9 +112,9 @@ async fn a_read_on_another_server_sees_every_acknowledged_write(cx: Cx) -> Verdi
     Ok(())
 }
 
-/// A server is paused several times, too briefly for an election, while the clients of the others
-/// revoke users. Its own client asks for decisions meanwhile: they reach the server when it resumes
-/// and its data are still stale.
+/// A server is paused several times, too briefly for an election, while other servers' clients
+/// revoke users. Its own client asks for decisions meanwhile: the questions reach the server when
+/// it resumes, while its data are still stale.
 async fn a_server_that_resumes_after_a_pause_gives_no_stale_decision(cx: Cx) -> Verdict {
     let clients = clients(&cx).await?;
     let [one, two, lagging, ..] = clients.as_slice() else {
@@ -170,9 +170,9 @@ async fn a_server_that_resumes_after_a_pause_gives_no_stale_decision(cx: Cx) -> 
     Ok(())
 }
 
-/// A client asks for decisions all the time, through links so slow that its questions are in flight
-/// when another client revokes. A question after a revocation must not share the answer to a
-/// question before it.
+/// A client asks for decisions all the time, through slow links, while another client revokes
+/// users. So questions are in flight at each revocation. A question after a revocation must not
+/// share the answer to a question before it.
 async fn a_slow_server_gives_no_stale_decision(cx: Cx) -> Verdict {
     let clients = clients(&cx).await?;
     let [one, _, slow, ..] = clients.as_slice() else {
