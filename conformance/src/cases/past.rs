@@ -1,5 +1,4 @@
-//! Data that go back to an earlier state, are replaced, vanish, or are served by an older server or
-//! library.
+//! Data that go back in time, are replaced, vanish, or are served by an older server or library.
 //!
 //! Each case fills a store, has clients read everything, harms the data under the open clients, and
 //! opens another client that goes on writing. Every answer of the earlier clients must be right by
