@@ -183,8 +183,9 @@ async fn a_store_interrupted_at_any_write_of_its_creation_opens_again(cx: Cx) ->
     Ok(())
 }
 
-/// Acknowledged writes may be lost here, but every ending must leave a store that refuses to open,
-/// or one that allows no stranger and no user whom it revokes afterwards.
+/// Acknowledged writes may be lost here, but no user may get in who should not. Each ending must
+/// leave a store that refuses to open, or one that allows no stranger, gives keys to members only
+/// and denies the users that it revokes afterwards.
 async fn a_power_cut_that_loses_acknowledged_writes_lets_nobody_in(cx: Cx) -> Verdict {
     let recording = worked(&cx).await?;
     let changes: Vec<_> =
