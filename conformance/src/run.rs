@@ -40,8 +40,7 @@ pub struct Outcome {
     pub took: Duration,
     /// Counts of rare events in the case.
     pub reached: Reached,
-    /// How many times as long as usual something took to compute meanwhile, where the machine was
-    /// starved.
+    /// If the machine was starved: how many times as long as usual a computation took.
     starved: Option<f64>,
 }
 
