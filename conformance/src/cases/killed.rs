@@ -53,7 +53,7 @@ async fn look(store: &Client, seed: u64, acknowledged: Acknowledged) -> Verdict<
     Killed::look(&*store.unrecorded(), seed, LEN, acknowledged).await
 }
 
-/// The calls that earlier rounds found must still be there.
+/// The effects that earlier rounds found must still be there.
 async fn still(store: &Client, rounds: &mut [Killed]) -> Verdict {
     for round in rounds {
         round.look_again(&*store.unrecorded()).await?;
