@@ -123,7 +123,7 @@ async fn a_refused_removal_makes_no_rekey_due(cx: Cx) -> Verdict {
 async fn an_endpoint_that_is_no_member_cannot_be_removed(cx: Cx) -> Verdict {
     let (store, scope) = (with_bob(&cx, true).await?, everybody());
     store.create_room(plain("s", "carl")).await?;
-    // carl is a member of another room only; bob will be a former member.
+    // carl is a member of another room only; afterwards bob is a former member.
     scope.refuses(&store, remove(&store, "carl"), &no_member("r", "carl")).await?;
     remove(&store, "bob").await?;
     scope.refuses(&store, remove(&store, "bob"), &no_member("r", "bob")).await?;
