@@ -77,9 +77,9 @@ impl Change {
     }
 }
 
-/// Cuts server 0 off and makes each change on another server. From the moment that a change is
-/// acknowledged, a client of server 0 makes the calls of which it made answers stale. The reads
-/// are made once more when all is healed.
+/// Cuts server 0 off and makes each change on another server. As soon as a change is acknowledged,
+/// a client of server 0 makes the calls in [`Change::over`]: no answer may be stale. The reads are
+/// made once more when the cut is healed.
 async fn cut_off(
     cx: &Cx,
     set_up: fn(&Client) -> futures::future::BoxFuture<'_, Verdict>,
