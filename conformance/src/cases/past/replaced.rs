@@ -122,8 +122,8 @@ async fn no_write_is_acknowledged_by_replaced_data(cx: Cx) -> Verdict {
 async fn a_client_of_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
         let scene = was_replaced(&cx, how, decisions()).await?;
-        // Counters of the new store pass those of the old one, so that they do not tell the two
-        // apart.
+        // Afterwards counters of the new store are past those of the old one, so that comparing
+        // counters cannot tell the stores apart.
         for _ in 0..CALLS {
             at_once(&cx, &*scene.opened.unrecorded(), &scene.calls).await?;
         }
