@@ -109,7 +109,7 @@ async fn a_revoked_admin_gets_no_stale_allow_under_load(cx: Cx) -> Verdict {
     revoked_under_load(&cx, cx.rounds(40), true).await
 }
 
-/// As soon as one client is told of the denial, another client asks.
+/// As soon as one client gets a denial, another client asks and must be denied, too.
 async fn a_revocation_that_one_client_saw_is_seen_by_every_client(cx: Cx) -> Verdict {
     let clients = clients(&cx, 3).await?;
     let [one, two, three] = clients.as_slice() else { return Ok(()) };
