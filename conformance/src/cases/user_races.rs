@@ -50,7 +50,7 @@ async fn concurrent_revocations_of_one_user_agree_on_its_time(cx: Cx) -> Verdict
         let racers =
             (0..8).zip(clients.iter().cycle().cloned()).map(|(number, client)| async move {
                 client.revoke_user(&key, at(number)).await?;
-                // A read after the client's own revocation shows the one that took effect first.
+                // After its own revocation each client reads the revocation that took effect first.
                 client.user(&key).await
             });
         let mut seen = Vec::new();
