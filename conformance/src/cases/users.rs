@@ -282,7 +282,7 @@ async fn a_revoked_admin_can_be_revoked_again_while_one_admin_is_left(cx: Cx) ->
     store.add_user(admin(BOB)).await?;
     store.revoke_user(&BOB, at(3)).await?;
     let before = everyone().observe(&store).await?;
-    // ANN is the last active admin, but the revocation of BOB, who is revoked, changes nothing.
+    // ANN is the last active admin. Revoking BOB again changes nothing, so it is allowed.
     store.revoke_user(&BOB, at(4)).await?;
     everyone().observe(&store).await?.unchanged_since(&before)
 }
