@@ -118,7 +118,7 @@ fn reads() -> Vec<Op> {
 
 /// What is known of the present data.
 enum Truth {
-    /// Everything: they are those of the model.
+    /// Everything: the data are those of the model.
     Known(Box<Model>),
     /// Only the answers of a client that was opened after the harm; these count as right.
     AsOpened,
@@ -196,13 +196,13 @@ async fn answered(cx: &Cx, store: &Client, calls: &[Op]) -> Verdict<Vec<Answer>>
     }
 }
 
-/// Repeats a write until its outcome is known. The answer must be the model's; that to a retry may
-/// differ, since an earlier try may have taken effect.
+/// Repeats a write until its outcome is known. The answer must be the model's. Only the answer to a
+/// retry may differ, since an earlier try may have taken effect.
 async fn write(cx: &Cx, store: &Client, model: Option<&mut Model>, call: &Op) -> Verdict {
     surely(cx, store, model, call, false).await
 }
 
-/// As [`write`], of a write that may have been `tried` before.
+/// As [`write`], but with `tried` the write may have been made before.
 async fn surely(
     cx: &Cx,
     store: &Client,
