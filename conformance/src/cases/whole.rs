@@ -84,7 +84,7 @@ async fn a_page_read_while_members_change_is_one_consistent_state(cx: Cx) -> Ver
         });
         let whole = states.contains(&ids.as_slice()) && at_once;
         // Otherwise the writer would wait for ever for more reads.
-        if let Err(torn) = holds(whole, "m; m and z; or all, a and z of one epoch", &page) {
+        if let Err(torn) = holds(whole, "m; or m and z; or a, m and z of one epoch", &page) {
             writing.abort();
             return Err(torn);
         }
