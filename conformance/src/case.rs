@@ -50,7 +50,8 @@ impl Case {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         match self.company() {
-            // Histories go on until they have met the events that they are for; then the last one is judged.
+            // Histories go on until they have met the events that they are for; then the last one
+            // is judged.
             Company::Playing => soak::length() + Duration::from_mins(4),
             _ => Duration::from_mins(2),
         }
@@ -60,8 +61,8 @@ impl Case {
 /// Kinds of cases. Only cases of one kind run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Company {
-    /// The case computes: a few of them keep all processors busy, though each waits for a server or a disk at
-    /// times.
+    /// The case computes: a few of them keep all processors busy, though each waits for a server or
+    /// a disk at times.
     Working,
     /// The case plays histories for a given time, however busy the processors are.
     Playing,
@@ -93,7 +94,8 @@ pub fn registry() -> impl Iterator<Item = &'static Case> {
     crate::cases::GROUPS.iter().copied().flatten()
 }
 
-/// The cases of each clause, in the contract's order; clauses that the contract does not have come last.
+/// The cases of each clause, in the contract's order; clauses that the contract does not have come
+/// last.
 #[must_use]
 pub fn by_clause() -> Vec<(&'static str, Vec<&'static Case>)> {
     let mut cases: BTreeMap<&str, Vec<&Case>> = BTreeMap::new();

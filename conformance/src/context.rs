@@ -66,7 +66,7 @@ impl Cx {
     /// Opens a client, or fails if there are no data yet.
     #[track_caller]
     pub fn open_existing(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
-        self.opens("to open what exists", self.0.instance.open_existing())
+        self.opens("to open existing data", self.0.instance.open_existing())
     }
 
     /// Opens a client that can reach this server only.
@@ -122,15 +122,17 @@ impl Cx {
         self.0.instance.replicas().map_err(Error::unavailable)
     }
 
-    /// Opens a client as [`open`](Self::open) does. The context keeps no handle of it, so the case can drop it.
+    /// Opens a client as [`open`](Self::open) does. The context keeps no handle of it, so the case
+    /// can drop it.
     pub async fn open_unheld(&self) -> Verdict<Client> {
         let client = self.open().await?;
         self.opened(Vec::pop);
         Ok(client)
     }
 
-    /// The context of another fresh store of the same target, with the same seed and transcript: for events that
-    /// can happen only once in a store's life. The caller closes its clients.
+    /// The context of another fresh store of the same target, with the same seed and transcript:
+    /// for events that can happen only once in a store's life. The caller closes that store's
+    /// clients.
     pub async fn another(&self) -> Verdict<Self> {
         let Inner { target, needs, seed, transcript, .. } = &*self.0;
         Ok(Self::make(target, needs, *seed, Arc::clone(transcript)).await?)
@@ -154,8 +156,8 @@ impl Cx {
         self.0.seed
     }
 
-    /// A generator that gives the same numbers in every run with this seed. Another `stream` gives other
-    /// numbers.
+    /// A generator that gives the same numbers in every run with this seed. Another `stream` gives
+    /// other numbers.
     #[must_use]
     pub fn rng(&self, stream: u64) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(self.0.seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -185,8 +187,8 @@ impl Cx {
         self.op_timeout() * SLOW + GRACE
     }
 
-    /// The number of rounds for this target: `often` for a store in memory, fewer for a slower target, at least
-    /// three.
+    /// The number of rounds for this target: `often` for a store in memory, fewer for a slower
+    /// target, at least three.
     #[must_use]
     pub fn rounds(&self, often: u64) -> u64 {
         (often / u64::from(self.0.target.pace().max(1))).max(often.min(3))
@@ -202,8 +204,9 @@ impl Cx {
         within(self.slow_bound(), call).await
     }
 
-    /// Asks again and again until the answer is `true`. Fails, naming `what`, if it is not `true` within the time
-    /// of a slow call. Without this limit, a store that prevents it would look like one that hangs.
+    /// Asks again and again until the answer is `true`. Fails, naming `what`, if it is not `true`
+    /// within the time of a slow call. Without this limit, a store that prevents it would look like
+    /// one that hangs.
     pub async fn until<Asked: Future<Output = bool>>(
         &self,
         what: &str,
@@ -244,16 +247,17 @@ impl Cx {
     }
 }
 
-/// One thread notices that a deadline passed, and another tells the caller: each may have to wait for a
-/// processor.
+/// One thread notices that a deadline passed, and another tells the caller: each may have to wait
+/// for a processor.
 const HOPS: u32 = 2;
 /// How often the suite checks whether a call is past its bound.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Whether a call is past `bound`; the text says by how much, and how late the machine was.
+/// If a call is past `bound`, a text that says after how long, and how late the machine was.
 ///
-/// The machine's lateness during the call excuses the store for as long, up to twice the bound. A thread of its own
-/// measures the lateness: otherwise a store that blocks its caller's thread would excuse itself.
+/// The machine's lateness during the call excuses the store for as long, up to twice the bound. A
+/// thread of its own measures the lateness: otherwise a store that blocks its caller's thread would
+/// excuse itself.
 pub(crate) fn past(bound: Duration, stopwatch: &Stopwatch) -> Option<String> {
     let took = stopwatch.took();
     if took <= bound {
@@ -264,8 +268,8 @@ pub(crate) fn past(bound: Duration, stopwatch: &Stopwatch) -> Option<String> {
     (took > excused).then(|| format!("after {took:?}, while the machine was up to {late:?} late"))
 }
 
-/// Awaits a call and measures it. A call without an answer is given up after its bound, or later on a starved
-/// machine.
+/// Awaits a call and measures it. A call without an answer is given up after its bound, or later on
+/// a starved machine.
 async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T> {
     let stopwatch = Stopwatch::start();
     let mut call = pin!(stopwatch.time(call));
@@ -289,7 +293,8 @@ async fn within<T>(bound: Duration, call: impl Future<Output = T>) -> Verdict<T>
     }
 }
 
-/// An error of the target ends the case, and is told apart from a failure of the store.
+/// An error of the target ends the case. The failure says that the target is at fault, not the
+/// store.
 impl From<TargetError> for Failure {
     #[track_caller]
     fn from(error: TargetError) -> Self {

@@ -51,7 +51,8 @@ pub fn agree<'a>(
     }
 }
 
-/// Makes all the reads `views` on the store at once, while nobody writes. Every answer must be the model's.
+/// Makes all the reads `views` on the store at once, while nobody writes. Every answer must be the
+/// model's.
 #[track_caller]
 pub fn looks_like<'a>(
     store: &'a dyn Store,
@@ -73,7 +74,8 @@ pub fn looks_like<'a>(
     }
 }
 
-/// The models among `models` whose answers are the store's, while nobody writes. Fails if there is none.
+/// The models among `models` whose answers are the store's, while nobody writes. Fails if there is
+/// none.
 pub async fn settles(store: &dyn Store, models: Vec<Model>, views: &[Op]) -> Verdict<Vec<Model>> {
     let mut kept = Vec::new();
     let mut failure = None;
@@ -89,7 +91,8 @@ pub async fn settles(store: &dyn Store, models: Vec<Model>, views: &[Op]) -> Ver
     }
 }
 
-/// Makes all calls at once, distributed over the clients in turn. Returns the answers in the order of `ops`.
+/// Makes all calls at once, distributed over the clients in turn. Returns the answers in the order
+/// of `ops`.
 pub async fn at_once(clients: &[Client], ops: &[Op]) -> Verdict<Vec<Answer>> {
     let calls = ops.iter().zip(clients.iter().cycle()).map(|(op, client)| {
         let (op, client) = (op.clone(), client.clone());
@@ -144,9 +147,9 @@ fn panicked(error: &JoinError) -> Failure {
     Failure::new("no panic", error.to_string())
 }
 
-/// The states that concurrent calls can lead to: those after some order of the calls that gives exactly these
-/// answers, beginning at one of `models` (LIN-1). Fails if no order gives them. Tries every order, so it is for a
-/// handful of calls.
+/// The states that concurrent calls can lead to: those after some order of the calls that gives
+/// exactly these answers, beginning at one of `models` (LIN-1). Fails if no order gives them. Tries
+/// every order, so it is for a handful of calls.
 pub fn some_order(models: &[Model], ops: &[Op], answers: &[Answer]) -> Verdict<Vec<Model>> {
     let mut found = Vec::new();
     for model in models {

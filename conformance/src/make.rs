@@ -1,7 +1,7 @@
 //! Short constructors of the values that cases use.
 //!
-//! The arguments are the suite's own, so an invalid one is a mistake in the suite: the constructor panics, and the
-//! case fails.
+//! The arguments are the suite's own, so an invalid one is a mistake in the suite: the constructor
+//! panics, and the case fails.
 #![allow(
     clippy::expect_used,
     clippy::missing_panics_doc,
@@ -25,7 +25,7 @@ pub fn endpoint(id: &str) -> EndpointId {
     id.parse().expect("a legal endpoint id")
 }
 
-/// A moment.
+/// A timestamp, in milliseconds since the Unix epoch.
 #[must_use]
 pub fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -89,7 +89,7 @@ pub fn plain(id: &str, owner: &str) -> NewRoom {
     NewRoom::unencrypted(room(id), endpoint(owner), at(1))
 }
 
-/// An encrypted room, with [`key_of`] its owner at epoch 1.
+/// An encrypted room, whose owner has the key that [`key_of`] gives for epoch 1.
 #[must_use]
 pub fn encrypted(id: &str, owner: &str) -> NewRoom {
     let owner = endpoint(owner);
@@ -103,7 +103,7 @@ pub fn joins(id: &str) -> NewMember {
     NewMember::unsealed(endpoint(id), at(2))
 }
 
-/// A member for an encrypted room at epoch `number`, with [`key_of`] it then.
+/// A member for an encrypted room at epoch `number`, with the key that [`key_of`] gives for it.
 #[must_use]
 pub fn joins_at(id: &str, number: u64) -> NewMember {
     let (endpoint, epoch) = (endpoint(id), epoch(number));
@@ -111,7 +111,7 @@ pub fn joins_at(id: &str, number: u64) -> NewMember {
     NewMember::sealed(endpoint, at(2), epoch, key)
 }
 
-/// A rekey from epoch `from`, that removes `remove` and gives [`key_of`] everyone in `keys`.
+/// A rekey from epoch `from` that removes `remove` and gives each of `keys` its key by [`key_of`].
 #[must_use]
 pub fn rekey<'a>(
     from: u64,
@@ -123,7 +123,7 @@ pub fn rekey<'a>(
     Rekey::new(epoch(from), remove.into_iter().map(endpoint), keys).expect("a legal rekey")
 }
 
-/// A rekey from epoch `from` of these members, each with [`key_of`] the next epoch.
+/// A rekey from epoch `from` that gives each of these members its key by [`key_of`].
 #[must_use]
 pub fn rekey_all(from: u64, members: &[EndpointId]) -> Rekey {
     rekey(from, [], members.iter().map(EndpointId::as_str))
@@ -210,7 +210,7 @@ pub fn user_exists(key: UserKey) -> Error {
     Error::AlreadyExists(Record::User(key))
 }
 
-/// `StaleEpoch`, and the epoch the room is really at.
+/// `StaleEpoch` with the room's current epoch.
 #[must_use]
 pub fn stale(current: u64) -> Error {
     Error::StaleEpoch { current: epoch(current) }

@@ -23,7 +23,8 @@ impl Observed {
         self.0.push((call, answer.show()));
     }
 
-    /// Fails if an answer differs from `before`. The failure shows the answers that differ and no others.
+    /// Fails if an answer differs from `before`. The failure shows the answers that differ and no
+    /// others.
     #[track_caller]
     pub fn unchanged_since(&self, before: &Self) -> Verdict {
         let differ = |(was, is): &(&(String, String), &(String, String))| was != is;
@@ -55,11 +56,11 @@ impl Show for Observed {
     }
 }
 
-/// Makes every read about `rooms`, `endpoints` and `users`, while nobody writes. Makes many at once, since servers
-/// are far away.
+/// Makes every read about `rooms`, `endpoints` and `users`, while nobody writes. Many reads are in
+/// flight at once, since servers are far away.
 ///
-/// The answers must also agree with one another, as in every state: clauses LIST-1, LIST-4, MEM-4, KEY-1, KEY-3,
-/// KEY-10, AUTH-1 and AUTH-5.
+/// The answers must also agree with one another, as in every state: clauses LIST-1, LIST-4, MEM-4,
+/// KEY-1, KEY-3, KEY-10, AUTH-1 and AUTH-5.
 pub async fn observe(
     store: &dyn Store,
     rooms: &[RoomId],
@@ -160,8 +161,8 @@ pub async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
     walk(|user: &User| user.key, |page| store.users(page)).await
 }
 
-/// Reads page after page, until one is not full. A page that does not advance ends the walk, too: otherwise a store
-/// that breaks LIST-1 would keep it going for ever.
+/// Reads page after page, until one is not full. A page that does not advance ends the walk, too:
+/// otherwise a store that breaks LIST-1 would keep it going for ever.
 async fn walk<T, Id: Ord + Clone, Fetch: Future<Output = Result<Vec<T>, Error>>>(
     id: impl Fn(&T) -> Id,
     fetch: impl Fn(Page<Id>) -> Fetch,

@@ -24,7 +24,8 @@ pub fn servers(cx: &Cx) -> Verdict<&dyn Replicas> {
     Ok(cx.instance().replicas()?)
 }
 
-/// Runs `case` for each of `ways` at the same time, each on a store of its own. A failure names the way.
+/// Runs `case` for each of `ways` at the same time, each on a store of its own. A failure names the
+/// way.
 pub async fn each<Way, Ran>(cx: &Cx, ways: &[Way], case: impl Fn(Cx, Way) -> Ran) -> Verdict
 where
     Way: Copy + Debug + Send + 'static,
@@ -63,8 +64,8 @@ pub async fn lead_all(cx: &Cx, server: usize) -> Verdict {
     Ok(())
 }
 
-/// Every call but `close`, each with its right answer, in an order in which each succeeds or fails for a known
-/// reason. Another `number` uses other rooms, endpoints and users. An admin must exist already.
+/// Every call but `close`, each with its right answer, which is a success or a known error. Another
+/// `number` uses other rooms, endpoints and users. An admin must exist already.
 fn every_call(number: u64) -> Vec<(Op, Answer)> {
     let (id, ann, bob) =
         (format!("every {number}"), format!("ann {number}"), format!("bob {number}"));
@@ -112,8 +113,10 @@ fn every_call(number: u64) -> Vec<(Op, Answer)> {
     ]
 }
 
-/// Makes every call, again and again with new ids from `number` on, until all of them succeed in one pass. Calls may
-/// fail until `deadline`. A wrong answer, or a call past its bound, fails the case at any time. Returns how long it took.
+/// Makes every call again and again until all succeed in one pass. Returns how long it took.
+///
+/// Each pass uses new ids, from `number` on. Calls may fail until `deadline`. A wrong answer, or a
+/// call past its bound, fails the case at any time.
 pub async fn works(
     cx: &Cx,
     store: &dyn Store,
@@ -205,8 +208,8 @@ pub fn unanswered(answer: &Answer) -> bool {
     answer.error().is_some_and(Error::outcome_unknown)
 }
 
-/// Repeats a write until its effect is sure: the store acknowledges it, or refuses it because an earlier try took
-/// effect.
+/// Repeats a write until its effect is sure: the store acknowledges it, or refuses it because an
+/// earlier try took effect.
 pub async fn achieve(store: &dyn Store, call: &Op, deadline: Instant) -> Verdict {
     loop {
         let answer = call.apply(store).await;
@@ -221,8 +224,8 @@ pub async fn achieve(store: &dyn Store, call: &Op, deadline: Instant) -> Verdict
     }
 }
 
-/// Asks now and then four times a second until `until`, without waiting for earlier answers. Returns the first
-/// failure, or when every question is answered.
+/// Calls `ask` at once, and then four times a second until `until`. Does not wait for an answer
+/// before it asks again. Ends with the first failure, or when every question is answered.
 pub async fn keep_asking<Asked>(until: Instant, ask: impl Fn() -> Asked) -> Verdict
 where
     Asked: Future<Output = Verdict>,

@@ -26,8 +26,8 @@ pub enum Status {
     Fail(Box<Report>),
     /// The target lacks an ability that the case needs, for this reason.
     NotClaimed(Need, &'static str),
-    /// A deadline passed, each time the case was run, on a machine that was starved each time. This says
-    /// nothing of the store.
+    /// A deadline passed, each time the case was run, on a machine that was starved each time. This
+    /// says nothing of the store.
     Inconclusive(Box<Report>),
 }
 
@@ -40,13 +40,13 @@ pub struct Outcome {
     pub took: Duration,
     /// Counts of rare events in the case.
     pub reached: Reached,
-    /// How many times as long as usual something took to compute meanwhile, where the machine was starved.
+    /// If the machine was starved: how many times as long as usual a computation took.
     starved: Option<f64>,
 }
 
 impl Outcome {
-    /// How starved the machine was, if the case failed for a deadline that passed meanwhile: then it is to be
-    /// run again.
+    /// How starved the machine was, if the case failed for a deadline that passed meanwhile: then
+    /// it is to be run again.
     pub(crate) fn excuse(&self) -> Option<f64> {
         match &self.status {
             Status::Fail(report) if report.failure.timed_out && !report.blocked => self.starved,
@@ -78,8 +78,8 @@ pub struct Report {
     pub transcript: Vec<String>,
     /// The run's seed, with which the case draws the same numbers again.
     pub seed: u64,
-    /// Whether a step of the case blocks a thread of the process, for ever as it seems. Cases that run afterwards
-    /// may hang for that alone.
+    /// Whether a step of the case blocks a thread of the process, for ever as it seems. Cases that
+    /// run afterwards may hang for that alone.
     pub blocked: bool,
 }
 
@@ -121,16 +121,16 @@ pub(crate) async fn run_case_within(
     Outcome { status, took: began.elapsed(), reached: run.reached, starved }
 }
 
-/// How long a target may take at most to make a store, or to take one away: it may have servers to start,
-/// and those of other cases to wait for.
+/// How long a target may take at most to make a store, or to take one away: it may have servers to
+/// start, and those of other cases to wait for.
 const TARGETS_TIME: Duration = Duration::from_mins(5);
 /// How often the run checks whether a case hangs.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long an aborted task has to end. It ends where it next awaits something.
 const ENDS: Duration = Duration::from_secs(5);
 
-/// One case on one target, step by step. Each step is a task of its own, so that a panic stays in it, and
-/// has a deadline that the store cannot stop.
+/// One case on one target, step by step. Each step is a task of its own, so that a panic stays in
+/// it, and has a deadline that the store cannot stop.
 struct Run<'a> {
     case: &'static Case,
     target: &'a Arc<dyn Target>,
@@ -198,10 +198,11 @@ impl<'a> Run<'a> {
         Ok(made?)
     }
 
-    /// Awaits a task until `limit` has passed or a call in it hangs; then it is a failure that says where.
+    /// Awaits a task until `limit` has passed or a call in it hangs; then it is a failure that says
+    /// where.
     ///
-    /// On a starved machine the limit is longer, by as much as the machine is slower. A call without an answer even
-    /// then is the store's fault.
+    /// On a starved machine the limit is longer, by as much as the machine is slower. A call
+    /// without an answer even then is the store's fault.
     async fn step<T>(
         &mut self,
         what: &str,
@@ -236,8 +237,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A case that held failed all the same where a call of it took longer than it may (clause TIME-1), and
-/// one that failed may have failed for that.
+/// Adds a call that took too long (clause TIME-1) to the verdict. A case that held fails for it; a
+/// failure mentions it, since it may be the cause.
 fn in_time(verdict: Verdict, transcript: &Transcript) -> Verdict {
     match (verdict, transcript.overdue()) {
         (verdict, None) => verdict,

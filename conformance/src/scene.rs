@@ -26,7 +26,8 @@ pub async fn open_crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Roo
     Ok(made)
 }
 
-/// Moves a room of these members from epoch `from` up to epoch `to`, each with [`key_of`](crate::make::key_of) it.
+/// Rekeys a room of these members from epoch `from` up to epoch `to`. The keys are those of
+/// [`key_of`](crate::make::key_of).
 pub async fn advance(store: &dyn Store, id: &str, who: &[&str], from: u64, to: u64) -> Verdict {
     for at in from..to {
         store.rekey(&room(id), make::rekey(at, [], who.iter().copied())).await?;

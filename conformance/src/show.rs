@@ -1,24 +1,24 @@
-//! How calls and results read in transcripts and failures: one way, for every store.
+//! The text of calls and results in transcripts and failures, the same for every store.
 //!
-//! Unlike `Debug`, it shows the bytes of sealed keys, since two keys of one length that are not
-//! the same must not look so. Those of the suite are made up.
+//! Unlike `Debug`, [`Show`] shows the bytes of sealed keys: two different keys of one length must
+//! not look the same. The suite's keys are no secrets.
 
 use std::fmt::Write;
 
 use membership::{Ciphertext, Decision, DenyReason, Error, Member, Role, Room, SealedKey, User};
 
-/// What can stand in a transcript.
+/// A value that transcripts and failures can show.
 pub trait Show {
     /// The text, on one line.
     fn show(&self) -> String;
 
-    /// Whether it says that no answer came in time: `Timeout` or `Unavailable`.
+    /// Whether the value says that no answer came in time: `Timeout` or `Unavailable`.
     fn timed_out(&self) -> bool {
         false
     }
 }
 
-/// A list longer than this shows its ends alone.
+/// Of a longer list only the first and the last element are shown.
 const LONG: usize = 12;
 
 impl<T: Show> Show for [T] {
@@ -165,7 +165,7 @@ impl Show for Ciphertext {
                 format!("\"{}\"", short.escape_ascii())
             }
             bytes => {
-                // FNV-1a: sees each byte and its place.
+                // FNV-1a: depends on each byte and its place.
                 let fnv = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
                 let sum = bytes.iter().fold(0x811c_9dc5, fnv);
                 format!("<{} bytes, sum {sum:08x}>", bytes.len())

@@ -1,4 +1,4 @@
-//! Many calls in flight at once, where one after the other would take too long.
+//! Many calls in flight at once: made one after the other they would take too long.
 
 use futures::{StreamExt, TryStreamExt, stream};
 

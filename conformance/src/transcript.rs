@@ -18,9 +18,9 @@ use crate::model::Op;
 use crate::show::Show;
 use crate::verdict::Failure;
 
-/// How many of a case's first calls are kept …
+/// How many of a case's first calls are kept.
 const FIRST: usize = 40;
-/// … and how many of the last ones.
+/// How many of a case's last calls are kept.
 const LAST: usize = 60;
 
 /// The calls of one case, by all its clients.
@@ -79,14 +79,14 @@ struct Entry {
 }
 
 impl Transcript {
-    /// An empty one; its clock starts now.
+    /// An empty transcript, whose clock starts now.
     #[must_use]
     pub fn new() -> Self {
         let (bounds, log) = (OnceLock::new(), Mutex::default());
         Self { began: Instant::now(), whole: false, bounds, log }
     }
 
-    /// An empty one that keeps every call, for a [`golden`](Self::golden) transcript.
+    /// An empty transcript that keeps every call, for [`golden`](Self::golden).
     #[must_use]
     pub fn whole() -> Self {
         Self { whole: true, ..Self::new() }
@@ -131,7 +131,7 @@ impl Transcript {
 
     /// The calls and results alone, without numbers and times: what a golden transcript holds.
     ///
-    /// Only one that was made by [`whole`](Self::whole) has every call.
+    /// Only a transcript that was made by [`whole`](Self::whole) has every call.
     #[must_use]
     pub fn golden(&self) -> String {
         let log = self.lock();

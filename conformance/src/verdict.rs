@@ -20,8 +20,8 @@ pub struct Failure {
     pub at: &'static Location<'static>,
     /// The broken clause, if it is none of the case's own.
     pub clause: Option<&'static str>,
-    /// Whether nothing wrong was answered: a deadline passed, or a fault could not be injected. On a machine
-    /// that starves the suite or the store, such a failure says nothing of the store.
+    /// Whether nothing wrong was answered: a deadline passed, or a fault could not be injected. On
+    /// a machine that starves the suite or the store, such a failure says nothing of the store.
     pub timed_out: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Processes killed (SIGKILL) at any moment.
+//! Processes that are killed (SIGKILL) at any moment.
 
 use std::time::Duration;
 
@@ -24,23 +24,24 @@ declare! { "killed";
     two_processes_killed_at_once_lose_nothing_acknowledged: "DUR-1" "DUR-2",
         needs Reopen Processes;
     a_process_killed_while_it_opens_leaves_a_store_that_opens: "DUR-2", needs Reopen Processes;
-    a_rekey_that_was_killed_is_there_entirely_or_not_at_all: "KEY-1" "KEY-5" "DUR-2",
+    a_rekey_of_a_killed_process_takes_effect_entirely_or_not_at_all: "KEY-1" "KEY-5" "DUR-2",
         needs Reopen Processes;
 }
 
-/// How many calls a task has to make: more than it will live to.
+/// How many calls each task of a child has: most children are killed before they made them all.
 const LEN: usize = 400;
-/// The most lines a parent waits for before it kills.
+/// The parent kills a child after fewer acknowledged calls than this.
 const LINES: usize = 150;
 
-/// Starts a child, lets it work for a number of acknowledgements drawn from the seed, kills it.
+/// Starts a child and kills it after a number of acknowledged calls, drawn from the seed. Returns
+/// what the child acknowledged.
 async fn killed_at_work(cx: &Cx, seed: u64) -> Verdict<Acknowledged> {
     let wait_for = cx.rng(seed).random_range(0..LINES);
     let mut child = Process::start(cx, Job::Work { seed, len: LEN })?;
     child.ready().await?;
     let mut lines = Vec::new();
     while lines.len() < wait_for {
-        // It may have come to an end: then that is its end.
+        // The child may have ended by itself.
         let Some(line) = child.line().await? else { break };
         lines.push(line);
     }
@@ -52,7 +53,7 @@ async fn look(store: &Client, seed: u64, acknowledged: Acknowledged) -> Verdict<
     Killed::look(&*store.unrecorded(), seed, LEN, acknowledged).await
 }
 
-/// What earlier rounds left is still there.
+/// The effects that earlier rounds found must still be there.
 async fn still(store: &Client, rounds: &mut [Killed]) -> Verdict {
     for round in rounds {
         round.look_again(&*store.unrecorded()).await?;
@@ -72,7 +73,7 @@ async fn a_killed_process_loses_nothing_acknowledged(cx: Cx) -> Verdict {
     for round in 0..cx.rounds(25) {
         let seed = cx.seed().wrapping_add(round);
         let counts = killed_at_work(&cx, seed).await?;
-        // Nobody else has it open: whoever opens it now repairs it, by opening it.
+        // No client has the store open, so opening it must repair what the kill left.
         let store = cx.open().await?;
         rounds.push(look(&store, seed, counts).await?);
         store.close().await?;
@@ -132,14 +133,14 @@ async fn two_processes_killed_at_once_lose_nothing_acknowledged(cx: Cx) -> Verdi
 
 async fn a_process_killed_while_it_opens_leaves_a_store_that_opens(cx: Cx) -> Verdict {
     for round in 0..cx.rounds(20) {
-        // Every other store is one that the child is the first to open.
+        // In every other round the child is the first to open the store.
         let cx = cx.another().await?;
         let made = round % 2 == 0;
         if made {
             begin(&cx).await?.close().await?;
         }
         let child = Process::start(&cx, Job::Ask)?;
-        // Any moment from before it runs until after it has opened; there is none to wait for.
+        // The kill comes at any moment from before the child runs until after it opened the store.
         tokio::time::sleep(Duration::from_micros(cx.rng(round).random_range(0..15_000))).await;
         child.kill().await?;
         let store = cx.open().await?;
@@ -151,7 +152,7 @@ async fn a_process_killed_while_it_opens_leaves_a_store_that_opens(cx: Cx) -> Ve
     Ok(())
 }
 
-async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_rekey_of_a_killed_process_takes_effect_entirely_or_not_at_all(cx: Cx) -> Verdict {
     const MEMBERS: usize = 200;
     let store = begin(&cx).await?;
     store.create_room(encrypted("large", "ann")).await?;
@@ -177,8 +178,8 @@ async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verd
         let store = cx.open().await?;
         let told = last;
         while rekeyed(&store, &ids, &mut last, told + 1).await? {}
-        // Nothing of a rekey that was not made stands in the way of the next. One that was in flight may
-        // come before it even now (LIN-1).
+        // Remains of a rekey that did not take effect must not hinder the next one. A rekey that
+        // was in flight may still take effect first (LIN-1).
         let everyone = || ids.iter().map(String::as_str).chain(["ann"]);
         let mut moved = store.rekey(&room("large"), rekey(last, [], everyone())).await;
         if last == told && moved == Err(stale(last + 1)) {
@@ -192,8 +193,10 @@ async fn a_rekey_that_was_killed_is_there_entirely_or_not_at_all(cx: Cx) -> Verd
     Ok(())
 }
 
-/// The room `large` is at epoch `last`, or has moved on to `most`, which becomes `last`, and each member
-/// has its key of it; whether it moved while that was looked at.
+/// The room `large` must be at epoch `last` or `most`, where each member must have its key.
+///
+/// Sets `last` to the epoch that it finds. Returns whether the room moved to `most` during the
+/// reads; then they must be repeated.
 async fn rekeyed(store: &Client, ids: &[String], last: &mut u64, most: u64) -> Verdict<bool> {
     let before = *last;
     let found = store.room(&room("large")).await?.epoch.get();

@@ -1,5 +1,4 @@
-//! Whole lives of rooms: every answer of every call, and after it every view there is, is what the
-//! model says.
+//! Rooms from creation to deletion: every call, and every read after it, must answer as the model.
 
 mod script;
 
@@ -17,20 +16,22 @@ use crate::verdict::{Verdict, same};
 use script::{encrypted_life, unencrypted_life};
 
 declare! { "life";
-    an_encrypted_room_lives_its_whole_life: "ROOM-1" "MEM-1" "MEM-3" "MEM-5" "KEY-3" "KEY-5" "ROOM-4" "ROOM-5";
-    an_unencrypted_room_lives_its_whole_life: "ROOM-1" "MEM-1" "MEM-3" "KEY-10" "ROOM-4" "ROOM-5";
-    rooms_of_interleaved_lives_do_not_touch_each_other: "LIST-4" "KEY-2" "KEY-4";
-    a_life_is_the_same_through_any_client: "LIN-1", needs Clients;
-    a_life_goes_on_after_each_reopening: "DUR-1", needs Reopen;
-    a_room_lives_and_dies_many_times: "ROOM-5" "ROOM-4";
-    an_id_made_again_may_be_of_the_other_kind: "ROOM-5" "KEY-10";
-    an_endpoint_in_many_rooms_is_in_each_of_them: "LIST-4" "LIST-1";
+    an_encrypted_room_agrees_with_the_model_all_its_life:
+        "ROOM-1" "MEM-1" "MEM-3" "MEM-5" "KEY-3" "KEY-5" "ROOM-4" "ROOM-5";
+    an_unencrypted_room_agrees_with_the_model_all_its_life:
+        "ROOM-1" "MEM-1" "MEM-3" "KEY-10" "ROOM-4" "ROOM-5";
+    interleaved_calls_on_several_rooms_do_not_affect_each_other: "LIST-4" "KEY-2" "KEY-4";
+    several_clients_in_turn_agree_with_the_model: "LIN-1", needs Clients;
+    a_store_reopened_before_each_call_agrees_with_the_model: "DUR-1", needs Reopen;
+    a_room_created_and_deleted_many_times_agrees_with_the_model: "ROOM-5" "ROOM-4";
+    a_room_made_again_unencrypted_agrees_with_the_model: "ROOM-5" "KEY-10";
+    rooms_of_lists_exactly_the_rooms_that_an_endpoint_is_in: "LIST-4" "LIST-1";
     deleting_a_room_leaves_its_members_other_rooms_alone: "ROOM-4" "LIST-4";
 }
 
-/// Whoever appears in the scripts, and somebody who does not.
+/// The endpoints in the scripts, and one that is in none of them.
 const WHO: [&str; 6] = ["ann", "bob", "cid", "dee", "eve", "nobody"];
-/// The last epoch that a script reaches, and one more.
+/// The epoch after the last one that a script reaches.
 const LAST: u64 = 6;
 
 fn every_view(rooms: &[RoomId]) -> Vec<Op> {
@@ -46,15 +47,15 @@ async fn lives(store: &Client, script: &[Op], rooms: &[RoomId]) -> Verdict {
     Ok(())
 }
 
-async fn an_encrypted_room_lives_its_whole_life(cx: Cx) -> Verdict {
+async fn an_encrypted_room_agrees_with_the_model_all_its_life(cx: Cx) -> Verdict {
     lives(&cx.open().await?, &encrypted_life("r"), &[room("r")]).await
 }
 
-async fn an_unencrypted_room_lives_its_whole_life(cx: Cx) -> Verdict {
+async fn an_unencrypted_room_agrees_with_the_model_all_its_life(cx: Cx) -> Verdict {
     lives(&cx.open().await?, &unencrypted_life("p"), &[room("p")]).await
 }
 
-/// Several lives at once, in an order drawn from the case's seed.
+/// The scripts of several rooms, interleaved in an order drawn from the case's seed; and the rooms.
 fn interleaved(cx: &Cx) -> (Vec<Op>, Vec<RoomId>) {
     let ids = ["r", "r2", "r 2", "p", "R"];
     let mut lives =
@@ -68,7 +69,7 @@ fn interleaved(cx: &Cx) -> (Vec<Op>, Vec<RoomId>) {
     (script, ids.map(room).into())
 }
 
-async fn rooms_of_interleaved_lives_do_not_touch_each_other(cx: Cx) -> Verdict {
+async fn interleaved_calls_on_several_rooms_do_not_affect_each_other(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let (script, rooms) = interleaved(&cx);
     let (mut model, views) = (Model::new(), every_view(&rooms));
@@ -81,7 +82,7 @@ async fn rooms_of_interleaved_lives_do_not_touch_each_other(cx: Cx) -> Verdict {
     looks_like(&*store.unrecorded(), &model, &views).await
 }
 
-async fn a_life_is_the_same_through_any_client(cx: Cx) -> Verdict {
+async fn several_clients_in_turn_agree_with_the_model(cx: Cx) -> Verdict {
     let clients = [cx.open().await?, cx.open().await?, cx.open().await?];
     let (script, rooms) = interleaved(&cx);
     let (mut model, views) = (Model::new(), every_view(&rooms));
@@ -96,7 +97,7 @@ async fn a_life_is_the_same_through_any_client(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_life_goes_on_after_each_reopening(cx: Cx) -> Verdict {
+async fn a_store_reopened_before_each_call_agrees_with_the_model(cx: Cx) -> Verdict {
     let (mut model, views) = (Model::new(), every_view(&[room("r")]));
     for op in encrypted_life("r") {
         let store = cx.open().await?;
@@ -108,11 +109,11 @@ async fn a_life_goes_on_after_each_reopening(cx: Cx) -> Verdict {
     looks_like(&*store.unrecorded(), &model, &views).await
 }
 
-async fn a_room_lives_and_dies_many_times(cx: Cx) -> Verdict {
+async fn a_room_created_and_deleted_many_times_agrees_with_the_model(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let (mut model, views) = (Model::new(), every_view(&[room("r")]));
     let pairs = [("ann", "bob"), ("bob", "cid"), ("cid", "ann")];
-    // Another owner each time: what was somebody's key is nobody's now.
+    // The members change each time, so that a key left over from the former room is noticed.
     for (owner, other) in pairs.into_iter().cycle().take(12) {
         for op in [
             Op::CreateRoom(encrypted("r", owner)),
@@ -129,7 +130,7 @@ async fn a_room_lives_and_dies_many_times(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn an_id_made_again_may_be_of_the_other_kind(cx: Cx) -> Verdict {
+async fn a_room_made_again_unencrypted_agrees_with_the_model(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let r = room("r");
     let script = [
@@ -151,11 +152,11 @@ async fn an_id_made_again_may_be_of_the_other_kind(cx: Cx) -> Verdict {
     lives(&store, &script, &[r]).await
 }
 
-async fn an_endpoint_in_many_rooms_is_in_each_of_them(cx: Cx) -> Verdict {
+async fn rooms_of_lists_exactly_the_rooms_that_an_endpoint_is_in(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let mut expected = Vec::new();
     for number in 0..60 {
-        // In byte order: room10 comes before room9.
+        // The order of creation is not byte order: "room10" comes before "room9".
         let id = format!("room{number}");
         let owner = if number % 3 == 0 { "bob" } else { "ann" };
         let encrypt = number % 2 == 0;
@@ -183,7 +184,7 @@ async fn an_endpoint_in_many_rooms_is_in_each_of_them(cx: Cx) -> Verdict {
     }
     same(walked, expected.clone())?;
 
-    // Out of every room that is not his own, one way or the other.
+    // bob leaves every room that he does not own, some by a rekey and the others by a removal.
     for room in expected.iter().filter(|room| room.owner == endpoint("ann")) {
         if room.encrypted && room.id.as_str().ends_with('4') {
             store.rekey(&room.id, rekey(1, ["bob"], ["ann"])).await?;

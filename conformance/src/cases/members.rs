@@ -1,4 +1,4 @@
-//! Joining rooms, leaving them, coming back.
+//! Members that join a room, leave it and come back.
 
 pub(super) mod joining;
 pub(super) mod leaving;
@@ -12,7 +12,7 @@ use crate::observe::Scope;
 use crate::transcript::Client;
 use crate::verdict::{Verdict, same};
 
-/// The room r, owned by ann, with bob in it.
+/// Opens a client and makes the room r of ann with the member bob; `secret` makes it encrypted.
 async fn with_bob(cx: &Cx, secret: bool) -> Verdict<Client> {
     let store = cx.open().await?;
     let (new, bob) = if secret {
@@ -37,6 +37,7 @@ async fn key(store: &Client, who: &str, number: u64) -> Result<SealedKey, Error>
     store.key(&room("r"), &endpoint(who), epoch(number)).await
 }
 
+/// `room` and `rooms_of` must return the room r with this `rekey_due`.
 async fn rekey_due(store: &Client, expected: bool) -> Verdict {
     same(store.room(&room("r")).await?.rekey_due, expected)?;
     let listed = store.rooms_of(&endpoint("ann"), Page::first()).await?;

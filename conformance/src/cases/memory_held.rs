@@ -1,4 +1,4 @@
-//! What a client keeps of the calls that it has answered.
+//! What a client holds after many calls.
 
 use membership::{Decision, DenyReason, Store};
 
@@ -8,18 +8,20 @@ use crate::make::{at, endpoint, plain, room, user, user_number};
 use crate::verdict::{Failure, Verdict, same};
 
 declare! { "time";
-    what_a_client_holds_does_not_grow_with_its_calls: "CLOSE-4";
+    the_resources_of_a_client_do_not_grow_with_its_calls: "CLOSE-4";
 }
 
-/// How many calls, where one costs nothing, and how many before, so that what is filled once is full.
+/// How many calls are measured; fewer on a slow target.
 const CALLS: u64 = 240_000;
+/// How many calls come before the measurement; fewer on a slow target. They fill the caches that
+/// have a limit.
 const BEFORE: u64 = 60_000;
-/// The most that may be kept of a call: what an allocator does by itself, shared among so many.
+/// How many bytes memory may grow by for each call: an allocator needs some by itself.
 const KEPT: u64 = 24;
-/// What a process's memory may grow by without any call.
+/// How many bytes a process's memory may grow by without any call.
 const BLUR: u64 = 4 << 20;
 
-/// The memory that this process has, in bytes; `None` where the system does not say.
+/// The resident memory of this process in bytes; `None` if the system does not tell it.
 fn resident() -> Option<u64> {
     let page = 4096;
     let said = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -33,7 +35,7 @@ async fn asked(store: &dyn Store, calls: u64) -> Verdict {
             0 => same(store.is_authorized(&here).await, Decision::Allow)?,
             1 => same(store.is_authorized(&gone).await, Decision::Deny(DenyReason::Revoked))?,
             2 => {
-                // Each is another one, and nobody's.
+                // Another unknown key in each call: a cache of all answers would grow.
                 let decision = store.is_authorized(&user_number(1_000 + call)).await;
                 same(decision, Decision::Deny(DenyReason::Unknown))?;
             }
@@ -46,7 +48,7 @@ async fn asked(store: &dyn Store, calls: u64) -> Verdict {
     Ok(())
 }
 
-async fn what_a_client_holds_does_not_grow_with_its_calls(cx: Cx) -> Verdict {
+async fn the_resources_of_a_client_do_not_grow_with_its_calls(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     store.create_room(plain("r", "ann")).await?;
     for key in [1, 2].map(user_number) {

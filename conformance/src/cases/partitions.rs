@@ -1,4 +1,4 @@
-//! Servers that lose sight of one another.
+//! Clients of different servers, while a server is cut off, paused or slow.
 
 pub(super) mod cut_off;
 pub(super) mod in_step;

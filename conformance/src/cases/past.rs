@@ -1,8 +1,8 @@
-//! The past comes back: data that go back, are replaced, vanish, or are served by something older.
+//! Data that go back in time, are replaced, vanish, or are served by an older server or library.
 //!
-//! The cases of a kind share one course: a store is filled, clients get to know it, something happens to
-//! the data under them, and a client that is opened afterwards goes on writing. What the others answer
-//! must be right by the data that are there, or a failure.
+//! Each case fills a store, has clients read everything, harms the data under the open clients, and
+//! opens another client that goes on writing. Every answer of the earlier clients must be right by
+//! the data that are then there (the present data), or a failure.
 
 pub(super) mod older;
 pub(super) mod replaced;
@@ -25,22 +25,23 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, holds};
 
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
-/// Somebody who is revoked when the data have gone back.
+/// A user that is revoked after the harm.
 const USER: UserKey = UserKey::from_bytes([0x05; 32]);
-/// Somebody who was revoked before anything happened.
+/// A user that was revoked before the data were copied.
 const REVOKED: UserKey = UserKey::from_bytes([0xee; 32]);
-/// Somebody whose revocation is lost.
+/// A user whose revocation may be lost.
 const BACK: UserKey = UserKey::from_bytes([0xba; 32]);
-/// Somebody who is known only in what is lost.
+/// A user whose record may be lost.
 const LOST: UserKey = UserKey::from_bytes([0x10; 32]);
-/// The same, an admin.
+/// An admin whose record may be lost.
 const LOST_ADMIN: UserKey = UserKey::from_bytes([0x1a; 32]);
 const EVERYBODY: [UserKey; 6] = [ADMIN, USER, REVOKED, BACK, LOST, LOST_ADMIN];
 
-/// More users than the cases lose writes, each of which may take a place of its own in a log.
+/// How many users are added after the harm: more than there are writes that may be lost, so that
+/// the log of a store grows past its former end.
 const MORE: u64 = 12;
 
-/// What the store holds when its data are remembered.
+/// The writes before the data are copied.
 fn first() -> Vec<Op> {
     vec![
         Op::BootstrapAdmin(admin(ADMIN)),
@@ -56,7 +57,7 @@ fn first() -> Vec<Op> {
     ]
 }
 
-/// What is written then, and may be lost.
+/// The writes after the copy and before the harm: they may be lost.
 fn then() -> Vec<Op> {
     vec![
         Op::AddUser(user(LOST)),
@@ -70,8 +71,8 @@ fn then() -> Vec<Op> {
     ]
 }
 
-/// What is written afterwards, under ids that may have been in use: more than may have been lost. The
-/// keys of an epoch are not those that another history had for it.
+/// The writes after the harm: more than may have been lost, and some of them under ids of lost
+/// records. The keys of an epoch differ from those that the lost history had for it.
 fn afterwards(model: Option<&Model>) -> Vec<Op> {
     let more = |number| NewUser { label: label("more"), ..user(user_number(number)) };
     let mut all = vec![
@@ -92,13 +93,13 @@ fn afterwards(model: Option<&Model>) -> Vec<Op> {
     all
 }
 
-/// Whether each of [`EVERYBODY`] gets in, as a user and as an admin, and some of [`MORE`].
+/// Both decisions on each of [`EVERYBODY`], and on the first and the last user of [`afterwards`].
 fn decisions() -> Vec<Op> {
     let known = EVERYBODY.into_iter().chain([0, MORE - 1].map(user_number));
     known.flat_map(|key| [Op::IsAuthorized(key), Op::IsAdmin(key)]).collect()
 }
 
-/// Every other call that asks, about all that is written anywhere here.
+/// Every other read, of all records that these cases write.
 fn reads() -> Vec<Op> {
     let mut all = vec![Op::HasAdmin, Op::Users(Page::first())];
     all.extend(EVERYBODY.map(Op::User));
@@ -115,18 +116,18 @@ fn reads() -> Vec<Op> {
     all
 }
 
-/// What is sure of the data.
+/// What is known of the present data.
 enum Truth {
-    /// All of it.
+    /// Everything: the data are those of the model.
     Known(Box<Model>),
-    /// What a client says that was opened afterwards: nobody else knows.
+    /// Only the answers of a client that was opened after the harm; these count as right.
     AsOpened,
-    /// Only what was acknowledged afterwards.
+    /// Only the writes that were acknowledged after the harm.
     Nothing,
 }
 
 impl Truth {
-    /// The right answers to these calls, if there are any: while nobody writes.
+    /// The right answers to these calls while nobody writes; `None` if they are not known.
     async fn about(&self, cx: &Cx, opened: &Client, calls: &[Op]) -> Verdict<Option<Vec<Answer>>> {
         match self {
             Self::Known(model) => {
@@ -145,7 +146,7 @@ impl Truth {
     }
 }
 
-/// A failure that says so: the call has no answer, or the record is damaged.
+/// Whether the call failed as clause PAST-1 allows: `Timeout`, `Unavailable` or `Corrupt`.
 fn failed(answer: &Answer) -> bool {
     unanswered(answer) || matches!(answer.error(), Some(Error::Corrupt(_)))
 }
@@ -165,7 +166,7 @@ fn all_fit(calls: &[Op], answers: &[Answer], right: &[Answer]) -> Verdict {
     Ok(())
 }
 
-/// Opens a client, which may fail for as long as what serves the data comes back.
+/// Opens a client. Opening may fail until the failover time is over.
 async fn opens(cx: &Cx) -> Verdict<Client> {
     let deadline = Instant::now() + cx.target().failover();
     loop {
@@ -180,7 +181,7 @@ async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// The answers to these calls, once none of them is without one.
+/// Repeats these calls until all of them are answered, at most for the failover time.
 async fn answered(cx: &Cx, store: &Client, calls: &[Op]) -> Verdict<Vec<Answer>> {
     let deadline = Instant::now() + cx.target().failover();
     loop {
@@ -195,13 +196,13 @@ async fn answered(cx: &Cx, store: &Client, calls: &[Op]) -> Verdict<Vec<Answer>>
     }
 }
 
-/// Makes a write until what became of it is sure. It must be answered as the model says; where it was
-/// tried before, it may be refused for what it did itself.
+/// Repeats a write until its outcome is known. The answer must be the model's. Only the answer to a
+/// retry may differ, since an earlier try may have taken effect.
 async fn write(cx: &Cx, store: &Client, model: Option<&mut Model>, call: &Op) -> Verdict {
     surely(cx, store, model, call, false).await
 }
 
-/// The same, of a write that was `tried` before.
+/// As [`write`], but with `tried` the write may have been made before.
 async fn surely(
     cx: &Cx,
     store: &Client,
@@ -227,8 +228,9 @@ async fn surely(
     holds(tried || answer == right, &format!("{} -> {}", call.show(), right.show()), &answer)
 }
 
-/// Makes a write on a client that was opened before; it must be answered by the data that are there, or fail.
-/// Where it fails, another client makes it, so that it is known what became of it.
+/// Makes a write on `client`, which was opened before the harm. The answer must be right by the
+/// present data, or a failure. After a failure `opened` repeats the write, so that its outcome is
+/// known.
 async fn right_or_failed(
     cx: &Cx,
     client: &Client,
@@ -238,7 +240,7 @@ async fn right_or_failed(
 ) -> Verdict {
     let answer = in_time(cx, client, call).await?;
     if failed(&answer) {
-        // It may have been made, or be made now: what it is about is there, or not, in either case.
+        // Whether the first try or the second takes effect, the data are the same afterwards.
         return surely(cx, opened, Some(model), call, true).await;
     }
     let right = model.apply(call);
@@ -246,8 +248,8 @@ async fn right_or_failed(
     holds(answer == right, &expected, &answer)
 }
 
-/// Asks until all is right, or until the failover time is over and, where that may be, all fails. What
-/// is answered before must be right, too, or a failure.
+/// Repeats the calls until all answers are right, at most for the failover time. Before that, each
+/// answer must be right or a failure. With `may_fail`, all calls may still fail after that time.
 async fn comes_right(
     cx: &Cx,
     store: &Client,
@@ -271,24 +273,25 @@ async fn comes_right(
     }
 }
 
-/// Clients of data to which something happened.
+/// Clients of data that were harmed.
 struct Scene {
     cx: Cx,
-    /// Opened before, and asked after every step.
+    /// Opened before the harm, and asked after every write.
     asked: Vec<Client>,
-    /// Opened before, and not asked again until the end.
+    /// Opened before the harm, and not asked again until the end.
     idle: Vec<Client>,
-    /// Opened afterwards.
+    /// Opened after the harm.
     opened: Client,
     truth: Truth,
-    /// What the clients are asked.
+    /// The calls that the clients make.
     calls: Vec<Op>,
-    /// How much the decisions of those that were opened before may be out of date.
+    /// How stale the decisions of the clients that were opened before the harm may be.
     bound: Duration,
 }
 
 impl Scene {
-    /// Right by what is there now, as soon as that is sure, or a failure.
+    /// The answers of the clients in `asked` must be right by the present data, or failures. Asks
+    /// nothing if the right answers are not known.
     async fn asked_fit(&self) -> Verdict {
         let Some(right) = self.truth.about(&self.cx, &self.opened, &self.calls).await? else {
             return Ok(());
@@ -301,8 +304,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Goes on writing until more is written than can have been lost; after each step the clients that
-    /// are asked must fit.
+    /// Makes more writes than can have been lost; after each of them checks [`Self::asked_fit`].
     async fn goes_on(&mut self) -> Verdict {
         for call in afterwards(self.truth.model().as_deref()) {
             write(&self.cx, &self.opened, self.truth.model(), &call).await?;
@@ -311,8 +313,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Those that were opened before must be right again by themselves, or fail; who was not asked since is
-    /// first asked now.
+    /// The clients that were opened before the harm must be right again by themselves, or fail.
+    /// Those in `idle` are asked for the first time since the harm.
     async fn ends_right(&self) -> Verdict {
         let Some(right) = self.truth.about(&self.cx, &self.opened, &self.calls).await? else {
             return Ok(());
@@ -325,7 +327,7 @@ impl Scene {
     }
 }
 
-/// Fills the store; every client must get to know it.
+/// Makes these writes on the store and on the model.
 async fn fill(cx: &Cx, writer: &Client, model: &mut Model, calls: &[Op]) -> Verdict {
     for call in calls {
         write(cx, writer, Some(model), call).await?;
@@ -333,7 +335,7 @@ async fn fill(cx: &Cx, writer: &Client, model: &mut Model, calls: &[Op]) -> Verd
     Ok(())
 }
 
-/// Each of these must know all that is there.
+/// Each of these clients must give the model's answers.
 async fn all_know(cx: &Cx, clients: &[&Client], model: &Model, calls: &[Op]) -> Verdict {
     let right: Vec<_> = calls.iter().map(|call| model.clone().apply(call)).collect();
     let each = clients.iter().map(|client| comes_right(cx, client, calls, &right, false));
@@ -341,7 +343,7 @@ async fn all_know(cx: &Cx, clients: &[&Client], model: &Model, calls: &[Op]) -> 
     Ok(())
 }
 
-/// The ways of a target, of which there must be some.
+/// The ways of a target. Fails if there is none, since the target claims to have some.
 fn some<Way: Copy>(ways: &[Way]) -> Verdict<Vec<Way>> {
     holds(!ways.is_empty(), "a way to do what the target claims", &ways.len())?;
     Ok(ways.to_vec())

@@ -1,5 +1,4 @@
-//! The end of a process, or of the machine, at every change of a store's files: not at random
-//! moments but at each there is.
+//! Processes killed and power cut at every change of a store's files, not only at random moments.
 
 use std::time::Instant;
 
@@ -17,22 +16,22 @@ use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict, holds, same};
 
 declare! { "power_cuts";
-    a_process_that_ends_at_any_write_loses_nothing_acknowledged: "DUR-1" "DUR-2",
+    a_process_killed_at_any_write_loses_nothing_acknowledged: "DUR-1" "DUR-2",
         needs Reopen Processes PowerCuts;
     a_power_cut_at_any_write_loses_nothing_acknowledged: "DUR-1" "DUR-2",
         needs Reopen Processes PowerCuts;
-    a_power_cut_that_keeps_any_part_of_what_was_not_synced_loses_nothing_acknowledged:
+    a_power_cut_that_keeps_some_unsynced_sectors_loses_nothing_acknowledged:
         "DUR-1" "DUR-2", needs Reopen Processes PowerCuts;
-    a_store_cut_off_at_any_write_of_its_making_opens_again: "DUR-2",
+    a_store_interrupted_at_any_write_of_its_creation_opens_again: "DUR-2",
         needs Reopen Processes PowerCuts;
     a_power_cut_that_loses_acknowledged_writes_lets_nobody_in: "PAST-1" "AUTH-3" "KEY-1",
         needs Reopen Processes PowerCuts Unsynced;
 }
 
-/// How many calls each task makes.
+/// How many calls each task of the child makes.
 const LEN: usize = 25;
 
-/// How the machine ends, without what it is drawn from.
+/// An [`Ending`], without its random numbers.
 #[derive(Clone, Copy)]
 enum How {
     Killed,
@@ -42,8 +41,8 @@ enum How {
 }
 
 impl How {
-    /// The moments at which something may be left that was not left at the one before. A cut
-    /// leaves only what was synced, but what was acknowledged may be ahead of that.
+    /// Whether this ending after `event` tests more than the one after the event before: it may
+    /// leave other files, or a cut may lose a write that was acknowledged and not synced.
     fn tells(self, event: &Event) -> bool {
         match (self, event) {
             (Self::Killed | Self::Torn | Self::Shortened, Event::Told(_)) => false,
@@ -57,7 +56,7 @@ impl How {
         }
     }
 
-    /// Puts what is left of `disk` into the place of the store of `cx`.
+    /// Replaces the files of the store of `cx` by what this ending leaves of `disk`.
     async fn end(self, disk: &Disk, cx: &Cx, moment: u64) -> Result<(), TargetError> {
         let left = {
             let mut rng = cx.rng(moment);
@@ -71,6 +70,7 @@ impl How {
         cx.instance().put_back(&left).await
     }
 
+    /// Checks this ending at every moment of a recording, or at samples of them on a slow target.
     async fn at_any_write(self, cx: Cx) -> Verdict {
         let recording = worked(&cx).await?;
         let all: Vec<_> = recording.events.iter().map(|event| self.tells(event)).collect();
@@ -85,7 +85,7 @@ impl How {
         Ok(())
     }
 
-    /// Ends it after each event that is marked.
+    /// Checks the store that this ending leaves after each event that is marked in `ends`.
     async fn at_these(self, cx: &Cx, recording: &Recording, ends: &[bool]) -> Verdict {
         let mut disk = recording.disk();
         let mut acknowledged = Acknowledged::nothing();
@@ -118,15 +118,15 @@ async fn worked(cx: &Cx) -> Verdict<Recording> {
     watched(cx, Job::Work { seed: cx.seed(), len: LEN }).await
 }
 
-/// How many ends are looked at in a round, where each needs a server.
+/// How many endings are checked in a round on a slow target, where each starts a server.
 const SAMPLE: usize = 24;
 
-/// Which of the ends that are marked are looked at in this round, and whether that is all of them: where
-/// calls cost little it is; else a draw from the case's seed.
+/// The endings to check in this round, of those that are marked in `all`; and whether these are
+/// all. A slow target gets a sample, drawn from the case's seed.
 fn sample(cx: &Cx, all: &[bool], round: u64) -> Verdict<(Vec<bool>, bool)> {
     let mut ends: Vec<_> = (0..all.len()).filter(|at| all.get(*at) == Some(&true)).collect();
-    // A recording in which nothing happened would show nothing.
-    holds(ends.len() > 4, "moments at which it can end", &ends.len())?;
+    // Otherwise an empty recording would pass.
+    holds(ends.len() > 4, "more than four moments to check", &ends.len())?;
     if cx.target().pace() == 1 || ends.len() <= SAMPLE {
         return Ok((all.to_vec(), true));
     }
@@ -144,7 +144,7 @@ fn at_moment(failure: Failure, moment: u64, event: &Event) -> Failure {
     Failure { got: format!("{}, when it ended at event {moment}, {what}", failure.got), ..failure }
 }
 
-async fn a_process_that_ends_at_any_write_loses_nothing_acknowledged(cx: Cx) -> Verdict {
+async fn a_process_killed_at_any_write_loses_nothing_acknowledged(cx: Cx) -> Verdict {
     How::Killed.at_any_write(cx).await
 }
 
@@ -152,13 +152,13 @@ async fn a_power_cut_at_any_write_loses_nothing_acknowledged(cx: Cx) -> Verdict 
     How::Cut.at_any_write(cx).await
 }
 
-async fn a_power_cut_that_keeps_any_part_of_what_was_not_synced_loses_nothing_acknowledged(
+async fn a_power_cut_that_keeps_some_unsynced_sectors_loses_nothing_acknowledged(
     cx: Cx,
 ) -> Verdict {
     How::Torn.at_any_write(cx).await
 }
 
-async fn a_store_cut_off_at_any_write_of_its_making_opens_again(cx: Cx) -> Verdict {
+async fn a_store_interrupted_at_any_write_of_its_creation_opens_again(cx: Cx) -> Verdict {
     let recording = watched(&cx, Job::Open).await?;
     let changes: Vec<_> =
         recording.events.iter().map(|event| matches!(event, Event::Change(_))).collect();
@@ -183,9 +183,9 @@ async fn a_store_cut_off_at_any_write_of_its_making_opens_again(cx: Cx) -> Verdi
     Ok(())
 }
 
-/// What was acknowledged and lost is out of the store's hands; what it says then is not. Each end leaves a
-/// store that does not open, or that lets nobody in who should not be; and what it acknowledges afterwards
-/// holds.
+/// Acknowledged writes may be lost here, but no user may get in who should not. Each ending must
+/// leave a store that refuses to open, or one that allows no stranger, gives keys to members only
+/// and denies the users that it revokes afterwards.
 async fn a_power_cut_that_loses_acknowledged_writes_lets_nobody_in(cx: Cx) -> Verdict {
     let recording = worked(&cx).await?;
     let changes: Vec<_> =
@@ -198,7 +198,7 @@ async fn a_power_cut_that_loses_acknowledged_writes_lets_nobody_in(cx: Cx) -> Ve
             let Event::Change(change) = event else { continue };
             disk.apply(change);
             if end {
-                // Of these, tails that are cut off at different places leave most.
+                // Most endings cut off the tails of files, which leaves the most different states.
                 let how = if moment % 4 == 0 { How::Torn } else { How::Shortened };
                 let cx = cx.another().await?;
                 let found = async {
@@ -216,7 +216,7 @@ async fn a_power_cut_that_loses_acknowledged_writes_lets_nobody_in(cx: Cx) -> Ve
     Ok(())
 }
 
-/// Whether an answer fails as one may where data went back.
+/// Whether clause PAST-1 allows this error.
 fn fails(error: &Error) -> bool {
     matches!(error, Error::Corrupt(_)) || error.outcome_unknown()
 }
@@ -225,7 +225,7 @@ async fn lets_nobody_in(cx: &Cx) -> Verdict {
     let store = match cx.instance().open().await {
         Ok(store) => store,
         Err(error) if fails(&error) => return Ok(()),
-        Err(error) => return Err(Failure::answer("a store, or that it is corrupt", &error)),
+        Err(error) => return Err(Failure::answer("a store, or an error as in PAST-1", &error)),
     };
     for task in 0..Script::TASKS {
         let script = Script::new(cx.seed(), task, LEN);
@@ -238,7 +238,7 @@ async fn lets_nobody_in(cx: &Cx) -> Verdict {
         }
     }
     let stranger = store.is_authorized(&UserKey::from_bytes([0xee; 32])).await;
-    holds(!stranger.is_allowed(), "no way in for a stranger", &stranger)?;
+    holds(!stranger.is_allowed(), "a denial of a stranger", &stranger)?;
     store.close().await?;
     Ok(())
 }
@@ -257,26 +257,26 @@ async fn only_members_have_keys(
     for endpoint in endpoints {
         let is_member = members.iter().any(|member| member.endpoint == *endpoint);
         let key = store.latest_key(room, endpoint).await;
-        holds(is_member || key.is_err(), "no key for whom the room does not list", &key)?;
+        holds(is_member || key.is_err(), "no key for an endpoint that is no member", &key)?;
     }
     Ok(())
 }
 
-/// A revocation that is acknowledged after the cut holds for whoever asks.
+/// A revocation that is acknowledged after the cut must hold for every client.
 async fn revoked_stays_out(store: &dyn Store, cx: &Cx, user: &UserKey) -> Verdict {
     match store.revoke_user(user, at(1)).await {
         Ok(()) => {}
         Err(error) if fails(&error) || matches!(error, Error::NotFound(_)) => {
             let decision = store.is_authorized(user).await;
-            return holds(!decision.is_allowed(), "a denial of whom nobody can revoke", &decision);
+            return holds(!decision.is_allowed(), "a denial where revocation fails", &decision);
         }
-        // The last admin stays.
+        // The last admin cannot be revoked.
         Err(Error::Conflict(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
     let other = cx.open().await?;
     for decision in [store.is_authorized(user).await, other.is_authorized(user).await] {
-        holds(!decision.is_allowed(), "a denial of whom was revoked", &decision)?;
+        holds(!decision.is_allowed(), "a denial of a user that was revoked", &decision)?;
     }
     Ok(other.close().await?)
 }

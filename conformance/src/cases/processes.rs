@@ -14,14 +14,14 @@ use crate::verdict::{Failure, Verdict, holds, same};
 
 declare! { "processes";
     two_processes_write_one_store: "LIN-1" "DUR-1", needs Processes;
-    a_process_and_this_one_write_one_store: "LIN-1" "DUR-1", needs Processes Clients;
-    of_two_processes_rekeying_one_room_one_wins_each_epoch: "KEY-7" "LIN-1", needs Processes;
+    another_process_and_this_one_write_one_store: "LIN-1" "DUR-1", needs Processes Clients;
+    one_of_two_processes_rekeying_a_room_wins_each_epoch: "KEY-7" "LIN-1", needs Processes;
     no_other_process_allows_once_a_revocation_has_returned: "AUTH-3", needs Processes;
     other_processes_go_on_when_this_one_closes: "CLOSE-2", needs Processes;
-    what_is_found_on_reopening_was_not_kept_in_memory: "DUR-1", needs Reopen Processes;
+    another_process_finds_the_data_of_a_closed_store: "DUR-1", needs Reopen Processes;
 }
 
-/// How many calls each task of a script makes.
+/// How many calls each task makes.
 const LEN: usize = 60;
 
 async fn two_processes_write_one_store(cx: Cx) -> Verdict {
@@ -42,7 +42,7 @@ async fn two_processes_write_one_store(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// Every task of the scripts of `seed` made every call.
+/// Every call of the scripts of `seed` must have taken effect.
 async fn all_done(store: &crate::transcript::Client, seed: u64) -> Verdict {
     for task in 0..Script::TASKS {
         let script = Script::new(seed, task, LEN);
@@ -51,7 +51,7 @@ async fn all_done(store: &crate::transcript::Client, seed: u64) -> Verdict {
     Ok(())
 }
 
-async fn a_process_and_this_one_write_one_store(cx: Cx) -> Verdict {
+async fn another_process_and_this_one_write_one_store(cx: Cx) -> Verdict {
     let (store, other) = (cx.open().await?, cx.open().await?);
     Script::first_call().apply(&store).await;
     let (theirs, ours) = (cx.seed() ^ 1, cx.seed() ^ 2);
@@ -79,7 +79,7 @@ async fn a_process_and_this_one_write_one_store(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn of_two_processes_rekeying_one_room_one_wins_each_epoch(cx: Cx) -> Verdict {
+async fn one_of_two_processes_rekeying_a_room_wins_each_epoch(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.create_room(encrypted("contested", "ann")).await?;
     let mut children = Vec::new();
@@ -140,8 +140,8 @@ async fn other_processes_go_on_when_this_one_closes(cx: Cx) -> Verdict {
     same(child.ask(&user_number(2).to_string()).await?, unknown.show())
 }
 
-/// A process that keeps its data in memory finds them when it opens them again. Another one does not.
-async fn what_is_found_on_reopening_was_not_kept_in_memory(cx: Cx) -> Verdict {
+/// This process could find data again that it only keeps in memory; another process could not.
+async fn another_process_finds_the_data_of_a_closed_store(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let [here, gone, never] = [1, 2, 3].map(user_number);
     store.bootstrap_admin(admin(here)).await?;

@@ -16,14 +16,14 @@ use crate::transcript::Client;
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "rooms";
-    no_time_decides_which_rooms_and_members_there_are: "TYPE-3" "ROOM-3" "LIST-1" "KEY-1";
+    timestamps_do_not_decide_which_rooms_and_members_exist: "TYPE-3" "ROOM-3" "LIST-1" "KEY-1";
     a_created_room_is_read_back: "ROOM-1" "ROOM-3";
     a_created_room_has_its_owner_as_its_only_member: "ROOM-1" "MEM-4" "LIST-4";
     a_created_encrypted_room_has_its_owners_key: "ROOM-1" "KEY-1";
     a_created_unencrypted_room_has_no_key: "ROOM-1" "KEY-10";
     an_id_in_use_is_refused_and_the_room_untouched: "ROOM-2" "ERR-2";
     one_endpoint_may_own_many_rooms: "ROOM-1" "LIST-4";
-    a_room_is_read_with_todays_epoch_and_rekey_due: "ROOM-3";
+    a_room_is_read_with_its_current_epoch_and_rekey_due: "ROOM-3";
     a_missing_room_is_not_found: "ERR-1";
     a_deleted_room_is_gone_from_every_view: "ROOM-4" "LIST-4";
     a_deleted_room_leaves_no_key_of_any_epoch: "ROOM-4" "KEY-1";
@@ -33,15 +33,16 @@ declare! { "rooms";
     a_room_made_again_starts_afresh: "ROOM-5";
     a_room_made_again_has_none_of_the_former_members: "ROOM-5" "LIST-4";
     a_room_made_again_has_none_of_the_former_keys: "ROOM-5" "KEY-2";
-    a_room_made_again_is_due_no_rekey: "ROOM-5";
-    a_room_may_be_made_again_of_the_other_kind: "ROOM-5" "KEY-10";
+    a_room_made_again_has_no_rekey_due: "ROOM-5";
+    an_encrypted_room_may_be_made_again_unencrypted_and_back: "ROOM-5" "KEY-10";
     a_room_may_be_made_again_many_times: "ROOM-5" "ROOM-4";
     a_room_made_through_one_client_is_seen_by_another: "LIN-1", needs Clients;
-    a_room_deleted_and_made_again_elsewhere_is_the_new_one: "LIN-1" "ROOM-5", needs Clients;
+    a_client_sees_a_room_that_another_client_deleted_and_made_again: "LIN-1" "ROOM-5",
+        needs Clients;
 }
 
-/// The encrypted room r of ann, at epoch 3 and due a rekey: bob has been in it from the start,
-/// carl came at 2, dora was removed; ann and bob are in the unencrypted room s of bob, too.
+/// Makes the encrypted room r of ann at epoch 3, with a rekey due: bob joined at epoch 1 and carl
+/// at epoch 2, and dora was removed. Also makes the unencrypted room s of bob with the member ann.
 async fn lived_in(cx: &Cx) -> Verdict<Client> {
     let (store, r) = (cx.open().await?, room("r"));
     store.create_room(encrypted("r", "ann")).await?;
@@ -135,7 +136,7 @@ async fn one_endpoint_may_own_many_rooms(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_room_is_read_with_todays_epoch_and_rekey_due(cx: Cx) -> Verdict {
+async fn a_room_is_read_with_its_current_epoch_and_rekey_due(cx: Cx) -> Verdict {
     let (store, r) = (lived_in(&cx).await?, room("r"));
     let then = encrypted("r", "ann").room();
     let due = Room { epoch: epoch(3), rekey_due: true, ..then.clone() };
@@ -260,14 +261,14 @@ async fn a_room_made_again_has_none_of_the_former_members(cx: Cx) -> Verdict {
         same(rooms.iter().any(|room| room.id == r), false)?;
         fails(store.latest_key(&r, &gone).await, &no_key("r", who, None))?;
     }
-    // The former owner is nobody special: it may come, and be removed.
+    // The former owner can be added and removed like any other endpoint.
     store.add_member(&r, joins_at("ann", 1)).await?;
     same(store.member(&r, &endpoint("ann")).await?.role, Role::Member)?;
     store.remove_member(&r, &endpoint("ann")).await?;
     Ok(())
 }
 
-/// Also when it reaches the epochs of the former one, with the same members.
+/// The new room even reaches the epochs of the former one, with the same members.
 async fn a_room_made_again_has_none_of_the_former_keys(cx: Cx) -> Verdict {
     let (store, r) = (lived_in(&cx).await?, room("r"));
     store.delete_room(&r).await?;
@@ -293,7 +294,7 @@ async fn a_room_made_again_has_none_of_the_former_keys(cx: Cx) -> Verdict {
     same(store.latest_key(&r, &bob).await?.ciphertext, sealed("b"))
 }
 
-async fn a_room_made_again_is_due_no_rekey(cx: Cx) -> Verdict {
+async fn a_room_made_again_has_no_rekey_due(cx: Cx) -> Verdict {
     let (store, r) = (lived_in(&cx).await?, room("r"));
     same(store.room(&r).await?.rekey_due, true)?;
     store.delete_room(&r).await?;
@@ -301,7 +302,7 @@ async fn a_room_made_again_is_due_no_rekey(cx: Cx) -> Verdict {
     same(store.room(&r).await?.rekey_due, false)
 }
 
-async fn a_room_may_be_made_again_of_the_other_kind(cx: Cx) -> Verdict {
+async fn an_encrypted_room_may_be_made_again_unencrypted_and_back(cx: Cx) -> Verdict {
     let (store, r) = (lived_in(&cx).await?, room("r"));
     let ann = endpoint("ann");
     store.delete_room(&r).await?;
@@ -356,10 +357,10 @@ async fn a_room_made_through_one_client_is_seen_by_another(cx: Cx) -> Verdict {
     same(two.room(&room("r")).await?, created)
 }
 
-async fn a_room_deleted_and_made_again_elsewhere_is_the_new_one(cx: Cx) -> Verdict {
+async fn a_client_sees_a_room_that_another_client_deleted_and_made_again(cx: Cx) -> Verdict {
     let (one, r) = (lived_in(&cx).await?, room("r"));
     let two = cx.open().await?;
-    // Whatever the first client remembers of the former room, it is wrong now.
+    // The first client reads everything, so that whatever it caches of the former room is stale.
     everything().observe(&one).await?;
     two.delete_room(&r).await?;
     fails(one.room(&r).await, &no_room("r"))?;
@@ -372,8 +373,8 @@ async fn a_room_deleted_and_made_again_elsewhere_is_the_new_one(cx: Cx) -> Verdi
     everything().observe(&one).await?.unchanged_since(&seen)
 }
 
-/// Rooms made and members added at any moment are there, are listed and have their keys.
-async fn no_time_decides_which_rooms_and_members_there_are(cx: Cx) -> Verdict {
+/// Rooms and members exist, are listed and have their keys whatever their timestamps are.
+async fn timestamps_do_not_decide_which_rooms_and_members_exist(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let moments = super::users::MOMENTS;
     for (number, when) in (0..).zip(moments) {

@@ -1,4 +1,4 @@
-//! Numbers above those that other cases use: what works for ten must work for some thousands.
+//! Thousands of records, calls and clients, where other cases use a few.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "scale";
     a_rekey_may_remove_a_thousand_members: "KEY-5" "MEM-3" "KEY-1";
-    keys_and_ids_of_full_length_may_make_a_megabyte: "KEY-5" "TYPE-1" "LIST-1";
-    thousands_of_users_are_walked_to_the_end: "LIST-1" "USER-5";
-    thousands_of_members_are_walked_to_the_end: "LIST-1" "KEY-1";
+    a_rekey_may_carry_a_megabyte_of_keys: "KEY-5" "TYPE-1" "LIST-1";
+    thousands_of_users_are_listed_completely: "LIST-1" "USER-5";
+    thousands_of_members_are_listed_completely: "LIST-1" "KEY-1";
     hundreds_of_writes_in_flight_all_take_effect: "LIN-1" "ERR-2";
     answers_stay_right_over_many_calls: "AUTH-1" "AUTH-3" "LIN-1";
-    each_of_a_thousand_clients_sees_what_was_written: "LIN-1" "AUTH-3", needs Clients;
+    each_of_a_thousand_clients_sees_every_earlier_write: "LIN-1" "AUTH-3", needs Clients;
 }
 
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
 
-/// So many where a call costs nothing; fewer the slower the target is, and `least` at least.
+/// `most` for a target as fast as memory; fewer for a slower one, but at least `least`.
 fn scaled(cx: &Cx, most: u64, least: u64) -> u64 {
     cx.rounds(most).max(least)
 }
@@ -40,7 +40,7 @@ fn names(count: u64) -> Vec<String> {
     (0..count).map(|number| format!("m{number:05}")).collect()
 }
 
-/// Adds all of them to the encrypted room, at epoch 1.
+/// Adds all of these endpoints to the encrypted room, at epoch 1.
 async fn all_join(store: &Arc<dyn Store>, id: &str, names: &[String]) -> Verdict {
     let adding = names.iter().map(|who| {
         let store = Arc::clone(store);
@@ -54,7 +54,8 @@ async fn a_rekey_may_remove_a_thousand_members(cx: Cx) -> Verdict {
     let all = names(scaled(&cx, 1_200, 140));
     crew(&*store, "r", &["ann"]).await?;
     all_join(&store, "r", &all).await?;
-    // Two of every three hundred stay: more than a hundred go, and from a large room a thousand.
+    // One of every 150 stays: the rekey removes more than a thousand members, or on a slow target
+    // more than a hundred.
     let (stay, go): (Vec<_>, Vec<_>) =
         all.iter().map(String::as_str).enumerate().partition(|(number, _)| number % 150 == 7);
     let stay: Vec<_> = stay.into_iter().map(|(_, who)| who).chain(["ann"]).collect();
@@ -65,7 +66,7 @@ async fn a_rekey_may_remove_a_thousand_members(cx: Cx) -> Verdict {
     let left: BTreeSet<_> = left.into_iter().map(|member| member.endpoint).collect();
     let expected: BTreeSet<_> = stay.iter().map(|who| endpoint(who)).collect();
     let over: Vec<_> = left.symmetric_difference(&expected).cloned().collect();
-    holds(over.is_empty(), "exactly those who were not removed", &over)?;
+    holds(over.is_empty(), "exactly the members that were not removed", &over)?;
     let gone = go.into_iter().map(|who| {
         let store = Arc::clone(&store);
         async move {
@@ -88,14 +89,14 @@ fn long(kind: &str, number: u64) -> String {
     format!("{kind}{}{number:05}", "x".repeat(128 - 5 - kind.len()))
 }
 
-/// The longest sealed key there may be, one that no other pair has.
+/// A sealed key of the maximal length, different for each pair of `number` and `epoch`.
 fn large(number: u64, epoch: u64) -> Ciphertext {
     let mut bytes = vec![0xa5; 4096];
     bytes.splice(..16, [number.to_be_bytes(), epoch.to_be_bytes()].concat());
     sealed(bytes)
 }
 
-async fn keys_and_ids_of_full_length_may_make_a_megabyte(cx: Cx) -> Verdict {
+async fn a_rekey_may_carry_a_megabyte_of_keys(cx: Cx) -> Verdict {
     const MEMBERS: u64 = 260;
     let store = cx.open().await?.unrecorded();
     let id = room(&long("r", 0));
@@ -120,7 +121,7 @@ async fn keys_and_ids_of_full_length_may_make_a_megabyte(cx: Cx) -> Verdict {
         }
     });
     together(reading).await?;
-    // One endpoint in as many rooms, with ids as long.
+    // One endpoint in 300 rooms, whose ids have the maximal length, too.
     let making = (1..MEMBERS + 40).map(|number| {
         let (store, who) = (Arc::clone(&store), last.clone());
         let new = NewRoom::unencrypted(room(&long("r", number)), who, at(1));
@@ -132,7 +133,7 @@ async fn keys_and_ids_of_full_length_may_make_a_megabyte(cx: Cx) -> Verdict {
     same(listed.into_iter().map(|room| room.id).collect(), rooms)
 }
 
-async fn thousands_of_users_are_walked_to_the_end(cx: Cx) -> Verdict {
+async fn thousands_of_users_are_listed_completely(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let count = scaled(&cx, 5_500, 1_100);
     let adding = (0..count).map(|number| {
@@ -145,7 +146,7 @@ async fn thousands_of_users_are_walked_to_the_end(cx: Cx) -> Verdict {
     for (number, found) in (0..).zip(&all) {
         same(found, &user(user_number(number)).user())?;
     }
-    // The last of them counts like the first.
+    // Decisions and revocations must find the last user, too.
     let last = user_number(count - 1);
     same(store.is_authorized(&last).await, Decision::Allow)?;
     store.revoke_user(&last, at(3)).await?;
@@ -158,7 +159,7 @@ async fn thousands_of_users_are_walked_to_the_end(cx: Cx) -> Verdict {
     )
 }
 
-async fn thousands_of_members_are_walked_to_the_end(cx: Cx) -> Verdict {
+async fn thousands_of_members_are_listed_completely(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let all = names(scaled(&cx, 5_500, 1_100));
     store.create_room(encrypted("r", "ann")).await?;
@@ -205,7 +206,7 @@ async fn hundreds_of_writes_in_flight_all_take_effect(cx: Cx) -> Verdict {
     same(rooms.into_iter().map(|room| room.id).collect::<Vec<_>>(), expected)
 }
 
-/// More calls than sixteen bits count, of one client.
+/// One client makes more calls than 16 bits can count.
 async fn answers_stay_right_over_many_calls(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let [here, gone, never] = [1, 2, 3].map(user_number);
@@ -230,15 +231,15 @@ async fn answers_stay_right_over_many_calls(cx: Cx) -> Verdict {
             let who = format!("m{call}");
             store.add_member(&room("r"), joins(&who)).await?;
             same(store.rooms_of(&endpoint(&who), Page::first()).await?.len(), 1)?;
-            // Or no other task of the process would have its turn.
+            // Otherwise no other task of the process would run.
             tokio::task::yield_now().await;
         }
     }
     Ok(())
 }
 
-/// Each is opened, asked, told of a change by the first, and asked again.
-async fn each_of_a_thousand_clients_sees_what_was_written(cx: Cx) -> Verdict {
+/// Each client is opened and reads, before and after the first client writes.
+async fn each_of_a_thousand_clients_sees_every_earlier_write(cx: Cx) -> Verdict {
     let first = cx.open().await?.unrecorded();
     first.create_room(plain("r", "ann")).await?;
     for number in 0..cx.rounds(1_030) {
@@ -251,7 +252,7 @@ async fn each_of_a_thousand_clients_sees_what_was_written(cx: Cx) -> Verdict {
         first.add_member(&room("r"), joins(&who)).await?;
         let decision = client.is_authorized(&key).await;
         if decision != REVOKED {
-            let expected = format!("client {} to deny who was revoked", number + 2);
+            let expected = format!("client {} to deny a revoked user", number + 2);
             return Err(Failure::answer(expected, &decision));
         }
         same(client.member(&room("r"), &endpoint(&who)).await?.endpoint, endpoint(&who))?;

@@ -1,4 +1,4 @@
-//! Revocations while many others ask.
+//! Revocations while many tasks ask for decisions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,29 +12,29 @@ use crate::race::{both, clients, joined, together};
 use crate::verdict::{Failure, Verdict, same};
 
 declare! { "stale_allows";
-    none_under_concurrent_load: "AUTH-3";
-    none_for_a_revoked_admin_under_concurrent_load: "AUTH-3" "USER-4";
-    none_after_a_denial_was_seen: "AUTH-3" "LIN-1";
-    none_while_many_are_revoked_at_once: "AUTH-3" "LIN-1";
+    a_revoked_user_gets_no_stale_allow_under_load: "AUTH-3";
+    a_revoked_admin_gets_no_stale_allow_under_load: "AUTH-3" "USER-4";
+    a_revocation_that_one_client_saw_is_seen_by_every_client: "AUTH-3" "LIN-1";
+    many_users_revoked_at_once_get_no_stale_allow: "AUTH-3" "LIN-1";
     a_revocation_denies_nobody_else: "AUTH-1" "LIN-1";
 }
 
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
 const READERS: usize = 8;
 
-/// What one reader may see of a user who is being revoked.
+/// What the readers of a user and its revoker tell each other.
 #[derive(Default)]
 struct Watch {
     /// How many readers have had an answer.
     readers: AtomicUsize,
-    /// Set when the revocation has returned: whoever starts after that is denied.
+    /// Set when the revocation has returned: a decision that starts later must deny.
     returned: AtomicBool,
-    /// Set when the readers may go.
+    /// Set when the readers may end.
     over: AtomicBool,
 }
 
-/// Asks until it is over, and once more; fails on an `Allow` that began too late, or that comes
-/// after a denial to this same reader.
+/// Asks until `over` is set, and once more. Fails on an `Allow` to a question that began after the
+/// revocation returned, or after a denial to this reader.
 async fn reads(
     store: Arc<dyn Store>,
     key: UserKey,
@@ -101,16 +101,16 @@ async fn revoked_under_load(cx: &Cx, rounds: u64, as_admin: bool) -> Verdict {
     Ok(())
 }
 
-async fn none_under_concurrent_load(cx: Cx) -> Verdict {
+async fn a_revoked_user_gets_no_stale_allow_under_load(cx: Cx) -> Verdict {
     revoked_under_load(&cx, cx.rounds(60), false).await
 }
 
-async fn none_for_a_revoked_admin_under_concurrent_load(cx: Cx) -> Verdict {
+async fn a_revoked_admin_gets_no_stale_allow_under_load(cx: Cx) -> Verdict {
     revoked_under_load(&cx, cx.rounds(40), true).await
 }
 
-/// A denial that one client saw is in the past of whatever any client asks afterwards.
-async fn none_after_a_denial_was_seen(cx: Cx) -> Verdict {
+/// As soon as one client gets a denial, another client asks and must be denied, too.
+async fn a_revocation_that_one_client_saw_is_seen_by_every_client(cx: Cx) -> Verdict {
     let clients = clients(&cx, 3).await?;
     let [one, two, three] = clients.as_slice() else { return Ok(()) };
     for round in 0..cx.rounds(60) {
@@ -121,7 +121,7 @@ async fn none_after_a_denial_was_seen(cx: Cx) -> Verdict {
         let watch = cx.clone();
         let see = async move {
             let denied = || async { second.is_authorized(&key).await != Decision::Allow };
-            watch.until("a denial of who is revoked", denied).await?;
+            watch.until("a denial of the user that is revoked", denied).await?;
             Verdict::Ok(third.is_authorized(&key).await)
         };
         let (gone, after) = both(revoke, see).await;
@@ -131,7 +131,7 @@ async fn none_after_a_denial_was_seen(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn none_while_many_are_revoked_at_once(cx: Cx) -> Verdict {
+async fn many_users_revoked_at_once_get_no_stale_allow(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     let Some(first) = clients.first() else { return Ok(()) };
     for round in 0..cx.rounds(5) {
@@ -139,7 +139,7 @@ async fn none_while_many_are_revoked_at_once(cx: Cx) -> Verdict {
         for key in &keys {
             first.unrecorded().add_user(user(*key)).await?;
         }
-        // Each is asked about by another client than the one that revoked it, at once.
+        // Another client than the revoker asks about each user as soon as it is revoked.
         let racers = keys.iter().enumerate().map(|(number, key)| {
             let client = |n: usize| clients.get(n % clients.len()).unwrap_or(first).unrecorded();
             let (revoker, asker, key) = (client(number), client(number + 1), *key);
@@ -173,7 +173,7 @@ async fn a_revocation_denies_nobody_else(cx: Cx) -> Verdict {
         for _ in 0..500 {
             let seen = (there.is_authorized(&stays).await, there.is_admin(&stays_admin).await);
             if seen != (Decision::Allow, Decision::Allow) || there.has_admin().await != Ok(true) {
-                return Err(Failure::answer("Allow for who was never revoked", &seen));
+                return Err(Failure::answer("Allow for users that were never revoked", &seen));
             }
         }
         Ok(())

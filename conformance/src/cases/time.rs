@@ -24,7 +24,7 @@ declare! { "time";
     close_returns_within_its_bound: "CLOSE-1" "TIME-1";
 }
 
-/// The life of a room and a user: every method once, each within its bound.
+/// The life of a room and a user: every call once, each within its bound.
 async fn one_round(cx: &Cx, store: &dyn Store, caller: u64, round: u64) -> Verdict {
     let id = format!("{caller}-{round}");
     let (here, ann, bob) = (room(&id), endpoint("ann"), endpoint(&format!("bob {caller}")));
@@ -113,7 +113,7 @@ async fn decisions_return_within_their_bound_while_a_large_room_is_rekeyed(cx: C
     same(key.ciphertext, key_of(&endpoint("m7"), crate::make::epoch(4)))
 }
 
-/// Far below any deadline, and far above what a busy machine takes for a look at a flag.
+/// Far below any deadline, and far above the time in which a busy machine reads a flag.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 async fn a_closed_client_answers_at_once(cx: Cx) -> Verdict {

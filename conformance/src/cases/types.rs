@@ -1,4 +1,4 @@
-//! Values come back exactly as they were given, and illegal ones cannot be given.
+//! Values come back exactly as they were given, and illegal values cannot be built.
 
 use membership::{
     Ciphertext, Conflict, EndpointId, Epoch, Error, Label, NewMember, NewRoom, NewUser, Page,
@@ -112,7 +112,7 @@ async fn labels_of_0_to_256_bytes_come_back_exactly(cx: Cx) -> Verdict {
     same(store.users(Page::first()).await?, expected)
 }
 
-/// Each is stored in the three ways there are: by the room's creation, by joining, by a rekey.
+/// Each key is stored in all three ways: by creating a room, by adding a member and by a rekey.
 async fn sealed_keys_of_any_bytes_come_back_exactly(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let every_byte: Vec<u8> = (0..=u8::MAX).collect();
@@ -203,7 +203,7 @@ async fn keys_that_differ_in_one_bit_are_two_users(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// It must be `Invalid`, of this field, and its message must have this in it.
+/// `built` must be `Invalid` for this field, with a message that contains `names`.
 #[track_caller]
 fn refused<T>(built: Result<T, Error>, field: &str, names: &str) -> Verdict {
     let expected = format!("Invalid of {field}, naming {names:?}");
@@ -266,7 +266,7 @@ async fn an_illegal_user_key_cannot_be_built(_: Cx) -> Verdict {
     Ok(())
 }
 
-/// The typing error that a checksum is for.
+/// Swaps two characters, as a typing error does: the checksum must notice it.
 fn swap_last_two_different(text: &str) -> String {
     let mut chars: Vec<_> = text.chars().collect();
     let at = chars.windows(2).rposition(|pair| matches!(pair, [a, b] if a != b));
@@ -320,7 +320,7 @@ async fn no_debug_text_shows_a_sealed_key(cx: Cx) -> Verdict {
     holds(format!("{key:?}").contains('8'), "its length", &format!("{key:?}"))
 }
 
-/// A rekey of a room whose one member is ann; it may start at the last epoch.
+/// A rekey of a room whose only member is ann. `from` may be the last epoch.
 fn rekey_of_ann(from: Epoch) -> Result<Rekey, Error> {
     Rekey::new(from, [], [(endpoint("ann"), sealed("next"))])
 }
@@ -334,7 +334,7 @@ async fn a_rekey_at_the_last_epoch_is_refused(cx: Cx) -> Verdict {
     let (r, past, early) = (room("r"), rekey_of_ann(Epoch::MAX)?, rekey_of_ann(Epoch::FIRST)?);
     scope.refuses(&store, store.rekey(&r, past), &last).await?;
     scope.refuses(&store, store.rekey(&r, early), &stale(Epoch::MAX.get())).await?;
-    // The room works on, for all but a rekey.
+    // A room at the last epoch still takes other changes.
     store.add_member(&room("r"), joins_at("bob", Epoch::MAX.get())).await?;
     same(store.latest_key(&room("r"), &endpoint("bob")).await?.epoch, Epoch::MAX)?;
     store.remove_member(&room("r"), &endpoint("bob")).await?;
@@ -353,7 +353,7 @@ async fn the_last_epoch_is_reached_by_a_rekey(cx: Cx) -> Verdict {
     same((key.epoch, key.ciphertext), (Epoch::MAX, sealed("next")))
 }
 
-/// A store that keeps an epoch in 32 bits, or in a float, takes one of these for another.
+/// A store that keeps epochs in 32 bits, or in a float, confuses some of these.
 async fn epochs_past_32_bits_are_exact(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.create_room(encrypted("r", "ann")).await?;

@@ -1,4 +1,4 @@
-//! Users added and revoked by many at once.
+//! Concurrent additions and revocations of users.
 
 use membership::{Conflict, NewUser, Page, Store, UserKey};
 use rand::seq::SliceRandom;
@@ -50,7 +50,7 @@ async fn concurrent_revocations_of_one_user_agree_on_its_time(cx: Cx) -> Verdict
         let racers =
             (0..8).zip(clients.iter().cycle().cloned()).map(|(number, client)| async move {
                 client.revoke_user(&key, at(number)).await?;
-                // Whoever looks after its own revocation sees the one that counted.
+                // After its own revocation each client reads the revocation that took effect first.
                 client.user(&key).await
             });
         let mut seen = Vec::new();
@@ -59,9 +59,9 @@ async fn concurrent_revocations_of_one_user_agree_on_its_time(cx: Cx) -> Verdict
         }
         let allowed: Vec<_> = (0..8).map(|number| revoked(&added, at(number))).collect();
         let agree = seen.iter().all(|user| Some(user) == seen.first());
-        holds(agree, "all of them to see one time", &seen)?;
+        holds(agree, "every client to see the same time", &seen)?;
         let known = seen.first().is_some_and(|user| allowed.contains(user));
-        holds(known, "revoked at a time that somebody gave", &seen)?;
+        holds(known, "the time of one of the revocations", &seen)?;
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ async fn concurrent_revocations_of_one_user_agree_on_its_time(cx: Cx) -> Verdict
 async fn two_admins_revoking_each_other_leave_one(cx: Cx) -> Verdict {
     let clients = clients(&cx, 2).await?;
     let [one, two] = clients.as_slice() else { return Ok(()) };
-    // The survivor of each round meets a new one in the next.
+    // The admin that is left after a round meets a new admin in the next.
     let mut survivor = one.unrecorded().bootstrap_admin(admin(user_number(0))).await?.key;
     for round in 1..=200 {
         let rival = one.unrecorded().add_user(admin(user_number(round))).await?.key;
@@ -110,7 +110,7 @@ async fn any_number_of_admins_revoking_each_other_leave_one(cx: Cx) -> Verdict {
             let key = user_number(round * ADMINS + admins.len() as u64);
             admins.push(first.unrecorded().add_user(admin(key)).await?.key);
         }
-        // Everyone revokes everyone, himself too, in an order of his own.
+        // Each racer revokes every admin, in its own random order.
         let racers = (0..ADMINS).zip(clients.iter().cycle()).map(|(number, client)| {
             let (store, mut victims) = (client.unrecorded(), admins.clone());
             victims.shuffle(&mut cx.rng(round * ADMINS + number));
@@ -151,7 +151,8 @@ async fn a_revocation_racing_a_new_admin_leaves_an_admin(cx: Cx) -> Verdict {
         } else {
             fails(gone, &Conflict::LastAdmin.into())?;
             same(two.unrecorded().is_admin(&last).await.is_allowed(), true)?;
-            // Before the new admin came; now it is there, so the next round has one again.
+            // The revocation came before the new admin. Now it succeeds, so that the next round
+            // begins with a single admin, too.
             one.unrecorded().revoke_user(&last, at(4)).await?;
         }
         same(two.unrecorded().is_admin(&new).await.is_allowed(), true)?;

@@ -16,24 +16,24 @@ declare! { "users";
     users_are_listed_in_byte_order_with_revoked_ones_marked: "USER-5" "LIST-1";
     a_known_key_is_refused_and_its_record_untouched: "USER-2" "ERR-2";
     a_known_key_is_refused_in_every_spelling: "USER-2" "TYPE-2";
-    every_spelling_of_a_key_finds_the_one_user: "TYPE-2" "USER-5";
+    every_spelling_of_a_key_finds_the_same_user: "TYPE-2" "USER-5";
     a_label_comes_back_exactly: "USER-2" "USER-5";
     a_users_times_come_back_exactly: "TYPE-3" "USER-5";
     a_revocation_marks_the_user_and_touches_no_other: "USER-3";
     revoking_twice_keeps_the_first_time: "USER-3";
-    revoking_by_another_spelling_revokes_the_one_user: "USER-3" "TYPE-2";
+    revoking_by_another_spelling_revokes_the_same_user: "USER-3" "TYPE-2";
     revoking_an_unknown_user_is_not_found: "USER-3" "ERR-1";
     no_method_brings_a_revoked_user_back: "USER-3";
     the_last_active_admin_cannot_be_revoked: "USER-4" "ERR-2";
-    a_revoked_admin_does_not_count_as_the_other_one: "USER-4";
+    a_revoked_admin_does_not_count_as_an_active_one: "USER-4";
     an_admin_can_be_revoked_once_there_is_another: "USER-4";
     without_any_admin_a_user_can_be_revoked: "USER-3" "USER-4";
-    a_revoked_last_but_one_admin_can_be_revoked_again: "USER-3" "USER-4";
-    no_time_decides_who_is_let_in: "TYPE-3" "AUTH-1" "USER-3";
-    no_time_decides_who_is_an_admin: "TYPE-3" "AUTH-5" "USER-4";
+    a_revoked_admin_can_be_revoked_again_while_one_admin_is_left: "USER-3" "USER-4";
+    timestamps_do_not_decide_whether_a_user_is_authorized: "TYPE-3" "AUTH-1" "USER-3";
+    timestamps_do_not_decide_whether_a_user_is_an_admin: "TYPE-3" "AUTH-5" "USER-4";
 }
 
-/// The first moment, some in the past, the year 2200, and the last.
+/// The first and the last timestamp, and some between, as the years 1 and 2200.
 pub(super) const MOMENTS: [i64; 8] =
     [i64::MIN, -62_135_596_800_000, -1, 0, 1, 7_258_118_400_000, i64::MAX - 1, i64::MAX];
 
@@ -45,7 +45,7 @@ fn everyone() -> Scope {
     Scope::new(&[], &[]).with_users(&[ANN, BOB, EVE])
 }
 
-/// The texts of one key that TYPE-2 names.
+/// The spellings of one key that TYPE-2 allows.
 pub(super) fn spellings(key: UserKey) -> [String; 4] {
     let lower = key.to_string();
     let mixed = lower.char_indices().map(|(at, c)| match at % 2 {
@@ -75,7 +75,7 @@ async fn a_missing_user_is_not_found(cx: Cx) -> Verdict {
 
 async fn users_are_listed_in_byte_order_with_revoked_ones_marked(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    // As signed bytes, as text in a locale, or as nkeys these sort otherwise.
+    // Orders by signed byte, by locale or by nkey differ from this one.
     let keys = [0x00, 0x0a, 0x7f, 0x80, 0xa0, 0xff].map(user_key);
     let mut expected = Vec::new();
     for key in keys.into_iter().rev() {
@@ -115,12 +115,12 @@ async fn a_known_key_is_refused_in_every_spelling(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn every_spelling_of_a_key_finds_the_one_user(cx: Cx) -> Verdict {
+async fn every_spelling_of_a_key_finds_the_same_user(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     for added_as in spellings(ANN) {
         let added = match store.add_user(user(added_as.parse()?)).await {
             Ok(added) => added,
-            // The first spelling added it.
+            // The first spelling has added the user.
             Err(_) => store.user(&ANN).await?,
         };
         for asked_as in spellings(ANN) {
@@ -167,7 +167,7 @@ async fn a_users_times_come_back_exactly(cx: Cx) -> Verdict {
         let key = user_key(number);
         let added = store.add_user(NewUser { added_at: at(millis), ..user(key) }).await?;
         same(added.added_at, at(millis))?;
-        // A revocation may be dated before the user was added: a store judges no clock.
+        // A revocation may be dated before the addition: a store does not judge timestamps.
         store.revoke_user(&key, at(millis.wrapping_neg())).await?;
         let expected = revoked(&added, at(millis.wrapping_neg()));
         same(store.user(&key).await?, expected)?;
@@ -197,7 +197,7 @@ async fn revoking_twice_keeps_the_first_time(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn revoking_by_another_spelling_revokes_the_one_user(cx: Cx) -> Verdict {
+async fn revoking_by_another_spelling_revokes_the_same_user(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     for (byte, spelling) in [(0xa1, 0), (0xa2, 1), (0xa3, 2), (0xa4, 3)] {
         let key = user_key(byte);
@@ -221,7 +221,7 @@ async fn no_method_brings_a_revoked_user_back(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(user(ANN)).await?;
     store.revoke_user(&ANN, at(3)).await?;
-    // Before there is an admin, a bootstrap is open; it must not be a way back either.
+    // While there is no admin, `bootstrap_admin` works, but must not bring the user back either.
     let refused = user_exists(ANN);
     everyone().refuses(&store, store.bootstrap_admin(admin(ANN)), &refused).await?;
     store.add_user(admin(BOB)).await?;
@@ -250,7 +250,7 @@ async fn the_last_active_admin_cannot_be_revoked(cx: Cx) -> Verdict {
     same(store.is_admin(&ANN).await.is_allowed(), true)
 }
 
-async fn a_revoked_admin_does_not_count_as_the_other_one(cx: Cx) -> Verdict {
+async fn a_revoked_admin_does_not_count_as_an_active_one(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ANN)).await?;
     store.add_user(admin(BOB)).await?;
@@ -276,19 +276,19 @@ async fn without_any_admin_a_user_can_be_revoked(cx: Cx) -> Verdict {
     same(store.user(&EVE).await?, revoked(&eve, at(3)))
 }
 
-async fn a_revoked_last_but_one_admin_can_be_revoked_again(cx: Cx) -> Verdict {
+async fn a_revoked_admin_can_be_revoked_again_while_one_admin_is_left(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ANN)).await?;
     store.add_user(admin(BOB)).await?;
     store.revoke_user(&BOB, at(3)).await?;
     let before = everyone().observe(&store).await?;
-    // One active admin is left, but it is not the one that is revoked here.
+    // ANN is the last active admin. Revoking BOB again changes nothing, so it is allowed.
     store.revoke_user(&BOB, at(4)).await?;
     everyone().observe(&store).await?.unchanged_since(&before)
 }
 
-/// Every user, added at one moment and revoked at another: a time is a note, and decides nothing.
-async fn no_time_decides_who_is_let_in(cx: Cx) -> Verdict {
+/// The users are added and revoked with every pair of timestamps, which must decide nothing.
+async fn timestamps_do_not_decide_whether_a_user_is_authorized(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let mut number = 0;
     for added in MOMENTS {
@@ -306,7 +306,7 @@ async fn no_time_decides_who_is_let_in(cx: Cx) -> Verdict {
     same(store.users(Page::first()).await?.len(), MOMENTS.len() * MOMENTS.len())
 }
 
-async fn no_time_decides_who_is_an_admin(cx: Cx) -> Verdict {
+async fn timestamps_do_not_decide_whether_a_user_is_an_admin(cx: Cx) -> Verdict {
     for when in MOMENTS {
         let cx = cx.another().await?;
         let store = cx.open().await?;

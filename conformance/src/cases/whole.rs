@@ -1,4 +1,4 @@
-//! What happens at one moment is seen at one moment, by readers who never stop looking.
+//! Readers that never stop see each write as a whole or not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::verdict::{Failure, Verdict, fails, holds};
 
 declare! { "concurrency";
     a_room_being_deleted_has_all_its_members_or_none: "ROOM-4" "LIST-2";
-    a_page_read_while_members_change_is_of_one_moment: "LIST-2" "KEY-5";
+    a_page_read_while_members_change_is_one_consistent_state: "LIST-2" "KEY-5";
 }
 
 const GUESTS: [&str; 6] = ["bob", "cat", "dan", "eve", "fay", "gus"];
@@ -32,7 +32,7 @@ async fn a_room_being_deleted_has_all_its_members_or_none(cx: Cx) -> Verdict {
                 Ok(all) => holds(all.len() == GUESTS.len() + 1, "all members, or no room", &all)?,
                 gone => break gone,
             }
-            // One that was refused would leave the room there for ever.
+            // Otherwise a refused deletion would leave the room, and the loop would never end.
             if deletion.is_finished() {
                 break store.members(&room("r"), Page::first()).await;
             }
@@ -44,16 +44,16 @@ async fn a_room_being_deleted_has_all_its_members_or_none(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// `z` comes before `a` does and goes with it: who reads `a` without `z`, or the two of different epochs,
-/// has read two moments.
-async fn a_page_read_while_members_change_is_of_one_moment(cx: Cx) -> Verdict {
+/// `z` always joins before `a` and is removed together with it. A page with `a` and without `z`, or
+/// with the two from different epochs, mixes two states.
+async fn a_page_read_while_members_change_is_one_consistent_state(cx: Cx) -> Verdict {
     let (enough_reads, enough_writes) = (cx.rounds(300), cx.rounds(40));
     let client = cx.open().await?;
     let store = client.unrecorded();
     store.create_room(encrypted("r", "m")).await?;
     let (steps, reads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (writer, taken, enough) = (Arc::clone(&store), Arc::clone(&steps), Arc::clone(&reads));
-    // Whichever of the two is slower, both have their share.
+    // The writer ends only after enough writes and enough reads, whichever of the two is slower.
     let writing = tokio::spawn(async move {
         let mut epoch = 1;
         while epoch <= enough_writes || enough.load(Ordering::Relaxed) < enough_reads {
@@ -62,10 +62,10 @@ async fn a_page_read_while_members_change_is_of_one_moment(cx: Cx) -> Verdict {
                 taken.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
-            // One step takes away what is on a page's first half and on its second.
+            // One rekey removes the first and the last member of a page.
             writer.rekey(&room("r"), rekey(epoch, ["a", "z"], ["m"])).await?;
             taken.fetch_add(1, Ordering::Relaxed);
-            // Or a reader in the writer's rhythm would meet the same step each time.
+            // Otherwise a reader in the writer's rhythm would meet the same step each time.
             for _ in 0..=epoch % 3 {
                 tokio::task::yield_now().await;
             }
@@ -83,12 +83,13 @@ async fn a_page_read_while_members_change_is_of_one_moment(cx: Cx) -> Verdict {
             guests.first().is_some_and(|first| first.joined_epoch == member.joined_epoch)
         });
         let whole = states.contains(&ids.as_slice()) && at_once;
-        // The writer must not wait for reads that end here.
-        if let Err(torn) = holds(whole, "m; m and z; or all, a and z of one epoch", &page) {
+        // Otherwise the writer would wait for ever for more reads.
+        if let Err(torn) = holds(whole, "m; or m and z; or a, m and z of one epoch", &page) {
             writing.abort();
             return Err(torn);
         }
-        // A busy machine may keep the writer from its turn: reads meanwhile are no share.
+        // A read counts only if the writer has made a step since the last one: a busy machine may
+        // keep it from running.
         let now = steps.load(Ordering::Relaxed);
         if now != before {
             before = now;

@@ -1,4 +1,4 @@
-//! What holds between any two answers about one state.
+//! Laws between the answers about one state of a store.
 
 use membership::{
     Decision, DenyReason, EndpointId, Epoch, Error, Member, Role, Room, RoomId, SealedKey, User,
@@ -8,14 +8,15 @@ use membership::{
 use crate::show::Show;
 use crate::verdict::{Failure, Verdict, holds, same};
 
-/// LIST-1: a listing ascends, so it has nothing twice.
+/// LIST-1: a listing ascends, so it has no record twice.
 #[track_caller]
 pub(super) fn ascend<T: Show, Id: Ord>(listed: &Vec<T>, id: impl Fn(&T) -> Id) -> Verdict {
     let ascends = listed.is_sorted_by(|a, b| id(a) < id(b));
     holds(ascends, "records in byte order of their ids, each once", listed)
 }
 
-/// LIST-3, MEM-4, KEY-10: members are listed exactly where there is a room, one of them its owner.
+/// LIST-3, MEM-4, KEY-10: a room and the list of its members exist together; one member is the
+/// owner.
 #[track_caller]
 pub(super) fn room_and_members(
     id: &RoomId,
@@ -40,7 +41,7 @@ pub(super) fn room_and_members(
     holds(owner, "exactly one owner, the room's", members)
 }
 
-/// LIST-4: the index and the listing agree, and so does the single look-up.
+/// LIST-4: `rooms_of`, `members` and `member` agree.
 #[track_caller]
 pub(super) fn membership(
     listed: &Result<Vec<Member>, Error>,
@@ -73,14 +74,15 @@ pub(super) fn latest_key(
             same((&key.endpoint, key.epoch), (&member.endpoint, room.epoch))
         }
         (Ok(room), Ok(_), Err(error)) if room.encrypted => {
-            Err(Failure::answer("a key at the current epoch, for each member", &error))
+            Err(Failure::answer("a key of each member at the current epoch", &error))
         }
-        (_, _, Ok(key)) => Err(Failure::answer("no key, for who is no member", &key)),
+        (_, _, Ok(key)) => Err(Failure::answer("no key for an endpoint that is no member", &key)),
         (_, _, Err(_)) => Ok(()),
     }
 }
 
-/// KEY-1, KEY-2, KEY-3: a key is its member's, never of a future epoch, and the latest at today's.
+/// KEY-1, KEY-2, KEY-3: only members have keys, none of a future epoch; `key` and `latest_key`
+/// agree at the current epoch.
 #[track_caller]
 pub(super) fn key(
     room: &Result<Room, Error>,
@@ -91,7 +93,7 @@ pub(super) fn key(
 ) -> Verdict {
     let today = room.as_ref().map_or(Epoch::ZERO, |room| room.epoch);
     if let Ok(key) = key {
-        holds(member.is_ok(), "no key, for who is no member", key)?;
+        holds(member.is_ok(), "no key for an endpoint that is no member", key)?;
         holds(key.epoch == epoch && epoch <= today, "the key of the epoch asked for", key)?;
     }
     if room.is_ok() && epoch == today {

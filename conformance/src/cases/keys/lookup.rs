@@ -1,4 +1,4 @@
-//! Which key is found under which room, endpoint and epoch.
+//! Looking up sealed keys by room, endpoint and epoch.
 
 use membership::{Epoch, NewMember, NewRoom, Rekey, SealedKey, Store};
 
@@ -12,9 +12,9 @@ use crate::verdict::{Verdict, fails, same};
 
 declare! { "keys";
     a_sealed_key_comes_back_byte_for_byte: "KEY-2" "KEY-3";
-    every_triple_has_its_own_key: "KEY-2";
+    each_room_endpoint_and_epoch_has_its_own_key: "KEY-2";
     a_key_is_found_under_no_other_room_endpoint_or_epoch: "KEY-2" "ERR-1";
-    ids_that_join_to_one_text_do_not_share_keys: "KEY-2" "TYPE-1";
+    ids_that_concatenate_to_the_same_text_share_no_keys: "KEY-2" "TYPE-1";
     members_may_have_equal_ciphertexts: "KEY-2";
     the_latest_key_is_that_of_the_current_epoch: "KEY-3";
     the_owner_has_a_key_from_the_first_epoch_on: "KEY-1" "ROOM-1";
@@ -50,10 +50,11 @@ async fn a_sealed_key_comes_back_byte_for_byte(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn every_triple_has_its_own_key(cx: Cx) -> Verdict {
+async fn each_room_endpoint_and_epoch_has_its_own_key(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let (rooms, who) = (["r", "s"], ["ann", "bob", "cid"]);
-    // Not `key_of`: there two rooms have the same key for one endpoint and epoch.
+    // `key_of` would give an endpoint the same key in both rooms, so that a store could mix them up
+    // unnoticed.
     let key = |id: &str, who: &str, epoch: u64| sealed(format!("{id}/{who}/{epoch}"));
     for id in rooms {
         let owner_key = key(id, "ann", 1);
@@ -102,7 +103,7 @@ async fn a_key_is_found_under_no_other_room_endpoint_or_epoch(cx: Cx) -> Verdict
     same(store.key(&room("r"), &endpoint("ann"), epoch(1)).await?, sealed_key("r", "ann", 1))
 }
 
-async fn ids_that_join_to_one_text_do_not_share_keys(cx: Cx) -> Verdict {
+async fn ids_that_concatenate_to_the_same_text_share_no_keys(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     for separator in [".", "/", ":", "_", "-", "|", " ", "=", ",", "\u{1f511}"] {
         let (short, long) = (format!("a{separator}"), format!("a{separator}b{separator}c"));
@@ -206,7 +207,7 @@ async fn keys_stored_through_one_client_are_read_through_another(cx: Cx) -> Verd
     let (one, two) = (cx.open().await?, cx.open().await?);
     crew(&one, "r", &["ann", "bob"]).await?;
     for from in 1..6 {
-        // Who writes and who reads change places each time.
+        // The clients change roles in each round.
         let (writer, reader) = if from % 2 == 0 { (&one, &two) } else { (&two, &one) };
         writer.rekey(&room("r"), rekey(from, [], ["ann", "bob"])).await?;
         for who in ["ann", "bob"] {

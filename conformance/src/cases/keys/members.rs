@@ -1,4 +1,4 @@
-//! Which keys members have who come, go and come back.
+//! The keys of members that join, leave and return.
 
 use membership::{Page, Store};
 
@@ -12,17 +12,18 @@ use crate::scene::{advance, crew};
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "keys";
-    a_new_member_has_the_key_of_the_current_epoch_alone: "KEY-1" "MEM-1";
+    a_new_member_has_only_the_key_of_the_current_epoch: "KEY-1" "MEM-1";
     a_member_added_between_rekeys_has_keys_from_then_on: "KEY-1" "KEY-9";
     a_member_added_before_a_rekey_must_be_in_its_keys: "KEY-6" "KEY-8";
     a_removed_member_has_no_key_at_any_epoch: "KEY-1" "MEM-3";
-    a_removed_member_is_no_longer_in_a_rekeys_keys: "KEY-6" "MEM-3";
-    a_returned_member_has_the_key_of_its_return_alone: "MEM-5" "KEY-1";
+    a_rekey_with_a_key_for_a_removed_member_is_a_conflict: "KEY-6" "MEM-3";
+    a_returned_member_has_only_keys_from_its_return_on: "MEM-5" "KEY-1";
     a_member_removed_by_rekey_returns_without_its_former_keys: "MEM-5" "KEY-5";
-    a_member_that_leaves_and_returns_at_one_epoch_has_its_new_key: "MEM-5" "KEY-2";
-    those_who_stay_keep_their_keys_when_others_go: "KEY-9" "MEM-3";
+    a_member_that_returns_within_one_epoch_has_its_new_key: "MEM-5" "KEY-2";
+    remaining_members_keep_their_keys_when_another_is_removed: "KEY-9" "MEM-3";
 }
 
+/// `who` must have keys in room "r" at exactly the epochs `at`; epochs from 0 to `up_to` are read.
 async fn has_keys_at(store: &dyn Store, who: &str, at: &[u64], up_to: u64) -> Verdict {
     for number in 0..=up_to {
         let found = store.key(&room("r"), &endpoint(who), epoch(number)).await;
@@ -35,7 +36,7 @@ async fn has_keys_at(store: &dyn Store, who: &str, at: &[u64], up_to: u64) -> Ve
     Ok(())
 }
 
-async fn a_new_member_has_the_key_of_the_current_epoch_alone(cx: Cx) -> Verdict {
+async fn a_new_member_has_only_the_key_of_the_current_epoch(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     crew(&store, "r", &["ann"]).await?;
     advance(&store, "r", &["ann"], 1, 5).await?;
@@ -76,12 +77,12 @@ async fn a_removed_member_has_no_key_at_any_epoch(cx: Cx) -> Verdict {
     has_keys_at(&store, "bob", &[], 5).await?;
     let latest = store.latest_key(&room("r"), &endpoint("bob")).await;
     fails(latest, &no_key("r", "bob", None))?;
-    // Nor does the next rekey bring them back.
+    // The next rekey does not bring the keys back.
     store.rekey(&room("r"), rekey(4, [], ["ann"])).await?;
     has_keys_at(&store, "bob", &[], 6).await
 }
 
-async fn a_removed_member_is_no_longer_in_a_rekeys_keys(cx: Cx) -> Verdict {
+async fn a_rekey_with_a_key_for_a_removed_member_is_a_conflict(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let before = crew(&store, "r", &["ann", "bob"]).await?;
     let planned = rekey(1, [], ["ann", "bob"]);
@@ -93,7 +94,7 @@ async fn a_removed_member_is_no_longer_in_a_rekeys_keys(cx: Cx) -> Verdict {
     same(returned, at_epoch(&before, 2))
 }
 
-async fn a_returned_member_has_the_key_of_its_return_alone(cx: Cx) -> Verdict {
+async fn a_returned_member_has_only_keys_from_its_return_on(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     crew(&store, "r", &["ann", "bob"]).await?;
     advance(&store, "r", &["ann", "bob"], 1, 3).await?;
@@ -118,7 +119,7 @@ async fn a_member_removed_by_rekey_returns_without_its_former_keys(cx: Cx) -> Ve
     has_keys_at(&store, "cid", &[1, 2, 3], 4).await
 }
 
-async fn a_member_that_leaves_and_returns_at_one_epoch_has_its_new_key(cx: Cx) -> Verdict {
+async fn a_member_that_returns_within_one_epoch_has_its_new_key(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let (r, bob) = (room("r"), endpoint("bob"));
     crew(&store, "r", &["ann", "bob"]).await?;
@@ -129,13 +130,13 @@ async fn a_member_that_leaves_and_returns_at_one_epoch_has_its_new_key(cx: Cx) -
     store.add_member(&r, again).await?;
     same(store.key(&r, &bob, epoch(1)).await?.ciphertext, other.clone())?;
     same(store.latest_key(&r, &bob).await?.ciphertext, other)?;
-    // The room still owes a rekey: bob could read epoch 1 while he was no member.
+    // A rekey is still due: bob knew a key of epoch 1 while he was no member.
     same(store.room(&r).await?.rekey_due, true)
 }
 
-async fn those_who_stay_keep_their_keys_when_others_go(cx: Cx) -> Verdict {
+async fn remaining_members_keep_their_keys_when_another_is_removed(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    // Names that begin alike: a removal by prefix would take their keys too.
+    // A store that removes keys by a prefix of the id would remove bobby's keys with bob's.
     let who = ["ann", "bob", "bobby", "bo", "bob.1", "Bob"];
     crew(&store, "r", &who).await?;
     store.rekey(&room("r"), rekey(1, [], who)).await?;

@@ -1,4 +1,4 @@
-//! Which rekeys are refused, with which error; and that a refused one changes nothing.
+//! Rekeys that are refused: the error of each, and that it changes nothing.
 
 use membership::{Conflict, EndpointId, Epoch, Error, Rekey, Room, Store};
 
@@ -14,11 +14,11 @@ use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "keys";
     a_rekey_from_another_epoch_is_stale: "KEY-5" "ERR-2";
-    a_rekey_twice_is_stale_the_second_time: "KEY-5" "ERR-2";
+    a_repeated_rekey_is_stale: "KEY-5" "ERR-2";
     a_rekey_of_a_missing_room_is_not_found: "ERR-1";
     a_rekey_of_an_unencrypted_room_is_a_conflict: "KEY-10" "ERR-2";
     removing_a_stranger_by_rekey_is_not_found: "KEY-5" "ERR-2";
-    the_owner_cannot_be_removed_by_rekey: "MEM-4" "ERR-2";
+    a_rekey_that_removes_the_owner_is_a_conflict: "MEM-4" "ERR-2";
     a_missing_key_is_a_conflict_that_names_the_member: "KEY-6" "ERR-2";
     an_extra_key_is_a_conflict_that_names_the_endpoint: "KEY-6" "ERR-2";
     missing_and_extra_endpoints_are_both_named: "KEY-6" "ERR-2";
@@ -26,12 +26,12 @@ declare! { "keys";
     keys_for_other_spellings_of_a_name_are_extra: "KEY-6" "TYPE-1";
     at_most_ten_missing_members_are_named_in_byte_order: "KEY-6";
     at_most_ten_extra_endpoints_are_named_in_byte_order: "KEY-6";
-    a_key_for_whom_it_removes_makes_a_rekey_invalid: "KEY-5" "TYPE-4";
-    the_first_of_several_faults_of_a_rekey_is_told: "ERR-4";
-    the_last_epoch_can_be_reached_and_not_passed: "TYPE-6" "KEY-5", needs Epochs;
+    a_rekey_with_a_key_for_an_endpoint_that_it_removes_is_invalid: "KEY-5" "TYPE-4";
+    a_rekey_to_which_several_errors_apply_returns_the_first: "ERR-4";
+    a_room_can_reach_the_last_epoch_but_not_pass_it: "TYPE-6" "KEY-5", needs Epochs;
 }
 
-/// `refused` must fail with `error` and change nothing; the crew of "r" stands for everything.
+/// The rekey `refused` of room `id` must fail with `error` and change nothing in rooms "r" and "p".
 async fn is_refused(store: &dyn Store, id: &str, refused: Rekey, error: &Error) -> Verdict {
     let who = ["ann", "bob", "cid", "dee", "eve"].map(endpoint);
     let rooms = [room("r"), room("p")];
@@ -40,7 +40,8 @@ async fn is_refused(store: &dyn Store, id: &str, refused: Rekey, error: &Error) 
     same(observe(store, &rooms, &who, &[]).await?, before)
 }
 
-/// The room "r" of ann, bob and cid at epoch 3, cid and dee having come and gone: a rekey is due.
+/// Makes the room "r" of ann, bob and cid at epoch 3. A rekey is due, since dee joined and was
+/// removed.
 async fn worn_room(store: &dyn Store) -> Verdict {
     crew(store, "r", &["ann", "bob", "cid"]).await?;
     advance(store, "r", &["ann", "bob", "cid"], 1, 3).await?;
@@ -60,7 +61,7 @@ async fn a_rekey_from_another_epoch_is_stale(cx: Cx) -> Verdict {
     is_refused(&store, "r", Rekey::new(Epoch::MAX, [], keys)?, &stale(3)).await
 }
 
-async fn a_rekey_twice_is_stale_the_second_time(cx: Cx) -> Verdict {
+async fn a_repeated_rekey_is_stale(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     crew(&store, "r", &["ann", "bob"]).await?;
     store.rekey(&room("r"), rekey(1, [], ["ann", "bob"])).await?;
@@ -96,13 +97,13 @@ async fn removing_a_stranger_by_rekey_is_not_found(cx: Cx) -> Verdict {
     worn_room(&store).await?;
     let everyone = ["ann", "bob", "cid"];
     is_refused(&store, "r", rekey(3, ["eve"], everyone), &no_member("r", "eve")).await?;
-    // Who was removed before is a stranger.
+    // A former member counts as a stranger.
     is_refused(&store, "r", rekey(3, ["dee"], everyone), &no_member("r", "dee")).await?;
-    // A member beside the stranger stays.
+    // The refused rekey does not remove bob either.
     is_refused(&store, "r", rekey(3, ["bob", "eve"], ["ann", "cid"]), &no_member("r", "eve")).await
 }
 
-async fn the_owner_cannot_be_removed_by_rekey(cx: Cx) -> Verdict {
+async fn a_rekey_that_removes_the_owner_is_a_conflict(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     worn_room(&store).await?;
     let conflict = Conflict::OwnerStays.into();
@@ -120,7 +121,7 @@ async fn a_missing_key_is_a_conflict_that_names_the_member(cx: Cx) -> Verdict {
     {
         is_refused(&store, "r", rekey(3, [], keys), &mismatch([missing], [])).await?;
     }
-    // With a removal beside it, which does not happen either.
+    // The refused rekey does not remove bob either.
     is_refused(&store, "r", rekey(3, ["bob"], ["ann"]), &mismatch(["cid"], [])).await?;
     let whole = store.rekey(&room("r"), rekey(3, [], ["ann", "bob", "cid"])).await?;
     same(whole.epoch, epoch(4))
@@ -141,7 +142,7 @@ async fn an_extra_key_is_a_conflict_that_names_the_endpoint(cx: Cx) -> Verdict {
 async fn missing_and_extra_endpoints_are_both_named(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     worn_room(&store).await?;
-    // As many keys as members: a count would not tell.
+    // There are as many keys as members: a store that only counts would accept them.
     let refused = rekey(3, [], ["ann", "bob", "eve"]);
     is_refused(&store, "r", refused, &mismatch(["cid"], ["eve"])).await?;
     let refused = rekey(3, [], ["dee", "eve", "aaa"]);
@@ -169,7 +170,8 @@ async fn keys_for_other_spellings_of_a_name_are_extra(cx: Cx) -> Verdict {
     is_refused(&store, "r", trailing_space, &mismatch(["ann"], ["ann "])).await
 }
 
-/// Names in byte order: a capital before a small letter, "10" before "9", two bytes after one.
+/// `count` ids in byte order. Other orders differ: here "10" comes before "2", "X1" before "x0",
+/// and "x0" before "é3".
 fn many_names(count: usize) -> Vec<EndpointId> {
     let name = |n: usize| match n % 4 {
         0 => endpoint(&format!("x{n}")),
@@ -182,7 +184,8 @@ fn many_names(count: usize) -> Vec<EndpointId> {
     names
 }
 
-/// The error must name the first ten of `all`, and how many more there are.
+/// The error must name the first ten of `all` and say how many more there are. `missing` tells
+/// whether they are missing or extra.
 fn names_ten_of(result: &Result<Room, Error>, all: &[EndpointId], missing: bool) -> Verdict {
     let Err(Error::Conflict(Conflict::KeysMismatch { missing: left_out, extra })) = result else {
         return Err(Failure::answer("Conflict: keys mismatch", &result));
@@ -203,7 +206,7 @@ async fn at_most_ten_missing_members_are_named_in_byte_order(cx: Cx) -> Verdict 
         let id = format!("r{count}");
         crew(&store, &id, &["ann"]).await?;
         let all = many_names(count);
-        // The last first, so that the order they came in is not the order of bytes.
+        // Added in descending order, so that a store that lists them in order of arrival fails.
         for who in all.iter().rev() {
             store.add_member(&room(&id), joins_at(who.as_str(), 1)).await?;
         }
@@ -227,7 +230,7 @@ async fn at_most_ten_extra_endpoints_are_named_in_byte_order(cx: Cx) -> Verdict 
     Ok(())
 }
 
-async fn a_key_for_whom_it_removes_makes_a_rekey_invalid(_: Cx) -> Verdict {
+async fn a_rekey_with_a_key_for_an_endpoint_that_it_removes_is_invalid(_: Cx) -> Verdict {
     let (bob, key) = (endpoint("bob"), key_of(&endpoint("bob"), epoch(2)));
     let both = Rekey::new(epoch(1), [bob.clone()], [(bob.clone(), key.clone())]);
     let Err(error @ Error::Invalid(_)) = &both else {
@@ -238,11 +241,11 @@ async fn a_key_for_whom_it_removes_makes_a_rekey_invalid(_: Cx) -> Verdict {
     holds(matches!(twice, Err(Error::Invalid(_))), "Invalid", &format!("{twice:?}"))
 }
 
-async fn the_first_of_several_faults_of_a_rekey_is_told(cx: Cx) -> Verdict {
+async fn a_rekey_to_which_several_errors_apply_returns_the_first(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     worn_room(&store).await?;
     open_crew(&store, "p", &["ann", "bob"]).await?;
-    // Each has every fault that comes later in ERR-4 as well.
+    // Each of these rekeys also has every error that comes later in ERR-4.
     let all = |from| rekey(from, ["ann", "eve"], ["zed"]);
     is_refused(&store, "none", all(9), &no_room("none")).await?;
     is_refused(&store, "p", all(9), &Conflict::RoomUnencrypted.into()).await?;
@@ -252,7 +255,7 @@ async fn the_first_of_several_faults_of_a_rekey_is_told(cx: Cx) -> Verdict {
     holds(matches!(refused, Err(Error::Conflict(_))), "a Conflict", &refused)
 }
 
-async fn the_last_epoch_can_be_reached_and_not_passed(cx: Cx) -> Verdict {
+async fn a_room_can_reach_the_last_epoch_but_not_pass_it(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let before = crew(&store, "r", &["ann", "bob"]).await?;
     cx.instance().plant_epoch(&room("r"), epoch(Epoch::MAX.get() - 1)).await?;
@@ -265,7 +268,7 @@ async fn the_last_epoch_can_be_reached_and_not_passed(cx: Cx) -> Verdict {
     let keys = ["ann", "bob"].map(|who| (endpoint(who), key_of(&endpoint(who), epoch(7))));
     let beyond = Rekey::new(Epoch::MAX, [], keys)?;
     is_refused(&store, "r", beyond, &Conflict::LastEpoch.into()).await?;
-    // The room goes on without rekeys.
+    // A room at the last epoch still takes other changes.
     store.remove_member(&room("r"), &endpoint("bob")).await?;
     same(store.room(&room("r")).await?.rekey_due, true)
 }

@@ -1,4 +1,4 @@
-//! What a rekey does.
+//! Rekeys that succeed.
 
 use futures::future::join_all;
 use membership::{EndpointId, Epoch, Page, Role, RoomId, SealedKey, Store};
@@ -24,8 +24,8 @@ declare! { "keys";
     the_order_in_which_keys_are_given_does_not_matter: "KEY-5";
     only_a_rekey_moves_the_epoch: "KEY-4" "KEY-10";
     keys_of_earlier_epochs_stay_readable_unchanged: "KEY-9";
-    a_hundred_rekeys_leave_a_hundred_and_one_epochs: "KEY-4" "KEY-9";
-    a_rekey_of_more_members_than_a_page_holds_reaches_all: "KEY-1" "KEY-5";
+    keys_of_a_hundred_and_one_epochs_stay_readable: "KEY-4" "KEY-9";
+    a_rekey_of_more_members_than_a_page_holds_gives_each_a_key: "KEY-1" "KEY-5";
     a_rekey_of_ten_thousand_members_works_in_time: "KEY-11" "TIME-1";
 }
 
@@ -69,7 +69,7 @@ async fn a_rekey_leaves_memberships_as_they_were(cx: Cx) -> Verdict {
 
 async fn a_rekey_of_one_room_leaves_others_alone(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    // Ids that are prefixes of the rekeyed one, or that it is a prefix of.
+    // Each of these ids is a prefix of "room", begins with it, or differs from it in case.
     let others = ["r", "roo", "room ", "room.", "room1", "room/1", "ROOM"];
     crew(&store, "room", &["ann", "bob"]).await?;
     for id in others {
@@ -111,7 +111,7 @@ async fn a_rekey_clears_rekey_due(cx: Cx) -> Verdict {
     same(store.room(&r).await?.rekey_due, true)?;
     same(store.rekey(&r, rekey(1, [], ["ann", "cid"])).await?.rekey_due, false)?;
     same(store.room(&r).await?.rekey_due, false)?;
-    // The removal that a rekey makes itself is covered by its own new keys.
+    // A rekey that removes a member makes no further rekey due.
     same(store.rekey(&r, rekey(2, ["cid"], ["ann"])).await?.rekey_due, false)?;
     same(store.room(&r).await?.rekey_due, false)?;
     let found = store.rooms_of(&endpoint("ann"), Page::first()).await?;
@@ -165,7 +165,7 @@ async fn a_room_with_one_member_is_rekeyed(cx: Cx) -> Verdict {
 
 async fn the_order_in_which_keys_are_given_does_not_matter(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    // An order that is neither that of bytes nor that of a locale.
+    // These names are neither in byte order nor in the order of a locale.
     let who = ["ann", "Zed", "\u{e9}va", "bob", "10", "9"];
     crew(&store, "r", &who).await?;
     let mut turned = who;
@@ -209,7 +209,7 @@ async fn keys_of_earlier_epochs_stay_readable_unchanged(cx: Cx) -> Verdict {
             }
         }
     }
-    // The removal of somebody else takes nothing away from those who stay.
+    // Removing other members takes no key from ann.
     store.remove_member(&room("r"), &endpoint("cid")).await?;
     store.rekey(&room("r"), rekey(8, ["bob"], ["ann"])).await?;
     for number in 1..=9 {
@@ -219,7 +219,7 @@ async fn keys_of_earlier_epochs_stay_readable_unchanged(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_hundred_rekeys_leave_a_hundred_and_one_epochs(cx: Cx) -> Verdict {
+async fn keys_of_a_hundred_and_one_epochs_stay_readable(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     crew(&store, "r", &["ann", "bob"]).await?;
     for from in 1..=100 {
@@ -237,12 +237,12 @@ async fn a_hundred_rekeys_leave_a_hundred_and_one_epochs(cx: Cx) -> Verdict {
     same(store.member(&room("r"), &endpoint("bob")).await?, member_of("r", "bob", 1))
 }
 
-/// `count` names in byte order, the first of which owns the room.
+/// `count` endpoint ids in byte order.
 fn names(count: usize) -> Vec<EndpointId> {
     (0..count).map(|number| endpoint(&format!("e{number:05}"))).collect()
 }
 
-/// An encrypted room of so many; the calls are too many to be written down.
+/// Makes an encrypted room of these endpoints; the first one owns it.
 async fn crowd(store: &dyn Store, id: &str, who: &[EndpointId]) -> Verdict {
     for (chunk, endpoints) in who.chunks(64).enumerate() {
         let mut endpoints = endpoints;
@@ -261,7 +261,7 @@ async fn crowd(store: &dyn Store, id: &str, who: &[EndpointId]) -> Verdict {
     Ok(())
 }
 
-async fn a_rekey_of_more_members_than_a_page_holds_reaches_all(cx: Cx) -> Verdict {
+async fn a_rekey_of_more_members_than_a_page_holds_gives_each_a_key(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     let (store, who, r) = (client.unrecorded(), names(1025), room("r"));
     crowd(&*store, "r", &who).await?;
@@ -284,7 +284,7 @@ async fn a_rekey_of_ten_thousand_members_works_in_time(cx: Cx) -> Verdict {
         let latest = store.latest_key(&r, who).await?;
         same((latest.epoch, latest.ciphertext), (epoch(2), key_of(who, epoch(2))))?;
     }
-    // One too few among so many is noticed.
+    // A single missing key among ten thousand is noticed.
     let (last, others) =
         who.split_last().ok_or_else(|| Failure::new("ten thousand names", "none"))?;
     let short = cx.within_slow_bound(client.rekey(&r, rekey_all(2, others))).await?;

@@ -1,9 +1,10 @@
-//! The lives themselves: every write, what it refuses, and the same id again.
+//! The calls of a room's whole life: writes that succeed, writes that are refused, and a second
+//! room under the same id.
 
 use crate::make::{at, encrypted, endpoint, joins, joins_at, plain, rekey, room};
 use crate::model::Op;
 
-/// The whole life of an encrypted room, and the beginning of its successor's.
+/// The life of an encrypted room, and that of a second one under the same id.
 pub(super) fn encrypted_life(id: &str) -> Vec<Op> {
     let create = |owner| Op::CreateRoom(encrypted(id, owner));
     let add = |who, epoch| Op::AddMember(room(id), joins_at(who, epoch));
@@ -13,13 +14,13 @@ pub(super) fn encrypted_life(id: &str) -> Vec<Op> {
         Op::Rekey(room(id), rekey(from, remove, keys))
     };
     vec![
-        // Before it is there.
+        // Before the room exists.
         add("bob", 1),
         rekeys(1, &[], &["ann"]),
         Op::DeleteRoom(room(id)),
         create("ann"),
         create("bob"),
-        // Who comes in: bob, then cid at the second try.
+        // bob joins, then cid, whose first three tries are refused.
         add("bob", 1),
         add("bob", 1),
         add("ann", 1),
@@ -27,13 +28,13 @@ pub(super) fn encrypted_life(id: &str) -> Vec<Op> {
         add("cid", 2),
         add("cid", 0),
         add("cid", 1),
-        // The next epoch, and a key sealed for the former one.
+        // A rekey; afterwards a key for the former epoch is refused.
         rekeys(1, &[], &["ann", "bob"]),
         rekeys(1, &[], &["ann", "bob", "cid"]),
         rekeys(1, &[], &["ann", "bob", "cid"]),
         add("dee", 1),
         add("dee", 2),
-        // bob goes; the rekey that follows must leave him out.
+        // bob is removed; the next rekey must have no key for him.
         remove("ann"),
         remove("eve"),
         remove("bob"),
@@ -42,14 +43,14 @@ pub(super) fn encrypted_life(id: &str) -> Vec<Op> {
         rekeys(2, &["bob"], &["ann", "cid", "dee"]),
         rekeys(2, &["ann"], &["cid", "dee"]),
         rekeys(2, &[], &["ann", "cid", "dee"]),
-        // He comes back, another goes by rekey.
+        // bob returns, and a rekey removes cid.
         add("bob", 3),
         rekeys(3, &["cid"], &["ann", "bob", "dee"]),
         rekeys(3, &["cid"], &["ann", "bob"]),
         add("cid", 4),
         remove("dee"),
         rekeys(4, &["bob", "cid"], &["ann"]),
-        // The end, and the same id again.
+        // The room is deleted and its id used again.
         Op::DeleteRoom(room(id)),
         Op::DeleteRoom(room(id)),
         remove("bob"),
@@ -64,7 +65,7 @@ pub(super) fn encrypted_life(id: &str) -> Vec<Op> {
     ]
 }
 
-/// The whole life of an unencrypted room, and the beginning of its successor's.
+/// The life of an unencrypted room, and that of a second one under the same id.
 pub(super) fn unencrypted_life(id: &str) -> Vec<Op> {
     let create = |owner| Op::CreateRoom(plain(id, owner));
     let add = |who| Op::AddMember(room(id), joins(who));

@@ -1,4 +1,4 @@
-//! What stands in a listing, and what does not.
+//! The records in a listing.
 
 use membership::{EndpointId, Page, RoomId, Store};
 
@@ -13,11 +13,11 @@ use crate::verdict::{Verdict, fails, same};
 
 declare! { "lists";
     members_of_a_missing_room_are_not_found: "LIST-3";
-    rooms_of_an_endpoint_without_one_are_an_empty_page: "LIST-3";
+    rooms_of_an_endpoint_without_rooms_are_an_empty_page: "LIST-3";
     users_of_an_empty_store_are_an_empty_page: "LIST-1";
     the_index_is_right_after_each_kind_of_write: "LIST-4";
-    a_listed_room_is_the_room_as_it_is_now: "LIST-2" "ROOM-3";
-    revoked_users_stay_where_they_were: "LIST-1" "USER-5";
+    a_listed_room_has_its_current_epoch_and_rekey_due: "LIST-2" "ROOM-3";
+    revoked_users_keep_their_place_in_the_listing: "LIST-1" "USER-5";
 }
 
 async fn members_of_a_missing_room_are_not_found(cx: Cx) -> Verdict {
@@ -25,12 +25,12 @@ async fn members_of_a_missing_room_are_not_found(cx: Cx) -> Verdict {
     for page in [Page::first(), page(Some(endpoint("zz")), 1)] {
         fails(store.members(&room("none"), page).await, &no_room("none"))?;
     }
-    // A page past the last member of a room that is there is another thing.
+    // In a room that exists, a page past the last member is empty and no error.
     store.create_room(plain("r", "ann")).await?;
     same(store.members(&room("r"), Page::after_id(endpoint("zz"))).await?, vec![])
 }
 
-async fn rooms_of_an_endpoint_without_one_are_an_empty_page(cx: Cx) -> Verdict {
+async fn rooms_of_an_endpoint_without_rooms_are_an_empty_page(cx: Cx) -> Verdict {
     let (store, bob) = (cx.open().await?, endpoint("bob"));
     same(store.rooms_of(&bob, Page::first()).await?, vec![])?;
     store.create_room(plain("r", "ann")).await?;
@@ -85,7 +85,7 @@ async fn the_index_is_right_after_each_kind_of_write(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_listed_room_is_the_room_as_it_is_now(cx: Cx) -> Verdict {
+async fn a_listed_room_has_its_current_epoch_and_rekey_due(cx: Cx) -> Verdict {
     let (store, r, bob) = (cx.open().await?, room("r"), endpoint("bob"));
     let mut now = store.create_room(encrypted("r", "ann")).await?;
     store.add_member(&r, joins_at("bob", 1)).await?;
@@ -100,7 +100,7 @@ async fn a_listed_room_is_the_room_as_it_is_now(cx: Cx) -> Verdict {
     same(store.rooms_of(&bob, Page::first()).await?, vec![now])
 }
 
-async fn revoked_users_stay_where_they_were(cx: Cx) -> Verdict {
+async fn revoked_users_keep_their_place_in_the_listing(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let mut expected = Vec::new();
     for byte in 1..=6 {

@@ -12,13 +12,14 @@ use crate::together::together;
 use crate::verdict::{Verdict, same};
 
 declare! { "lists";
-    a_page_may_begin_after_who_was_revoked_or_has_left: "LIST-1" "USER-5";
-    a_page_of_any_limit_holds_exactly_so_many: "LIST-1";
+    a_page_may_begin_after_a_revoked_or_removed_record: "LIST-1" "USER-5";
+    a_full_page_holds_exactly_as_many_records_as_its_limit: "LIST-1";
 }
 
+/// The numbers of the users, members and rooms that are revoked, removed and deleted.
 const LEFT: [u64; 4] = [0, 3, 4, 9];
 
-async fn a_page_may_begin_after_who_was_revoked_or_has_left(cx: Cx) -> Verdict {
+async fn a_page_may_begin_after_a_revoked_or_removed_record(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.create_room(plain("r", "a")).await?;
     let name = |number: u64| format!("m{number}");
@@ -53,8 +54,8 @@ async fn a_page_may_begin_after_who_was_revoked_or_has_left(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// Every limit there is, or, where calls take long, some of them drawn from the seed.
-async fn a_page_of_any_limit_holds_exactly_so_many(cx: Cx) -> Verdict {
+/// Tries every limit, or on a slow target limits drawn from the seed.
+async fn a_full_page_holds_exactly_as_many_records_as_its_limit(cx: Cx) -> Verdict {
     const RECORDS: u64 = 1_010;
     let store = cx.open().await?.unrecorded();
     store.create_room(plain("r", "a")).await?;
@@ -74,7 +75,7 @@ async fn a_page_of_any_limit_holds_exactly_so_many(cx: Cx) -> Verdict {
     let drawn = (0..cx.rounds(600)).map(|_| rng.random_range(1..=1_000));
     let limits: Vec<usize> = if every { (1..=1_000).collect() } else { drawn.collect() };
     for limit in limits {
-        // A page that is full, and ends in the middle.
+        // Enough records follow `after` to fill the page.
         let most = RECORDS - u64::try_from(limit).unwrap_or(RECORDS);
         let after = rng.random_range(0..most);
         let end = after + 1 + u64::try_from(limit).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Where a page begins, and in what order.
+//! The first record of a page, and the order of records.
 
 use membership::{Page, Store, UserKey};
 use rand::RngExt;
@@ -11,13 +11,14 @@ use crate::verdict::{Verdict, same};
 
 declare! { "lists";
     a_page_begins_after_an_id_that_need_not_exist: "LIST-1";
-    users_after_a_key_that_need_not_exist: "LIST-1";
+    a_page_of_users_begins_after_a_key_that_need_not_exist: "LIST-1";
     members_are_in_byte_order_where_other_orders_differ: "LIST-1";
     rooms_are_in_byte_order_where_other_orders_differ: "LIST-1";
     users_are_in_byte_order_of_their_keys: "LIST-1";
 }
 
-/// Whatever `after` is: the one before, between, equal to one, longer, or past the last.
+/// Values of `after` that come before, between, after or equal the ids "b", "bb" and "d"; and the
+/// ids that follow each of them.
 const AFTERS: [(&str, &[&str]); 9] = [
     ("!", &["b", "bb", "d"]),
     ("a", &["b", "bb", "d"]),
@@ -46,7 +47,7 @@ async fn a_page_begins_after_an_id_that_need_not_exist(cx: Cx) -> Verdict {
         let members: Vec<_> = members.into_iter().map(|m| m.endpoint).collect();
         same(members, expected.iter().map(|id| endpoint(id)).collect())?;
     }
-    // One that was there and is gone is a place to go on from, too.
+    // A page may also begin after a record that was removed.
     store.remove_member(&room("b"), &endpoint("bb")).await?;
     store.delete_room(&room("bb")).await?;
     let members = store.members(&room("b"), Page::after_id(endpoint("bb"))).await?;
@@ -55,7 +56,7 @@ async fn a_page_begins_after_an_id_that_need_not_exist(cx: Cx) -> Verdict {
     same(rooms.into_iter().map(|r| r.id).collect::<Vec<_>>(), vec![room("d")])
 }
 
-async fn users_after_a_key_that_need_not_exist(cx: Cx) -> Verdict {
+async fn a_page_of_users_begins_after_a_key_that_need_not_exist(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     for byte in [0x80, 0x10, 0xff] {
         store.add_user(user(user_key(byte))).await?;
@@ -76,7 +77,7 @@ async fn users_after_a_key_that_need_not_exist(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// In byte order; by locale, folded case, UTF-16 units, length or number they stand otherwise.
+/// Ids in byte order. Orders by locale, folded case, UTF-16 unit, length or number differ.
 const ORDERED: [&str; 24] = [
     " a",
     "!",
@@ -104,7 +105,7 @@ const ORDERED: [&str; 24] = [
     "\u{10ffff}",
 ];
 
-/// [`ORDERED`] by its bytes, whatever order it was written in above.
+/// [`ORDERED`], sorted by its bytes, so that a misplaced line above does no harm.
 fn ordered() -> Vec<&'static str> {
     let mut ids = ORDERED.to_vec();
     ids.sort_unstable_by_key(|id| id.as_bytes());
@@ -152,7 +153,7 @@ async fn rooms_are_in_byte_order_where_other_orders_differ(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// By the bytes of the key: not as signed ones, not by nkey, not by when they came.
+/// The bytes of keys decide. Orders by signed byte, by nkey or by arrival differ.
 async fn users_are_in_byte_order_of_their_keys(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let mut rng = cx.rng(0);

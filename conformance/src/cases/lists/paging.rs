@@ -1,4 +1,4 @@
-//! Pages, one after the other.
+//! Walks through all pages of a listing.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::together::together;
 use crate::verdict::{Verdict, same};
 
 declare! { "lists";
-    members_are_paged_from_1_to_2500: "LIST-1" "LIST-2";
-    rooms_of_an_endpoint_are_paged_from_0_to_2500: "LIST-1" "LIST-2";
-    users_are_paged_from_0_to_2500: "LIST-1" "USER-5";
-    pages_of_one_give_every_record_once: "LIST-1";
+    walking_up_to_2500_members_gives_each_once: "LIST-1" "LIST-2";
+    walking_up_to_2500_rooms_of_an_endpoint_gives_each_once: "LIST-1" "LIST-2";
+    walking_up_to_2500_users_gives_each_once: "LIST-1" "USER-5";
+    pages_of_one_record_give_every_record_once: "LIST-1";
     pages_of_random_sizes_give_every_record_once: "LIST-1";
 }
 
-/// How many records there are, one step after the other, in one store.
+/// How many records the store has when its pages are walked; it grows from one size to the next.
 const SIZES: [usize; 6] = [0, 1, 999, 1000, 1001, 2500];
 
-/// Ids that the numbers sort by, told apart at their ends.
+/// Ids that sort as their numbers and differ only at their ends.
 fn names(from: usize, to: usize) -> Vec<String> {
     (from..to).map(|number| format!("id.{number:05}")).collect()
 }
 
-/// The steps from one size to the next, each in an order of its own.
+/// The sizes, each with the ids to add to reach it, in a random order.
 fn growth(cx: &Cx) -> Vec<(usize, Vec<String>)> {
     let mut rng = cx.rng(0);
     let mut before = 0;
@@ -41,8 +41,8 @@ fn growth(cx: &Cx) -> Vec<(usize, Vec<String>)> {
     SIZES.into_iter().map(step).collect()
 }
 
-/// The pages of 1000 of so many records must be of these lengths, and a page after the last
-/// record is empty.
+/// The lengths of the pages of `size` records at 1000 a page. The last page is empty: it begins
+/// after the last record.
 fn lengths(size: usize) -> Vec<usize> {
     let mut left = size;
     let mut lengths = Vec::new();
@@ -54,7 +54,7 @@ fn lengths(size: usize) -> Vec<usize> {
     lengths
 }
 
-async fn members_are_paged_from_1_to_2500(cx: Cx) -> Verdict {
+async fn walking_up_to_2500_members_gives_each_once(cx: Cx) -> Verdict {
     let (store, r) = (cx.open().await?.unrecorded(), room("r"));
     let owner = plain("r", "id.").owner_member();
     store.create_room(plain("r", "id.")).await?;
@@ -64,7 +64,7 @@ async fn members_are_paged_from_1_to_2500(cx: Cx) -> Verdict {
             async move { Ok(store.add_member(&r, joins(&id)).await?) }
         });
         together(adding).await?;
-        // The owner comes first of all, so that the pages after it are of the size that is meant.
+        // The owner sorts first, so the pages that begin after it have exactly `size` members.
         same(store.members(&r, page(None, 1)).await?, vec![owner.clone()])?;
         let (mut all, mut after) = (Vec::<Member>::new(), owner.endpoint.clone());
         for length in lengths(size) {
@@ -80,7 +80,7 @@ async fn members_are_paged_from_1_to_2500(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn rooms_of_an_endpoint_are_paged_from_0_to_2500(cx: Cx) -> Verdict {
+async fn walking_up_to_2500_rooms_of_an_endpoint_gives_each_once(cx: Cx) -> Verdict {
     let (store, ann) = (cx.open().await?.unrecorded(), endpoint("ann"));
     for (size, new) in growth(&cx) {
         let creating = new.into_iter().map(|id| {
@@ -101,7 +101,7 @@ async fn rooms_of_an_endpoint_are_paged_from_0_to_2500(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn users_are_paged_from_0_to_2500(cx: Cx) -> Verdict {
+async fn walking_up_to_2500_users_gives_each_once(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let number = |id: &str| id.trim_start_matches("id.").parse::<u64>().unwrap_or_default();
     let user_of = move |id: &str| NewUser { label: label(id), ..user(user_number(number(id))) };
@@ -124,7 +124,7 @@ async fn users_are_paged_from_0_to_2500(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn pages_of_one_give_every_record_once(cx: Cx) -> Verdict {
+async fn pages_of_one_record_give_every_record_once(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let ids = ["a", "b", "c", "d", "e"];
     for (number, id) in (1..).zip(ids) {

@@ -1,4 +1,4 @@
-//! Leaving a room, and who cannot.
+//! Removing members, and removals that are refused.
 
 use membership::{Conflict, Epoch, Error, Page, Room, Store};
 
@@ -14,13 +14,13 @@ use crate::verdict::{Verdict, fails, same};
 
 declare! { "members";
     a_removed_member_is_gone_from_every_view: "MEM-3" "LIST-4";
-    a_removed_member_has_no_key_of_any_epoch: "MEM-3" "KEY-1";
+    a_removal_deletes_the_keys_of_all_epochs: "MEM-3" "KEY-1";
     a_removal_leaves_everybody_else_alone: "MEM-3";
     a_removal_from_an_encrypted_room_makes_a_rekey_due: "MEM-3";
     a_removal_from_an_unencrypted_room_makes_no_rekey_due: "MEM-3" "KEY-10";
-    a_rekey_is_due_until_there_is_one: "MEM-3" "KEY-5";
+    a_rekey_stays_due_until_the_room_is_rekeyed: "MEM-3" "KEY-5";
     a_refused_removal_makes_no_rekey_due: "MEM-3" "ERR-2";
-    who_is_no_member_cannot_be_removed: "ERR-1" "ERR-2";
+    an_endpoint_that_is_no_member_cannot_be_removed: "ERR-1" "ERR-2";
     the_owner_cannot_be_removed: "MEM-4" "ERR-2";
     the_owner_cannot_be_removed_by_a_rekey: "MEM-4" "ERR-2";
 }
@@ -44,7 +44,7 @@ async fn a_removed_member_is_gone_from_every_view(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_removed_member_has_no_key_of_any_epoch(cx: Cx) -> Verdict {
+async fn a_removal_deletes_the_keys_of_all_epochs(cx: Cx) -> Verdict {
     let store = with_bob(&cx, true).await?;
     for from in 1..5 {
         store.rekey(&room("r"), rekey(from, [], ["ann", "bob"])).await?;
@@ -94,21 +94,21 @@ async fn a_removal_from_an_unencrypted_room_makes_no_rekey_due(cx: Cx) -> Verdic
     same(store.room(&room("r")).await?, before)
 }
 
-async fn a_rekey_is_due_until_there_is_one(cx: Cx) -> Verdict {
+async fn a_rekey_stays_due_until_the_room_is_rekeyed(cx: Cx) -> Verdict {
     let (store, r) = (with_bob(&cx, true).await?, room("r"));
     store.add_member(&r, joins_at("carl", 1)).await?;
     rekey_due(&store, false).await?;
     remove(&store, "bob").await?;
     remove(&store, "carl").await?;
     rekey_due(&store, true).await?;
-    // Neither a member who comes nor a rekey that is refused makes it undone.
+    // The rekey stays due when a member joins, and when a rekey is refused.
     store.add_member(&r, joins_at("bob", 1)).await?;
     rekey_due(&store, true).await?;
     fails(store.rekey(&r, rekey(2, [], ["ann", "bob"])).await, &stale(1))?;
     rekey_due(&store, true).await?;
     same(store.rekey(&r, rekey(1, [], ["ann", "bob"])).await?.rekey_due, false)?;
     rekey_due(&store, false).await?;
-    // A rekey that removes somebody leaves nobody with a key they should not have.
+    // A rekey that removes a member makes no further rekey due: it gives that member no new key.
     same(store.rekey(&r, rekey(2, ["bob"], ["ann"])).await?.rekey_due, false)?;
     rekey_due(&store, false).await
 }
@@ -120,10 +120,10 @@ async fn a_refused_removal_makes_no_rekey_due(cx: Cx) -> Verdict {
     rekey_due(&store, false).await
 }
 
-async fn who_is_no_member_cannot_be_removed(cx: Cx) -> Verdict {
+async fn an_endpoint_that_is_no_member_cannot_be_removed(cx: Cx) -> Verdict {
     let (store, scope) = (with_bob(&cx, true).await?, everybody());
     store.create_room(plain("s", "carl")).await?;
-    // carl is in another room; bob was here.
+    // carl is a member of another room only; afterwards bob is a former member.
     scope.refuses(&store, remove(&store, "carl"), &no_member("r", "carl")).await?;
     remove(&store, "bob").await?;
     scope.refuses(&store, remove(&store, "bob"), &no_member("r", "bob")).await?;
@@ -138,7 +138,7 @@ async fn the_owner_cannot_be_removed(cx: Cx) -> Verdict {
     for id in [room("r"), room("s")] {
         everybody().refuses(&store, store.remove_member(&id, &ann), &stays).await?;
     }
-    // Nor as the last one there, nor at a later epoch.
+    // The owner cannot be removed as the last member or at a later epoch either.
     store.rekey(&room("r"), rekey(1, ["bob"], ["ann"])).await?;
     everybody().refuses(&store, remove(&store, "ann"), &stays).await
 }

@@ -1,4 +1,4 @@
-//! Coming back to a room.
+//! Members that come back to a room.
 
 use membership::{Member, NewMember, Page, Store};
 
@@ -10,14 +10,14 @@ use crate::transcript::Client;
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "members";
-    who_comes_back_has_only_the_new_key: "MEM-5";
-    who_comes_back_at_the_same_epoch_has_only_the_new_key: "MEM-5";
-    who_comes_back_after_a_rekey_removed_it_has_only_the_new_key: "MEM-5" "KEY-5";
-    who_comes_back_is_a_new_member: "MEM-5" "MEM-1";
-    who_comes_and_goes_many_times_is_in_or_out: "MEM-3" "MEM-5";
+    a_member_that_comes_back_has_only_its_new_key: "MEM-5";
+    a_member_that_comes_back_at_the_same_epoch_has_only_its_new_key: "MEM-5";
+    a_member_that_a_rekey_removed_comes_back_with_only_its_new_key: "MEM-5" "KEY-5";
+    a_member_that_comes_back_has_a_new_membership: "MEM-5" "MEM-1";
+    a_member_that_comes_and_goes_many_times_has_only_its_latest_key: "MEM-3" "MEM-5";
 }
 
-/// bob's only key is the one for epoch `number`, and it is `bytes`.
+/// bob must have one key in the room r: `bytes`, for epoch `number`.
 async fn only_key(store: &Client, number: u64, bytes: &str) -> Verdict {
     let r = store.room(&room("r")).await?;
     for other in (0..=r.epoch.get() + 1).filter(|other| *other != number) {
@@ -32,7 +32,7 @@ fn bob_again(number: u64, bytes: &str) -> NewMember {
     NewMember::sealed(endpoint("bob"), at(9), epoch(number), sealed(bytes))
 }
 
-async fn who_comes_back_has_only_the_new_key(cx: Cx) -> Verdict {
+async fn a_member_that_comes_back_has_only_its_new_key(cx: Cx) -> Verdict {
     let (store, r) = (with_bob(&cx, true).await?, room("r"));
     store.rekey(&r, rekey(1, [], ["ann", "bob"])).await?;
     remove(&store, "bob").await?;
@@ -41,7 +41,7 @@ async fn who_comes_back_has_only_the_new_key(cx: Cx) -> Verdict {
     only_key(&store, 3, "back at 3").await
 }
 
-async fn who_comes_back_at_the_same_epoch_has_only_the_new_key(cx: Cx) -> Verdict {
+async fn a_member_that_comes_back_at_the_same_epoch_has_only_its_new_key(cx: Cx) -> Verdict {
     let (store, r) = (with_bob(&cx, true).await?, room("r"));
     store.rekey(&r, rekey(1, [], ["ann", "bob"])).await?;
     remove(&store, "bob").await?;
@@ -52,7 +52,7 @@ async fn who_comes_back_at_the_same_epoch_has_only_the_new_key(cx: Cx) -> Verdic
     only_key(&store, 2, "again at 2").await
 }
 
-async fn who_comes_back_after_a_rekey_removed_it_has_only_the_new_key(cx: Cx) -> Verdict {
+async fn a_member_that_a_rekey_removed_comes_back_with_only_its_new_key(cx: Cx) -> Verdict {
     let (store, r) = (with_bob(&cx, true).await?, room("r"));
     store.rekey(&r, rekey(1, [], ["ann", "bob"])).await?;
     store.rekey(&r, rekey(2, ["bob"], ["ann"])).await?;
@@ -63,7 +63,7 @@ async fn who_comes_back_after_a_rekey_removed_it_has_only_the_new_key(cx: Cx) ->
     only_key(&store, 3, "back at 3").await
 }
 
-async fn who_comes_back_is_a_new_member(cx: Cx) -> Verdict {
+async fn a_member_that_comes_back_has_a_new_membership(cx: Cx) -> Verdict {
     let (store, r, bob) = (with_bob(&cx, true).await?, room("r"), endpoint("bob"));
     remove(&store, "bob").await?;
     store.rekey(&r, rekey(1, [], ["ann"])).await?;
@@ -75,7 +75,7 @@ async fn who_comes_back_is_a_new_member(cx: Cx) -> Verdict {
     same(store.rooms_of(&bob, Page::first()).await?, vec![now])
 }
 
-async fn who_comes_and_goes_many_times_is_in_or_out(cx: Cx) -> Verdict {
+async fn a_member_that_comes_and_goes_many_times_has_only_its_latest_key(cx: Cx) -> Verdict {
     let (store, r, scope) = (with_bob(&cx, true).await?, room("r"), everybody());
     let (mut current, bob) = (1, endpoint("bob"));
     for round in 0..12_u64 {

@@ -1,4 +1,4 @@
-//! A client of a server that is cut off from the others, while they go on.
+//! Clients of a server that is cut off, while the other servers go on.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -20,34 +20,34 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict};
 
 declare! { "partitions";
-    a_cut_off_server_lets_nobody_in_whom_the_others_revoked: "AUTH-3" "LIN-1", needs Replicas;
-    a_cut_off_server_shows_nothing_that_is_over:
+    a_cut_off_server_denies_users_that_the_others_revoked: "AUTH-3" "LIN-1", needs Replicas;
+    a_cut_off_server_returns_no_stale_records:
         "LIN-1" "ROOM-4" "MEM-3" "KEY-3" "LIST-1" "USER-5", needs Replicas;
-    a_cut_off_server_refuses_nothing_for_a_reason_that_is_over:
+    a_cut_off_server_refuses_no_write_for_a_stale_reason:
         "LIN-1" "ERR-2" "ROOM-2" "KEY-5" "USER-4", needs Replicas;
 }
 
-/// How long the cut-off side is asked: a former leader was seen to answer from what it had for 8 s
-/// after the cut, a follower for as long as the cut lasted, and a refusal to come 20 s after it.
+/// How long the cut-off server is asked. In experiments a former leader gave stale answers for 8 s
+/// after the cut, a follower until the cut ended, and one refusal came 20 s after the cut.
 const CUT: Duration = Duration::from_secs(15);
 
-/// What the server that is cut off was to the data before.
+/// The role of the cut-off server before the cut.
 #[derive(Clone, Copy, Debug)]
 enum Was {
-    /// It led every part.
+    /// It led every part of the data.
     Leader,
-    /// It led none.
+    /// It led no part.
     Follower,
 }
 
-/// What the majority does while a server is cut off, and what from then on is out of date there.
+/// Calls that the majority makes while a server is cut off, and the answers that they make stale.
 struct Change {
-    /// Done one after the other.
+    /// Made one after the other.
     calls: Vec<Op>,
     over: Vec<Over>,
 }
 
-/// A question, and which answers to it are out of date.
+/// A call, and which answers to it are stale.
 struct Over {
     call: Op,
     stale: Box<dyn Fn(&Answer) -> bool + Send + Sync>,
@@ -60,7 +60,7 @@ impl Change {
         Self { calls: calls.into_iter().collect(), over: Vec::new() }
     }
 
-    /// Afterwards, `call` must not be answered by what is `stale`.
+    /// After the change, no answer to `call` may be `stale`.
     fn then(
         mut self,
         call: Op,
@@ -71,14 +71,15 @@ impl Change {
         self
     }
 
-    /// Afterwards, `call` must not be refused for this reason.
+    /// After the change, `call` must not fail with `refusal`.
     fn then_not(self, call: Op, expected: &'static str, refusal: Error) -> Self {
         self.then(call, expected, move |answer| answer.error() == Some(&refusal))
     }
 }
 
-/// Cuts a server off, has the others make each change, and asks on the cut-off side, from the
-/// moment each is acknowledged, for what it makes out of date; once more when all is healed.
+/// Cuts server 0 off and makes each change on another server. As soon as a change is acknowledged,
+/// a client of server 0 makes the calls in [`Change::over`]: no answer may be stale. The reads are
+/// made once more when the cut is healed.
 async fn cut_off(
     cx: &Cx,
     set_up: fn(&Client) -> futures::future::BoxFuture<'_, Verdict>,
@@ -89,12 +90,12 @@ async fn cut_off(
         let here = cx.open_at(0).await?;
         set_up(&there).await?;
         lead_all(&cx, usize::from(matches!(was, Was::Follower))).await?;
-        // The client there has seen everything once, as a client in use has.
+        // The client of server 0 has read everything once, as a client in use has.
         let changes = changes();
         for over in changes.iter().flat_map(|change| &change.over).filter(|o| !o.call.is_write()) {
             let answer = in_time(&cx, &here, &over.call).await?;
             if !(over.stale)(&answer) {
-                let expected = format!("{:?} before anything was changed", over.call);
+                let expected = format!("{:?} to answer as before any change", over.call);
                 return Err(Failure::answer(expected, &answer));
             }
         }
@@ -107,7 +108,10 @@ async fn cut_off(
         for over in changes.iter().flat_map(|change| &change.over).filter(|o| !o.call.is_write()) {
             let answer = in_time(&cx, &here, &over.call).await?;
             if (over.stale)(&answer) {
-                return Err(Failure::new(over.expected, format!("{}, healed", answer.show())));
+                return Err(Failure::new(
+                    over.expected,
+                    format!("{}, after the cut was healed", answer.show()),
+                ));
             }
         }
         Ok(())
@@ -131,19 +135,19 @@ async fn watch(cx: &Cx, here: &Client, there: &Client, change: &Change, cut: Ins
         keep_asking(cut + CUT, move || async move {
             let began = Instant::now();
             let answer = question.call.apply(&**here);
-            // A write that asks must not come before what makes it pointless.
+            // A write is only made after the change: until then its refusal is right.
             if happened.get().is_none() && question.call.is_write() {
                 return Ok(());
             }
             let known = happened.get().copied();
-            // A deletion may take ten times as long, and need not be waited for: it is dropped.
+            // A deletion may take ten times the deadline. It is dropped instead of waited for.
             let ended = tokio::time::timeout_at((cut + CUT + cx.bound()).into(), answer).await;
             let Ok(answer) = ended else { return Ok(()) };
             match known {
                 Some(known) if (question.stale)(&answer) => Err(Failure::new(
                     question.expected,
                     format!(
-                        "{:?} -> {}, asked {:?} after the others had acknowledged it and {:?} \
+                        "{:?} -> {}, asked {:?} after the others acknowledged the change and {:?} \
                          after the cut",
                         question.call,
                         answer.show(),
@@ -171,7 +175,7 @@ async fn people(store: &Client) -> Verdict {
     Ok(())
 }
 
-async fn a_cut_off_server_lets_nobody_in_whom_the_others_revoked(cx: Cx) -> Verdict {
+async fn a_cut_off_server_denies_users_that_the_others_revoked(cx: Cx) -> Verdict {
     cut_off(
         &cx,
         |store| Box::pin(people(store)),
@@ -208,7 +212,7 @@ fn found(answer: &Answer) -> bool {
     answer.error().is_none()
 }
 
-/// Whether a list of rooms has one of which this is true.
+/// Whether the answer lists a room for which `which` is true.
 fn lists(answer: &Answer, which: impl Fn(&Room) -> bool) -> bool {
     matches!(answer, Answer::Rooms(Ok(rooms)) if rooms.iter().any(which))
 }
@@ -221,7 +225,7 @@ fn members(id: &RoomId) -> Op {
     Op::Members(id.clone(), Page::first())
 }
 
-async fn a_cut_off_server_shows_nothing_that_is_over(cx: Cx) -> Verdict {
+async fn a_cut_off_server_returns_no_stale_records(cx: Cx) -> Verdict {
     cut_off(
         &cx,
         |store| Box::pin(rooms(store)),
@@ -244,7 +248,7 @@ fn deleted() -> Change {
 
 fn removed() -> Change {
     let (id, eve) = (room("left"), endpoint("eve"));
-    let expected = "nothing of a member who was removed, no key above all";
+    let expected = "no membership and no key of a member who was removed";
     Change::new([Op::RemoveMember(id.clone(), eve.clone())])
         .then(Op::Member(id.clone(), eve.clone()), expected, found)
         .then(Op::Key(id.clone(), eve.clone(), Epoch::FIRST), expected, found)
@@ -269,7 +273,7 @@ fn rekeyed() -> Change {
             expected,
             |answer| matches!(answer, Answer::Key(Ok(key)) if key.epoch == Epoch::FIRST),
         )
-        .then(Op::LatestKey(id, endpoint("cat")), "no key of who was removed", found)
+        .then(Op::LatestKey(id, endpoint("cat")), "no key of a member who was removed", found)
         .then(rooms_of("bob"), expected, |answer| {
             lists(answer, |r| r.id == room("rekeyed") && r.epoch == Epoch::FIRST)
         })
@@ -335,7 +339,7 @@ async fn refusals(store: &Client) -> Verdict {
     Ok(())
 }
 
-async fn a_cut_off_server_refuses_nothing_for_a_reason_that_is_over(cx: Cx) -> Verdict {
+async fn a_cut_off_server_refuses_no_write_for_a_stale_reason(cx: Cx) -> Verdict {
     cut_off(
         &cx,
         |store| Box::pin(refusals(store)),
@@ -350,12 +354,12 @@ async fn a_cut_off_server_refuses_nothing_for_a_reason_that_is_over(cx: Cx) -> V
                 Change::new([Op::Rekey(room("ahead"), rekey(1, [], ["ann"]))])
                     .then_not(
                         Op::Rekey(room("ahead"), rekey(2, [], ["ann"])),
-                        "no StaleEpoch that is stale itself",
+                        "no StaleEpoch with a former epoch",
                         stale(1),
                     )
                     .then_not(
                         Op::AddMember(room("ahead"), joins_at("bob", 2)),
-                        "no StaleEpoch that is stale itself",
+                        "no StaleEpoch with a former epoch",
                         stale(1),
                     ),
                 Change::new([
@@ -385,7 +389,7 @@ async fn a_cut_off_server_refuses_nothing_for_a_reason_that_is_over(cx: Cx) -> V
                 Change::new([Op::AddUser(admin(second))])
                     .then_not(
                         Op::RevokeUser(ADMIN, at(3)),
-                        "no Conflict over a last admin who is not the last any more",
+                        "no Conflict over the last admin, since there is another",
                         Conflict::LastAdmin.into(),
                     )
                     .then_not(

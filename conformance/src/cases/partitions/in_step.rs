@@ -1,4 +1,4 @@
-//! Clients of different servers in step: what one was told, the next one sees.
+//! Clients of different servers: each sees every write that was acknowledged to another.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, fails, same};
 
 declare! { "in_step";
-    a_decision_elsewhere_sees_what_was_acknowledged: "AUTH-3" "LIN-1", needs Replicas;
-    a_read_elsewhere_sees_what_was_acknowledged: "LIN-1", needs Replicas;
-    a_server_that_lags_is_never_behind_for_its_clients: "AUTH-3" "LIN-1", needs Replicas;
-    a_server_that_is_slow_is_never_behind_for_its_clients: "AUTH-3" "LIN-1", needs Replicas;
+    a_decision_on_another_server_sees_every_acknowledged_write: "AUTH-3" "LIN-1", needs Replicas;
+    a_read_on_another_server_sees_every_acknowledged_write: "LIN-1", needs Replicas;
+    a_server_that_resumes_after_a_pause_gives_no_stale_decision: "AUTH-3" "LIN-1", needs Replicas;
+    a_slow_server_gives_no_stale_decision: "AUTH-3" "LIN-1", needs Replicas;
 }
 
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
 
-/// A client of each server.
+/// One client of each server.
 async fn clients(cx: &Cx) -> Verdict<Vec<Client>> {
     let mut clients = Vec::new();
     for server in 0..servers(cx)?.count() {
@@ -36,7 +36,7 @@ async fn clients(cx: &Cx) -> Verdict<Vec<Client>> {
     Ok(clients)
 }
 
-/// Each client once with each other one.
+/// Every ordered pair of two clients.
 fn pairs(clients: &[Client]) -> Vec<(Client, Client)> {
     let each = clients.iter().enumerate();
     let pairs = each.clone().flat_map(|(i, one)| {
@@ -46,7 +46,7 @@ fn pairs(clients: &[Client]) -> Vec<(Client, Client)> {
     pairs.collect()
 }
 
-/// A user is added by one client and asked about by the other, which then revokes it; and back.
+/// `one` adds a user, which `two` must allow; then `two` revokes it, and `one` must deny it.
 async fn added_and_revoked(one: &dyn Store, two: &dyn Store, number: u64) -> Verdict {
     let key = user_number(number);
     one.add_user(user(key)).await?;
@@ -55,8 +55,8 @@ async fn added_and_revoked(one: &dyn Store, two: &dyn Store, number: u64) -> Ver
     same(one.is_authorized(&key).await, REVOKED)
 }
 
-/// Each pair at the same time, so that each works under the load of the others.
-async fn a_decision_elsewhere_sees_what_was_acknowledged(cx: Cx) -> Verdict {
+/// All pairs run at the same time, so that each works under the load of the others.
+async fn a_decision_on_another_server_sees_every_acknowledged_write(cx: Cx) -> Verdict {
     let clients = clients(&cx).await?;
     let Some(first) = clients.first() else { return Ok(()) };
     first.bootstrap_admin(admin(user_number(u64::MAX))).await?;
@@ -75,7 +75,7 @@ async fn a_decision_elsewhere_sees_what_was_acknowledged(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// One room's life, each step by the other client than the one before.
+/// The life of a room. Each client reads what the other has just written.
 async fn one_life(one: &dyn Store, two: &dyn Store, id: &str) -> Verdict {
     let (ann, bob) = (format!("ann of {id}"), format!("bob of {id}"));
     let (ann, bob) = (ann.as_str(), bob.as_str());
@@ -95,7 +95,7 @@ async fn one_life(one: &dyn Store, two: &dyn Store, id: &str) -> Verdict {
     same(two.rooms_of(&endpoint(ann), Page::first()).await?.len(), 0)
 }
 
-async fn a_read_elsewhere_sees_what_was_acknowledged(cx: Cx) -> Verdict {
+async fn a_read_on_another_server_sees_every_acknowledged_write(cx: Cx) -> Verdict {
     let clients = clients(&cx).await?;
     let running = pairs(&clients).into_iter().enumerate().map(|(pair, (one, two))| {
         let (one, two) = (one.unrecorded(), two.unrecorded());
@@ -112,10 +112,10 @@ async fn a_read_elsewhere_sees_what_was_acknowledged(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// One server is paused again and again for a moment, too short for an election, while the others
-/// revoke; its own client asks all the time, so that questions wait for it when it goes on, still
-/// with what it had before.
-async fn a_server_that_lags_is_never_behind_for_its_clients(cx: Cx) -> Verdict {
+/// A server is paused several times, too briefly for an election, while other servers' clients
+/// revoke users. Its own client asks for decisions meanwhile: the questions reach the server when
+/// it resumes, while its data are still stale.
+async fn a_server_that_resumes_after_a_pause_gives_no_stale_decision(cx: Cx) -> Verdict {
     let clients = clients(&cx).await?;
     let [one, two, lagging, ..] = clients.as_slice() else {
         return Err(Failure::new("three servers", clients.len().to_string()));
@@ -138,7 +138,7 @@ async fn a_server_that_lags_is_never_behind_for_its_clients(cx: Cx) -> Verdict {
             }
             revoked += 1;
         }
-        // These wait in front of the server until it goes on.
+        // The server gets these questions when it resumes.
         let waiting: Vec<_> = keys
             .iter()
             .take(revoked)
@@ -165,14 +165,15 @@ async fn a_server_that_lags_is_never_behind_for_its_clients(cx: Cx) -> Verdict {
         number += 100;
     }
     if asked == 0 {
-        return Err(Failure::new("some user to be revoked meanwhile", "none in five rounds"));
+        return Err(Failure::new("a user to be revoked during a pause", "none in five rounds"));
     }
     Ok(())
 }
 
-/// A client is asked all the time, through links so slow that its questions are under way when others
-/// revoke: whoever asks after a revocation is not answered by what was asked before.
-async fn a_server_that_is_slow_is_never_behind_for_its_clients(cx: Cx) -> Verdict {
+/// A client asks for decisions all the time, through slow links, while another client revokes
+/// users. So questions are in flight at each revocation. A question after a revocation must not
+/// share the answer to a question before it.
+async fn a_slow_server_gives_no_stale_decision(cx: Cx) -> Verdict {
     let clients = clients(&cx).await?;
     let [one, _, slow, ..] = clients.as_slice() else {
         return Err(Failure::new("three servers", clients.len().to_string()));
@@ -186,14 +187,14 @@ async fn a_server_that_is_slow_is_never_behind_for_its_clients(cx: Cx) -> Verdic
     let servers = servers(&cx)?;
     servers.harm(2, Harm::Slow).await?;
     let over = AtomicBool::new(false);
-    // A question at every moment of the way there and back.
+    // The questions are staggered, so that some are at every point of the slow round trip.
     let asking = join_all((0..16).map(|number| {
         let (slow, over) = (slow.unrecorded(), &over);
         async move {
             tokio::time::sleep(Duration::from_millis(number * 25)).await;
             while !over.load(Ordering::Relaxed) {
                 let _ = slow.is_authorized(&user_number(0)).await;
-                // Whatever it is that answers at once, the others have their turn.
+                // Otherwise a decision without an await would keep the other futures from running.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -221,7 +222,8 @@ async fn a_server_that_is_slow_is_never_behind_for_its_clients(cx: Cx) -> Verdic
     Ok(())
 }
 
-/// Whether the decision says so. It may fail, but neither allow nor deny for another reason.
+/// Whether the decision denies because the user is revoked. It may fail instead; any other decision
+/// is a failure of the case.
 fn is_revoked(decision: Decision) -> Verdict<bool> {
     match decision {
         Decision::Deny(DenyReason::Failed(error)) if error.outcome_unknown() => Ok(false),
@@ -229,8 +231,8 @@ fn is_revoked(decision: Decision) -> Verdict<bool> {
     }
 }
 
-/// Whether it was done; it need not be, where what a client hangs on stands still with the paused
-/// server.
+/// Whether the write took effect for sure. `Timeout` and `Unavailable` are no failure: the client
+/// may depend on the paused server.
 fn done(outcome: Result<(), Error>) -> Verdict<bool> {
     match outcome {
         Err(error) if error.outcome_unknown() => Ok(false),

@@ -1,4 +1,4 @@
-//! Something older than the store needs takes over.
+//! A server or library takes over that is older than the store needs.
 
 use membership::{Error, Store};
 
@@ -14,12 +14,12 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, holds};
 
 declare! { "past";
-    something_older_is_refused_when_a_client_is_opened: "PAST-4" "DUR-3", needs Downgrade;
-    no_write_is_acknowledged_by_something_older: "PAST-4" "ERR-2", needs Downgrade Clients;
-    no_write_is_made_by_half_by_something_older: "PAST-4" "KEY-1", needs Downgrade Clients;
+    an_older_server_or_library_is_refused_at_open: "PAST-4" "DUR-3", needs Downgrade;
+    an_older_server_or_library_acknowledges_no_write: "PAST-4" "ERR-2", needs Downgrade Clients;
+    an_older_server_or_library_makes_no_partial_write: "PAST-4" "KEY-1", needs Downgrade Clients;
 }
 
-/// Writes of every kind, some of which run into one another.
+/// Writes of every kind. Some of them conflict with one another.
 fn writes() -> Vec<Op> {
     let mut all: Vec<_> =
         ["gus", "hal", "ida", "jan"].map(|who| Op::AddMember(room("e"), joins_at(who, 2))).to_vec();
@@ -44,7 +44,7 @@ async fn knows_all(cx: &Cx) -> Verdict<(Client, Model)> {
     Ok((store, model))
 }
 
-async fn something_older_is_refused_when_a_client_is_opened(cx: Cx) -> Verdict {
+async fn an_older_server_or_library_is_refused_at_open(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().downgrades())?, |cx, to| async move {
         let (store, _) = knows_all(&cx).await?;
         store.close().await?;
@@ -64,7 +64,7 @@ async fn something_older_is_refused_when_a_client_is_opened(cx: Cx) -> Verdict {
     .await
 }
 
-async fn no_write_is_acknowledged_by_something_older(cx: Cx) -> Verdict {
+async fn an_older_server_or_library_acknowledges_no_write(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().downgrades())?, |cx, to| async move {
         let (store, model) = knows_all(&cx).await?;
         cx.instance().downgrade(&to).await?;
@@ -89,8 +89,8 @@ async fn no_write_is_acknowledged_by_something_older(cx: Cx) -> Verdict {
     .await
 }
 
-/// What was answered with an error may have been made, or not; whole, in each case.
-async fn no_write_is_made_by_half_by_something_older(cx: Cx) -> Verdict {
+/// A write that failed may have taken effect or not, but never in part.
+async fn an_older_server_or_library_makes_no_partial_write(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().downgrades())?, |cx, to| async move {
         let (store, _) = knows_all(&cx).await?;
         let other = cx.open().await?;

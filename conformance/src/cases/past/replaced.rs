@@ -1,4 +1,4 @@
-//! Data that are replaced by others under open clients.
+//! Data that are replaced by those of another store under open clients.
 
 use membership::UserKey;
 
@@ -15,19 +15,20 @@ use crate::target::Replacement;
 use crate::verdict::{Verdict, holds};
 
 declare! { "past";
-    nobody_of_replaced_data_gets_in: "PAST-2" "AUTH-2", needs Replace Clients;
-    nothing_of_replaced_data_is_shown: "PAST-2" "LIN-1", needs Replace Clients;
+    a_user_of_replaced_data_is_denied: "PAST-2" "AUTH-2", needs Replace Clients;
+    a_read_returns_nothing_of_replaced_data: "PAST-2" "LIN-1", needs Replace Clients;
     no_write_is_acknowledged_by_replaced_data: "PAST-2" "ERR-2", needs Replace Clients;
-    who_knew_replaced_data_makes_no_first_admin: "PAST-3" "USER-1", needs Replace Clients;
+    a_client_of_replaced_data_makes_no_first_admin: "PAST-3" "USER-1", needs Replace Clients;
 }
 
 /// The admin of the other store.
 const OTHER: UserKey = UserKey::from_bytes([0x0d; 32]);
 
-/// More than were made in the old store, each of which may have counted.
+/// How often the calls are made on the new store: more calls than on the old one, where each may
+/// have advanced a counter.
 const CALLS: usize = 100;
 
-/// What the other store holds: other people, in rooms and at epochs of the same names.
+/// The writes of the other store: other users, and other members in rooms of the same ids.
 fn others() -> Vec<Op> {
     vec![
         Op::BootstrapAdmin(admin(OTHER)),
@@ -38,7 +39,7 @@ fn others() -> Vec<Op> {
     ]
 }
 
-/// Fills a store, lets clients know it, and has those of an empty one take its place.
+/// Fills a store, has clients read everything, and replaces its data by those of an empty store.
 async fn was_replaced(cx: &Cx, how: Replacement, calls: Vec<Op>) -> Verdict<Scene> {
     let writer = cx.open().await?;
     let mut model = Model::new();
@@ -53,7 +54,7 @@ async fn was_replaced(cx: &Cx, how: Replacement, calls: Vec<Op>) -> Verdict<Scen
             early.push(at_once(cx, &*client.unrecorded(), &calls).await?);
         }
     }
-    // Nobody has opened the other store yet: it may be that it is not even there.
+    // No client has opened the other store yet, so it may not even exist.
     let empty: Vec<_> = calls.iter().map(|call| Model::new().apply(call)).collect();
     for answers in early {
         all_fit(&calls, &answers, &empty)?;
@@ -65,7 +66,7 @@ async fn was_replaced(cx: &Cx, how: Replacement, calls: Vec<Op>) -> Verdict<Scen
     Ok(Scene { cx: cx.clone(), asked, idle: vec![idle], opened, truth, calls, bound })
 }
 
-/// The other store gets people and rooms of its own, under the eyes of the clients.
+/// Fills the other store; after each write checks the clients that were opened before.
 async fn has_people(scene: &mut Scene) -> Verdict {
     for call in others() {
         write(&scene.cx, &scene.opened, scene.truth.model(), &call).await?;
@@ -74,7 +75,7 @@ async fn has_people(scene: &mut Scene) -> Verdict {
     Ok(())
 }
 
-async fn nobody_of_replaced_data_gets_in(cx: Cx) -> Verdict {
+async fn a_user_of_replaced_data_is_denied(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
         let mut scene = was_replaced(&cx, how, decisions()).await?;
         has_people(&mut scene).await?;
@@ -84,7 +85,7 @@ async fn nobody_of_replaced_data_gets_in(cx: Cx) -> Verdict {
     .await
 }
 
-async fn nothing_of_replaced_data_is_shown(cx: Cx) -> Verdict {
+async fn a_read_returns_nothing_of_replaced_data(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
         let mut scene = was_replaced(&cx, how, reads()).await?;
         has_people(&mut scene).await?;
@@ -117,11 +118,12 @@ async fn no_write_is_acknowledged_by_replaced_data(cx: Cx) -> Verdict {
     .await
 }
 
-/// An empty store in the place of one that had an admin: whoever opened that one knows.
-async fn who_knew_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
+/// An empty store replaces one that had an admin. A client that saw this admin makes no first one.
+async fn a_client_of_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
         let scene = was_replaced(&cx, how, decisions()).await?;
-        // Until whatever counts in the new store has come further than in the old one.
+        // Afterwards counters of the new store are past those of the old one, so that comparing
+        // counters cannot tell the stores apart.
         for _ in 0..CALLS {
             at_once(&cx, &*scene.opened.unrecorded(), &scene.calls).await?;
         }
@@ -129,7 +131,7 @@ async fn who_knew_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
             for key in EVERYBODY {
                 let answer = in_time(&cx, client, &Op::BootstrapAdmin(admin(key))).await?;
                 let made = matches!(answer, Answer::User(Ok(_)));
-                holds(!made, "no first admin by a client that knew others", &answer)?;
+                holds(!made, "no first admin by a client that saw another one", &answer)?;
             }
         }
         Ok(())

@@ -18,26 +18,26 @@ use crate::transcript::Client;
 use crate::verdict::{Verdict, holds};
 
 declare! { "past";
-    a_decision_is_by_the_data_that_are_there: "PAST-1" "AUTH-2", needs Rewind Clients;
-    rooms_keys_and_lists_are_those_that_are_there: "PAST-1" "KEY-2", needs Rewind Clients;
-    a_write_is_made_on_the_data_that_are_there: "PAST-1" "ERR-2", needs Rewind Clients;
-    what_is_acknowledged_afterwards_holds: "PAST-1" "AUTH-3" "LIN-1", needs Rewind Clients;
-    a_client_opened_afterwards_works: "PAST-1" "USER-1", needs Rewind Clients;
-    past_the_bound_a_decision_is_by_the_data_that_are_there:
+    a_decision_after_a_rewind_follows_the_present_data: "PAST-1" "AUTH-2", needs Rewind Clients;
+    a_read_after_a_rewind_follows_the_present_data: "PAST-1" "KEY-2", needs Rewind Clients;
+    a_write_after_a_rewind_is_made_on_the_present_data: "PAST-1" "ERR-2", needs Rewind Clients;
+    a_write_acknowledged_after_a_rewind_holds: "PAST-1" "AUTH-3" "LIN-1", needs Rewind Clients;
+    a_client_opened_after_a_rewind_works: "PAST-1" "USER-1", needs Rewind Clients;
+    a_decision_past_the_bound_follows_the_present_data_after_a_rewind:
         "PAST-1" "AUTH-4", needs Rewind Clients Bounded;
 }
 
-/// Long enough to see answers within it, short beside everything else.
+/// How stale decisions may be: long enough for answers within the bound, short beside other times.
 const BOUND: Duration = Duration::from_millis(500);
 
-/// The ways in which the data of the target can go back under open clients, or under any.
+/// The ways in which the target's data can go back. With `open`, only those under open clients.
 fn ways(cx: &Cx, open: bool) -> Verdict<Vec<Rewind>> {
     let all = some(cx.target().rewinds())?;
     Ok(all.into_iter().filter(|how| !(open && how.closed)).collect())
 }
 
-/// Fills a store, lets clients know it, has its data go back, and opens another client. What the others
-/// answer at once is judged as soon as that client knows what is there.
+/// Fills a store, has clients read everything, makes the data go back, and opens another client.
+/// What the earlier clients answer before that is judged as soon as the present data are known.
 async fn went_back(
     cx: &Cx,
     how: Rewind,
@@ -57,7 +57,7 @@ async fn went_back(
     let past = model.clone();
     all_know(cx, &[&writer], &model, &calls).await?;
     fill(cx, &writer, &mut model, &then()).await?;
-    // It came later, and never knew anything else.
+    // This client never saw the state to which the data go back.
     let late = old().await?;
     all_know(cx, &[&asked, &idle, &late], &model, &calls).await?;
     let (mut asked, mut idle) = (vec![asked, late], vec![idle]);
@@ -90,7 +90,7 @@ async fn went_back(
     Ok(Scene { cx: cx.clone(), asked, idle, opened, truth, calls, bound })
 }
 
-async fn a_decision_is_by_the_data_that_are_there(cx: Cx) -> Verdict {
+async fn a_decision_after_a_rewind_follows_the_present_data(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, false)?, |cx, how| async move {
         let mut scene = went_back(&cx, how, decisions(), None).await?;
         scene.goes_on().await?;
@@ -99,7 +99,7 @@ async fn a_decision_is_by_the_data_that_are_there(cx: Cx) -> Verdict {
     .await
 }
 
-async fn rooms_keys_and_lists_are_those_that_are_there(cx: Cx) -> Verdict {
+async fn a_read_after_a_rewind_follows_the_present_data(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, false)?, |cx, how| async move {
         let mut scene = went_back(&cx, how, reads(), None).await?;
         scene.goes_on().await?;
@@ -108,7 +108,7 @@ async fn rooms_keys_and_lists_are_those_that_are_there(cx: Cx) -> Verdict {
     .await
 }
 
-async fn past_the_bound_a_decision_is_by_the_data_that_are_there(cx: Cx) -> Verdict {
+async fn a_decision_past_the_bound_follows_the_present_data_after_a_rewind(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, true)?, |cx, how| async move {
         let mut scene = went_back(&cx, how, decisions(), Some(BOUND)).await?;
         scene.goes_on().await?;
@@ -117,7 +117,7 @@ async fn past_the_bound_a_decision_is_by_the_data_that_are_there(cx: Cx) -> Verd
     .await
 }
 
-/// Writes that only what is lost would allow, or refuse.
+/// Writes about records that may be lost or changed back.
 fn of_what_is_lost() -> Vec<Op> {
     vec![
         Op::AddMember(room("e"), joins_at("gus", 2)),
@@ -130,6 +130,7 @@ fn of_what_is_lost() -> Vec<Op> {
     ]
 }
 
+/// Writes that are allowed if the data went back to the copied state.
 fn of_what_is_there() -> Vec<Op> {
     vec![
         Op::AddUser(user(user_key(0x78))),
@@ -140,7 +141,7 @@ fn of_what_is_there() -> Vec<Op> {
     ]
 }
 
-async fn a_write_is_made_on_the_data_that_are_there(cx: Cx) -> Verdict {
+async fn a_write_after_a_rewind_is_made_on_the_present_data(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, true)?, |cx, how| async move {
         let mut scene = went_back(&cx, how, decisions(), None).await?;
         let writers: Vec<_> = scene.idle.iter().chain(&scene.asked).cloned().collect();
@@ -174,9 +175,9 @@ async fn a_write_is_made_on_the_data_that_are_there(cx: Cx) -> Verdict {
     .await
 }
 
-/// Whichever of several copies a client is answered by: none of them may have missed what was acknowledged
-/// since the data went back.
-async fn what_is_acknowledged_afterwards_holds(cx: Cx) -> Verdict {
+/// Clients may be answered from several copies of the data. Each copy must have the writes that
+/// were acknowledged after the data went back.
+async fn a_write_acknowledged_after_a_rewind_holds(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, false)?, |cx, how| async move {
         let scene = went_back(&cx, how, decisions(), None).await?;
         let new = user(user_number(77));
@@ -211,7 +212,7 @@ async fn kept_out(cx: &Cx, client: &Client) -> Verdict {
     Ok(())
 }
 
-async fn a_client_opened_afterwards_works(cx: Cx) -> Verdict {
+async fn a_client_opened_after_a_rewind_works(cx: Cx) -> Verdict {
     let ways = ways(&cx, false)?;
     let whole = |how: &Rewind| matches!(how.leaves, Leaves::Past | Leaves::Latest);
     let ways: Vec<_> = ways.into_iter().filter(whole).collect();

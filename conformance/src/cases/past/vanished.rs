@@ -13,20 +13,23 @@ use crate::transcript::Client;
 use crate::verdict::{Verdict, holds};
 
 declare! { "past";
-    who_vanishes_gets_in_nowhere: "PAST-3" "AUTH-2", needs Vanish Clients;
-    what_vanishes_does_not_free_the_bootstrap: "PAST-3" "USER-1" "AUTH-5", needs Vanish Clients;
-    a_member_whose_key_vanished_is_corrupt: "PAST-3" "KEY-1" "ERR-3", needs Vanish Clients;
+    a_user_whose_record_vanished_is_denied: "PAST-3" "AUTH-2", needs Vanish Clients;
+    vanished_records_do_not_free_the_bootstrap: "PAST-3" "USER-1" "AUTH-5", needs Vanish Clients;
+    a_vanished_key_of_a_member_is_corrupt: "PAST-3" "KEY-1" "ERR-3", needs Vanish Clients;
 }
 
-/// Clients that knew everything, of a store of which something vanished; and one that was opened then, if
-/// the store could be opened.
+/// A store whose records vanished, and its clients.
 struct After {
+    /// The data before.
     model: Model,
+    /// Opened before; these clients read everything.
     old: Vec<Client>,
+    /// Opened afterwards; `None` if the store refused to open.
     opened: Option<Client>,
 }
 
-/// `None` where what serves the data refuses to have them removed.
+/// Fills a store, has clients read everything, and makes records vanish. `None` if the servers
+/// refuse to remove them.
 async fn vanished(cx: &Cx, how: Loss) -> Verdict<Option<After>> {
     let writer = cx.open().await?;
     let mut model = Model::new();
@@ -37,7 +40,7 @@ async fn vanished(cx: &Cx, how: Loss) -> Verdict<Option<After>> {
     if !cx.instance().lose(&how).await? {
         return Ok(None);
     }
-    // It may refuse such data.
+    // Opening such data may be refused.
     let opened = cx.open().await.ok();
     Ok(Some(After { model, old, opened }))
 }
@@ -49,7 +52,7 @@ fn ways(cx: &Cx, of: &[Lost]) -> Verdict<Vec<Loss>> {
 
 const USERS: [Lost; 2] = [Lost::Users, Lost::Everything];
 
-async fn who_vanishes_gets_in_nowhere(cx: Cx) -> Verdict {
+async fn a_user_whose_record_vanished_is_denied(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, &[Lost::Users, Lost::Everything, Lost::Rooms])?, |cx, how| async move {
         let Some(After { model, old, opened }) = vanished(&cx, how).await? else { return Ok(()) };
         for _ in 0..5 {
@@ -62,7 +65,7 @@ async fn who_vanishes_gets_in_nowhere(cx: Cx) -> Verdict {
                             Answer::Decision(Decision::Deny(membership::DenyReason::Unknown))
                         }
                     };
-                    holds(fits(&answer, &right), "no Allow for somebody who is gone", &answer)?;
+                    holds(fits(&answer, &right), "the right decision, or a denial", &answer)?;
                 }
             }
         }
@@ -71,18 +74,18 @@ async fn who_vanishes_gets_in_nowhere(cx: Cx) -> Verdict {
     .await
 }
 
-async fn what_vanishes_does_not_free_the_bootstrap(cx: Cx) -> Verdict {
+async fn vanished_records_do_not_free_the_bootstrap(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, &USERS)?, |cx, how| async move {
         let Some(After { old, opened, .. }) = vanished(&cx, how).await? else { return Ok(()) };
         let opened = opened.filter(|_| how.traces);
         for client in old.iter().chain(&opened) {
             let answer = in_time(&cx, client, &Op::HasAdmin).await?;
             let none = answer == Answer::Bool(Ok(false));
-            holds(!none, "an error: that there never was an admin is not proved", &answer)?;
+            holds(!none, "an error: nothing proves that there never was an admin", &answer)?;
             for key in EVERYBODY.into_iter().chain([ADMIN, user_key(0x77)]) {
                 let answer = in_time(&cx, client, &Op::BootstrapAdmin(admin(key))).await?;
                 let made = matches!(answer, Answer::User(Ok(_)));
-                holds(!made, "no second first admin", &answer)?;
+                holds(!made, "no first admin a second time", &answer)?;
             }
         }
         Ok(())
@@ -90,7 +93,7 @@ async fn what_vanishes_does_not_free_the_bootstrap(cx: Cx) -> Verdict {
     .await
 }
 
-async fn a_member_whose_key_vanished_is_corrupt(cx: Cx) -> Verdict {
+async fn a_vanished_key_of_a_member_is_corrupt(cx: Cx) -> Verdict {
     each(&cx, &ways(&cx, &[Lost::Keys])?, |cx, how| async move {
         let Some(After { old, opened, .. }) = vanished(&cx, how).await? else { return Ok(()) };
         for client in old.iter().chain(&opened) {
