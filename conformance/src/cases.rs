@@ -108,7 +108,7 @@ pub(crate) const ALONE: &[&str] = &["time"];
 /// long as a cut has to last. Their cases run beside one another, and beside no others, because
 /// they measure time too; a deadline is so long that they can be many.
 pub(crate) const WAITING: &[&str] =
-    &["fail_closed", "failover", "partitions", "bounded", "past", "claims", "idle"];
+    &["fail_closed", "failover", "partitions", "bounded", "past", "claims", "idle", "in_step"];
 
 /// The groups that play for as long as they are told: all of their cases side by side.
 pub(crate) const PLAYED: &[&str] = &["histories"];

@@ -123,9 +123,8 @@ mod sound {
 
     /// Clauses that no control here breaks: two are kept by the types before any store is asked (their
     /// cases are about constructors), the others are about stores on files and servers.
-    const UNBROKEN: &[&str] = &[
-        "TYPE-4", "TYPE-5", "ERR-3", "LIST-5", "AUTH-4", "TIME-3", "DUR-2", "DUR-3", "FAULT-1",
-    ];
+    const UNBROKEN: &[&str] =
+        &["TYPE-4", "TYPE-5", "ERR-3", "LIST-5", "AUTH-4", "TIME-3", "DUR-2", "DUR-3", "FAULT-1"];
 
     #[test]
     fn every_clause_but_a_few_is_broken_by_a_control() {

@@ -204,7 +204,7 @@ mod tests {
     #[case("returns_keys_to_who_comes_back", "epochs_and_keys_are_as_in_the_model", 6)]
     #[case("revives_former_members", "everything_is_as_in_the_model", 5)]
     #[case("readmits_the_revoked", "users_and_decisions_are_as_in_the_model", 3)]
-    #[case("remembers_rooms", "two_clients_in_turn_are_as_one", 6)]
+    #[case("remembers_rooms", "two_clients_in_turn_are_as_in_the_model", 6)]
     #[case("loses_the_last_write", "a_store_opened_again_is_as_it_was", 4)]
     #[tokio::test]
     async fn a_failure_is_shrunk_to_the_calls_it_takes(

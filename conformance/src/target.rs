@@ -182,7 +182,8 @@ pub trait Target: Send + Sync {
         &[]
     }
 
-    /// The ways in which the target can put data back; none unless it claims [`Need::Rewind`].
+    /// The ways in which the target can put data back; none unless it claims [`Need::Rewind`]. If it does, one
+    /// of them must leave the clients open.
     fn rewinds(&self) -> &[Rewind] {
         &[]
     }
@@ -192,7 +193,8 @@ pub trait Target: Send + Sync {
         &[]
     }
 
-    /// The records that the target can make vanish; none unless it claims [`Need::Vanish`].
+    /// The records that the target can make vanish; none unless it claims [`Need::Vanish`]. If it does, users,
+    /// keys and rooms must each be among them.
     fn losses(&self) -> &[Loss] {
         &[]
     }

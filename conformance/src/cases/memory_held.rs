@@ -5,7 +5,7 @@ use membership::{Decision, DenyReason, Store};
 use crate::case::declare;
 use crate::context::Cx;
 use crate::make::{at, endpoint, plain, room, user, user_number};
-use crate::verdict::{Failure, Verdict, same};
+use crate::verdict::{Failure, Verdict, holds, same};
 
 declare! { "time";
     the_resources_of_a_client_do_not_grow_with_its_calls: "CLOSE-4";
@@ -59,6 +59,8 @@ async fn the_resources_of_a_client_do_not_grow_with_its_calls(cx: Cx) -> Verdict
     let calls = cx.rounds(CALLS);
     let (held, before) = (cx.instance().held().await?, resident());
     asked(&*store, calls).await?;
+    let now = cx.instance().held().await?;
+    holds(now <= held, "no more open than before the calls", &(held, now))?;
     let (Some(before), Some(after)) = (before, resident()) else { return Ok(()) };
     let grown = after.saturating_sub(before);
     let most = BLUR + calls * KEPT;
@@ -66,5 +68,5 @@ async fn the_resources_of_a_client_do_not_grow_with_its_calls(cx: Cx) -> Verdict
         let expected = format!("at most {most} bytes more after {calls} calls");
         return Err(Failure::new(expected, format!("{grown} bytes more")));
     }
-    same(cx.instance().held().await? <= held, true)
+    Ok(())
 }

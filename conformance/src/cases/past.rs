@@ -343,8 +343,10 @@ async fn all_know(cx: &Cx, clients: &[&Client], model: &Model, calls: &[Op]) -> 
     Ok(())
 }
 
-/// The ways of a target. Fails if there is none, since the target claims to have some.
-fn some<Way: Copy>(ways: &[Way]) -> Verdict<Vec<Way>> {
-    holds(!ways.is_empty(), "a way to do what the target claims", &ways.len())?;
-    Ok(ways.to_vec())
+/// Those ways of a target that a case is about. Fails if there is none: the target claims to have some, and
+/// a case that tries none shows nothing.
+fn some<Way>(ways: impl Iterator<Item = Way>) -> Verdict<Vec<Way>> {
+    let ways: Vec<_> = ways.collect();
+    holds(!ways.is_empty(), "a way to do what the target claims, for this case", &ways.len())?;
+    Ok(ways)
 }

@@ -20,7 +20,7 @@ pub(super) fn controls() -> Vec<Control> {
         jetstream_no_barrier_for_users: "AUTH-3", "decides from its copy of the users without a barrier" => NoBarrierForUsers;
         jetstream_trusts_its_memory: "AUTH-4", "goes on deciding from memory past the bound" => TrustsItsMemory;
         jetstream_stops_its_clock: "TIME-3", "keeps its bound by a clock that stands still in suspension" => StopsItsClock;
-        jetstream_goes_on_anywhere: "PAST-1", "its copy of the users goes on behind where it stood, whatever stands there" => GoesOnAnywhere, by "past::a_decision_is_by_the_data_that_are_there";
+        jetstream_goes_on_anywhere: "PAST-1", "its copy of the users goes on behind where it stood, whatever stands there" => GoesOnAnywhere, by "past::a_decision_after_a_rewind_follows_the_present_data";
         jetstream_commits_before_the_keys: "KEY-5", "a rekey names its keys before they are written" => CommitsBeforeTheKeys;
         jetstream_indexes_after_the_commit: "LIST-4", "a member is added before the index has it" => IndexesAfterTheCommit, by "concurrency::who_is_a_member_is_in_the_index_from_then_on";
         jetstream_ignores_attempts: "KEY-7", "rekeys that race write their keys under the same names" => IgnoresAttempts;
@@ -32,11 +32,11 @@ pub(super) fn controls() -> Vec<Control> {
         jetstream_keeps_the_connection: "CLOSE-1", "close does not let go of the connection" => KeepsTheConnection;
     };
     let on_three = switched! { |name, defect| three.broken(name, defect);
-        jetstream_no_barrier: "LIN-1", "reads and decides without a barrier" => NoBarrier, by "partitions::a_cut_off_server_shows_nothing_that_is_over";
-        jetstream_joins_barriers_under_way: "LIN-1", "who needs a barrier joins one that was sent before" => JoinsBarriersUnderWay, by "in_step::a_server_that_is_slow_is_never_behind_for_its_clients";
-        jetstream_barrier_after_the_read: "LIN-1", "sends the barrier after the read" => BarrierAfterTheRead, by "partitions::a_cut_off_server_shows_nothing_that_is_over";
-        jetstream_another_buckets_barrier: "LIN-1", "reads members behind a barrier of rooms" => AnotherBucketsBarrier, by "partitions::a_cut_off_server_shows_nothing_that_is_over";
-        jetstream_believes_refusals: "LIN-1", "believes a refused compare-and-set" => BelievesRefusals, by "partitions::a_cut_off_server_refuses_nothing_for_a_reason_that_is_over";
+        jetstream_no_barrier: "LIN-1", "reads and decides without a barrier" => NoBarrier, by "partitions::a_cut_off_server_returns_no_stale_records";
+        jetstream_joins_barriers_under_way: "LIN-1", "who needs a barrier joins one that was sent before" => JoinsBarriersUnderWay, by "in_step::a_slow_server_gives_no_stale_decision";
+        jetstream_barrier_after_the_read: "LIN-1", "sends the barrier after the read" => BarrierAfterTheRead, by "partitions::a_cut_off_server_returns_no_stale_records";
+        jetstream_another_buckets_barrier: "LIN-1", "reads members behind a barrier of rooms" => AnotherBucketsBarrier, by "partitions::a_cut_off_server_returns_no_stale_records";
+        jetstream_believes_refusals: "LIN-1", "believes a refused compare-and-set" => BelievesRefusals, by "partitions::a_cut_off_server_refuses_no_write_for_a_stale_reason";
         jetstream_stays_where_it_is: "FAULT-1", "never leaves a server that says nothing" => StaysWhereItIs, by "failover::every_call_works_again_when_one_server_is_lost";
     };
     [on_one, on_three].concat()

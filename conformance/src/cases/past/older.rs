@@ -45,7 +45,7 @@ async fn knows_all(cx: &Cx) -> Verdict<(Client, Model)> {
 }
 
 async fn an_older_server_or_library_is_refused_at_open(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().downgrades())?, |cx, to| async move {
+    each(&cx, &some(cx.target().downgrades().iter().copied())?, |cx, to| async move {
         let (store, _) = knows_all(&cx).await?;
         store.close().await?;
         cx.instance().downgrade(&to).await?;
@@ -65,7 +65,7 @@ async fn an_older_server_or_library_is_refused_at_open(cx: Cx) -> Verdict {
 }
 
 async fn an_older_server_or_library_acknowledges_no_write(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().downgrades())?, |cx, to| async move {
+    each(&cx, &some(cx.target().downgrades().iter().copied())?, |cx, to| async move {
         let (store, model) = knows_all(&cx).await?;
         cx.instance().downgrade(&to).await?;
         for number in 0..5 {
@@ -91,7 +91,7 @@ async fn an_older_server_or_library_acknowledges_no_write(cx: Cx) -> Verdict {
 
 /// A write that failed may have taken effect or not, but never in part.
 async fn an_older_server_or_library_makes_no_partial_write(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().downgrades())?, |cx, to| async move {
+    each(&cx, &some(cx.target().downgrades().iter().copied())?, |cx, to| async move {
         let (store, _) = knows_all(&cx).await?;
         let other = cx.open().await?;
         cx.instance().downgrade(&to).await?;

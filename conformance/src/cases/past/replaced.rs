@@ -76,7 +76,7 @@ async fn has_people(scene: &mut Scene) -> Verdict {
 }
 
 async fn a_user_of_replaced_data_is_denied(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+    each(&cx, &some(cx.target().replacements().iter().copied())?, |cx, how| async move {
         let mut scene = was_replaced(&cx, how, decisions()).await?;
         has_people(&mut scene).await?;
         scene.goes_on().await?;
@@ -86,7 +86,7 @@ async fn a_user_of_replaced_data_is_denied(cx: Cx) -> Verdict {
 }
 
 async fn a_read_returns_nothing_of_replaced_data(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+    each(&cx, &some(cx.target().replacements().iter().copied())?, |cx, how| async move {
         let mut scene = was_replaced(&cx, how, reads()).await?;
         has_people(&mut scene).await?;
         scene.ends_right().await
@@ -95,7 +95,7 @@ async fn a_read_returns_nothing_of_replaced_data(cx: Cx) -> Verdict {
 }
 
 async fn no_write_is_acknowledged_by_replaced_data(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+    each(&cx, &some(cx.target().replacements().iter().copied())?, |cx, how| async move {
         let mut scene = was_replaced(&cx, how, [decisions(), reads()].concat()).await?;
         has_people(&mut scene).await?;
         let clients: Vec<_> = scene.idle.iter().chain(&scene.asked).cloned().collect();
@@ -120,7 +120,7 @@ async fn no_write_is_acknowledged_by_replaced_data(cx: Cx) -> Verdict {
 
 /// An empty store replaces one that had an admin. A client that saw this admin makes no first one.
 async fn a_client_of_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
-    each(&cx, &some(cx.target().replacements())?, |cx, how| async move {
+    each(&cx, &some(cx.target().replacements().iter().copied())?, |cx, how| async move {
         let scene = was_replaced(&cx, how, decisions()).await?;
         // Afterwards counters of the new store are past those of the old one, so that comparing
         // counters cannot tell the stores apart.

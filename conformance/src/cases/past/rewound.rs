@@ -32,8 +32,7 @@ const BOUND: Duration = Duration::from_millis(500);
 
 /// The ways in which the target's data can go back. With `open`, only those under open clients.
 fn ways(cx: &Cx, open: bool) -> Verdict<Vec<Rewind>> {
-    let all = some(cx.target().rewinds())?;
-    Ok(all.into_iter().filter(|how| !(open && how.closed)).collect())
+    some(cx.target().rewinds().iter().copied().filter(|how| !(open && how.closed)))
 }
 
 /// Fills a store, has clients read everything, makes the data go back, and opens another client.
@@ -213,9 +212,8 @@ async fn kept_out(cx: &Cx, client: &Client) -> Verdict {
 }
 
 async fn a_client_opened_after_a_rewind_works(cx: Cx) -> Verdict {
-    let ways = ways(&cx, false)?;
     let whole = |how: &Rewind| matches!(how.leaves, Leaves::Past | Leaves::Latest);
-    let ways: Vec<_> = ways.into_iter().filter(whole).collect();
+    let ways = some(ways(&cx, false)?.into_iter().filter(whole))?;
     each(&cx, &ways, |cx, how| async move {
         let scene = went_back(&cx, how, decisions(), None).await?;
         let deadline = std::time::Instant::now() + cx.target().failover();

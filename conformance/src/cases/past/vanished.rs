@@ -46,8 +46,7 @@ async fn vanished(cx: &Cx, how: Loss) -> Verdict<Option<After>> {
 }
 
 fn ways(cx: &Cx, of: &[Lost]) -> Verdict<Vec<Loss>> {
-    let all = some(cx.target().losses())?;
-    Ok(all.into_iter().filter(|how| of.contains(&how.of)).collect())
+    some(cx.target().losses().iter().copied().filter(|how| of.contains(&how.of)))
 }
 
 const USERS: [Lost; 2] = [Lost::Users, Lost::Everything];
