@@ -31,6 +31,8 @@ struct Replica {
     /// Since when it answers reads, or from when on; `None` for one that started and has not heard
     /// of a leader since. Cut off, it goes on to.
     answers: Option<Instant>,
+    /// Whether it has changes that the others lost. It never leads: the others could not follow it.
+    differs: bool,
 }
 
 /// What a write came to.
@@ -126,7 +128,9 @@ impl Group {
 
     fn elect(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
         // Only who has everything that is committed is ever elected, and a majority has it.
-        let complete = |replica: &Replica| replica.applied + replica.due.len() == self.log.len();
+        let complete = |replica: &Replica| {
+            !replica.differs && replica.applied + replica.due.len() == self.log.len()
+        };
         let fit: Vec<_> = self
             .replicas
             .iter()
@@ -217,7 +221,8 @@ impl Group {
 
     /// Has this server lead, if it can.
     pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Servers, c: &mut Chance) {
-        if self.replicas.contains_key(&server) && self.has_quorum(server, servers) {
+        let can = self.replicas.get(&server).is_some_and(|replica| !replica.differs);
+        if can && self.has_quorum(server, servers) {
             self.former.retain(|former| former.server != server);
             self.leader = Some(server);
             self.elects = None;
@@ -432,6 +437,7 @@ impl Group {
         for (server, replica) in &mut self.replicas {
             replica.due.clear();
             if Some(*server) == ahead {
+                replica.differs = replica.applied > self.log.len();
                 continue;
             }
             *replica = Replica { answers: replica.answers, ..Replica::new(&self.settings) };
@@ -465,7 +471,13 @@ pub(super) fn server_name(server: usize) -> String {
 impl Replica {
     fn new(settings: &Settings) -> Self {
         let history = usize::try_from(settings.max_msgs_per_subject).unwrap_or(1);
-        Self { stream: Stream::new(history), applied: 0, due: VecDeque::new(), answers: None }
+        Self {
+            stream: Stream::new(history),
+            applied: 0,
+            due: VecDeque::new(),
+            answers: None,
+            differs: false,
+        }
     }
 
     fn step(&mut self, log: &[(u64, Change)]) {
