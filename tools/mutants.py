@@ -63,7 +63,7 @@ pub fn mutant(id: u32) -> bool {
 
 # Which tests may notice a mutant, by where it is: test binary, and its arguments.
 LIB, MODEL = "lib", "conformance-lib"
-SUITE, GOLDEN, SIMULATE = "tests/conformance.rs", "tests/golden.rs", "tests/simulate.rs"
+SUITE, SIMULATE = "tests/conformance.rs", "tests/simulate.rs"
 R1 = (SUITE, ["jetstream-r1::", "--skip", "histories"])
 AREAS = {
     # Without what the store on simulated servers goes through, too.
@@ -72,17 +72,17 @@ AREAS = {
         (LIB, ["jetstream"]), (SIMULATE, ["--skip", "defect", "--skip", "broken", "--skip", "is_held"]),
         ("tests/jetstream/main.rs", []), R1, (SIMULATE, ["is_held"])]),
     "sqlite": (r"src/sqlite", [
-        (LIB, ["sqlite"]), (GOLDEN, ["sqlite"]), ("tests/sqlite/main.rs", []),
+        (LIB, ["sqlite"]), (SUITE, ["sqlite::golden"]), ("tests/sqlite/main.rs", []),
         (SUITE, ["sqlite::", "--skip", "histories", "--skip", "killed", "--skip", "power_cuts"]),
         (SUITE, ["sqlite::killed"]), (SUITE, ["sqlite::power_cuts"])]),
     "memory": (r"src/memory", [
-        (LIB, []), (GOLDEN, ["memory"]), (SUITE, ["memory::", "--skip", "histories"]),
+        (LIB, []), (SUITE, ["memory::golden"]), (SUITE, ["memory::", "--skip", "histories"]),
         (SUITE, ["memory::histories"])]),
     "model": (r"conformance/src/model", [
-        (MODEL, []), (SUITE, ["memory::sequences"]), (GOLDEN, ["memory"]), (SUITE, ["memory::"]),
+        (MODEL, []), (SUITE, ["memory::sequences"]), (SUITE, ["memory::golden"]), (SUITE, ["memory::"]),
         ("tests/claims.rs", [])]),
     "types": (r"src/", [
-        (LIB, []), (MODEL, []), (GOLDEN, ["memory"]), ("tests/sqlite/main.rs", []),
+        (LIB, []), (MODEL, []), (SUITE, ["memory::golden"]), ("tests/sqlite/main.rs", []),
         (SUITE, ["memory::", "--skip", "histories"]), ("tests/jetstream/main.rs", [])]),
 }
 # These run on a clock of their own: a machine that is busy with something else does not fail them.
@@ -90,7 +90,7 @@ STEADY = {LIB, MODEL, SIMULATE}
 # The quick tests of every stage run before the others.
 QUICK = 1.5
 # These take the name of one test, not of several: so many quick ones run one by one, then the whole stage.
-ONE_NAME, ALONE = {SUITE, GOLDEN}, 24
+ONE_NAME, ALONE = {SUITE}, 24
 
 
 def area(path):

@@ -13,6 +13,7 @@ mod durability;
 mod errors;
 mod fail_closed;
 mod failover;
+mod golden;
 mod histories;
 mod idle;
 mod ids;
@@ -53,6 +54,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     lists::paging::CASES,
     lists::cursors::CASES,
     errors::CASES,
+    golden::CASES,
     keys::lookup::CASES,
     keys::members::CASES,
     keys::refusals::CASES,

@@ -1,5 +1,8 @@
 //! Golden transcripts: fixed scenarios, whose every call and answer is kept in a file that all
 //! stores are compared with.
+//!
+//! `WRITE_FIXTURES=1 cargo test --package membership-conformance --lib golden` writes the files
+//! anew, as the memory store answers; read the difference before you commit it.
 
 mod calls;
 mod closing;
@@ -11,15 +14,18 @@ mod users;
 
 use std::sync::Arc;
 
+use membership::Store;
+
 use crate::model::Op;
-use crate::target::{Target, TargetError};
 use crate::transcript::{Client, Transcript};
 
 /// A scenario: calls, one after the other.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// Its name, which is the name of its file under `fixtures/golden/`.
+    /// Its name, which is the name of its file under `golden/`.
     pub name: &'static str,
+    /// The calls with their right answers.
+    pub transcript: &'static str,
     steps: fn() -> Vec<Step>,
 }
 
@@ -43,16 +49,21 @@ pub fn all() -> Vec<Scenario> {
     .concat()
 }
 
-/// Plays a scenario on a fresh store of `target` and renders it.
+/// Plays a scenario on a fresh store and renders it; `open` opens a client of that store.
 ///
 /// A scenario with several clients needs [`Need::Clients`](crate::Need::Clients).
-pub async fn play(scenario: &Scenario, target: &dyn Target) -> Result<String, TargetError> {
+///
+/// # Errors
+/// What `open` fails with.
+pub async fn play<E, Opened>(scenario: &Scenario, open: impl Fn() -> Opened) -> Result<String, E>
+where
+    Opened: Future<Output = Result<Arc<dyn Store>, E>>,
+{
     let transcript = Arc::new(Transcript::whole());
-    let instance = target.create().await?;
     let mut clients: Vec<Client> = Vec::new();
     for step in (scenario.steps)() {
         while clients.len() <= step.client {
-            clients.push(transcript.record(clients.len() + 1, instance.open().await?));
+            clients.push(transcript.record(clients.len() + 1, open().await?));
         }
         if let Some(client) = clients.get(step.client) {
             step.op.apply(client).await;
@@ -60,9 +71,24 @@ pub async fn play(scenario: &Scenario, target: &dyn Target) -> Result<String, Ta
     }
     let golden = transcript.golden();
     for client in clients {
-        client.unrecorded().close().await?;
+        // A store that fails to close fails for that elsewhere.
+        let _ = client.unrecorded().close().await;
     }
     Ok(golden)
+}
+
+/// The first call whose answer differs, as the file has it and as it was told.
+pub(crate) fn difference(scenario: &Scenario, told: &str) -> Option<(String, String)> {
+    let mut call = "";
+    let mut right = scenario.transcript.lines();
+    for line in told.lines() {
+        let expected = right.next().unwrap_or("the end");
+        if line != expected {
+            return Some((format!("{call}{expected}"), format!("{call}{line}")));
+        }
+        call = if line.starts_with(' ') { "" } else { line };
+    }
+    right.next().map(|expected| (expected.to_owned(), "the end".to_owned()))
 }
 
 /// Lists the scenarios of a file: functions that return their calls, all by the first client.
@@ -71,6 +97,7 @@ macro_rules! scenarios {
         pub(super) const SCENARIOS: &[$crate::golden::Scenario] = &[$(
             $crate::golden::Scenario {
                 name: stringify!($name),
+                transcript: include_str!(concat!("../../golden/", stringify!($name), ".txt")),
                 steps: || $name().into_iter().map(Into::into).collect(),
             }
         ),+];
@@ -142,6 +169,28 @@ mod tests {
         ] {
             assert!(errors.contains(provoked), "no {provoked} among {errors:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_files_are_what_the_memory_store_answers_and_there_are_no_others() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        let mut files: BTreeSet<_> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        for scenario in all() {
+            let store = membership::MemoryStore::new();
+            let open = async || Ok::<Arc<dyn Store>, ()>(Arc::new(store.client()));
+            let told = play(&scenario, open).await.unwrap();
+            let file = format!("{}.txt", scenario.name);
+            if std::env::var_os("WRITE_FIXTURES").is_some() {
+                std::fs::write(folder.join(&file), &told).unwrap();
+            } else {
+                assert_eq!(told, scenario.transcript, "{file}");
+            }
+            files.remove(&file);
+        }
+        assert!(files.is_empty(), "of no scenario: {files:?}");
     }
 
     #[test]

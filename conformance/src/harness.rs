@@ -163,7 +163,7 @@ pub(crate) fn runtime() -> Result<Runtime, String> {
 
 /// Has each target of which a test is to run look for what it needs. What is missing must end the
 /// run, with how to get it, rather than fail each test for itself.
-pub fn prepared<Names: Iterator<Item = String>>(
+fn prepared<Names: Iterator<Item = String>>(
     arguments: &Arguments,
     runtime: &Runtime,
     targets: &[Arc<dyn Target>],

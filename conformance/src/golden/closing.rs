@@ -6,8 +6,11 @@ use super::{Scenario, Step};
 use crate::make::{self, admin, encrypted, joins_at, user, user_key};
 use crate::model::Op;
 
-pub(super) const SCENARIOS: &[Scenario] =
-    &[Scenario { name: "two_clients_and_closing", steps: two_clients_and_closing }];
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "two_clients_and_closing",
+    transcript: include_str!("../../golden/two_clients_and_closing.txt"),
+    steps: two_clients_and_closing,
+}];
 
 /// Every call but `close`, with arguments that would do something.
 fn every_call() -> Vec<Op> {
