@@ -1,7 +1,8 @@
-//! Every scenario on every store that ships here, compared with one file each.
+//! Plays every golden scenario on every store of this repository, and compares the transcripts with
+//! one file for each scenario.
 //!
-//! A file that is missing or differs fails the test; `cargo insta review`, or
-//! `INSTA_UPDATE=always cargo test --test golden`, takes what a store says now for right.
+//! A file that is missing or differs fails the test. `cargo insta review`, or `INSTA_UPDATE=always
+//! cargo test --test golden`, accepts the new transcripts.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,10 +1,10 @@
-//! What the list of mutants that no test notices says.
+//! Checks the list of the mutants that no test notices.
 
 use std::fs;
 use std::path::Path;
 
-/// The path of an entry and the function it names: the last word of "… in <function>", or of "replace
-/// <function> -> <type> with …".
+/// The path in an entry, and the function that the entry names: the last word of "… in <function>",
+/// or of "replace <function> -> <type> with …".
 fn named(entry: &str) -> Option<(String, &str)> {
     let (path, rest) = entry.split_once(r"\.rs:")?;
     let (function, _) = rest.split_once(" -> ").unwrap_or((rest, ""));

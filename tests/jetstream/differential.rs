@@ -1,4 +1,4 @@
-//! The store beside the memory store: the same calls, the same answers.
+//! Random calls on the JetStream store and on the memory store must return the same.
 
 use membership::{MemoryStore, Store};
 

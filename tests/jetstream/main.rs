@@ -1,4 +1,5 @@
-//! The JetStream store on real servers, which are had the way the suite has them.
+//! Tests of the JetStream store on real servers, found as the suite finds them, and on simulated
+//! ones.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What may stand at the path of a store (clause DUR-3, "bad input").
+//! What may be found at the path of a store: other databases, damaged ones, older and newer ones
+//! (clause DUR-3).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,7 @@ use crate::support::{
     succeeded, user,
 };
 
-/// All files of a directory: their lengths, and a hash of their bytes.
+/// The files of a directory, each with its length and a hash of its bytes.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, (usize, u64)> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -151,7 +152,7 @@ async fn names_that_sqlite_treats_specially_are_files() {
     }
 }
 
-/// Root may write everywhere, so where the tests are root the child is somebody else.
+/// Root may write everywhere, so if the tests run as root, the child runs as another user.
 #[test]
 fn an_unwritable_file_is_refused_and_untouched() {
     if let Some(path) = child() {
@@ -166,7 +167,7 @@ fn an_unwritable_file_is_refused_and_untouched() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
 
-    // A place where that somebody may run the test.
+    // A directory from which that user may run the test.
     let shared = tempfile::tempdir().unwrap();
     fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = shared.path().join("child");
@@ -193,8 +194,9 @@ async fn an_empty_file_becomes_a_store() {
     store.close().await.unwrap();
 }
 
-/// Another program's database whose last words are still in its log: not a byte of the database,
-/// the log or the shared memory changes, whatever name it is opened by, and no file comes or goes.
+/// The database of another program that crashed with writes in its log. No byte of the database,
+/// the log or the shared memory changes, by whatever name it is opened, and no file appears or
+/// disappears.
 #[rstest]
 #[case::all_in_the_log("", &["", "-wal"])]
 #[case::with_shared_memory("", &["", "-wal", "-shm"])]
@@ -228,7 +230,7 @@ async fn another_applications_log_is_untouched(
     assert_eq!(contents(links.path()).len(), 1);
 }
 
-/// A store whose records are all in its log, beside a file that has none yet.
+/// A store that crashed before its first checkpoint: all its records are in its log.
 #[tokio::test]
 async fn a_store_that_is_all_in_its_log_is_ours() {
     let (dir, path) = new_path();
@@ -274,7 +276,7 @@ async fn statistics_that_somebody_had_made_are_none_of_our_business() {
 #[tokio::test]
 async fn version_1_is_brought_forward() {
     let (_dir, path) = copy_of_fixture("v1.db");
-    // Twice: the second time there is nothing left to do.
+    // Twice: the second time there is nothing left to migrate.
     for _ in 0..2 {
         let store = SqliteStore::open(&path).await.unwrap();
         let ops = store.room(&room("ops")).await.unwrap();
@@ -334,7 +336,7 @@ async fn many_at_once_make_one_store() {
     store.close().await.unwrap();
 }
 
-/// Whatever a creation leaves that is killed half-way, the next one makes a store of it.
+/// A creation that is killed half-way leaves files of which the next opening makes a store.
 #[test]
 fn a_creation_that_was_killed_is_taken_up_again() {
     if let Some(path) = child() {
@@ -352,7 +354,7 @@ fn a_creation_that_was_killed_is_taken_up_again() {
             .unwrap();
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains("begun")));
-        // A creation takes some milliseconds: every moment of it is met.
+        // A creation takes some milliseconds, so the kills come at all stages.
         std::thread::sleep(Duration::from_micros(random.u64(..8000)));
         process.kill().unwrap();
         process.wait().unwrap();

@@ -1,5 +1,6 @@
-//! The file, its names, its log and its shared memory are one thing: refused beforehand where they
-//! cannot be, noticed where they come apart while they are open.
+//! The database file, its names, its log and its shared memory belong together. A file whose log
+//! could not be found by each of its names is refused, and files that are replaced, moved or
+//! removed while they are open are noticed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -37,7 +38,7 @@ fn backup(path: &Path, to: &Path) {
 struct Bound(PathBuf);
 
 impl Bound {
-    /// Needs to be root, as CI is; who is not sees this fail rather than pass untried.
+    /// Needs root, as in CI. Without root it fails, rather than pass untested.
     fn new(from: &Path, to: &Path) -> Self {
         mount_bind(from, to).unwrap_or_else(|error| panic!("a bind mount, as root: {error}"));
         Self(to.to_owned())
@@ -73,7 +74,7 @@ async fn a_file_that_is_a_mount_of_its_own_is_refused() {
         assert!(said.contains("mount the directory, not the file"), "{said}");
         assert!(!with(&inside, "-wal").exists());
     }
-    // A directory that is a mount is what should be done.
+    // Mounting the directory is the right way.
     let _bound = Bound::new(path.parent().unwrap(), container.path());
     let one = SqliteStore::open(&path).await.unwrap();
     let two = SqliteStore::open(&inside).await.unwrap();
@@ -109,7 +110,7 @@ async fn a_link_and_the_file_are_one_store() {
     linked.revoke_user(&key(2), NOW).await.unwrap();
     assert!(!open.is_authorized(&key(2)).await.is_allowed());
 
-    // Who opens the link from now on gets another store.
+    // From now on the link leads to another store.
     let other = dir.path().join("another.db");
     store(&other).await.close().await.unwrap();
     fs::remove_file(&link).unwrap();
@@ -141,7 +142,7 @@ enum Harm {
     DirectoryMountedOver,
 }
 
-/// Does it; gives back what has to live as long as it lasts.
+/// Does the harm. Returns a mount that must live as long as the harm lasts.
 fn harm(how: Harm, path: &Path, past: &Path) -> Option<Bound> {
     let directory = path.parent().unwrap();
     let away = past.with_file_name("away");
@@ -228,7 +229,7 @@ async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer
     assert!(error.outcome_unknown(), "{error}");
     open.bootstrap_admin(user(4, true)).await.unwrap_err();
 
-    // It stays so, whatever is put there, and what is there is left alone.
+    // The client stays useless, whatever is at the path later, and leaves those files alone.
     drop(lasting);
     if !directory.exists() {
         fs::create_dir_all(&directory).unwrap();
@@ -247,8 +248,7 @@ async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer
     again.close().await.unwrap();
 }
 
-/// Writes that race with the replacement are in the file that is there afterwards, or not
-/// acknowledged.
+/// Writes race with the files being moved away. Each is in the moved files, or not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
     for _ in 0..10 {
@@ -270,7 +270,7 @@ async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
             fs::metadata(with(&path, "-wal")).unwrap().len() > 100_000
         })
         .await;
-        // Whoever opens the store afterwards starts with what was there: the files before.
+        // Move the files to where the store is opened afterwards.
         let away = tempfile::tempdir_in(dir.path()).unwrap();
         for suffix in ["", "-wal", "-shm"] {
             fs::rename(with(&path, suffix), with(&away.path().join("members.db"), suffix)).unwrap();
@@ -409,7 +409,7 @@ async fn the_tables_of_litestream_are_no_damage() {
     assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
 }
 
-/// `.dump` and `.clone` copy tables and records, and neither `application_id` nor `user_version`.
+/// `.dump` and `.clone` copy tables and records, but neither `application_id` nor `user_version`.
 #[tokio::test]
 async fn a_copy_without_the_mark_is_told_from_a_stranger_and_can_be_taken() {
     let (_dir, path) = new_path();
