@@ -27,7 +27,7 @@ pub(crate) async fn refused(config: JetStreamConfig) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_where_no_server_is() {
+async fn addresses_without_a_server_are_refused() {
     let at = |url: &str| refused(JetStreamConfig::new([url]));
     let no_url = "invalid servers: hold no NATS URL as number 1: ";
     assert!(at("http://a").await.starts_with(&format!("{no_url}it begins with neither nats://")));
@@ -59,7 +59,7 @@ async fn addresses_where_no_server_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_without_jetstream() {
+async fn servers_without_jetstream_are_refused() {
     let server = Server::start_with(ClusterOptions::servers(1).without_jetstream()).await;
     let begun = Instant::now();
     let said = refused(server.config()).await;
@@ -77,7 +77,7 @@ async fn servers_without_jetstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_too_old_is_left_as_it_is() {
+async fn a_server_that_is_too_old_is_refused_and_unchanged() {
     let old = NatsServer::too_old().unwrap();
     let cluster = Cluster::start_with(old, ClusterOptions::servers(1)).await.unwrap();
     let said = refused(JetStreamConfig::new([cluster.client_url(0).unwrap()])).await;
@@ -93,7 +93,7 @@ async fn a_server_that_is_too_old_is_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_replicas_than_servers() {
+async fn more_replicas_than_servers_are_refused() {
     let one = Server::start().await;
     let said = refused(JetStreamConfig { replicas: 3, ..one.config() }).await;
     assert!(said.starts_with("invalid replicas: are more than the servers there are"), "{said}");
@@ -151,7 +151,7 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_store_is_closed_and_a_dropped_one_leaves_the_other() {
+async fn closing_or_dropping_a_store_leaves_other_stores_open() {
     let server = Server::start().await;
     let (a, b, c) = (server.open("z-").await, server.open("z-").await, server.open("z-").await);
     let (first, second) = tokio::join!(a.close(), a.close());

@@ -27,7 +27,7 @@ async fn remove(js: &Context, bucket: &str, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_its_room_names() {
+async fn a_missing_key_that_its_room_names_is_corrupt() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("key-").await;
@@ -40,7 +40,7 @@ async fn a_key_that_its_room_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_head_of_a_room() {
+async fn a_missing_head_is_corrupt() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("head-").await;
@@ -55,7 +55,7 @@ async fn the_head_of_a_room() {
 /// If the bucket of users is removed, it is not made anew beside the others, where its bootstrap
 /// would be free. Its users are not let in any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bucket_of_users_which_is_removed() {
+async fn a_removed_bucket_of_users_is_not_made_anew() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("again-").await;
@@ -92,7 +92,7 @@ async fn users_cannot_be_purged() {
 /// Once the bucket of users has a `max_age`, no client answers from its copy, and there is no
 /// second bootstrap.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_is_told_to_forget() {
+async fn a_bucket_with_a_max_age_lets_nobody_in() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("age-").await;
@@ -116,7 +116,7 @@ async fn a_bucket_that_is_told_to_forget() {
 /// `=format` says that an admin was made. If it is left and the admins are not, there is no second
 /// bootstrap.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_of_which_only_the_first_message_is_left() {
+async fn a_bucket_with_only_its_first_message_left_allows_no_bootstrap() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("left-").await;
@@ -140,7 +140,7 @@ async fn a_bucket_of_which_only_the_first_message_is_left() {
 
 /// A healthy consumer is kept, even while it has nothing to deliver.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_nobody_changes_is_followed_by_one_consumer() {
+async fn an_idle_bucket_keeps_its_consumer() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("rest-").await;

@@ -56,7 +56,7 @@ async fn in_the_end<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Erro
 /// The copy of users follows the leader. While the client looks for a new leader, which takes long
 /// if a server is slow, the copy still listens to the former one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_moves_denies_nobody_though_a_server_is_slow() {
+async fn decisions_allow_while_the_leader_moves_and_a_server_is_slow() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let store = open(&cluster, 0, "m-").await;
     store.bootstrap_admin(user(1, true)).await.unwrap();
@@ -184,17 +184,17 @@ async fn cut_off(leads: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_overtaken_is_answered_on_a_follower_that_is_cut_off() {
+async fn a_follower_that_is_cut_off_gives_no_stale_answer() {
     cut_off(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_overtaken_is_answered_on_a_leader_that_is_cut_off() {
+async fn a_leader_that_is_cut_off_gives_no_stale_answer() {
     cut_off(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_three_lost_and_two_of_three_lost() {
+async fn calls_work_without_one_of_three_servers_and_fail_without_two() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let store = open(&cluster, 0, "k-").await;
     store.bootstrap_admin(user(1, true)).await.unwrap();
@@ -251,7 +251,7 @@ async fn one_of_three_lost_and_two_of_three_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_change_under_load() {
+async fn calls_work_while_the_number_of_replicas_changes() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let config = JetStreamConfig {
         op_timeout: Duration::from_secs(3),

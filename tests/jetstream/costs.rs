@@ -79,7 +79,8 @@ fn one(call: &str, Cost(rounds, messages): Cost) -> String {
     format!("| {call} | {rounds} | {messages} |")
 }
 
-/// What it costs, and what in the case that the call's name has in brackets.
+/// One row of the table: the usual cost, and in brackets the cost in the case that the call's name
+/// has in brackets.
 fn two(call: &str, usual: Cost, else_: Cost) -> String {
     let differs = |usual: String, else_: String| {
         if usual == else_ { usual } else { format!("{usual} ({else_})") }
@@ -192,7 +193,7 @@ fn calls_cost_what_the_protocol_says() {
 /// Concurrent barriers do not replace one another before they are delivered. Otherwise a caller
 /// waits for a barrier that never comes, until the copy is made anew.
 #[tokio::test(start_paused = true)]
-async fn decisions_side_by_side_wait_for_their_barriers_and_nothing_else() {
+async fn concurrent_decisions_wait_only_for_their_barriers() {
     let simulation = Simulation::new(7, 1, Weather::CALM);
     let config = JetStreamConfig { replicas: 1, ..JetStreamConfig::new(["nats://simulated"]) };
     let store = simulation.open("caller", 0, false, config).await.unwrap();

@@ -152,7 +152,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
             said.starts_with("Ok") || said.contains("Timeout") || said.contains("Unavailable"),
             "{what}: {said}"
         );
-        // What the stopped client left does not disturb later calls.
+        // Messages that the stopped client left do not disturb later calls.
         let (played, base) = (MemoryStore::new(), setup());
         for step in base.iter().chain(done.then_some(&call)) {
             step.run(&played).await;
@@ -173,7 +173,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
+async fn a_call_stopped_after_any_exchange_takes_effect_entirely_or_not_at_all() {
     let server = Arc::new(Server::start().await);
     let mut rng = Rng::new("cut short");
     let mut cuts = tokio::task::JoinSet::new();
@@ -191,7 +191,7 @@ async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
 /// The simulation enumerates this for every write, and for many interleaved calls; here it is one
 /// sequence that once failed, on a real server.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_that_are_there() {
+async fn a_rekey_held_while_a_member_leaves_and_returns_names_only_existing_keys() {
     let server = Server::start().await;
     let call = rekey(2, &[], &[0, 1, 2], "held");
     let meanwhile = [Call::RemoveMember(room(), who(1)), add(1, 2, "back")];
@@ -238,7 +238,7 @@ async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_tha
 
 /// A revocation replaces the record that tells that the addition was made.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_addition_that_was_made_succeeds_though_the_user_was_revoked_before_that_is_known() {
+async fn an_addition_succeeds_even_if_its_user_is_revoked_before_the_answer() {
     let server = Server::start().await;
     let member = NewUser { admin: false, ..admin(1) };
     for (prefix, added, as_if) in [
@@ -275,7 +275,7 @@ async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
 /// tombstone was purged. A client that looked the room up before must not take that head for the
 /// room's last state.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_head_that_comes_when_the_room_is_gone_is_no_state_of_it() {
+async fn a_late_first_head_of_a_deleted_room_is_ignored() {
     let server = Server::start().await;
     let raw = server.raw().await;
     // The client reads two buckets at once, and chance says which read is held. So each number of
@@ -350,7 +350,7 @@ async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_answer_depends_on_is_collected() {
+async fn garbage_is_collected() {
     let server = Server::start().await;
     let store = server.open("gc-").await;
     let raw = server.raw().await;
@@ -381,7 +381,7 @@ async fn what_no_answer_depends_on_is_collected() {
     Call::RoomsOf(who(4), Page::first()).run(&store).await;
     collected(&raw, "gc-rooms_by_member", |key| !key.starts_with("=3Dh.") || key.ends_with(".=n"))
         .await;
-    // The next creation of the room collects what the stopped one left.
+    // The next creation of the room collects the messages of the stopped one.
     cut_short()[0].1.run(&store).await;
     for room in [room(), calls::room(1), calls::room(2)] {
         assert!(Call::DeleteRoom(room).run(&store).await.starts_with("Ok"));
@@ -413,7 +413,7 @@ fn live(key: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged() {
+async fn a_killed_server_keeps_acknowledged_writes() {
     let server = Server::start().await;
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
@@ -435,7 +435,7 @@ async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
+async fn a_removed_member_stays_removed_after_the_server_is_killed() {
     let server = Server::start().await;
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
@@ -470,7 +470,7 @@ async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
 /// over a deleted room's head must stay: otherwise a client that looked the room up before finds an
 /// earlier head.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_earlier_state_of_a_deleted_room_comes_back_when_the_server_is_killed() {
+async fn no_earlier_state_of_a_deleted_room_returns_after_the_server_is_killed() {
     let server = Server::start().await;
     for step in setup() {
         assert!(step.run(&server.open("").await).await.starts_with("Ok"));

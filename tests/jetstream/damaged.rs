@@ -193,10 +193,10 @@ impl Scene {
             (self.later && later.is_allowed(), "a user revoked since is let in"),
             (stranger.is_allowed(), "a stranger is let in"),
             (matches!(has_admin, Ok(false)), "the bootstrap is free"),
-            (found.is_ok_and(|room| room.epoch != Epoch::new(2).unwrap()), "a room of before"),
-            (member.is_ok(), "a removed member is one"),
+            (found.is_ok_and(|room| room.epoch != Epoch::new(2).unwrap()), "a stale room is shown"),
+            (member.is_ok(), "a removed endpoint is a member"),
             (latest.is_ok(), "a removed member has a key"),
-            (listed.is_ok_and(|rooms| !rooms.is_empty()), "a removed member has the room"),
+            (listed.is_ok_and(|rooms| !rooms.is_empty()), "a removed member has a listed room"),
         ];
         for (holds, what) in wrong {
             if holds {
@@ -409,7 +409,7 @@ fn revocation(store: &Path) -> (PathBuf, Vec<u8>, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bit_flipped_in_the_record_of_a_revocation() {
+async fn a_bit_flipped_in_a_revocation_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.stop(HURT).await.unwrap();
     flip_the_revocation(scene.store());
@@ -438,7 +438,7 @@ async fn a_server_that_lost_the_record_of_a_revocation_lets_the_user_be_added_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tail_of_a_block_cut_off_from_a_revocation_on() {
+async fn a_block_cut_off_before_a_revocation_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     let (block, bytes, at) = revocation(scene.store());
@@ -448,7 +448,7 @@ async fn the_tail_of_a_block_cut_off_from_a_revocation_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bit_flipped_in_every_message() {
+async fn a_bit_flipped_in_every_message_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.stop(HURT).await.unwrap();
     flip_every_message(scene.store());
@@ -456,7 +456,7 @@ async fn a_bit_flipped_in_every_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_every_index() {
+async fn bits_flipped_in_every_index_let_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.stop(HURT).await.unwrap();
     assert!(flip(scene.store(), |name| name.ends_with("index.db")) >= 5);
@@ -464,7 +464,7 @@ async fn bits_flipped_in_every_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_the_state_of_raft() {
+async fn bits_flipped_in_the_state_of_raft_let_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     assert!(flip(scene.store(), |name| is_raft(name) && !name.contains("_meta_")) >= 5);
@@ -472,7 +472,7 @@ async fn bits_flipped_in_the_state_of_raft() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_the_list_of_streams() {
+async fn bits_flipped_in_the_list_of_streams_let_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     assert!(flip(scene.store(), |name| is_raft(name) && name.contains("_meta_")) >= 3);
@@ -496,12 +496,12 @@ async fn older(part: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_of_one_server() {
+async fn older_files_of_one_server_let_nobody_in() {
     older("jetstream").await;
 }
 
 /// As if the buckets and the state of Raft were on disks of their own.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_of_the_buckets_of_one_server() {
+async fn older_buckets_of_one_server_let_nobody_in() {
     older("jetstream/$G").await;
 }

@@ -70,7 +70,7 @@ async fn streams(client: async_nats::Client) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_domain_of_a_hub_behind_a_leaf_node() {
+async fn a_store_works_in_the_domain_of_a_hub_behind_a_leaf_node() {
     let data = tempfile::tempdir().unwrap();
     let domain = |name: &str| {
         let dir = data.path().join(name);
@@ -110,7 +110,7 @@ async fn in_the_domain_of_a_hub_behind_a_leaf_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_another_account_that_exports_its_jetstream() {
+async fn a_store_works_in_another_account_that_exports_its_jetstream() {
     let service = |subject: &str, to: &str| {
         format!("{{ service: {{ account: OWNER, subject: {subject:?} }}, to: {to:?} }},\n")
     };
@@ -150,7 +150,7 @@ async fn in_another_account_that_exports_its_jetstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_come_where_the_user_may_listen() {
+async fn a_store_works_with_an_inbox_prefix_of_its_own() {
     let lines = "authorization { users: [ { user: all, password: p },\n\
                  { user: app, password: p, permissions: { subscribe: [\"_INBOX_app.>\"] } } ] }\n\
                  no_auth_user: all";

@@ -20,7 +20,7 @@ fn user(n: u8, admin: bool) -> NewUser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_bucket_says_so_and_loses_nothing() {
+async fn a_full_bucket_refuses_writes_and_loses_nothing() {
     let server = Server::start().await;
     let store = server.open("full-").await;
     let js = async_nats::jetstream::new(server.raw().await);
@@ -65,7 +65,7 @@ async fn fill(js: &Context, replicas: usize) {
             && let Ok(_) = ack.await
         {
             stored += 1;
-            assert!(stored < 10_000, "it is never full");
+            assert!(stored < 10_000, "the stream never fills up");
         }
     }
 }
@@ -154,17 +154,17 @@ async fn account(servers: u8, max_file: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_at_its_limit() {
+async fn a_full_account_denies_and_recovers() {
     account(1, "600K").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_at_its_limit_on_three_servers() {
+async fn a_full_account_on_three_servers_denies_and_recovers() {
     account(3, "2M").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_at_its_limit() {
+async fn a_full_server_denies_and_recovers() {
     let server = Server::start_with(ClusterOptions::servers(1).max_file_store(600 << 10)).await;
     let js = async_nats::jetstream::new(server.raw().await);
     everything_stops_and_goes_on(server.url(), js, 1).await;

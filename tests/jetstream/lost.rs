@@ -70,7 +70,7 @@ async fn what_was_not_synced_is_lost_with_the_power_of_one_server_and_the_loss_o
 
 /// The server that leads the users is cut off, and meanwhile removed from the bucket's peers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_is_removed_while_it_is_cut_off() {
+async fn a_peer_removed_while_it_is_cut_off_lets_nobody_in() {
     let cluster = Cluster::start(ClusterOptions::servers(5)).await.unwrap();
     let first = open(&cluster, &[0, 1, 2, 3, 4], ReadMode::Linearizable).await.unwrap();
     first.bootstrap_admin(user(1, true)).await.unwrap();

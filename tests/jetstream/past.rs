@@ -102,7 +102,7 @@ async fn no_client_answers_from_a_history_that_its_servers_lost(
 /// Shows that the test above can fail: with this defect a copy goes on at its old sequence without
 /// checking its anchor.
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_goes_on_anywhere_is_wrong_for_good() {
+async fn a_copy_that_ignores_its_anchor_stays_wrong() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let simulation = simulation.with_defect(JetStreamDefect::GoesOnAnywhere);
     let a = open(&simulation, "a", 1, ReadMode::Linearizable).await;
@@ -175,7 +175,7 @@ async fn messages_that_vanish_let_nobody_in_and_free_no_bootstrap() {
 /// A client finds new buckets and pauses. Meanwhile another client makes the first admin, and all users vanish.
 /// The first client must not make a store, or a first admin, of the emptied buckets (clause PAST-3).
 #[tokio::test(start_paused = true)]
-async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
+async fn a_late_client_makes_no_store_of_emptied_buckets() {
     let mut held = 0;
     for millis in 0..40 {
         let simulation = Simulation::new(millis, 3, Weather::STEADY);
@@ -209,7 +209,7 @@ async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
 /// After the feed restarts, the client renews its proof at once, not only after a quarter of the
 /// bound.
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_begins_anew_denies_no_longer_than_it_must() {
+async fn a_copy_that_begins_anew_decides_again_at_once() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let bound = Duration::from_hours(1);
     let a = open(&simulation, "a", 1, ReadMode::BoundedStaleness { bound }).await;
@@ -224,7 +224,7 @@ async fn a_copy_that_begins_anew_denies_no_longer_than_it_must() {
 
 /// Time in suspension counts against the bound (clause AUTH-4).
 #[tokio::test(start_paused = true)]
-async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {
+async fn time_in_suspension_counts_against_the_bound() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let bound = Duration::from_secs(10);
     let a = open(&simulation, "a", 1, ReadMode::BoundedStaleness { bound }).await;
@@ -238,7 +238,7 @@ async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_store_must_exist_none_is_made() {
+async fn a_store_that_must_exist_is_not_made() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let config = JetStreamConfig { must_exist: true, ..JetStreamConfig::new(["nats://simulated"]) };
     let opened = simulation.open("a", 0, true, config.clone()).await;

@@ -70,7 +70,7 @@ async fn agree_on_three(scenario: Named, wary: &[(&'static str, Said)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_server_says_what_is_simulated() {
+async fn one_server_answers_as_simulated() {
     for scenario in ALONE {
         let (_, simulated) = agree(1, scenario, 20).await;
         assert_eq!(simulated.len(), 1, "{}: {simulated:#?}", scenario.0);
@@ -78,7 +78,7 @@ async fn one_server_says_what_is_simulated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_are_cut_off_say_what_is_simulated() {
+async fn servers_that_are_cut_off_answer_as_simulated() {
     let follower: Named = ("a follower that is cut off", |ground| Box::pin(cut_follower(ground)));
     agree_on_three(follower, &[(READ, stale())]).await;
     let leader: Named = ("a leader that is cut off", |ground| Box::pin(cut_leader(ground)));
@@ -86,7 +86,7 @@ async fn servers_that_are_cut_off_say_what_is_simulated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_do_not_answer_reads_yet_say_what_is_simulated() {
+async fn servers_that_do_not_answer_reads_yet_behave_as_simulated() {
     let at_once: Named =
         ("a follower that is cut off at once", |ground| Box::pin(cut_at_once(ground)));
     let (_, simulated) = agree(3, at_once, SEEDS).await;
@@ -102,7 +102,7 @@ async fn servers_that_do_not_answer_reads_yet_say_what_is_simulated() {
 /// healed. In the simulation it may.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, not a test"]
-async fn what_a_former_leader_says_when_it_is_back() {
+async fn how_often_a_former_leader_refuses_after_a_cut() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let ground = Ground::Real(Box::new(cluster));
     let probe = begin(&ground, 3).await;

@@ -45,7 +45,7 @@ async fn decide(store: &JetStreamStore) -> Error {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_permitted_any_more_is_named() {
+async fn a_permission_that_was_withdrawn_is_named() {
     let all = "publish: [\">\"]";
     let server = Server::start_with(ClusterOptions::servers(1).lines(users("p", all))).await;
     let credentials = Credentials::UserPassword { user: "app".into(), password: "p".into() };
@@ -119,7 +119,7 @@ async fn an_account_without_room_for_streams_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_demands_a_limit_of_bytes() {
+async fn an_account_that_demands_a_limit_of_bytes_gets_one() {
     let server = limited("max_file: 100M, max_bytes_required: true").await;
     let said = refused(server.config()).await;
     assert!(said.starts_with("invalid bucket_max_bytes: is not given, and this account"), "{said}");
@@ -157,7 +157,7 @@ async fn consumers_asked(server: &Server, meanwhile: impl Future<Output = ()>) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_without_room_for_consumers_is_named_and_is_not_hammered() {
+async fn an_account_without_room_for_consumers_is_named_and_rarely_asked() {
     let server = limited("max_consumers: 1").await;
     let config = JetStreamConfig { op_timeout: TIMEOUT, ..server.config() };
     // The first store has the only consumer, so the second store gets none.

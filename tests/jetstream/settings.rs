@@ -31,7 +31,7 @@ async fn context(server: &Server) -> Context {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_would_break_the_contract() {
+async fn settings_that_would_break_the_contract_are_refused() {
     let server = Server::start().await;
     let js = context(&server).await;
     let changes: [(&str, &str, Change); 12] = [
@@ -72,7 +72,7 @@ async fn settings_that_would_break_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn buckets_with_other_sources_than_this_store() {
+async fn buckets_with_foreign_subjects_or_sources_are_refused() {
     let server = Server::start().await;
     let js = context(&server).await;
     let config = |prefix: &str| JetStreamConfig { prefix: prefix.to_owned(), ..server.config() };
@@ -89,7 +89,7 @@ async fn buckets_with_other_sources_than_this_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_limited_and_it_can_do_with() {
+async fn harmless_settings_are_accepted() {
     let server = Server::start().await;
     let js = context(&server).await;
     js.create_stream(bucket("lim-", |c| c.max_bytes = 1 << 20)).await.unwrap();
@@ -100,7 +100,7 @@ async fn what_somebody_limited_and_it_can_do_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn buckets_of_another_version_or_program() {
+async fn buckets_of_another_version_or_program_are_refused() {
     let server = Server::start().await;
     let js = context(&server).await;
     let config = |prefix: &str| JetStreamConfig { prefix: prefix.to_owned(), ..server.config() };

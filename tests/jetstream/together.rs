@@ -36,7 +36,7 @@ pub(crate) async fn make_room(store: &dyn Store, room: &RoomId, members: usize) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_rekeys_one_wins_with_all_its_keys() {
+async fn of_concurrent_rekeys_one_wins_with_all_its_keys() {
     let server = Server::start().await;
     let mut stores: Vec<Arc<JetStreamStore>> = Vec::new();
     for _ in 0..3 {
@@ -76,7 +76,7 @@ async fn of_many_rekeys_one_wins_with_all_its_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_state_that_is_seen_is_whole() {
+async fn readers_see_only_whole_states() {
     let server = Server::start().await;
     let mut rng = Rng::new("whole states");
     let done = Arc::new(AtomicBool::new(false));

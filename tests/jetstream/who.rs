@@ -28,7 +28,7 @@ async fn let_in(server: &Server, right: Credentials, wrong: Credentials) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_with_a_password() {
+async fn a_user_with_a_password_is_let_in() {
     let (user, password) = ("ann".to_owned(), "pass@word/".to_owned());
     let auth = Auth::User { user: user.clone(), password: password.clone() };
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
@@ -44,7 +44,7 @@ async fn a_user_with_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token() {
+async fn a_client_with_the_token_is_let_in() {
     let auth = Auth::Token("s3cret".to_owned());
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
     let [right, wrong] = ["s3cret", "secret"].map(|token| Credentials::Token(token.to_owned()));
@@ -52,7 +52,7 @@ async fn a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_nkey() {
+async fn a_user_with_an_nkey_is_let_in() {
     let [known, unknown] = [KeyPair::new_user(), KeyPair::new_user()];
     let seed = known.seed().unwrap();
     let auth = Auth::NKey { public: known.public_key(), seed: seed.clone() };
@@ -139,7 +139,7 @@ impl Operated {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_credentials() {
+async fn a_user_with_a_credentials_file_is_let_in() {
     let Operated { server, known, .. } = Operated::start().await;
     let stranger = KeyPair::new_account();
 
@@ -174,7 +174,7 @@ async fn a_file_of_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_do_what_the_store_does() {
+async fn a_user_without_the_needed_permissions_is_refused() {
     let user = |name: &str, publish: &str| {
         format!("{{ user: {name}, password: p, permissions: {{ publish: [{publish}] }} }}")
     };
@@ -251,7 +251,7 @@ pub(crate) async fn opens(config: JetStreamConfig) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_an_authority_of_our_own() {
+async fn a_server_certificate_must_be_signed_by_the_authority() {
     let [ours, other] = [Authority::new(), Authority::new()];
     let server = Server::start_with(ClusterOptions::servers(1).tls(ours.served())).await;
     let with = |tls| JetStreamConfig { tls, ..server.config() };
@@ -283,7 +283,7 @@ async fn tls_with_an_authority_of_our_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_a_certificate_of_the_client() {
+async fn a_client_needs_a_certificate_where_the_server_demands_one() {
     let [ours, other] = [Authority::new(), Authority::new()];
     let tls = Tls { client: Some(ours.signs("suite")), ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
@@ -301,7 +301,7 @@ async fn tls_with_a_certificate_of_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_waits_for_tls() {
+async fn tls_first_works_only_where_both_sides_begin_with_tls() {
     let ours = Authority::new();
     let tls = Tls { handshake_first: true, ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
@@ -318,7 +318,7 @@ async fn a_server_that_waits_for_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_to_a_server_that_has_none() {
+async fn tls_to_a_server_without_tls_is_refused() {
     let server = Server::start().await;
     let authority = Authority::new();
     let tls = Some(authority.trusted());

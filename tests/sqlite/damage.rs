@@ -15,7 +15,7 @@ fn corrupt<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_does_not_bring_a_revoked_user_back() {
+async fn a_flipped_bit_does_not_let_a_revoked_user_in() {
     let (_dir, path) = copy_of_fixture("flipped.db");
     let store = SqliteStore::open(&path).await.unwrap();
     let decision = store.is_authorized(&key(3)).await;
@@ -65,7 +65,7 @@ async fn an_edited_user_is_corrupt(#[case] edit: &str) {
 #[case("UPDATE bootstrap SET sum = sum + 1")]
 #[case("DELETE FROM users WHERE admin = 1")]
 #[tokio::test]
-async fn one_witness_is_not_enough(#[case] edit: &str) {
+async fn two_witnesses_that_disagree_are_corrupt(#[case] edit: &str) {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch(edit).unwrap();
@@ -177,7 +177,7 @@ async fn grown(path: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn a_revoked_admin_whom_the_index_still_has_is_none() {
+async fn a_revoked_admin_in_the_index_is_not_an_admin() {
     let (_dir, path) = new_path();
     let (gone, stays) = if key(1) < key(2) { (1, 2) } else { (2, 1) };
     let store = SqliteStore::open(&path).await.unwrap();

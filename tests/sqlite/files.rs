@@ -63,7 +63,7 @@ async fn a_file_that_cannot_be_ours_is_refused_and_untouched(
 #[case::none(0)]
 #[case::negative(-1)]
 #[tokio::test]
-async fn a_version_that_there_never_was_is_corrupt_and_untouched(#[case] version: i64) {
+async fn an_impossible_version_is_corrupt_and_untouched(#[case] version: i64) {
     let (dir, path) = new_path();
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
     let connection = Connection::open(&path).unwrap();
@@ -87,7 +87,7 @@ async fn a_version_that_there_never_was_is_corrupt_and_untouched(#[case] version
 #[case::half_a_header(fs::read(fixture("newer.db")).unwrap()[..50].to_vec())]
 #[case::half_a_page(fs::read(fixture("newer.db")).unwrap()[..1000].to_vec())]
 #[tokio::test]
-async fn what_is_no_database_is_corrupt_and_untouched(#[case] bytes: Vec<u8>) {
+async fn a_file_that_is_no_database_is_corrupt_and_untouched(#[case] bytes: Vec<u8>) {
     let (dir, path) = new_path();
     fs::write(&path, bytes).unwrap();
     let before = contents(dir.path());
@@ -110,7 +110,7 @@ async fn a_directory_is_refused() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_no_regular_file_is_refused() {
+async fn a_file_that_is_not_regular_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -126,7 +126,7 @@ async fn what_is_no_regular_file_is_refused() {
 #[case::empty("")]
 #[case::nul("a\0b")]
 #[tokio::test]
-async fn a_path_that_is_none_is_invalid(#[case] path: &str) {
+async fn an_illegal_path_is_invalid(#[case] path: &str) {
     let error = SqliteStore::open(path).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
 }
@@ -232,7 +232,7 @@ async fn another_applications_log_is_untouched(
 
 /// A store that crashed before its first checkpoint: all its records are in its log.
 #[tokio::test]
-async fn a_store_that_is_all_in_its_log_is_ours() {
+async fn a_store_that_is_all_in_its_log_opens() {
     let (dir, path) = new_path();
     let old = Connection::open(&path).unwrap();
     old.execute_batch("PRAGMA journal_mode = WAL").unwrap();
@@ -250,7 +250,7 @@ async fn a_store_that_is_all_in_its_log_is_ours() {
 }
 
 #[tokio::test]
-async fn tables_that_somebody_changed_are_corrupt() {
+async fn changed_tables_are_corrupt() {
     for change in [
         "CREATE TRIGGER t AFTER UPDATE ON users BEGIN UPDATE users SET revoked = 0; END",
         "DROP INDEX active_admins",
@@ -266,7 +266,7 @@ async fn tables_that_somebody_changed_are_corrupt() {
 }
 
 #[tokio::test]
-async fn statistics_that_somebody_had_made_are_none_of_our_business() {
+async fn statistics_of_analyze_are_no_damage() {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch("ANALYZE").unwrap();
@@ -316,7 +316,7 @@ async fn a_migration_that_meets_damage_changes_nothing(#[case] damage: &str, #[c
 }
 
 #[tokio::test]
-async fn many_at_once_make_one_store() {
+async fn concurrent_openings_make_one_store() {
     let (_dir, path) = new_path();
     let opening: Vec<_> = (0..8)
         .map(|n| {
@@ -338,14 +338,14 @@ async fn many_at_once_make_one_store() {
 
 /// A creation that is killed half-way leaves files of which the next opening makes a store.
 #[test]
-fn a_creation_that_was_killed_is_taken_up_again() {
+fn a_killed_creation_is_completed_by_the_next_opening() {
     if let Some(path) = child() {
         println!("begun");
         return blocking(async { SqliteStore::open(&path).await.unwrap().close().await.unwrap() });
     }
     let mut random = fastrand::Rng::with_seed(crate::support::seed());
     let program = std::env::current_exe().unwrap();
-    let name = "files::a_creation_that_was_killed_is_taken_up_again";
+    let name = "files::a_killed_creation_is_completed_by_the_next_opening";
     for _ in 0..40 {
         let (_dir, path) = new_path();
         let mut process = child_command(&program, name, "", &path)

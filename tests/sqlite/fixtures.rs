@@ -23,7 +23,7 @@ const FIXTURES: [Fixture; 5] = [
 ];
 
 #[test]
-fn are_what_the_code_here_makes() {
+fn the_files_are_what_the_code_here_makes() {
     for (name, make) in FIXTURES {
         let dir = tempfile::tempdir().unwrap();
         let made = dir.path().join(name);

@@ -18,7 +18,7 @@ fn open_files(dir: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn close_waits_for_what_is_in_flight_and_releases_all() {
+async fn close_waits_for_calls_in_flight_and_releases_everything() {
     let (dir, path) = new_path();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
     assert_eq!(store.has_admin().await, Ok(false));
@@ -98,7 +98,7 @@ async fn an_opening_that_is_given_up_leaks_nothing() {
 /// Sixty-four writes wait for a lock at once, so they share transactions. Each write that fails
 /// fails alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_neighbour_that_fails_fails_alone() {
+async fn a_write_that_fails_fails_alone_in_its_group() {
     let (_dir, path) = new_path();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
     store.create_room(encrypted("r", "ann")).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_write_whose_caller_has_gone_is_not_begun() {
 }
 
 #[tokio::test]
-async fn without_grouping_every_write_is_there_as_well() {
+async fn without_group_commit_every_write_is_stored() {
     let (_dir, path) = new_path();
     let store = SqliteOptions::new().group_commit(false).open(&path).await.unwrap();
     let store = Arc::new(store);

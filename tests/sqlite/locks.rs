@@ -58,7 +58,7 @@ async fn a_write_waits_for_a_lock_that_is_given_back_in_time() {
 
 /// An exclusive lock keeps readers out, too. They wait outside SQLite, until their deadline.
 #[tokio::test]
-async fn while_another_holds_the_file_alone_decisions_deny_in_time() {
+async fn while_another_holds_the_file_exclusively_opening_times_out() {
     let (_dir, path) = new_path();
     let store = SqliteOptions::new().op_timeout(TIMEOUT).open(&path).await.unwrap();
     store.add_user(user(1, false)).await.unwrap();

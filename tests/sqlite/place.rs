@@ -100,7 +100,7 @@ async fn a_file_with_a_second_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_link_and_the_file_are_one_store() {
+async fn a_symbolic_link_and_its_file_are_one_store() {
     let (dir, path) = new_path();
     let open = store(&path).await;
     let link = dir.path().join("link.db");
@@ -194,7 +194,7 @@ fn harm(how: Harm, path: &Path, past: &Path) -> Option<Bound> {
 #[case(Harm::FileMountedOver)]
 #[case(Harm::DirectoryMountedOver)]
 #[tokio::test]
-async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer(
+async fn files_replaced_while_open_are_noticed_before_any_answer(
     #[case] how: Harm,
     #[values(false, true)] by_a_link: bool,
 ) {
@@ -250,7 +250,7 @@ async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer
 
 /// Writes race with the files being moved away. Each is in the moved files, or not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
+async fn acknowledged_writes_are_in_the_files_that_were_moved_away() {
     for _ in 0..10 {
         let (dir, path) = new_path();
         let open = std::sync::Arc::new(store(&path).await);
@@ -286,7 +286,7 @@ async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
 }
 
 #[tokio::test]
-async fn what_happens_beside_the_files_is_none_of_our_business() {
+async fn other_files_in_the_directory_do_not_matter() {
     let (dir, path) = new_path();
     let open = store(&path).await;
     for round in 0..100 {
@@ -304,7 +304,7 @@ async fn what_happens_beside_the_files_is_none_of_our_business() {
 }
 
 #[tokio::test]
-async fn the_longest_path_that_sqlite_takes_is_taken_and_a_longer_one_is_said_to_be_too_long() {
+async fn a_path_longer_than_sqlite_takes_is_refused() {
     let (dir, _) = new_path();
     let of = |length: usize| {
         let mut path = dir.path().to_owned();
@@ -368,7 +368,7 @@ async fn a_log_without_its_file_is_no_new_store() {
 #[case(None, 0o600)]
 #[case(Some(0o660), 0o660)]
 #[tokio::test]
-async fn files_are_for_whom_they_should_be(#[case] mode: Option<u32>, #[case] expected: u32) {
+async fn new_files_have_the_configured_mode(#[case] mode: Option<u32>, #[case] expected: u32) {
     use std::os::unix::fs::PermissionsExt as _;
 
     let (_dir, path) = new_path();
@@ -388,7 +388,7 @@ async fn files_are_for_whom_they_should_be(#[case] mode: Option<u32>, #[case] ex
 #[case(0o1600)]
 #[case(600)]
 #[tokio::test]
-async fn a_mode_that_is_none_is_invalid(#[case] mode: u32) {
+async fn an_illegal_mode_is_invalid(#[case] mode: u32) {
     let (_dir, path) = new_path();
     let error = SqliteOptions::new().mode(mode).open(&path).await.unwrap_err();
     assert!(error.to_string().starts_with("invalid mode: is 0o"), "{error}");
@@ -411,7 +411,7 @@ async fn the_tables_of_litestream_are_no_damage() {
 
 /// `.dump` and `.clone` copy tables and records, but neither `application_id` nor `user_version`.
 #[tokio::test]
-async fn a_copy_without_the_mark_is_told_from_a_stranger_and_can_be_taken() {
+async fn a_copy_without_its_application_id_is_refused_with_a_remedy() {
     let (_dir, path) = new_path();
     store(&path).await.close().await.unwrap();
     let db = Connection::open(&path).unwrap();
