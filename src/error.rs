@@ -197,7 +197,7 @@ impl Endpoints {
         &self.first
     }
 
-    /// How many more endpoints there are than [`first`](Self::first) has.
+    /// How many more endpoints there are than [`first`](Self::first()) has.
     #[must_use]
     pub fn more(&self) -> usize {
         self.more

@@ -161,8 +161,9 @@ impl NewMember {
         Self { endpoint, added_at, key: None }
     }
 
-    /// A request to add a member to an encrypted room, with the room's key for `epoch` sealed to
-    /// it.
+    /// A request to add a member to an encrypted room, with the room's key for `epoch`.
+    ///
+    /// The key, `ciphertext`, must be sealed to the endpoint.
     #[must_use]
     pub fn sealed(
         endpoint: EndpointId,
@@ -174,7 +175,7 @@ impl NewMember {
     }
 }
 
-/// A move of a room from one epoch to the next (clauses KEY-5, KEY-6).
+/// A request to move a room from one epoch to the next (clauses KEY-5, KEY-6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rekey {
     from: Epoch,

@@ -1,5 +1,4 @@
-//! Plays every golden scenario on every store of this repository, and compares the transcripts with
-//! one file for each scenario.
+//! Compares every store's transcripts of the golden scenarios with one file a scenario.
 //!
 //! A file that is missing or differs fails the test. `cargo insta review`, or `INSTA_UPDATE=always
 //! cargo test --test golden`, accepts the new transcripts.

@@ -1,5 +1,4 @@
-//! The JetStream store against bare calls to the same servers: a single one, and a cluster of
-//! three.
+//! The JetStream store against bare calls to the same servers: one server, and three.
 
 mod bare;
 mod decisions;

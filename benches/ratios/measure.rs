@@ -1,5 +1,7 @@
-//! Ratios of a store's cost to a floor. Both are measured alternately, round by round, so that
-//! other load on the machine hits both. A ratio is that of the medians.
+//! Ratios of a store's cost to a floor.
+//!
+//! Both are measured alternately, round by round, so that other load on the machine hits both. A
+//! ratio is that of the medians.
 
 use std::time::{Duration, Instant};
 

@@ -472,8 +472,9 @@ impl Cluster {
         self.routes.values().chain(&self.clients).for_each(Link::heal);
     }
 
-    /// The node that leads a stream, as a majority of the stream's replicas sees it; `None` while
-    /// they do not agree, or if there is no such stream.
+    /// The node that leads a stream, as most of the stream's replicas see it.
+    ///
+    /// `None` while they do not agree, or if there is no such stream.
     pub async fn leader_of(&self, stream: &str) -> Option<usize> {
         let seen = join_all(self.nodes.iter().map(|node| ready::leader(node, stream))).await;
         let mut votes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
@@ -495,14 +496,14 @@ impl Cluster {
         }
     }
 
-    /// The state of a node's replica of a stream, as the node itself reports it; `None` if it has
-    /// no replica, or does not answer.
+    /// The state of a node's replica of a stream, as the node itself reports it.
+    ///
+    /// `None` if the node has no replica, or does not answer.
     pub async fn replica(&self, node: usize, stream: &str) -> Option<Replica> {
         ready::replica(self.node(node).ok()?, stream).await
     }
 
-    /// Makes the leader of a stream step down, waits until another node leads it, and returns that
-    /// node.
+    /// Makes the leader of a stream step down, and returns the next one once it leads.
     ///
     /// # Errors
     /// [`NatsError::Refused`] if there is no leader, or it refuses; [`NatsError::TooLate`].

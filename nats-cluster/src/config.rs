@@ -23,8 +23,9 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// One, three or five servers with JetStream in files, without authentication, and with the
-    /// server's defaults otherwise.
+    /// One, three or five servers with JetStream in files.
+    ///
+    /// Without authentication, and with the server's defaults otherwise.
     #[must_use]
     pub fn servers(servers: usize) -> Self {
         Self {
@@ -170,7 +171,7 @@ pub enum Auth {
         /// Its seed (`SU…`).
         seed: String,
     },
-    /// The clients that [`ClusterOptions::lines`] let in; this is the text of a credentials file
+    /// The clients that [`ClusterOptions::lines`] let in. The text is the credentials file
     /// (`.creds`) of one of them.
     Credentials(String),
 }

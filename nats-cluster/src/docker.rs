@@ -14,8 +14,7 @@ use testcontainers::{
 
 use super::{background, fetch};
 
-/// The name of an image with the pinned binary and nothing else, built if the official image cannot
-/// be pulled.
+/// The name of the image that is built if the official one cannot be pulled.
 const BUILT: &str = "membership-nats-server";
 
 const DOCKERFILE: &str = r#"FROM scratch

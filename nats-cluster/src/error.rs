@@ -28,8 +28,7 @@ pub enum NatsError {
     /// An unknown choice of `--nats`.
     #[error("unknown way {0:?} to a nats-server: say auto, binary, docker or url")]
     UnknownWay(String),
-    /// The server at a URL cannot be stopped, paused or multiplied, since this process did not
-    /// start it.
+    /// The server at a URL cannot be controlled: this process did not start it.
     #[error("cannot {what} the server at MEMBERSHIP_NATS_URL: unset it to have one started")]
     NotOurs {
         /// What was asked for.
@@ -68,7 +67,7 @@ pub enum NatsError {
     TooLate {
         /// What was waited for.
         what: String,
-        /// How long.
+        /// The time limit, in seconds.
         seconds: u64,
         /// The state at the end, and the last lines of the logs.
         state: String,
@@ -86,7 +85,7 @@ pub enum NatsError {
     Io {
         /// What was tried.
         what: String,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
     /// The runtime of the links could not be started.

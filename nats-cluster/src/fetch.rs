@@ -12,8 +12,8 @@ pub(super) const TOO_OLD: &str = "2.11.11";
 /// A version that opens the data of a newer one, and ignores what it does not know.
 pub(super) const IGNORANT: &str = "2.11.4";
 
-/// The script is a part of the library, so that packages that depend on it need no file of this
-/// one.
+/// The script that fetches. It is a part of the library, so that packages that depend on it need no
+/// file of this one.
 const SCRIPT: &str = include_str!("../nats-server.py");
 
 /// The path of the binary of a version, which may not be there yet.

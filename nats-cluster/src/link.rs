@@ -104,7 +104,7 @@ impl Link {
     /// Makes a link to `upstream`.
     ///
     /// # Errors
-    /// [`NatsError::Io`] when no port can be had.
+    /// [`NatsError::Io`] if there is no free port.
     pub fn to(upstream: SocketAddr) -> Result<Self, NatsError> {
         Self::new(Upstream::At(upstream))
     }
@@ -243,7 +243,7 @@ async fn dial(
     }
 }
 
-/// Bytes in flight, and when they arrive; or the error that the sender reset its connection, which
+/// Bytes in flight, and when they arrive. An error says that the sender reset its connection, and
 /// is delayed like bytes.
 type Parcel = (Instant, io::Result<Vec<u8>>);
 

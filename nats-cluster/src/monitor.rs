@@ -1,5 +1,6 @@
-//! The monitoring port of a server, where the server reports its own state, without a quorum and
-//! without a login.
+//! The monitoring port of a server.
+//!
+//! There a server reports its own state, without a quorum and without a login.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;

@@ -37,8 +37,10 @@ impl Cluster {
         remove(&to).and_then(|()| copy(&from, &to)).map_err(NatsError::io(COPY))
     }
 
-    /// Cuts off what a server has appended to its message files since it was
-    /// [remembered](Self::remember), and removes newer message files. The server must be down.
+    /// Cuts a server's message files back to their lengths when it was
+    /// [remembered](Self::remember).
+    ///
+    /// Newer message files are removed. The server must be down.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Io`] for files.

@@ -119,9 +119,10 @@ impl NatsServer {
         Self::old(fetch::TOO_OLD)
     }
 
-    /// A server that is too old for the store and opens the data of a newer server, which
-    /// [`too_old`](Self::too_old) refuses: it ignores what it does not know. Blocks while it is
-    /// fetched.
+    /// A server that is too old for the store, and opens the data of a newer server.
+    ///
+    /// It ignores what it does not know, while [`too_old`](Self::too_old) refuses such data. Blocks
+    /// while it is fetched.
     ///
     /// # Errors
     /// [`NatsError::Way`] if it cannot be fetched.

@@ -17,8 +17,9 @@ use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision};
 /// Set in a child process, to what the child must do.
 const CHILD: &str = "MEMBERSHIP_TEST_CHILD";
 
-/// Runs the test `name` again as a child, with `environment` and no other variables that lead to a
-/// server. Returns what the child prints after `said: `.
+/// Runs the test `name` again as a child, and returns what it prints after `said: `.
+///
+/// The child has `environment`, and no other variables that lead to a server.
 fn again(name: &str, what: &str, environment: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", name, "--nocapture"]).env(CHILD, what);

@@ -19,20 +19,20 @@ pub struct JetStreamSection {
     /// The URLs of the servers; `nats://127.0.0.1:4222` unless given. In a user or a password,
     /// characters with a meaning in URLs are percent-encoded (`#` as `%23`, `,` as `%2C`).
     pub servers: Vec<String>,
-    /// The beginning of the buckets' names, at most 32 of the characters `[-_a-zA-Z0-9]`; empty
-    /// unless given.
+    /// The beginning of the buckets' names; empty unless given. At most 32 of the characters
+    /// `[-_a-zA-Z0-9]`.
     pub prefix: String,
     /// How many servers keep each bucket, 1 to 5, when the store makes the buckets; 1 unless given.
     pub replicas: u8,
-    /// The most bytes each bucket may hold, 1 MiB or more, when the store makes the buckets; no
-    /// limit unless given.
+    /// The most bytes each bucket may hold; no limit unless given. 1 MiB or more; counts when the
+    /// store makes the buckets.
     pub bucket_max_bytes: Option<u64>,
     /// Whether the buckets must exist already; false unless given.
     pub must_exist: bool,
     /// Answers decisions from memory: a revocation may go unnoticed for at most this many
     /// milliseconds, 10 to 3,600,000 (clause AUTH-4). Unless given, decisions are never stale.
     pub bounded_staleness_ms: Option<u64>,
-    /// The JetStream domain; not with `api_prefix`.
+    /// The JetStream domain of the buckets; not allowed beside `api_prefix`.
     pub domain: Option<String>,
     /// The beginning of the subjects of JetStream's API; `$JS.API` unless given.
     pub api_prefix: Option<String>,

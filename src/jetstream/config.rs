@@ -32,8 +32,9 @@ pub struct JetStreamConfig {
     pub credentials: Credentials,
     /// TLS beyond what the URLs ask for.
     pub tls: Option<Tls>,
-    /// The JetStream domain that has the buckets, if it is not the domain of the servers connected
-    /// to: behind a leaf node, for example. The same as the `api_prefix` `$JS.<domain>.API`, and
+    /// The JetStream domain of the buckets, if it is not the domain of `servers`.
+    ///
+    /// For example, `servers` may be leaf nodes. The same as the `api_prefix` `$JS.<domain>.API`;
     /// not allowed beside an `api_prefix`.
     pub domain: Option<String>,
     /// The beginning of the subjects of JetStream's API; `$JS.API` by default. If another account exports its JetStream, the

@@ -124,8 +124,9 @@ impl Simulation {
         self.shared.changed.notify_waiters();
     }
 
-    /// Makes a server lead a bucket (named with its prefix), if it has a replica and reaches a
-    /// majority.
+    /// Makes a server lead a bucket (named with its prefix).
+    ///
+    /// Without a replica, or a majority within its reach, it does not lead.
     pub fn lead(&self, server: usize, bucket: &str) {
         self.shared.lock().lead(server, &format!("KV_{bucket}"));
         self.shared.changed.notify_waiters();
@@ -139,8 +140,7 @@ impl Simulation {
         group.leader()
     }
 
-    /// The sequence of the last message in a server's replica of a bucket, and whether that replica
-    /// answers reads.
+    /// The last sequence in a server's replica of a bucket, and whether it answers reads.
     #[must_use]
     pub fn replica(&self, server: usize, bucket: &str) -> Option<(u64, bool)> {
         let mut cluster = self.shared.lock();

@@ -52,8 +52,8 @@ async fn a_missing_head_is_corrupt() {
     assert!(matches!(key, Err(Error::Corrupt(_))), "{key:?}");
 }
 
-/// If the bucket of users is removed, it is not made anew beside the others, where its bootstrap
-/// would be free. Its users are not let in any more.
+/// A removed bucket of users is not made anew beside the others: its bootstrap would be free. Its
+/// users are not let in any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_bucket_of_users_is_not_made_anew() {
     let server = Server::start().await;
@@ -89,8 +89,8 @@ async fn users_cannot_be_purged() {
     assert!(store.is_authorized(&user(1, true).key).await.is_allowed());
 }
 
-/// Once the bucket of users has a `max_age`, no client answers from its copy, and there is no
-/// second bootstrap.
+/// Once the bucket of users has a `max_age`, no client answers from its copy. There is no second
+/// bootstrap, either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_with_a_max_age_lets_nobody_in() {
     let server = Server::start().await;

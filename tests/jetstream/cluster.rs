@@ -76,8 +76,8 @@ async fn decisions_allow_while_the_leader_moves_and_a_server_is_slow() {
     }
 }
 
-/// A client of a node that is cut off gets no stale answer, whether the node leads the buckets or
-/// follows.
+/// A client of a node that is cut off gets no stale answer. With `leads` the node leads the users,
+/// otherwise it leads no bucket, if there is such a node.
 async fn cut_off(leads: bool) {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let first = open(&cluster, 0, "c-").await;

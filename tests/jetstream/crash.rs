@@ -1,5 +1,6 @@
-//! Clients that are stopped after each exchange with their server, whose state another client takes
-//! up; and servers that are killed.
+//! Crashes: clients that are stopped after any exchange, and servers that are killed.
+//!
+//! Another client takes up what a stopped client left.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -188,8 +189,7 @@ async fn a_call_stopped_after_any_exchange_takes_effect_entirely_or_not_at_all()
     }
 }
 
-/// The simulation enumerates this for every write, and for many interleaved calls; here it is one
-/// sequence that once failed, on a real server.
+/// A sequence that once failed, on a real server. The simulation enumerates such sequences.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rekey_held_while_a_member_leaves_and_returns_names_only_existing_keys() {
     let server = Server::start().await;
@@ -271,9 +271,10 @@ async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
     subjects.keys().map(|subject| subject.strip_prefix(&prefix).unwrap().to_owned()).collect()
 }
 
-/// A second copy of a room's first head may arrive after the room was deleted and after its
-/// tombstone was purged. A client that looked the room up before must not take that head for the
-/// room's last state.
+/// A late copy of a room's first head is not taken for the room's last state.
+///
+/// The copy arrives after the room was deleted, and after the tombstone of its head was purged. A
+/// client that looked the room up before the deletion reads it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_first_head_of_a_deleted_room_is_ignored() {
     let server = Server::start().await;

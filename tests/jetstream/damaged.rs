@@ -479,8 +479,7 @@ async fn bits_flipped_in_the_list_of_streams_let_nobody_in() {
     scene.comes_back().await;
 }
 
-/// Damages the server by putting back the files under this folder as they were before the
-/// revocation.
+/// Puts the damaged server's files under this folder back to before the revocation.
 async fn older(part: &str) {
     let copied = tempfile::tempdir().unwrap();
     let scene = Scene::new(async |cluster: &Cluster| {

@@ -1,5 +1,4 @@
-//! Servers that are lost for good, one after another, and a server that is removed from a bucket
-//! while it is cut off.
+//! Servers that are lost for good, one after another, or removed while they are cut off.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Tests of the JetStream store on real servers, found as the suite finds them, and on simulated
-//! ones.
+//! Tests of the JetStream store on real servers and on simulated ones.
 
 #![allow(
     clippy::unwrap_used,

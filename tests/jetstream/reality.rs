@@ -47,8 +47,7 @@ fn simulated(servers: usize, scenario: Run, seeds: u64) -> Vec<Words> {
     all
 }
 
-/// Plays a scenario on real and on simulated servers, and checks that the real answers are among
-/// the simulated ones. Returns both.
+/// Checks that the real answers of a scenario are among the simulated ones. Returns both.
 async fn agree(servers: u8, (name, run): Named, seeds: u64) -> (Words, Vec<Words>) {
     let cluster = Cluster::start(ClusterOptions::servers(servers.into())).await.unwrap();
     let real = run(&Ground::Real(Box::new(cluster))).await;
@@ -98,8 +97,9 @@ async fn servers_that_do_not_answer_reads_yet_behave_as_simulated() {
     agree(3, alone, SEEDS).await;
 }
 
-/// Measures how often a former leader refuses a write that its successor makes, once a cut is
-/// healed. In the simulation it may.
+/// Measures how often a former leader refuses a write that its successor makes.
+///
+/// Both receive the write once a cut is healed. In the simulation this may happen.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, not a test"]
 async fn how_often_a_former_leader_refuses_after_a_cut() {

@@ -88,8 +88,8 @@ fn user_of(account: &KeyPair) -> String {
     user_with(account, NEVER, -1)
 }
 
-/// The same, for a user who is let in until `until` (seconds since 1970), with messages of at most
-/// `payload` bytes (-1: of any size).
+/// The same, for a user who is let in until `until` (seconds since 1970). Its messages have at most
+/// `payload` bytes (-1: any size).
 pub(crate) fn user_with(account: &KeyPair, until: i64, payload: i64) -> String {
     let user = KeyPair::new_user();
     let limits =

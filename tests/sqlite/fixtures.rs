@@ -37,8 +37,10 @@ fn the_files_are_what_the_code_here_makes() {
     }
 }
 
-/// Everything that a program can see in a database; if SQLite cannot read it, the error and the
-/// length. The bytes of sound databases differ between versions of SQLite.
+/// Everything that a program can see in a database.
+///
+/// If SQLite cannot read it, the error and the file's length. The bytes of sound databases differ
+/// between versions of SQLite.
 fn dump(path: &Path) -> Vec<String> {
     let db = Connection::open(path).unwrap();
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, Value>(0));

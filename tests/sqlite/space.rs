@@ -44,11 +44,11 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     assert!(matches!(store.room(&room(format!("r{rooms:04}"))).await, Err(Error::NotFound(_))));
     assert_eq!(store.rooms_of(&endpoint("ann"), Page::first()).await.unwrap().len(), rooms);
     assert_eq!(store.is_authorized(&key(1)).await, Decision::Allow);
-    // Room again.
+    // There is room again.
     store.delete_room(&room("r0000")).await.unwrap();
     store.create_room(large(rooms)).await.unwrap();
     store.close().await.unwrap();
-    // Another client has another limit.
+    // Each client has a limit of its own.
     let store = SqliteStore::open(&path).await.unwrap();
     store.create_room(large(9999)).await.unwrap();
     store.close().await.unwrap();

@@ -84,8 +84,9 @@ pub(crate) fn child() -> Option<PathBuf> {
     std::env::var_os("MEMBERSHIP_TEST_CHILD").map(PathBuf::from)
 }
 
-/// The command that runs the test `name` of `program` as a child with `argument`, after the shell
-/// commands `prepare`.
+/// The command that runs the test `name` of `program` as a child with `argument`.
+///
+/// The shell commands `prepare` run before it.
 pub(crate) fn child_command(program: &Path, name: &str, prepare: &str, argument: &Path) -> Command {
     let mut command = Command::new("sh");
     command

@@ -1,5 +1,4 @@
-//! Calls that read several buckets, against two acknowledged publishes and the bare read of the
-//! same records.
+//! Calls that read several buckets, against two barriers and bare reads of the same records.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! All simulated servers with their buckets, their faults, and the counts and trace of what
-//! happens.
+//! All simulated servers: their buckets, faults, counts and trace.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -33,16 +32,15 @@ pub enum Blow {
     Resume(usize),
     /// Makes every bucket's leader step down.
     StepDown,
-    /// Kills every server, and loses all that was committed after this moment, as if the servers'
-    /// files were restored from older ones, or never synced.
+    /// Kills every server, and loses all that was committed after this moment: the servers' files
+    /// were restored from older ones, or never synced.
     GoBack(u64),
     /// The same, for all servers but one. That server is not killed, so it has a longer log than
     /// the others when it hears of them again.
     GoBackBut(u64, usize),
     /// Sets a `max_age` on the bucket of users, which removes everything in it.
     Expire,
-    /// Kills every server and starts an older version, which stores the messages of a batch one by
-    /// one.
+    /// Kills every server and starts an older version, which stores a batch message by message.
     Downgrade,
     /// Kills every server and starts a version that is new enough.
     Upgrade,

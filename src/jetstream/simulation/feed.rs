@@ -17,8 +17,7 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(super) struct SimulatedDeliveries {
     shared: Arc<Shared>,
     stream: String,
-    /// The client's server, and the server that holds the consumer; each with its life when the
-    /// feed began.
+    /// The client's server and the consumer's server, each with its life when the feed began.
     servers: [(usize, u32); 2],
     /// The consumer's filters.
     filters: Vec<String>,

@@ -29,7 +29,7 @@ struct Replica {
     applied: usize,
     /// When it will apply each of the further changes that it was sent.
     due: VecDeque<Instant>,
-    /// From when on it answers reads; `None` if it was started again and has not heard of a leader
+    /// From when on it answers reads. `None` if it was started again and has not heard of a leader
     /// since. A replica that is cut off goes on answering.
     answers: Option<Instant>,
 }
@@ -320,8 +320,7 @@ impl Group {
         self.replicate(now, servers, chance);
     }
 
-    /// The state of a random replica that answers reads within this server's reach, and whether the
-    /// replica lags.
+    /// A random replica within reach that answers reads, and whether it lags.
     pub(super) fn some_replica(
         &self,
         server: usize,
@@ -341,8 +340,9 @@ impl Group {
         replica.and_then(|replica| replica.answers).is_some_and(|from| from <= now)
     }
 
-    /// A random server within reach that can hold a consumer; `None` if no leader is within reach,
-    /// since it takes a quorum to make a consumer.
+    /// A random server within reach that can hold a consumer.
+    ///
+    /// `None` if no leader is within reach, since it takes a quorum to make a consumer.
     pub(super) fn some_place(
         &self,
         server: usize,
@@ -361,8 +361,9 @@ impl Group {
         Some((&replica.stream, replica.due.front().copied()))
     }
 
-    /// The bucket's settings and status, as the leader tells this server; `None` if no leader is
-    /// within reach.
+    /// The bucket's settings and status, as the leader tells this server.
+    ///
+    /// `None` if no leader is within reach.
     pub(super) fn state(&self, server: usize, servers: &Servers) -> Option<BucketState> {
         let leader = self.led_near(server, servers).0?;
         let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);

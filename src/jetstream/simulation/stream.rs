@@ -31,8 +31,7 @@ pub(super) struct Stream {
     messages: BTreeMap<Arc<str>, VecDeque<Message>>,
     /// The message before the newest one, of each key.
     replaced: BTreeMap<Arc<str>, Message>,
-    /// The messages that were purged since the server started, each with the message that it had
-    /// replaced.
+    /// The messages purged since the server started, each with the message that it had replaced.
     purged: Vec<(Arc<str>, Message, Option<Message>)>,
 }
 

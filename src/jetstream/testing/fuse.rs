@@ -41,8 +41,7 @@ pub(in crate::jetstream) struct Fused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Misheard {
-    /// A refusal, as by a former leader that received the write, too, or as of a second copy of the
-    /// message.
+    /// A refusal, as by a former leader, or of a second copy of the message.
     Refused,
     /// No answer.
     Unanswered,
@@ -51,7 +50,7 @@ pub enum Misheard {
     Late,
 }
 
-/// What becomes of an exchange.
+/// The fate of an exchange.
 enum Fate {
     Lives,
     AnswerLost,
@@ -91,14 +90,13 @@ impl Fused {
         self.until(Self::is_stopped).await;
     }
 
-    /// Lets this many more exchanges happen, then holds all later ones, as if the process were
-    /// paused.
+    /// Lets this many more exchanges happen, then holds all later ones like a paused process.
     pub(in crate::jetstream) fn hold_after(&self, exchanges: u32) {
         self.before_held.store(i64::from(exchanges), Ordering::SeqCst);
     }
 
-    /// Lets this many more exchanges happen, then holds one, as if its message were lost and sent
-    /// again. Later exchanges overtake it.
+    /// Lets this many more exchanges happen, then holds one, while later ones overtake it. So is a
+    /// message that is lost and sent again.
     pub(in crate::jetstream) fn hold_one_after(&self, exchanges: u32) {
         self.holds_one.store(true, Ordering::SeqCst);
         self.hold_after(exchanges);
@@ -114,9 +112,10 @@ impl Fused {
         self.gate.close();
     }
 
-    /// Reports `writes` stored conditional writes truthfully, the next one as `as_if`, then
-    /// [holds](Self::hold_after) the client. With [`Misheard::Late`], conditional writes that are
-    /// refused count, too.
+    /// Reports `writes` stored conditional writes truthfully, and the next one as `as_if`.
+    ///
+    /// Then it [holds](Self::hold_after) the client. With [`Misheard::Late`], conditional writes
+    /// that are not stored count, too.
     pub(in crate::jetstream) fn mishear_after(&self, writes: u32, as_if: Misheard) {
         let _ = self.misheard.set(as_if);
         self.before_misheard.store(i64::from(writes), Ordering::SeqCst);

@@ -151,9 +151,10 @@ impl Probe {
         replied(&self.servers.purge(BUCKET, filter, up_to, self.deadline()).await)
     }
 
-    /// Makes a consumer of all messages after the sequence `after`, and returns its first
-    /// deliveries, until there is nothing to deliver: each with its count, key and sequence. `None`
-    /// if no consumer can be made.
+    /// Makes a consumer of all messages after the sequence `after`, and returns its deliveries.
+    ///
+    /// Each has its count, key and sequence. Ends when there is nothing to deliver. `None` if no
+    /// consumer can be made.
     pub async fn listen(&self, after: u64) -> Option<Vec<(u64, String, u64)>> {
         let (all, from) = ([">".to_owned()], after + 1);
         let Reply::Done(mut deliveries) =

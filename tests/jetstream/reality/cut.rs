@@ -58,8 +58,9 @@ async fn stored(probe: &Probe) -> u64 {
     sequence
 }
 
-/// Returns the answers of a follower that is cut off, after the majority has stored another
-/// message; then heals it.
+/// Returns the answers of a follower that is cut off, and heals it.
+///
+/// Before, the majority stores another message.
 async fn cut_off(ground: &Ground, three: &Three, follower: usize) -> Words {
     let near = ground.probe((0..3).find(|s| ![follower, three.leader].contains(s)).unwrap()).await;
     stored(&near).await;
