@@ -44,7 +44,7 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     assert!(matches!(store.room(&room(format!("r{rooms:04}"))).await, Err(Error::NotFound(_))));
     assert_eq!(store.rooms_of(&endpoint("ann"), Page::first()).await.unwrap().len(), rooms);
     assert_eq!(store.is_authorized(&key(1)).await, Decision::Allow);
-    // There is room again.
+    // Deleting a room makes room for another.
     store.delete_room(&room("r0000")).await.unwrap();
     store.create_room(large(rooms)).await.unwrap();
     store.close().await.unwrap();
