@@ -1,4 +1,4 @@
-//! The switch between the stores: defaults, over them a TOML file, over that the environment.
+//! Chooses and opens a store, as defaults, a TOML file and the environment say.
 
 mod environment;
 #[cfg(feature = "jetstream")]
@@ -18,8 +18,9 @@ use crate::{Error, Store};
 
 pub use section::JetStreamSection;
 
-/// Which store to use, and how. While `decentralized` is off (the default) it is the `SQLite` store,
-/// while it is on, the JetStream store.
+/// Which store to open, and with which settings.
+///
+/// It is the `SQLite` store if `decentralized` is false, and the JetStream store if it is true.
 ///
 /// ```
 /// use membership::StoreConfig;
@@ -40,34 +41,36 @@ pub use section::JetStreamSection;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// One file on this machine, or buckets on NATS servers.
+    /// Whether the store is in buckets on NATS servers, rather than in a file on this machine;
+    /// false unless given.
     pub decentralized: bool,
-    /// How long a call may take, in milliseconds; 5,000 unless given.
+    /// How long a call may take, in milliseconds; 5,000 unless given. At least 1, for the JetStream
+    /// store 50; at most 3,600,000.
     pub op_timeout_ms: u64,
-    /// Used while `decentralized` is off.
+    /// The settings of the `SQLite` store.
     pub sqlite: SqliteSection,
-    /// Used while `decentralized` is on.
+    /// The settings of the JetStream store.
     pub jetstream: JetStreamSection,
 }
 
-/// Where the `SQLite` store is.
+/// The settings of the `SQLite` store: the section `[sqlite]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SqliteSection {
-    /// The file; `membership.db` unless given.
+    /// The database file; `membership.db` unless given.
     pub path: PathBuf,
-    /// Whether the store must be there already, so that a wrong path or a volume that is not
-    /// mounted opens no new one; off unless given.
+    /// Whether the store must exist already; false unless given. If so, a wrong path or a volume
+    /// that is not mounted does not open an empty store (clause DUR-4).
     pub must_exist: bool,
-    /// Who may use a new file, as in `chmod`; 0o600 unless given.
+    /// The permissions of a new file, as for `chmod`; 0o600 unless given.
     pub mode: u32,
 }
 
-/// A text that is not shown (clause TYPE-5).
+/// A secret text. `Debug` shows its length alone (clause TYPE-5).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// Written out, because serde's own error shows what it found instead of a text.
+/// Not derived, since serde's own error shows the value that it found instead of a text.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer);
@@ -76,7 +79,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 impl Secret {
-    /// Any text.
+    /// Makes a secret of any text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -115,17 +118,20 @@ impl StoreConfig {
     /// The longest `op_timeout_ms`: an hour.
     pub const MAX_OP_TIMEOUT_MS: u64 = 3_600_000;
 
-    /// The defaults, over them the file if there is one to read, over that the environment:
-    /// `MEMBERSHIP_DECENTRALIZED`, `MEMBERSHIP_OP_TIMEOUT_MS`, `MEMBERSHIP_SQLITE_PATH`,
-    /// `MEMBERSHIP_SQLITE_MUST_EXIST`, `MEMBERSHIP_SQLITE_MODE` (octal digits, as 0640), and each
-    /// field of the section as `MEMBERSHIP_JETSTREAM_SERVERS` (separated by commas; a comma in a
-    /// password is `%2C`), `MEMBERSHIP_JETSTREAM_PREFIX` and so on. What an orchestrator sets for a
-    /// service by the name of `membership-jetstream` (`…_SERVICE_HOST`, `…_PORT_4222_TCP` and so on)
-    /// is no setting.
+    /// Returns the defaults, overridden by the file (if one is given) and then by the environment.
     ///
-    /// Errors: [`Error::Invalid`] for a file that cannot be read, an unknown field or variable
-    /// of a section, a value of the wrong kind, a variable that is set to nothing. The error shows no
-    /// value that may be a secret.
+    /// The variables are `MEMBERSHIP_DECENTRALIZED`, `MEMBERSHIP_OP_TIMEOUT_MS`,
+    /// `MEMBERSHIP_SQLITE_PATH`, `MEMBERSHIP_SQLITE_MUST_EXIST`, `MEMBERSHIP_SQLITE_MODE` (octal
+    /// digits, as 0640), and one for each field of [`JetStreamSection`], as
+    /// `MEMBERSHIP_JETSTREAM_PREFIX`. `MEMBERSHIP_JETSTREAM_SERVERS` is a list separated by commas;
+    /// a comma in a password is `%2C`.
+    ///
+    /// Variables that an orchestrator sets for a service called `membership-jetstream` or
+    /// `membership-sqlite` (`…_SERVICE_HOST`, `…_PORT_4222_TCP` and so on) are ignored.
+    ///
+    /// Errors: [`Error::Invalid`] for a file that cannot be read, an unknown field, an unknown
+    /// variable that begins like those of a section, a value of the wrong kind, and a variable
+    /// without a value. The error shows no value that may be a secret.
     pub fn load(file: Option<&Path>) -> Result<Self, Error> {
         let mut config = match file {
             None => Self::default(),
@@ -141,7 +147,10 @@ impl StoreConfig {
         Ok(config)
     }
 
-    /// The defaults, and over them a TOML text.
+    /// Returns the defaults, overridden by a TOML text.
+    ///
+    /// Errors: [`Error::Invalid`] for a text that is not TOML, an unknown field, and a value of the
+    /// wrong kind. The error shows no value that may be a secret.
     pub fn from_toml(text: &str) -> Result<Self, Error> {
         Self::parse(text, "text")
     }
@@ -157,16 +166,17 @@ impl StoreConfig {
         })
     }
 
-    /// How long a call may take.
+    /// How long a call may take: [`op_timeout_ms`](Self::op_timeout_ms).
     #[must_use]
     pub fn op_timeout(&self) -> Duration {
         Duration::from_millis(self.op_timeout_ms)
     }
 }
 
-/// Opens the store that `config` says.
+/// Opens the store that `config` describes.
 ///
-/// Errors: those of opening that store, and [`Error::Invalid`] for one that was not built in.
+/// Errors: [`Error::Invalid`] for an `op_timeout_ms` outside its limits, and for a store that was
+/// not built into this program; and the errors of opening that store.
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
     if !(1..=StoreConfig::MAX_OP_TIMEOUT_MS).contains(&config.op_timeout_ms) {
         let (given, most) = (config.op_timeout_ms, StoreConfig::MAX_OP_TIMEOUT_MS);

@@ -1,27 +1,27 @@
 use crate::Error;
 
-/// Whether somebody is let in (clause AUTH-1).
+/// Whether a user is let in (clause AUTH-1).
 ///
-/// There is no way to get an `Allow` out of an error: a failure is [`DenyReason::Failed`].
+/// No error becomes an `Allow`: a failure is [`DenyReason::Failed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a decision that is not looked at lets nobody in and keeps nobody out"]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Decision {
-    /// Let in.
+    /// The user is let in.
     Allow,
-    /// Keep out.
+    /// The user is kept out.
     Deny(DenyReason),
 }
 
 impl Decision {
-    /// `true` for [`Decision::Allow`] alone.
+    /// Whether this is [`Decision::Allow`].
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow)
     }
 }
 
-/// Why somebody is kept out.
+/// Why a user is kept out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum DenyReason {
@@ -31,10 +31,10 @@ pub enum DenyReason {
     /// The user was revoked.
     #[error("revoked user")]
     Revoked,
-    /// The user is no admin, and an admin was asked for.
+    /// The user is not an admin, and the question was for one.
     #[error("not an admin")]
     NotAdmin,
-    /// The store could not tell (clause AUTH-2).
+    /// The store could not decide (clause AUTH-2).
     #[error("no decision could be reached: {0}")]
     Failed(#[source] Error),
 }
@@ -45,14 +45,14 @@ impl From<Error> for Decision {
     }
 }
 
-/// What a store knows of a user, as far as decisions go.
+/// What decisions need to know of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) admin: bool,
     pub(crate) revoked: bool,
 }
 
-/// The one place where a standing becomes an `is_authorized`.
+/// Decides `is_authorized`, for every store.
 pub(crate) fn authorized(found: Result<Option<Standing>, Error>) -> Decision {
     match found {
         Err(error) => error.into(),
@@ -62,7 +62,7 @@ pub(crate) fn authorized(found: Result<Option<Standing>, Error>) -> Decision {
     }
 }
 
-/// The one place where a standing becomes an `is_admin`.
+/// Decides `is_admin`, for every store.
 pub(crate) fn admin(found: Result<Option<Standing>, Error>) -> Decision {
     let standing = found.as_ref().ok().copied().flatten();
     match authorized(found) {

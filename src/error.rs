@@ -1,23 +1,23 @@
-//! What can go wrong, said without naming any backend.
+//! The errors of all stores, without the types of any backend.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::{EndpointId, Epoch, RoomId, UserKey};
 
-/// Why a call did not do what it was asked (section 2 of the contract).
+/// Why a call failed (section 2 of the contract).
 ///
-/// Where several apply, a store answers with the first of: `Closed`, `Invalid`, `NotFound` of the
-/// room, `Conflict` because the room is of the wrong kind, `AlreadyExists`, `StaleEpoch`,
-/// `NotFound` of a member or user, any other `Conflict` (clause ERR-4).
+/// Where several errors apply, a store returns the first of: `Closed`, `Invalid`, `NotFound` of the
+/// room, `Conflict` because the room is of the wrong kind (encrypted or not), `AlreadyExists`,
+/// `StaleEpoch`, `NotFound` of a member or user, any other `Conflict` (clause ERR-4).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Error {
-    /// What was looked up is not there (clause ERR-1).
+    /// The record that was looked up does not exist (clause ERR-1).
     #[error("no {0}")]
     NotFound(Record),
-    /// What was to be made is there already, and is untouched.
+    /// The record to be created exists already, and is unchanged.
     #[error("{0} exists already")]
     AlreadyExists(Record),
     /// The caller acted on an epoch that is not the room's current one.
@@ -29,41 +29,44 @@ pub enum Error {
     /// The call contradicts what is stored.
     #[error("{0}")]
     Conflict(Conflict),
-    /// An argument is illegal whatever is stored.
+    /// An argument is illegal, whatever is stored.
     #[error("{0}")]
     Invalid(Invalid),
-    /// The deadline passed. A write may still take effect, once and entirely, or never.
+    /// The deadline passed. A write may take effect, once and entirely, even later, or never.
     #[error("no answer within the deadline")]
     Timeout,
-    /// The backend cannot be reached or cannot serve. A write may have taken effect, once and
-    /// entirely, or not.
+    /// The backend cannot be reached or cannot serve. A write may take effect, once and entirely,
+    /// even later, or never.
     #[error("unavailable: {0}")]
     Unavailable(Cause),
     /// This client was closed.
     #[error("the store is closed")]
     Closed,
-    /// What is stored cannot be what a store wrote (clause ERR-3). Never skipped, never treated
-    /// as absent.
+    /// A stored record is not one that a store wrote (clause ERR-3). It is never skipped, never
+    /// treated as absent.
     #[error("corrupt {0}")]
     Corrupt(Corrupt),
 }
 
 impl Error {
-    /// Whether a write that ended so may have taken effect (clause ERR-2): `Timeout` and
-    /// `Unavailable`. After every other error nothing changed.
+    /// Whether a write that failed with this error may have taken effect (clause ERR-2).
+    ///
+    /// True for `Timeout` and `Unavailable`. After every other error nothing has changed.
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         matches!(self, Self::Timeout | Self::Unavailable(_))
     }
 
-    /// The backend failed with `source`.
+    /// Makes the error of a backend that failed with `source`.
     pub fn unavailable(
         source: impl Into<Box<dyn std::error::Error + Send + Sync + 'static>>,
     ) -> Self {
         Self::Unavailable(Cause(Arc::from(source.into())))
     }
 
-    /// The record at `key` of the table or bucket `place` cannot be decoded, because of `problem`.
+    /// Makes the error of a record that cannot be decoded.
+    ///
+    /// The record is at `key` of the table or bucket `place`; `problem` says what is wrong with it.
     pub fn corrupt(
         place: impl Into<String>,
         key: impl Into<String>,
@@ -105,7 +108,7 @@ pub enum Record {
         room: RoomId,
         /// The endpoint.
         endpoint: EndpointId,
-        /// The epoch; `None` where the room's current one was asked for.
+        /// The epoch; `None` if the key of the room's current epoch was asked for.
         epoch: Option<Epoch>,
     },
     /// A user.
@@ -145,15 +148,15 @@ pub enum Conflict {
     /// The room is at [`Epoch::MAX`] (clause TYPE-6).
     #[error("the room is at the last epoch there can be")]
     LastEpoch,
-    /// A rekey's keys are not for exactly the members that remain (clause KEY-6).
+    /// The keys of a rekey are not for exactly the remaining members (clause KEY-6).
     #[error("the keys are not for exactly the remaining members:{missing}{extra}")]
     KeysMismatch {
-        /// Members that would be left without a key.
+        /// Remaining members for which the rekey has no key.
         missing: Endpoints,
-        /// Endpoints with a key that are no remaining members.
+        /// Endpoints for which the rekey has a key and that are not remaining members.
         extra: Endpoints,
     },
-    /// An admin was made before: the bootstrap is over (clause USER-1).
+    /// An admin was made before, so there is no bootstrap any more (clause USER-1).
     #[error("an admin was made before; the bootstrap works once")]
     AdminExists,
     /// The last active admin cannot be revoked (clause USER-4).
@@ -161,7 +164,7 @@ pub enum Conflict {
     LastAdmin,
 }
 
-/// How a rekey's keys are not those of the remaining members.
+/// Which list of a [`Conflict::KeysMismatch`] some endpoints are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 enum Side {
@@ -179,7 +182,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// The most endpoints that are named (clause KEY-6).
+    /// The most endpoints that an error names (clause KEY-6).
     pub const NAMED: usize = 10;
 
     fn collect<'a>(side: Side, all: impl Iterator<Item = &'a EndpointId>) -> Self {
@@ -188,13 +191,13 @@ impl Endpoints {
         Self { side, first, more: all.count() }
     }
 
-    /// The endpoints that are named.
+    /// The first endpoints, at most [`NAMED`](Self::NAMED).
     #[must_use]
     pub fn first(&self) -> &[EndpointId] {
         &self.first
     }
 
-    /// How many there are beyond those that are named.
+    /// How many more endpoints there are than [`first`](Self::first()) has.
     #[must_use]
     pub fn more(&self) -> usize {
         self.more
@@ -221,8 +224,9 @@ impl fmt::Display for Endpoints {
 }
 
 impl Conflict {
-    /// The mismatch between the members that a rekey must give a key and those it does, both in
-    /// byte order; `None` where they are the same.
+    /// Makes the conflict of a rekey that lacks keys for `missing` and has keys for `extra`.
+    ///
+    /// Both must be in byte order. Returns `None` if both are empty.
     pub fn keys_mismatch<'a>(
         missing: impl Iterator<Item = &'a EndpointId>,
         extra: impl Iterator<Item = &'a EndpointId>,
@@ -234,7 +238,7 @@ impl Conflict {
     }
 }
 
-/// An argument that is illegal whatever is stored: which, and what is wrong with it.
+/// An illegal argument: its name, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid {field}: {problem}")]
 pub struct Invalid {
@@ -243,7 +247,8 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// `field` is illegal, because it `problem`: a fragment that reads on after the field's name.
+    /// Makes the error of an illegal `field`. `problem` continues a sentence that begins with the
+    /// field's name, as in "is 0; 1 to 1000 is allowed".
     pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
         Self { field, problem: problem.into() }
     }
@@ -254,14 +259,14 @@ impl Invalid {
         self.field
     }
 
-    /// What is wrong with it: a fragment that reads on after the name.
+    /// What is wrong with the argument: the rest of a sentence that begins with its name.
     #[must_use]
     pub fn problem(&self) -> &str {
         &self.problem
     }
 }
 
-/// Stored bytes that no store of this version wrote there.
+/// A stored record that no store of this version wrote.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {key}: {problem}")]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
@@ -291,8 +296,8 @@ impl Corrupt {
     }
 }
 
-/// What a backend said when it failed. Shared, so that an [`Error`] can be cloned; equal when the
-/// texts are.
+/// The error of a backend. It is shared, so that an [`Error`] can be cloned. Two are equal if their
+/// texts are equal.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 

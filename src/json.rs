@@ -1,5 +1,6 @@
-//! Records, requests and errors as JSON, so that the suite can save what a store was asked and
-//! answered. Illegal values are refused as their constructors refuse them (clause TYPE-4).
+//! Records, requests and errors as JSON: the suite saves calls and their results.
+//!
+//! Values that the constructors refuse are refused here, too (clause TYPE-4).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -11,7 +12,7 @@ use serde::ser::{Serialize, Serializer};
 use crate::error::{Cause, Invalid};
 use crate::{Ciphertext, EndpointId, Epoch, Error, Label, Page, Rekey, RoomId, Timestamp, UserKey};
 
-/// A value as one that JSON knows: how to get that, and how to get back.
+/// Implements JSON for a type by way of a plain type: how to convert to it, and back.
 macro_rules! as_plain {
     ($($type:ty: $plain:ty, $to:expr, $from:expr;)+) => { $(
         impl Serialize for $type {
@@ -50,7 +51,8 @@ as_plain! {
         Error::Unavailable(cause) => Ok(cause),
         other => Err(other.to_string()),
     };
-    // Its field is a name in this crate: kept for good, and seldom read.
+    // The name of the field is leaked, since `Invalid` keeps a `'static` one. Only saved histories
+    // are read this way, so few are leaked.
     Invalid: (String, String),
         |invalid| (invalid.field().to_owned(), invalid.problem().to_owned()),
         |(field, problem)| Ok(Self::new(field.leak(), problem));

@@ -1,8 +1,9 @@
-//! Who is in an encrypted room: one contract, several stores, fail closed.
+//! Stores of encrypted rooms, their members and their sealed keys, behind one contract.
 //!
-//! [`Store`] is the contract as a trait; `CONTRACT.md` has it clause by clause. [`MemoryStore`]
-//! keeps everything in memory, `SqliteStore` in one file, `JetStreamStore` on one to five NATS
-//! servers.
+//! [`Store`] is the contract as a trait; `CONTRACT.md` lists its clauses. [`MemoryStore`] keeps
+//! everything in memory, `SqliteStore` in one file, `JetStreamStore` on one to five NATS servers.
+//! [`open`] opens the store that a [`StoreConfig`] names. All of them fail closed: a decision that
+//! cannot be reached denies.
 
 mod config;
 mod decision;
@@ -42,7 +43,7 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::Store;
 pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};
 
-/// The examples of the README, compiled and run with the documentation's tests.
+/// Runs the examples of the README as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,7 +1,7 @@
-//! The memory store: for tests and small tools.
+//! The memory store, for tests and small tools.
 //!
-//! One lock over plain maps. Nothing is awaited while it is held, so each call is atomic, and
-//! the order in which calls take it is the order in which they happened (clause LIN-1).
+//! All data are in plain maps under one lock. No call awaits while it holds the lock, so each call
+//! is atomic, and the calls are linearized in the order in which they take the lock (clause LIN-1).
 
 mod state;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 use state::State;
 
-/// A [`Store`] that keeps everything in memory; nothing outlives the last client.
+/// A [`Store`] that keeps everything in memory; the data end with the last client.
 ///
 /// ```
 /// use membership::{MemoryStore, Store};
@@ -34,21 +34,22 @@ use state::State;
 /// # }
 /// ```
 pub struct MemoryStore {
-    /// A std lock, because no critical section awaits; a read-write one, because decisions are
-    /// many and writes are few. A panic under it poisons it, and a poisoned lock denies (AUTH-2).
+    /// A std lock suffices, since no critical section awaits. It is a read-write lock, since
+    /// decisions outnumber writes. A panic in a write poisons the lock, and a poisoned lock denies
+    /// (AUTH-2).
     state: Arc<RwLock<State>>,
-    /// Set under the write lock, so that `close` returns after the calls before it.
+    /// Set under the write lock, so that `close` returns only after the calls that began before it.
     closed: AtomicBool,
 }
 
 impl MemoryStore {
-    /// An empty store, and its first client.
+    /// Makes an empty store, and returns its first client.
     #[must_use]
     pub fn new() -> Self {
         Self { state: Arc::default(), closed: AtomicBool::new(false) }
     }
 
-    /// Another client of the same data, open whether this one is or not.
+    /// Returns another client of the same data. It is open, even if this client is closed.
     #[must_use]
     pub fn client(&self) -> Self {
         Self { state: Arc::clone(&self.state), closed: AtomicBool::new(false) }
@@ -62,7 +63,8 @@ impl MemoryStore {
         self.open(self.state.write().map_err(poisoned))
     }
 
-    /// `Closed` comes before whatever else is wrong (clause ERR-4).
+    /// Returns the guard, unless this client is closed. `Closed` precedes other errors (clause
+    /// ERR-4).
     fn open<Guard>(&self, guard: Result<Guard, Error>) -> Result<Guard, Error> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { guard }
     }
@@ -177,23 +179,24 @@ impl Store for MemoryStore {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        // Whoever holds the lock finishes first; a poisoned lock closes all the same.
+        // The lock waits for calls in flight. A poisoned lock does not keep the client from
+        // closing.
         let _guard = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.closed.store(true, Ordering::Release);
         Ok(())
     }
 }
 
-/// Ways into the store that no caller has, for the conformance suite.
+/// Access for the conformance suite, which other callers do not have.
 #[cfg(feature = "testing")]
 impl MemoryStore {
-    /// Puts an encrypted room at `epoch`, as that many rekeys with the same keys would have.
+    /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     #[doc(hidden)]
     pub fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
         self.write()?.plant_epoch(room, epoch)
     }
 
-    /// Leaves the lock as a panic in the middle of a write would.
+    /// Poisons the lock, as a panic in the middle of a write would.
     #[doc(hidden)]
     pub fn poison(&self) {
         let state = Arc::clone(&self.state);
@@ -206,14 +209,14 @@ impl MemoryStore {
         }
     }
 
-    /// Another store, with a copy of the data as they are now.
+    /// Returns another store, with a copy of the current data.
     #[doc(hidden)]
     pub fn copy(&self) -> Result<Self, Error> {
         let state = Arc::new(RwLock::new(self.read()?.clone()));
         Ok(Self { state, closed: AtomicBool::new(false) })
     }
 
-    /// Has every client of these data find a copy of the data of `other` in their place.
+    /// Replaces the data of all clients of this store by a copy of the data of `other`.
     #[doc(hidden)]
     pub fn become_like(&self, other: &Self) -> Result<(), Error> {
         let state = other.read()?.clone();
@@ -221,14 +224,14 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Has all users, all rooms, or all sealed keys vanish.
+    /// Removes all users, all rooms, or all sealed keys, without a trace.
     #[doc(hidden)]
     pub fn forget(&self, users: bool, rooms: bool, keys: bool) -> Result<(), Error> {
         self.write()?.forget(users, rooms, keys);
         Ok(())
     }
 
-    /// Ends what [`poison`](Self::poison) began.
+    /// Clears the poison of the lock.
     #[doc(hidden)]
     pub fn heal(&self) {
         self.state.clear_poison();

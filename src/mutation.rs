@@ -1,9 +1,8 @@
-//! Defects on purpose, by which the conformance suite sees itself catch one in a store's own code.
+//! Deliberate defects in a store's own code, which the conformance suite must catch.
 
-/// The defect that a store has: none, unless a test opened it with one.
+/// The defect of a store; none, unless a test opened the store with one.
 ///
-/// Without the feature `testing` there is no way to name one, and every question is answered by a
-/// constant.
+/// Without the feature `testing` a defect cannot be set, and [`is`](Self::is) is constantly false.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mutation<D>(Option<D>);
 
@@ -15,7 +14,7 @@ impl<D: Copy + PartialEq> Mutation<D> {
         Self(Some(defect))
     }
 
-    /// Whether it is this one.
+    /// Whether the store has this defect.
     #[inline]
     pub(crate) fn is(self, defect: D) -> bool {
         cfg!(feature = "testing") && self.0 == Some(defect)

@@ -1,4 +1,4 @@
-//! The records a store keeps, and the requests that make them.
+//! The records that a store keeps, and the requests that create them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,27 +9,27 @@ use crate::{Ciphertext, EndpointId, Epoch, Label, RoomId, Timestamp, UserKey};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct Room {
-    /// Its name.
+    /// The room's id.
     pub id: RoomId,
-    /// Its one owner, who is a member with [`Role::Owner`] (clause MEM-4).
+    /// The room's one owner, a member with [`Role::Owner`] (clause MEM-4).
     pub owner: EndpointId,
-    /// Whether it has keys and epochs.
+    /// Whether the room has keys and epochs.
     pub encrypted: bool,
-    /// Its current epoch: 0 when unencrypted, from 1 when encrypted.
+    /// The current epoch: 0 in an unencrypted room, 1 or more in an encrypted one.
     pub epoch: Epoch,
-    /// Whether a member was removed since the last rekey (clause MEM-3).
+    /// Whether a member was removed since the last rekey of an encrypted room (clause MEM-3).
     pub rekey_due: bool,
-    /// When it was created, as the caller gave it.
+    /// When the room was created, as the caller gave it.
     pub created_at: Timestamp,
 }
 
-/// What a member is in its room.
+/// The role of a member in its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub enum Role {
-    /// The one who created the room and cannot be removed.
+    /// The endpoint that owns the room; it cannot be removed.
     Owner,
-    /// Everybody else.
+    /// Any other member.
     Member,
 }
 
@@ -41,11 +41,11 @@ pub struct Member {
     pub room: RoomId,
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// What it is there.
+    /// The endpoint's role in the room.
     pub role: Role,
-    /// The room's epoch when it came: 0 in an unencrypted room (clause MEM-1).
+    /// The room's epoch when the endpoint was added; 0 in an unencrypted room (clause MEM-1).
     pub joined_epoch: Epoch,
-    /// When it was added, as the caller gave it.
+    /// When the endpoint was added, as the caller gave it.
     pub added_at: Timestamp,
 }
 
@@ -55,57 +55,56 @@ pub struct Member {
 pub struct SealedKey {
     /// The room.
     pub room: RoomId,
-    /// The epoch the key is for.
+    /// The epoch of the key.
     pub epoch: Epoch,
-    /// The member it is sealed to.
+    /// The member to which the key is sealed.
     pub endpoint: EndpointId,
     /// The sealed bytes.
     pub ciphertext: Ciphertext,
 }
 
-/// A person or service allowed on the bus, or formerly so.
+/// A person or service that is allowed on the bus, or was before it was revoked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct User {
-    /// The Ed25519 public key it is known by.
+    /// The user's Ed25519 public key.
     pub key: UserKey,
-    /// What people call it.
+    /// The user's name for people to read.
     pub label: Label,
-    /// Whether it is, or was, an admin.
+    /// Whether the user is an admin, or was one before it was revoked.
     pub admin: bool,
-    /// Whether it was revoked, which is for ever (clause USER-3).
+    /// Whether the user was revoked; a revocation is for ever (clause USER-3).
     pub revoked: bool,
-    /// When it was added, as the caller gave it.
+    /// When the user was added, as the caller gave it.
     pub added_at: Timestamp,
-    /// When it was revoked, as the caller gave it.
+    /// When the user was revoked, as the caller gave it; `None` while it is not revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A room to be made (clause ROOM-1).
+/// A room to be created (clause ROOM-1).
 ///
-/// It is encrypted exactly when it has its owner's sealed key for epoch 1; there is no way to
-/// build one that is not so.
+/// The room is encrypted if and only if it has its owner's sealed key for epoch 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct NewRoom {
-    /// Its name.
+    /// The room's id.
     pub id: RoomId,
-    /// The endpoint that will own it.
+    /// The endpoint that will own the room.
     pub owner: EndpointId,
-    /// When it is created.
+    /// When the room is created.
     pub created_at: Timestamp,
-    /// The owner's sealed key for epoch 1, exactly when the room is to be encrypted.
+    /// The owner's sealed key for epoch 1; `Some` if and only if the room is encrypted.
     pub owner_key: Option<Ciphertext>,
 }
 
 impl NewRoom {
-    /// A room without keys and epochs.
+    /// A request for a room without keys and epochs.
     #[must_use]
     pub fn unencrypted(id: RoomId, owner: EndpointId, created_at: Timestamp) -> Self {
         Self { id, owner, created_at, owner_key: None }
     }
 
-    /// A room that begins at epoch 1, with `owner_key` sealed for that epoch to its owner.
+    /// A request for a room that begins at epoch 1, with the owner's sealed key for that epoch.
     #[must_use]
     pub fn encrypted(
         id: RoomId,
@@ -116,7 +115,7 @@ impl NewRoom {
         Self { id, owner, created_at, owner_key: Some(owner_key) }
     }
 
-    /// The room this makes.
+    /// The room that this request creates.
     #[must_use]
     pub fn room(&self) -> Room {
         let encrypted = self.owner_key.is_some();
@@ -130,7 +129,7 @@ impl NewRoom {
         }
     }
 
-    /// The owner's membership in it.
+    /// The owner's membership in the room that this request creates.
     #[must_use]
     pub fn owner_member(&self) -> Member {
         Member {
@@ -149,20 +148,22 @@ impl NewRoom {
 pub struct NewMember {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// When it is added.
+    /// When the endpoint is added.
     pub added_at: Timestamp,
-    /// The room key sealed to it and the epoch that key is for, in an encrypted room.
+    /// The room's key sealed to the endpoint, and the key's epoch; `None` for an unencrypted room.
     pub key: Option<(Epoch, Ciphertext)>,
 }
 
 impl NewMember {
-    /// A member of an unencrypted room.
+    /// A request to add a member to an unencrypted room.
     #[must_use]
     pub fn unsealed(endpoint: EndpointId, added_at: Timestamp) -> Self {
         Self { endpoint, added_at, key: None }
     }
 
-    /// A member of an encrypted room, with the room's key for `epoch` sealed to it.
+    /// A request to add a member to an encrypted room, with the room's key for `epoch`.
+    ///
+    /// The key, `ciphertext`, must be sealed to the endpoint.
     #[must_use]
     pub fn sealed(
         endpoint: EndpointId,
@@ -174,7 +175,7 @@ impl NewMember {
     }
 }
 
-/// A move of a room from one epoch to the next (clauses KEY-5, KEY-6).
+/// A request to move a room from one epoch to the next (clauses KEY-5, KEY-6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rekey {
     from: Epoch,
@@ -183,11 +184,13 @@ pub struct Rekey {
 }
 
 impl Rekey {
-    /// A rekey from the epoch `from` to the next one, that removes the members in `remove` and
-    /// stores `keys`, which must be for exactly those that remain.
+    /// A rekey from the epoch `from` to the next one.
     ///
-    /// An endpoint that stands twice in `keys`, or both in `remove` and in `keys`, is
-    /// [`Error::Invalid`].
+    /// It removes the members in `remove`, and stores `keys`, which must be for exactly the
+    /// remaining members.
+    ///
+    /// Errors: [`Error::Invalid`] for an endpoint that is twice in `keys`, or in both `remove` and
+    /// `keys`.
     pub fn new(
         from: Epoch,
         remove: impl IntoIterator<Item = EndpointId>,
@@ -209,7 +212,7 @@ impl Rekey {
         Ok(Self { from, remove, keys: by_endpoint })
     }
 
-    /// The epoch the room must be at.
+    /// The epoch at which the room must be.
     #[must_use]
     pub fn from(&self) -> Epoch {
         self.from
@@ -221,7 +224,7 @@ impl Rekey {
         &self.remove
     }
 
-    /// The sealed key of each member that remains.
+    /// The sealed key of each remaining member.
     #[must_use]
     pub fn keys(&self) -> &BTreeMap<EndpointId, Ciphertext> {
         &self.keys
@@ -232,19 +235,19 @@ impl Rekey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
 pub struct NewUser {
-    /// The Ed25519 public key it is known by.
+    /// The user's Ed25519 public key.
     pub key: UserKey,
-    /// What people call it.
+    /// The user's name for people to read.
     pub label: Label,
-    /// Whether it is an admin. [`Store::bootstrap_admin`](crate::Store::bootstrap_admin) makes an
-    /// admin whatever this says.
+    /// Whether the user is an admin. [`Store::bootstrap_admin`](crate::Store::bootstrap_admin)
+    /// makes an admin whatever this says.
     pub admin: bool,
-    /// When it is added.
+    /// When the user is added.
     pub added_at: Timestamp,
 }
 
 impl NewUser {
-    /// The user this makes.
+    /// The user that this request creates.
     #[must_use]
     pub fn user(&self) -> User {
         User {

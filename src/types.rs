@@ -1,6 +1,6 @@
-//! Parsed values: what is illegal cannot be built (clause TYPE-4).
+//! Values that are checked when they are built, so that no illegal one exists (clause TYPE-4).
 //!
-//! Every constructor checks its whole contract, so that a store never has to.
+//! Stores never have to check them again.
 
 mod ciphertext;
 mod epoch;

@@ -1,4 +1,5 @@
-//! The suite on the stores that ship here: every case on every store is a test of its own.
+//! Runs the conformance suite on the stores of this repository. Every case on every store is a
+//! test.
 
 fn main() -> std::process::ExitCode {
     membership_conformance::harness::main(&membership_lab::targets::shipped())

@@ -1,10 +1,10 @@
-//! What the list of mutants that no test notices says.
+//! Checks the list of the mutants that no test notices.
 
 use std::fs;
 use std::path::Path;
 
-/// The path of an entry and the function it names: the last word of "… in <function>", or of "replace
-/// <function> -> <type> with …".
+/// The path in an entry, and the function that the entry names: the last word of "… in <function>",
+/// or of "replace <function> -> <type> with …".
 fn named(entry: &str) -> Option<(String, &str)> {
     let (path, rest) = entry.split_once(r"\.rs:")?;
     let (function, _) = rest.split_once(" -> ").unwrap_or((rest, ""));
@@ -15,7 +15,7 @@ fn named(entry: &str) -> Option<(String, &str)> {
 }
 
 #[test]
-fn each_that_is_left_out_is_there_and_has_a_reason() {
+fn each_excluded_mutant_exists_and_has_a_reason() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let list = fs::read_to_string(root.join(".cargo/mutants.toml")).unwrap();
     let (_, list) = list.split_once("exclude_re = [").unwrap();
@@ -26,8 +26,8 @@ fn each_that_is_left_out_is_there_and_has_a_reason() {
                 let entry = entry.trim_end_matches("',");
                 let (path, function) = named(entry).unwrap_or_else(|| panic!("no path: {entry}"));
                 let source = fs::read_to_string(root.join(&path)).unwrap_or_default();
-                assert!(source.contains(&format!("fn {function}")), "gone: {entry}");
-                assert!(reason, "without a reason: {entry}");
+                assert!(source.contains(&format!("fn {function}")), "no such function: {entry}");
+                assert!(reason, "no comment with a reason above: {entry}");
                 entries += 1;
             }
             None if line.is_empty() => reason = false,

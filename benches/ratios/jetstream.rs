@@ -1,4 +1,4 @@
-//! The JetStream store against bare calls to the same servers: one, and a cluster of three.
+//! The JetStream store against bare calls to the same servers: one server, and three.
 
 mod bare;
 mod decisions;
@@ -17,9 +17,9 @@ use crate::lists;
 use crate::measure::Row;
 use crate::world::{ROOMS, USERS, big_room, fill_rooms, fill_users};
 
-/// Callers that fill a store: enough to keep the servers busy.
+/// How many callers fill a store: enough to keep the servers busy.
 const FILLERS: u32 = 256;
-/// What the buckets of the large store begin with, and those of the one with a tenth of the rooms.
+/// The prefixes of the buckets of the large store, and of the store with a tenth of its rooms.
 const LARGE: &str = "large-";
 const SMALL: &str = "small-";
 
@@ -27,7 +27,7 @@ pub(crate) fn server() -> Result<NatsServer, NatsError> {
     NatsServer::find(Provision::Auto)
 }
 
-/// One cluster, how it is reached, and two stores on it.
+/// A cluster, its URL, and two stores on it.
 struct Servers<'a> {
     runtime: &'a Runtime,
     /// The first word of every row.
@@ -40,7 +40,7 @@ struct Servers<'a> {
 }
 
 pub(crate) fn rows(runtime: &Runtime, server: &NatsServer) -> Vec<Row> {
-    // The links between the servers have threads of their own, as they would elsewhere.
+    // The links between the servers have threads of their own, like links between machines.
     let links = Runtime::new().unwrap();
     let began = Instant::now();
     let both = [1, 3].map(|replicas| {
@@ -48,7 +48,7 @@ pub(crate) fn rows(runtime: &Runtime, server: &NatsServer) -> Vec<Row> {
         let cluster = links.block_on(Cluster::start_with(server.clone(), options)).unwrap();
         Servers::new(runtime, replicas, cluster)
     });
-    // At once: one server spends its time with its disk, three spend theirs with one another.
+    // At once, since a single server mostly waits for its disk, and three mostly for one another.
     let [one, three] = &both;
     runtime.block_on(async { tokio::join!(one.fill(), three.fill()) });
     eprintln!("jetstream … filled after {:.0?}", began.elapsed());
@@ -65,7 +65,7 @@ async fn open(url: &str, replicas: u8, prefix: &str, read_mode: ReadMode) -> Jet
         prefix: prefix.to_owned(),
         replicas,
         read_mode,
-        // Filling keeps everything busy at once: there is no hurry in a single call.
+        // Filling makes single calls slow, since it keeps everything busy.
         op_timeout: Duration::from_secs(20),
         ..JetStreamConfig::new([url])
     };
@@ -74,7 +74,7 @@ async fn open(url: &str, replicas: u8, prefix: &str, read_mode: ReadMode) -> Jet
 
 impl<'a> Servers<'a> {
     fn new(runtime: &'a Runtime, replicas: u8, cluster: Cluster) -> Self {
-        // Not through the cluster's links to its clients: they would add to both sides.
+        // A direct URL, since the cluster's client links would add to both sides.
         let url = cluster.direct_url(0).unwrap();
         let store = |prefix| -> Arc<dyn Store> {
             let open = open(&url, replicas, prefix, ReadMode::Linearizable);
@@ -86,7 +86,7 @@ impl<'a> Servers<'a> {
     }
 
     async fn fill(&self) {
-        // Additions to one room that wait together share a batch.
+        // Concurrent additions to one room share a batch.
         tokio::join!(
             fill_users(&self.large, FILLERS, USERS),
             fill_rooms(&self.large, FILLERS, ROOMS),

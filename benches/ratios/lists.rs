@@ -1,4 +1,4 @@
-//! A page costs what it returns, not what the store holds (clause LIST-5).
+//! Pages of lists: a page costs what it returns, not what the store holds (clause LIST-5).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use tokio::runtime::Runtime;
 use crate::measure::{Limit, Row, each};
 use crate::world::{owner, room_id};
 
-/// Compares two stores filled with 1,000 and 10,000 rooms, both of them with a room "big" of 1,000
-/// members. A round is so many pages.
+/// Compares two stores with 1,000 and 10,000 rooms, both with a room "big" of 1,000 members. A
+/// round reads `pages` pages.
 pub(crate) fn rows(
     runtime: &Runtime,
     name: &str,

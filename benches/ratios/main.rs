@@ -1,8 +1,8 @@
-//! `cargo bench`: what the stores cost, as ratios to floors measured in the same run.
+//! `cargo bench`: the costs of the stores, as ratios to floors that are measured in the same run.
 //!
-//! On a store of 100,000 users and 10,000 rooms. `cargo bench -- sqlite` measures one store only;
-//! so do `memory` and `jetstream`. Ends with 1 when a ratio misses its limit by more than a third,
-//! with 2 for an argument it does not know and where there is no NATS server to be had.
+//! The stores have 100,000 users and 10,000 rooms. `cargo bench -- sqlite` measures one store only;
+//! so do `memory` and `jetstream`. The exit code is 1 if a ratio misses its limit by more than a
+//! third, and 2 for an unknown argument and if no NATS server can be found.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     }
     let wants = |store: &str| wanted.is_empty() || wanted.iter().any(|name| name == store);
     #[cfg(feature = "jetstream")]
-    // Looked for first: minutes later would be late to say that there is none.
+    // The server is looked for first. Otherwise the bench runs for minutes before it reports that
+    // there is none.
     let server = if wants("jetstream") {
         match jetstream::server() {
             Ok(server) => Some(server),

@@ -1,14 +1,16 @@
-//! Ratios to floors: each is measured in turn, round by round, so that whatever else the machine
-//! does hits both; what counts is the ratio of the medians.
+//! Ratios of a store's cost to a floor.
+//!
+//! Both are measured alternately, round by round, so that other load on the machine hits both. A
+//! ratio is that of the medians.
 
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// A ratio misses its limit by more than this factor before the bench fails: machines are noisy.
+/// By which factor a ratio may miss its limit before the bench fails, since machines are noisy.
 const TOLERANCE: f64 = 4.0 / 3.0;
 
-/// What a ratio must keep to.
+/// The limit of a ratio.
 #[derive(Clone, Copy)]
 pub(crate) enum Limit {
     AtMost(f64),
@@ -25,7 +27,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Time against time: how many times the floor it costs.
+    /// Compares times: how many times the floor's cost the store's cost is.
     pub(crate) fn cost(
         what: &str,
         floor: &str,
@@ -39,7 +41,7 @@ impl Row {
         Self { what: what.to_owned(), ours, floor: Some((floor.to_owned(), bare)), ratio, limit }
     }
 
-    /// Rate against rate: how many times the floor's throughput it reaches.
+    /// Compares rates: how many times the floor's throughput the store's throughput is.
     pub(crate) fn rate(
         what: &str,
         floor: &str,
@@ -52,7 +54,7 @@ impl Row {
         Self { ratio: row.ratio.recip(), ..row }
     }
 
-    /// Time against a fixed bound.
+    /// Compares a time with a fixed bound.
     pub(crate) fn absolute(
         what: &str,
         bound: Duration,
@@ -72,7 +74,7 @@ impl Row {
         }
     }
 
-    /// Whether the limit is missed beyond what noise explains.
+    /// Whether the limit is missed by more than noise explains.
     pub(crate) fn missed(&self) -> bool {
         match self.limit {
             Limit::AtMost(limit) => self.ratio > limit * TOLERANCE,
@@ -81,8 +83,8 @@ impl Row {
     }
 }
 
-/// The median of each, over `rounds` rounds in which both are measured, first one and then the
-/// other first; one round before them warms up.
+/// The medians of both, over `rounds` rounds. Each round measures both, and every second one in the
+/// other order. One round before them warms up.
 fn interleaved(
     rounds: usize,
     ours: &mut dyn FnMut() -> Duration,
@@ -108,7 +110,7 @@ fn median(mut all: Vec<Duration>) -> Duration {
     all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
-/// The time each of `count` calls took, where `calls` makes them all.
+/// The time of each of `count` calls, all of which `calls` makes.
 pub(crate) fn each(count: u32, calls: impl FnOnce()) -> Duration {
     let began = Instant::now();
     calls();

@@ -21,7 +21,7 @@ pub(crate) fn open(runtime: &Runtime, path: &Path, options: SqliteOptions) -> Ar
     Arc::new(runtime.block_on(options.open(path)).unwrap())
 }
 
-/// A plain connection to a database with the same records in plain tables.
+/// A connection to a plain database, with tables for the same records as the store has.
 fn plain(folder: &TempDir) -> Connection {
     let connection = Connection::open(folder.path().join("plain.db")).unwrap();
     connection
@@ -129,7 +129,7 @@ fn pages(runtime: &Runtime) -> Vec<Row> {
     let store = |name: &str, rooms: u32| {
         let store = open(runtime, &folder.path().join(name), SqliteOptions::new());
         runtime.block_on(fill_rooms(&store, CALLERS, rooms));
-        // Both have one room of 1,000 members.
+        // Both stores have one room of 1,000 members.
         runtime.block_on(big_room(&store, CALLERS, "big", 1_000));
         store
     };
@@ -164,7 +164,7 @@ fn beside_a_writer(runtime: &Runtime, store: &Arc<dyn Store>) -> Row {
         "sqlite is_authorized, 64 callers beside a busy writer",
         "the same without the writer",
         Limit::AtMost(2.0),
-        // How the two share the cores differs from round to round.
+        // More rounds, since readers and writer share the cores differently in each.
         41,
         busy,
         || reads_by_many(runtime, store),

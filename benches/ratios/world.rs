@@ -1,4 +1,4 @@
-//! What the stores are filled with, and callers.
+//! The data of the stores, and concurrent callers.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use tokio::runtime::Runtime;
 
 pub(crate) const USERS: u32 = 100_000;
 pub(crate) const ROOMS: u32 = 10_000;
-/// How many callers there are at once, where there are several.
+/// How many callers call at once, unless a row says otherwise.
 pub(crate) const CALLERS: u32 = 64;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// A key that looks like one: spread over all 32 bytes, the same for the same number.
+/// A key that looks random in all 32 bytes, and is the same for the same number.
 pub(crate) fn user_key(number: u32) -> UserKey {
     let mut state = u64::from(number) ^ 0x9e37_79b9_7f4a_7c15;
     let mut bytes = [0; 32];
@@ -47,7 +47,7 @@ pub(crate) fn endpoint(number: u32) -> EndpointId {
     format!("endpoint-{number:06}").parse().unwrap()
 }
 
-/// Who owns `room_id(number)`, and is in no other room.
+/// The owner of `room_id(number)`, which is in no other room.
 pub(crate) fn owner(number: u32) -> EndpointId {
     endpoint(1_000_000 + number)
 }
@@ -56,7 +56,7 @@ pub(crate) fn sealed(number: u32) -> Ciphertext {
     Ciphertext::new(number.to_le_bytes().repeat(20)).unwrap()
 }
 
-/// Runs `each` of the numbers, from [`CALLERS`] tasks at once.
+/// Calls `each` with each number, from [`CALLERS`] tasks at once.
 pub(crate) fn by_many<F>(
     runtime: &Runtime,
     numbers: std::ops::Range<u32>,
@@ -67,7 +67,7 @@ pub(crate) fn by_many<F>(
     runtime.block_on(by(CALLERS, numbers, each));
 }
 
-/// Runs `each` of the numbers, from so many tasks at once.
+/// Calls `each` with each number, from `callers` tasks at once.
 pub(crate) async fn by<F>(
     callers: u32,
     numbers: std::ops::Range<u32>,
@@ -99,7 +99,7 @@ pub(crate) async fn fill_users(store: &Arc<dyn Store>, callers: u32, users: u32)
     .await;
 }
 
-/// Encrypted rooms, each with an owner of its own.
+/// Makes encrypted rooms, each with an owner of its own.
 pub(crate) async fn fill_rooms(store: &Arc<dyn Store>, callers: u32, rooms: u32) {
     let store = Arc::clone(store);
     by(callers, 0..rooms, move |number| {
@@ -113,7 +113,7 @@ pub(crate) async fn fill_rooms(store: &Arc<dyn Store>, callers: u32, rooms: u32)
     .await;
 }
 
-/// A room at epoch 1 with `members` members, the owner among them.
+/// Makes a room at epoch 1 with `members` members, the owner included.
 pub(crate) async fn big_room(
     store: &Arc<dyn Store>,
     callers: u32,
@@ -135,7 +135,7 @@ pub(crate) async fn big_room(
     room
 }
 
-/// A rekey of a room whose members are the first `members` endpoints.
+/// Makes a rekey of a room whose members are the first `members` endpoints.
 pub(crate) fn rekey(from: u64, members: u32) -> Rekey {
     let keys = (0..members).map(|number| (endpoint(number), sealed(number)));
     Rekey::new(Epoch::new(from).unwrap(), [], keys).unwrap()

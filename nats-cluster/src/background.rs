@@ -1,4 +1,4 @@
-//! The runtime the proxies live on.
+//! The tokio runtime on which the links run.
 
 use std::sync::OnceLock;
 
@@ -6,8 +6,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::NatsError;
 
-/// A runtime of their own for the proxies, so that a cluster outlives the runtime of the test that
-/// started it, and a test that blocks its runtime does not stall its links.
+/// Returns the runtime of the links, which is started on first use.
+///
+/// It is not the test's runtime, so that a cluster outlives the test that started it, and a test
+/// that blocks its runtime does not stall its links.
 pub(super) fn runtime() -> Result<&'static Runtime, NatsError> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let build = || {

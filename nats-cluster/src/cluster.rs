@@ -1,4 +1,4 @@
-//! Servers that know one another, and every link between them.
+//! A cluster of servers, and every link to and between them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,25 +19,26 @@ use super::provision::Means;
 use super::workdir::WorkDir;
 use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Sync, Way, ready};
 
-/// One, three or five servers on loopback, each link through a [`Link`]. Dropping it kills them;
-/// so does the end of this process, whatever ended it.
+/// One, three or five servers on loopback, with every connection through a [`Link`].
 ///
-/// Nodes are numbered from 0. A *route* is the link between two servers. The one with the lower
-/// number connects: two that connect to each other at once end up with neither, each dropping the
-/// other's as a duplicate, try again a second later, and the cluster misses its first election.
+/// Dropping a cluster kills its servers. The end of this process does, too, however it ends.
+///
+/// Nodes are numbered from 0. A *route* is the link between two servers. The server with the lower
+/// number connects: if two servers connect to each other at once, each drops the other's connection
+/// as a duplicate. They try again a second later, and the cluster misses its first election.
 pub struct Cluster {
     server: NatsServer,
     options: ClusterOptions,
     nodes: Vec<Node>,
-    /// By who connects and who is connected to, the lower number first.
+    /// By the numbers of the two nodes; the lower one is first, and connects.
     routes: BTreeMap<(usize, usize), Link>,
     clients: Vec<Link>,
-    /// Where the server is that is not ours.
+    /// The address of the server at a URL, which this process did not start.
     elsewhere: Option<ServerAddr>,
-    /// Ports that are ours and lead nowhere.
+    /// Ports that lead nowhere.
     dead_ends: DeadEnds,
     tls: Option<TlsFiles>,
-    /// Last, so that the servers are gone when it is removed.
+    /// The last field, so that the servers have ended when the directory is removed.
     dir: WorkDir,
 }
 
@@ -45,9 +46,9 @@ impl Cluster {
     /// Starts the servers and waits until they are ready.
     ///
     /// # Errors
-    /// [`NatsError::NoServer`] or [`NatsError::Way`] when there is none to start;
-    /// [`NatsError::NotOurs`] when several are asked of a server at a URL; whatever kept one from
-    /// starting, with the end of its log.
+    /// [`NatsError::NoServer`] or [`NatsError::Way`] if no server can be found;
+    /// [`NatsError::NotOurs`] if several are asked for and there is one at a URL; otherwise the
+    /// reason why a server did not start, with the end of its log.
     pub async fn start(options: ClusterOptions) -> Result<Self, NatsError> {
         let provision = options.provision;
         let find = tokio::task::spawn_blocking(move || NatsServer::find(provision)).await;
@@ -55,7 +56,7 @@ impl Cluster {
         Self::start_with(server, options).await
     }
 
-    /// The same, of a server that was found before.
+    /// Starts servers of a kind that was found before, and waits until they are ready.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -83,7 +84,8 @@ impl Cluster {
         if ![1, 3, 5].contains(&servers) {
             return Err(NatsError::Options { servers, why: "say 1, 3 or 5".to_owned() });
         }
-        // A container has a place in memory of its own, which goes with it.
+        // Only a binary can keep its data in `/dev/shm`. A container has a `/dev/shm` of its own,
+        // which is lost with the container.
         let hastily = options.sync == Sync::Default && matches!(server.means, Means::Binary(_));
         let dir = WorkDir::new(hastily)?;
         let tls = options.tls.as_ref().map(|tls| tls.write(dir.path())).transpose();
@@ -130,14 +132,15 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Writes the configuration files, which hold for the cluster's life: the links' addresses
-    /// stay, and what is behind them may move.
+    /// Writes the configuration files. They never change: the links' addresses stay, and only the
+    /// servers behind them move.
     fn configure(&self) -> Result<(), NatsError> {
         let name = format!("c{}", std::process::id());
         for (index, node) in self.nodes.iter().enumerate() {
             let of = self.routes.iter().filter(|((from, _), _)| *from == index);
             let mut routes: Vec<SocketAddr> = of.map(|(_, link)| link.address()).collect();
-            // A server takes the number of its routes for the size of its cluster.
+            // A server takes the number of its routes for the size of its cluster, so it gets as
+            // many as the others.
             routes.extend(self.dead_ends.silent.iter().take(index).map(|(_, address)| *address));
             let file = self.options.file(&Place {
                 name: node.name(),
@@ -153,19 +156,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// The server that runs here, for a report.
+    /// The kind of server that runs here, for a report.
     #[must_use]
     pub fn server(&self) -> &NatsServer {
         &self.server
     }
 
-    /// How many servers it has.
+    /// How many servers the cluster has.
     #[must_use]
     pub fn size(&self) -> usize {
         self.clients.len()
     }
 
-    /// The servers that are ours.
+    /// The servers that this process started.
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
@@ -174,7 +177,7 @@ impl Cluster {
     /// A server.
     ///
     /// # Errors
-    /// [`NatsError::NoNode`]; [`NatsError::NotOurs`] for the one at a URL.
+    /// [`NatsError::NoNode`]; [`NatsError::NotOurs`] for the server at a URL.
     pub fn node(&self, node: usize) -> Result<&Node, NatsError> {
         if self.elsewhere.is_some() {
             return Err(NatsError::NotOurs { what: "manage" });
@@ -182,7 +185,7 @@ impl Cluster {
         self.nodes.get(node).ok_or(NatsError::NoNode { node, servers: self.size() })
     }
 
-    /// Where a client finds a node, through that node's [`client_link`](Self::client_link).
+    /// The URL of a node for clients, through the node's [`client_link`](Self::client_link).
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -190,13 +193,13 @@ impl Cluster {
         Ok(self.url_at(self.client_link(node)?.address()))
     }
 
-    /// The same for every node.
+    /// The URLs of all nodes for clients, through the links.
     #[must_use]
     pub fn client_urls(&self) -> Vec<String> {
         self.clients.iter().map(|link| self.url_at(link.address())).collect()
     }
 
-    /// The link that the clients of a node share.
+    /// The link to a node that all users of its [`client_url`](Self::client_url) share.
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -204,8 +207,8 @@ impl Cluster {
         self.clients.get(node).ok_or(NatsError::NoNode { node, servers: self.size() })
     }
 
-    /// A link to a node for one client alone, and its URL. It leads to where the node listens now:
-    /// after a restart of the node, make another.
+    /// Makes a link to a node for one client alone, and returns it with its URL. The link leads to
+    /// where the node listens now: after a restart of the node, make another one.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Refused`] while the node is down.
@@ -215,8 +218,8 @@ impl Cluster {
         Ok((link, url))
     }
 
-    /// Where a client finds a node with nothing in between: for measurements, and for looking at
-    /// a node that is cut off. It changes when the node is restarted.
+    /// The URL of a node without a link in between: for measurements, and to look at a node that is
+    /// cut off. It changes when the node is restarted.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Refused`] while the node is down.
@@ -235,7 +238,7 @@ impl Cluster {
         Ok(ports.client)
     }
 
-    /// What came before the host in a URL that was given, stays before it.
+    /// The URL of an address. A user and password in the URL that was given are in this one, too.
     fn url_at(&self, address: SocketAddr) -> String {
         let user = self.elsewhere.as_ref().and_then(|url| {
             let name = url.username()?;
@@ -244,11 +247,11 @@ impl Cluster {
         format!("nats://{}{address}", user.unwrap_or_default())
     }
 
-    /// A client with the cluster's credentials, directly at a node: for administration. It does
-    /// not retry, and waits a second for an answer.
+    /// Connects a client to a node without a link in between, with the cluster's credentials: for
+    /// administration. The client does not retry, and waits a second for an answer.
     ///
     /// # Errors
-    /// [`NatsError::Refused`] when the node lets nobody in.
+    /// [`NatsError::Refused`] if the node refuses the client.
     pub async fn admin(&self, node: usize) -> Result<async_nats::Client, NatsError> {
         let options = self
             .connect_options()?
@@ -259,10 +262,10 @@ impl Cluster {
         options.connect(url).await.map_err(refused(&format!("connect to n{node}")))
     }
 
-    /// Options with the cluster's credentials, for clients of its URLs.
+    /// Returns connect options with the cluster's credentials, for clients of its URLs.
     ///
     /// # Errors
-    /// [`NatsError::Refused`] for credentials that are none.
+    /// [`NatsError::Refused`] for malformed credentials.
     pub fn connect_options(&self) -> Result<ConnectOptions, NatsError> {
         let options = match self.elsewhere.as_ref() {
             Some(url) if url.has_user_pass() => in_url(url),
@@ -277,7 +280,7 @@ impl Cluster {
     /// How many clients are connected to a node.
     ///
     /// # Errors
-    /// [`NatsError::NoNode`]; [`NatsError::NotOurs`] for the one at a URL;
+    /// [`NatsError::NoNode`]; [`NatsError::NotOurs`] for the server at a URL;
     /// [`NatsError::Refused`] when it does not answer.
     pub async fn clients_of(&self, node: usize) -> Result<usize, NatsError> {
         let asked = format!("list the clients of n{node}");
@@ -287,9 +290,8 @@ impl Cluster {
         Ok(clients.num_connections)
     }
 
-    /// Waits until the cluster serves: every running node has joined, the same leader is known to
-    /// all, and JetStream answers. Nodes that are down do not count, as long as the rest is a
-    /// majority.
+    /// Waits until the cluster serves: every running node has joined and knows the same leader, and
+    /// JetStream answers. Nodes may be down, as long as a majority runs.
     ///
     /// # Errors
     /// [`NatsError::TooLate`] after 75 s, with what is missing.
@@ -297,7 +299,7 @@ impl Cluster {
         ready::wait(self, self.options.jetstream).await
     }
 
-    /// Starts a node that is down. Does not wait until it has joined: see
+    /// Starts a node that is down. Does not wait until the node has joined: see
     /// [`wait_ready`](Self::wait_ready).
     ///
     /// # Errors
@@ -322,7 +324,7 @@ impl Cluster {
         self.node(node)?.end(false, &self.links_to(node)?).await
     }
 
-    /// Freezes a node (SIGSTOP): its connections stay and say nothing.
+    /// Freezes a node (SIGSTOP): its connections stay open and silent.
     ///
     /// # Errors
     /// [`NatsError::NoNode`], [`NatsError::NotOurs`].
@@ -338,7 +340,7 @@ impl Cluster {
         self.node(node)?.freeze(false).await
     }
 
-    /// Stops a node in good order and starts it on its data.
+    /// Stops a node in good order, and starts it again on its data.
     ///
     /// # Errors
     /// As [`stop`](Self::stop) and [`run`](Self::run).
@@ -357,7 +359,8 @@ impl Cluster {
         self.run(node).await
     }
 
-    /// The link between two nodes. The lower number is at its lower end: [`Way::Up`] is from it.
+    /// The link between two nodes. [`Way::Up`] is the way from the node with the lower number to
+    /// the other.
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -366,8 +369,8 @@ impl Cluster {
         self.routes.get(&(a.min(b), a.max(b))).ok_or_else(none)
     }
 
-    /// Cuts a node off from every other. Its clients stay with it: see
-    /// [`client_link`](Self::client_link) to cut them too.
+    /// Cuts a node off from all others. Its clients stay connected; cut their
+    /// [`client_link`](Self::client_link), too, if they should not.
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -377,7 +380,7 @@ impl Cluster {
         self.partition(&[node], &others)
     }
 
-    /// Cuts every route between two groups of nodes: connections are reset, new ones refused.
+    /// Cuts every route between two groups of nodes: connections are reset, and new ones refused.
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -385,7 +388,8 @@ impl Cluster {
         self.between(a, b, Link::cut)
     }
 
-    /// The same without telling anybody: what is sent is held until [`heal`](Self::heal).
+    /// Cuts every route between two groups of nodes silently: connections stay open, and what is
+    /// sent is held until [`heal`](Self::heal).
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -393,8 +397,7 @@ impl Cluster {
         self.between(a, b, Link::blackhole)
     }
 
-    /// Whether no server has found a way to another that gets round the links. For the suite's own
-    /// proof that a partition is one.
+    /// Whether all connections between servers go through links, so that a partition is one.
     ///
     /// # Errors
     /// [`NatsError::Refused`] when a running node does not answer.
@@ -404,7 +407,8 @@ impl Cluster {
         for ports in self.nodes.iter().filter_map(Node::ports) {
             let routes: Routes =
                 monitor::get(ports.monitor, "/routez").await.map_err(refused("list the routes"))?;
-            // Who connected to a server itself sees the port at which that server listens.
+            // A server that connected to another one without a link sees the port at which that
+            // server listens.
             if routes.routes.iter().any(|route| listen.contains(&route.port)) {
                 return Ok(false);
             }
@@ -412,8 +416,8 @@ impl Cluster {
         Ok(true)
     }
 
-    /// Whether a node has noticed that it is connected to no other: from then on nothing reaches it
-    /// that was sent to it before. `false` also where it does not answer.
+    /// Whether a node has noticed that it is connected to no other node. From then on nothing that
+    /// was sent to it before reaches it. `false` if it does not answer.
     pub async fn is_alone(&self, node: usize) -> bool {
         let Some(ports) = self.node(node).ok().and_then(Node::ports) else { return false };
         let routes: Result<Routes, _> = monitor::get(ports.monitor, "/routez").await;
@@ -444,7 +448,7 @@ impl Cluster {
         Ok(nodes)
     }
 
-    /// Sets what happens to what one node sends another. The way back is left as it is.
+    /// Sets what happens to the bytes that one node sends to another. The way back stays as it is.
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -463,13 +467,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes every link whole, those of clients too. Nodes that are down or frozen stay so.
+    /// Heals every link, those of clients included. Nodes that are down or frozen stay so.
     pub fn heal(&self) {
         self.routes.values().chain(&self.clients).for_each(Link::heal);
     }
 
-    /// The node that leads a stream, as most of its replicas see it; `None` while they do not
-    /// agree, or there is no such stream.
+    /// The node that leads a stream, as most of the stream's replicas see it.
+    ///
+    /// `None` while they do not agree, or if there is no such stream.
     pub async fn leader_of(&self, stream: &str) -> Option<usize> {
         let seen = join_all(self.nodes.iter().map(|node| ready::leader(node, stream))).await;
         let mut votes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
@@ -482,7 +487,7 @@ impl Cluster {
         self.nodes.iter().position(|node| node.name() == leader)
     }
 
-    /// Whether a stream has a leader whom enough others follow for a write to be acknowledged.
+    /// Whether a stream has a leader, and enough followers that writes are acknowledged.
     pub async fn serves(&self, stream: &str) -> bool {
         let leader = self.leader_of(stream).await;
         match leader.and_then(|leader| self.nodes.get(leader)) {
@@ -491,21 +496,22 @@ impl Cluster {
         }
     }
 
-    /// What a node's replica of a stream says of itself, whoever it reaches; `None` when it has none,
-    /// or does not answer.
+    /// The state of a node's replica of a stream, as the node itself reports it.
+    ///
+    /// `None` if the node has no replica, or does not answer.
     pub async fn replica(&self, node: usize, stream: &str) -> Option<Replica> {
         ready::replica(self.node(node).ok()?, stream).await
     }
 
-    /// Makes the leader of a stream hand over, and waits until another leads it.
+    /// Makes the leader of a stream step down, and returns the next one once it leads.
     ///
     /// # Errors
-    /// [`NatsError::Refused`] when there is no leader or it stays; [`NatsError::TooLate`].
+    /// [`NatsError::Refused`] if there is no leader, or it refuses; [`NatsError::TooLate`].
     pub async fn step_down(&self, stream: &str) -> Result<usize, NatsError> {
         ready::step_down(self, stream).await
     }
 
-    /// Has a node lead a stream, and waits until it does.
+    /// Makes a node lead a stream, and waits until it does.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::TooLate`].
@@ -513,12 +519,12 @@ impl Cluster {
         ready::lead(self, stream, node).await
     }
 
-    /// Leaves the logs where they are when the cluster goes; as a panic does.
+    /// Keeps the logs when the cluster is dropped, as a panic does.
     pub fn keep_logs(&self) {
         self.dir.keep_logs();
     }
 
-    /// The last `lines` lines of each server's log, under its path.
+    /// The last `lines` lines of each server's log, each under the path of the log.
     #[must_use]
     pub fn logs(&self, lines: usize) -> String {
         let mut text = String::new();
@@ -539,8 +545,9 @@ impl Cluster {
 pub struct Replica {
     /// The sequence of the last message it has.
     pub last_sequence: u64,
-    /// Whether it answers direct gets. A follower begins to up to two seconds after it came to
-    /// follow; until then those that reach it are answered elsewhere, if anywhere.
+    /// Whether it answers direct gets. A follower begins to answer up to two seconds after it began
+    /// to follow. Until then requests to it are answered by another replica within reach, or not at
+    /// all.
     pub answers: bool,
 }
 
@@ -554,12 +561,12 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// What could not be done, and what was said; for `map_err`.
+/// Makes the error of a failed `what`, for `map_err`.
 pub(super) fn refused<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> NatsError {
     move |error| NatsError::Refused { what: what.to_owned(), why: error.to_string() }
 }
 
-/// Options for whom a URL names.
+/// Connect options for the user and password, or the token, in a URL.
 fn in_url(url: &ServerAddr) -> ConnectOptions {
     let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let name = plain(url.username().unwrap_or_default());
@@ -569,12 +576,12 @@ fn in_url(url: &ServerAddr) -> ConnectOptions {
     }
 }
 
-/// Ports that are taken, so that nobody else answers there, and lead nowhere.
+/// Ports that this process occupies, so that no other program answers there. They lead nowhere.
 struct DeadEnds {
-    /// Bound and not listening: who connects is refused.
+    /// Bound and not listening: connections are refused.
     refusing: SocketAddr,
     _refusing: TcpSocket,
-    /// Listening and never answering: who connects waits, and does not complain.
+    /// Listening and never answering: a server that connects waits, and logs no error.
     silent: Vec<(TcpListener, SocketAddr)>,
 }
 

@@ -1,4 +1,4 @@
-//! What a cluster's servers are told.
+//! The options of a cluster, and the servers' configuration files.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use async_nats::ConnectOptions;
 
 use super::Provision;
 
-/// How many servers, and how they are set up.
+/// The options of a cluster: how many servers, and how they are set up.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     pub(super) servers: usize,
@@ -23,8 +23,9 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// One, three or five servers with JetStream on files, no authentication, and the server's
-    /// defaults for everything else.
+    /// One, three or five servers with JetStream in files.
+    ///
+    /// Without authentication, and with the server's defaults otherwise.
     #[must_use]
     pub fn servers(servers: usize) -> Self {
         Self {
@@ -39,53 +40,54 @@ impl ClusterOptions {
         }
     }
 
-    /// Where the server comes from.
+    /// Sets where the server comes from.
     #[must_use]
     pub fn provision(self, provision: Provision) -> Self {
         Self { provision, ..self }
     }
 
-    /// Whom the servers let in.
+    /// Which clients the servers let in.
     #[must_use]
     pub fn auth(self, auth: Auth) -> Self {
         Self { auth, ..self }
     }
 
-    /// Servers without JetStream.
+    /// Switches JetStream off.
     #[must_use]
     pub fn without_jetstream(self) -> Self {
         Self { jetstream: false, ..self }
     }
 
-    /// When what is written reaches the disk.
+    /// Sets when writes reach the disk.
     #[must_use]
     pub fn sync(self, sync: Sync) -> Self {
         Self { sync, ..self }
     }
 
-    /// The most bytes a server stores; past them it refuses writes.
+    /// Sets the most bytes that a server stores; beyond them it refuses writes.
     #[must_use]
     pub fn max_file_store(self, bytes: u64) -> Self {
         Self { max_file_store: Some(bytes), ..self }
     }
 
-    /// Has clients talk to the servers by TLS.
+    /// Makes clients connect by TLS.
     #[must_use]
     pub fn tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Further lines of each server's configuration file.
+    /// Sets further lines of each server's configuration file.
     #[must_use]
     pub fn lines(self, lines: impl Into<String>) -> Self {
         Self { lines: lines.into(), ..self }
     }
 }
 
-/// When a server makes sure that what it acknowledged is on the disk.
+/// When a server syncs the writes that it acknowledges to its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sync {
-    /// Every two minutes: a write acknowledged since may be lost with the machine's power.
+    /// Every two minutes, the server's default. Writes since the last sync are lost if the machine
+    /// loses its power.
     #[default]
     Default,
     /// Before each acknowledgement (`sync_interval: always`).
@@ -105,7 +107,7 @@ pub struct Tls {
     pub handshake_first: bool,
 }
 
-/// The files that a [`Tls`] is in, below the cluster's directory.
+/// The files that hold a [`Tls`], below the cluster's directory.
 #[derive(Clone, Debug)]
 pub(super) struct TlsFiles {
     authority: PathBuf,
@@ -134,7 +136,7 @@ impl Tls {
 }
 
 impl TlsFiles {
-    /// The same options for a client that talks TLS.
+    /// Adds TLS to a client's options.
     pub(super) fn options(&self, options: ConnectOptions) -> ConnectOptions {
         let mut options = options.require_tls(true).add_root_certificates(self.authority.clone());
         if self.handshake_first {
@@ -147,30 +149,30 @@ impl TlsFiles {
     }
 }
 
-/// Whom the servers let in.
+/// Which clients the servers let in.
 #[derive(Clone, Default)]
 pub enum Auth {
-    /// Everybody.
+    /// Every client.
     #[default]
     None,
-    /// Who knows the password.
+    /// Clients that know the password.
     User {
         /// The user's name.
         user: String,
         /// The password.
         password: String,
     },
-    /// Who knows the token.
+    /// Clients that know the token.
     Token(String),
-    /// Who holds the seed of a user nkey.
+    /// Clients that hold the seed of a user nkey.
     NKey {
         /// The public key (`U…`).
         public: String,
         /// Its seed (`SU…`).
         seed: String,
     },
-    /// Whom [`ClusterOptions::lines`] say; the text of a file of credentials (`.creds`) of one
-    /// who is let in.
+    /// The clients that [`ClusterOptions::lines`] let in. The text is the credentials file
+    /// (`.creds`) of one of them.
     Credentials(String),
 }
 
@@ -187,10 +189,10 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Options with which a client is let in.
+    /// Returns connect options with which a client is let in.
     ///
     /// # Errors
-    /// What is wrong with [`Credentials`](Self::Credentials).
+    /// The error of malformed [`Credentials`](Self::Credentials).
     pub(super) fn options(&self) -> io::Result<ConnectOptions> {
         let options = ConnectOptions::new();
         Ok(match self {
@@ -205,7 +207,7 @@ impl Auth {
     }
 }
 
-/// One server's place in its cluster.
+/// One server's names, paths and addresses in its cluster.
 pub(super) struct Place<'a> {
     pub(super) name: &'a str,
     pub(super) cluster: &'a str,
@@ -213,7 +215,7 @@ pub(super) struct Place<'a> {
     pub(super) ports: &'a Path,
     /// The links to the other servers.
     pub(super) routes: &'a [SocketAddr],
-    /// What it tells the others of its own address.
+    /// The address that it advertises to the others: a port at which nothing listens.
     pub(super) nowhere: SocketAddr,
     pub(super) tls: Option<&'a TlsFiles>,
 }
@@ -227,7 +229,7 @@ impl ClusterOptions {
             let _ = writeln!(text, "{line}");
         };
         line(format_args!("server_name: {}", place.name));
-        // The kernel picks the ports and the server says which, so that none is ever taken.
+        // The kernel picks the ports and the server reports them, so no port is ever taken already.
         line(format_args!("listen: \"127.0.0.1:-1\""));
         line(format_args!("http: \"127.0.0.1:-1\""));
         line(format_args!("ports_file_dir: {:?}", place.ports.to_string_lossy()));
@@ -246,8 +248,9 @@ impl ClusterOptions {
             line(format_args!("cluster {{"));
             line(format_args!("  name: {}", place.cluster));
             line(format_args!("  listen: \"127.0.0.1:-1\""));
-            // Servers tell one another, and their clients, where the others are, and would get
-            // round the links: clients are not told, servers are told of a place where nobody is.
+            // Servers tell one another, and their clients, the addresses of all servers.
+            // Connections to these addresses would bypass the links. So clients are told nothing,
+            // and servers are told an address at which nothing listens.
             line(format_args!("  no_advertise: true"));
             line(format_args!("  cluster_advertise: \"{}\"", place.nowhere));
             line(format_args!("  routes: ["));

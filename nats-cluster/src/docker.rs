@@ -1,9 +1,8 @@
 //! Servers in containers.
 //!
-//! They share this machine's network and process numbers, and run as whoever runs the tests: so
-//! they listen on loopback like any other, and are stopped, frozen and killed by signals like any
-//! other. That takes an engine on this machine, which on a desktop inside a virtual machine it
-//! is not.
+//! They share this machine's network and process ids, and run as the user that runs the tests. So
+//! they listen on loopback, and are stopped, frozen and killed by signals, like other servers. This
+//! needs an engine on this machine itself; a desktop's engine runs in a virtual machine.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use testcontainers::{
 
 use super::{background, fetch};
 
-/// The image with the pinned binary and nothing else, where the official one cannot be pulled.
+/// The name of the image that is built if the official one cannot be pulled.
 const BUILT: &str = "membership-nats-server";
 
 const DOCKERFILE: &str = r#"FROM scratch
@@ -23,7 +22,7 @@ COPY nats-server /nats-server
 ENTRYPOINT ["/nats-server"]
 "#;
 
-/// An image that the engine holds, as NAME and TAG.
+/// An image that the engine holds.
 #[derive(Clone, Debug)]
 pub(super) struct Image {
     name: String,
@@ -31,16 +30,17 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// The official image of the pinned version; built here from the pinned binary where it cannot
-    /// be pulled. Blocks.
+    /// Finds the official image of the pinned version. If it cannot be pulled, builds one from the
+    /// pinned binary. Blocks.
     pub(super) fn find() -> Result<Self, String> {
         let runtime = background::runtime().map_err(|error| error.to_string())?;
-        // On a thread of its own, because whoever asks may be on a runtime's.
+        // On a thread of its own, since the caller may be on a runtime's thread, which must not
+        // block.
         let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(obtain())).join());
         found.unwrap_or_else(|_| Err("the Docker client failed".to_owned()))
     }
 
-    /// Whether it is the official one.
+    /// Whether this is the official image.
     pub(super) fn is_official(&self) -> bool {
         self.name != BUILT
     }
@@ -61,17 +61,17 @@ async fn obtain() -> Result<Image, String> {
     Ok(Image { name: BUILT.to_owned(), tag: fetch::PINNED.to_owned() })
 }
 
-/// A driver's errors carry whole answers of the engine.
+/// The first line of an error. The driver's errors contain the engine's whole answers.
 fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// A container, removed when it ends or is dropped.
+/// A container. It is removed when its server ends, or when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Container(Option<Box<ContainerAsync<GenericImage>>>);
 
 impl Container {
-    /// Starts the server with its files, all of which are under `dir`.
+    /// Starts a server in a container. All its files must be under `dir`.
     pub(super) async fn start(
         image: &Image,
         dir: &Path,
@@ -99,7 +99,7 @@ impl Drop for Container {
     fn drop(&mut self) {
         let Some(container) = self.0.take() else { return };
         let Ok(runtime) = background::runtime() else { return };
-        // Its own destructor waits for the engine, which a runtime's thread may not.
+        // The container's destructor waits for the engine, and a runtime's thread must not block.
         let drop = move || {
             let _guard = runtime.enter();
             drop(container);
@@ -108,7 +108,7 @@ impl Drop for Container {
     }
 }
 
-/// The number of the process that wrote `nats-server_PID.ports`.
+/// The id of the process that wrote `nats-server_PID.ports`.
 pub(super) fn pid_of(ports: &Path) -> Option<i32> {
     let stem: PathBuf = ports.file_stem()?.into();
     stem.to_str()?.rsplit('_').next()?.parse().ok()

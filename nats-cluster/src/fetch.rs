@@ -1,21 +1,22 @@
-//! Pinned binaries, fetched once and kept under the target directory.
+//! Binaries of pinned versions, fetched once and kept under the target directory.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-/// The version that tests run on.
+/// The version on which tests run.
 pub(super) const PINNED: &str = "2.15.1";
-/// The last one before atomic batches.
+/// The last version without atomic batches.
 pub(super) const TOO_OLD: &str = "2.11.11";
-/// One that opens what a newer one stored, and ignores what it does not know of it.
+/// A version that opens the data of a newer one, and ignores what it does not know.
 pub(super) const IGNORANT: &str = "2.11.4";
 
-/// Carried in the library, so that whoever depends on it needs no file of ours.
+/// The script that fetches. It is a part of the library, so that packages that depend on it need no
+/// file of this one.
 const SCRIPT: &str = include_str!("../nats-server.py");
 
-/// Where the binary of a version is, or would be.
+/// The path of the binary of a version, which may not be there yet.
 pub(super) fn place(version: &str) -> PathBuf {
     target_dir().join("nats-server").join(version).join("nats-server")
 }
@@ -36,7 +37,7 @@ pub(super) fn fetch(version: &str) -> Result<PathBuf, String> {
         .spawn()
         .map_err(|error| format!("cannot run {python}: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A script that died early says why on stderr.
+        // If the script has ended early, stderr says why.
         let _ = stdin.write_all(SCRIPT.as_bytes());
     }
     let done = child.wait_with_output().map_err(|error| format!("cannot run {python}: {error}"))?;
@@ -48,8 +49,8 @@ pub(super) fn fetch(version: &str) -> Result<PathBuf, String> {
     Err(said.lines().last().unwrap_or("the fetching script failed and said nothing").to_owned())
 }
 
-/// The build's target directory: `CARGO_TARGET_DIR`, or the one this program was built into, or
-/// the one of the workspace it runs in; outside of any of them, the system's temporary directory.
+/// The build's target directory: `CARGO_TARGET_DIR`, or the one into which this program was built,
+/// or that of the workspace in which it runs, or else the system's temporary directory.
 fn target_dir() -> PathBuf {
     let named = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let built = || {

@@ -1,4 +1,4 @@
-//! What a server says of itself to whoever connects, before it asks who that is.
+//! The greeting of a server, which it sends to every client before it asks for credentials.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How long a server may take to be reached, and to speak.
+/// How long it may take to reach a server, and how long the server may take to send its greeting.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A greeting is one line, and no longer than this.
+/// The most bytes of a greeting, which is one line.
 const LONGEST: u64 = 1 << 16;
 
 #[derive(Deserialize)]
@@ -24,7 +24,7 @@ pub(super) fn version_at(host: &str, port: u16) -> Result<String, String> {
     let stream = TcpStream::connect_timeout(&found, PATIENCE).map_err(cannot)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(cannot)?;
     let mut line = String::new();
-    // Whatever is read is judged by what it is.
+    // An error leaves the line incomplete, and then the parser refuses it.
     let _ = BufReader::new(stream.take(LONGEST)).read_line(&mut line);
     let info = line.strip_prefix("INFO ").and_then(|json| serde_json::from_str::<Info>(json).ok());
     info.map(|info| info.version).ok_or_else(|| {

@@ -1,8 +1,8 @@
 //! Real NATS servers for tests: one, or a cluster that can be cut apart.
 //!
-//! [`Provision`] says where the server comes from, [`Cluster`] starts one, three or five of them on
-//! loopback with every link through a [`Link`], a small proxy in this process that can cut,
-//! blackhole, delay, throttle or half-close it.
+//! [`Provision`] says where the server comes from. [`Cluster`] starts one, three or five servers on
+//! loopback, with every connection through a [`Link`]: a small proxy in this process that can cut,
+//! blackhole, delay, throttle or half-close the connection.
 //!
 //! ```no_run
 //! use nats_cluster::{Cluster, ClusterOptions};

@@ -1,4 +1,4 @@
-//! A link that can be broken: a TCP proxy in this process.
+//! A TCP proxy in this process that can break the connections through it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,24 +19,24 @@ pub enum Flow {
     /// Passes them on.
     #[default]
     Pass,
-    /// Holds them: connections stay, nothing arrives, and nobody is told. After healing they
-    /// arrive, as what TCP sends again would. A new connection waits too.
+    /// Holds them: connections stay open, nothing arrives, and neither end is told. They arrive
+    /// after healing, as if TCP had sent them again. New connections wait, too.
     Blackhole,
-    /// Passes them on after this long. A connection's later bytes wait no longer than its first.
+    /// Passes them on after this delay, which does not add up for the bytes of one connection.
     Delay(Duration),
-    /// Passes on this many bytes a second.
+    /// Passes on this many bytes a second, on each connection.
     Throttle(u32),
-    /// Ends the stream this way and drops what still comes; the other way goes on. Healing resets
-    /// the connections this happened to.
+    /// Ends the stream this way, and drops the bytes that still come. The other way goes on.
+    /// Healing resets the connections that were ended so.
     HalfClosed,
 }
 
-/// One of the two ways through a link.
+/// One of the two directions through a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// From who connected to who listens.
+    /// From the end that connected to the end that listens.
     Up,
-    /// From who listens to who connected.
+    /// From the end that listens to the end that connected.
     Down,
 }
 
@@ -45,13 +45,14 @@ struct State {
     cut: bool,
     up: Flow,
     down: Flow,
-    /// How often the connections that there were have been reset. A count, because who waits for a
-    /// state sees only the last: a cut that is healed at once has to reset them too.
+    /// How often all connections have been reset. A watcher sees only the latest state, so a flag
+    /// would hide a cut that is healed at once; a count does not.
     resets: u64,
 }
 
 impl State {
-    /// Sets what happens to each way. A stream that was ended cannot go on.
+    /// Sets what happens to each way. A stream that was ended cannot go on, so its connections are
+    /// reset.
     fn flows_are(&mut self, up: Flow, down: Flow) {
         let reopened = |was, is| was == Flow::HalfClosed && is != Flow::HalfClosed;
         if reopened(self.up, up) || reopened(self.down, down) {
@@ -71,7 +72,7 @@ impl State {
         [self.up, self.down]
     }
 
-    /// Whether a connection could be made: it takes packets both ways.
+    /// Whether a connection can be made, which takes packets both ways.
     fn connects(&self) -> bool {
         !self.flows().contains(&Flow::Blackhole)
     }
@@ -80,17 +81,17 @@ impl State {
 /// Where a link leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Upstream {
-    /// To a server that does not run: connections are reset.
+    /// A server that does not run: connections are reset.
     Down,
-    /// To one that starts: connections wait for it. (A route refused at the start is tried again
-    /// only a second later, when the first election is missed.)
+    /// A server that is starting: connections wait for it. If a route were refused at the start, it
+    /// would be tried again only a second later, and miss the first election.
     Starting,
-    /// To one that listens.
+    /// A server that listens here.
     At(SocketAddr),
 }
 
-/// A TCP proxy on a loopback port of its own, for one link. Whole until told otherwise; dropping
-/// it resets its connections.
+/// A TCP proxy on a loopback port of its own. It passes everything on until it is told otherwise.
+/// Dropping it resets its connections.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
@@ -100,10 +101,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link to whatever listens at `upstream`.
+    /// Makes a link to `upstream`.
     ///
     /// # Errors
-    /// [`NatsError::Io`] when no port can be had.
+    /// [`NatsError::Io`] if there is no free port.
     pub fn to(upstream: SocketAddr) -> Result<Self, NatsError> {
         Self::new(Upstream::At(upstream))
     }
@@ -123,13 +124,13 @@ impl Link {
         Ok(Self { address, state, upstream, task })
     }
 
-    /// Where to connect to.
+    /// The address to connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Resets every connection, and each new one as soon as it is made.
+    /// Resets every connection, and each new one as soon as it is made, until the link is healed.
     pub fn cut(&self) {
         self.state.send_modify(|state| {
             state.cut = true;
@@ -155,7 +156,7 @@ impl Link {
         self.state.send_modify(|state| state.flows_are(flow, flow));
     }
 
-    /// Makes the link whole again.
+    /// Passes everything on again.
     pub fn heal(&self) {
         self.state.send_modify(|state| {
             state.cut = false;
@@ -186,7 +187,7 @@ async fn accept(
                 Ok((inbound, _)) => {
                     connections.spawn(connection(inbound, state.clone(), upstream.clone()));
                 }
-                // Too many open files, or a caller who left: the next one may do better.
+                // Too many files are open, or the caller has gone: the next `accept` may succeed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -194,13 +195,14 @@ async fn accept(
     }
 }
 
-/// Carries one connection to its end. Whatever is not an orderly end of both ways is a reset.
+/// Carries one connection to its end. Every end but an orderly one of both ways is a reset.
 async fn connection(
     mut inbound: TcpStream,
     mut state: watch::Receiver<State>,
     upstream: watch::Receiver<Upstream>,
 ) {
-    // Dropping a socket so set is a reset; after an orderly end nothing is left to reset.
+    // With this option dropping the socket resets the connection. After an orderly end there is
+    // nothing to reset.
     let _ = inbound.set_zero_linger();
     let _ = inbound.set_nodelay(true);
     let mut end = state.clone();
@@ -215,7 +217,7 @@ async fn connection(
         )
     };
     tokio::select! {
-        // First, so that nothing is begun through a link that is cut.
+        // The first branch, so that nothing is begun through a link that is cut.
         biased;
         _ = end.wait_for(|state| state.cut || state.resets != born) => {}
         _ = carried => {}
@@ -232,7 +234,7 @@ async fn dial(
     match led {
         Upstream::At(address) => {
             let socket = TcpSocket::new_v4()?;
-            // Before it connects: a cut may come while it does.
+            // Set before connecting, since a cut may come meanwhile.
             socket.set_zero_linger()?;
             socket.set_nodelay(true)?;
             socket.connect(address).await
@@ -241,8 +243,8 @@ async fn dial(
     }
 }
 
-/// Bytes on their way, and when they arrive; or the news that the sender reset its connection,
-/// which travels no faster.
+/// Bytes in flight, and when they arrive. An error says that the sender reset its connection, and
+/// is delayed like bytes.
 type Parcel = (Instant, io::Result<Vec<u8>>);
 
 async fn carry(
@@ -251,7 +253,7 @@ async fn carry(
     state: watch::Receiver<State>,
     way: Way,
 ) -> io::Result<()> {
-    // What the packets on the wire and a kernel's buffers would hold, a megabyte.
+    // As much as packets on the wire and a kernel's buffers would hold: a megabyte.
     let (sender, receiver) = mpsc::channel::<Parcel>(64);
     let mut closed = state.clone();
     let send = async {
@@ -264,7 +266,8 @@ async fn carry(
     tokio::try_join!(collect(from, sender, &state, way), send).map(drop)
 }
 
-/// Reads what is sent, until its end. What nobody takes any more is dropped.
+/// Reads bytes until the end of the stream. Bytes that the receiver does not take any more are
+/// dropped.
 async fn collect(
     mut from: ReadHalf<'_>,
     sender: mpsc::Sender<Parcel>,
@@ -298,21 +301,22 @@ async fn deliver(
     way: Way,
 ) -> io::Result<()> {
     while let Some((due, parcel)) = receiver.recv().await {
-        // A timer goes off at the next millisecond, which is ten times what a link takes.
+        // A timer fires at the next millisecond, which is ten times as long as an undelayed link
+        // takes.
         if due > Instant::now() {
             tokio::time::sleep_until(due).await;
         }
         let bytes = parcel?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            // Held while the way is a black hole, also when it became one half-way.
+            // Waits while the way is a black hole, even if it became one in the middle of a parcel.
             let flow = state.wait_for(|state| state.flow(way) != Flow::Blackhole).await;
             let flow = flow.map_or(Flow::Blackhole, |state| state.flow(way));
             let Flow::Throttle(rate) = flow else {
                 to.write_all(rest).await?;
                 break;
             };
-            // Fifty small pieces a second rather than one large one.
+            // Sends fifty small pieces a second rather than one large one.
             let length = usize::try_from(rate / 50).unwrap_or(usize::MAX).clamp(1, rest.len());
             let (piece, later) = rest.split_at(length);
             to.write_all(piece).await?;
@@ -321,7 +325,7 @@ async fn deliver(
             rest = later;
         }
     }
-    // The end of the stream is held as its bytes are.
+    // A black hole holds the end of the stream like its bytes.
     let _ = state.wait_for(|state| state.flow(way) != Flow::Blackhole).await;
     Ok(())
 }

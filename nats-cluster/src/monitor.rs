@@ -1,5 +1,6 @@
-//! What a server says of itself, over its monitoring port. It answers from its own state, without
-//! a quorum and whoever may log in.
+//! The monitoring port of a server.
+//!
+//! There a server reports its own state, without a quorum and without a login.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// How long a server may take to answer. One that is paused does not.
+/// How long a server may take to answer. A paused server does not answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// `/healthz`.
@@ -26,12 +27,12 @@ pub(super) struct JetStream {
     account_details: Vec<Account>,
 }
 
-/// The servers that keep the list of streams.
+/// The group of servers that keeps the list of streams.
 #[derive(Debug, Deserialize)]
 pub(super) struct MetaCluster {
     #[serde(default)]
     pub(super) leader: String,
-    /// Told by the leader only.
+    /// Reported by the leader only.
     #[serde(default)]
     pub(super) replicas: Vec<Replica>,
 }
@@ -58,7 +59,7 @@ pub(super) struct Stream {
     pub(super) cluster: Option<StreamCluster>,
 }
 
-/// What the replica holds.
+/// The data of the replica.
 #[derive(Debug, Deserialize)]
 pub(super) struct StreamState {
     pub(super) last_seq: u64,
@@ -83,7 +84,7 @@ impl JetStream {
 /// `/subsz`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Subscriptions {
-    /// Those of the server itself and of its clients, not those of other servers.
+    /// The subscriptions of the server itself and of its clients, not those of other servers.
     #[serde(default)]
     pub(super) subscriptions_list: Vec<Subscription>,
 }
@@ -103,7 +104,7 @@ pub(super) struct Clients {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Connection {
-    /// What the client calls itself.
+    /// The name that the client gives itself.
     #[serde(default)]
     pub(super) name: String,
 }
@@ -121,13 +122,14 @@ pub(super) struct Route {
     pub(super) port: u16,
 }
 
-/// Asks for `path`; the server's answer whatever its status, or why there is none.
+/// Requests `path`. Returns the server's answer, whatever its status, or why there is none.
 pub(super) async fn get<T>(server: SocketAddr, path: &str) -> Result<T, String>
 where
     T: DeserializeOwned + Send + 'static,
 {
-    // It is asked again and again: a connection each, for the one before may have been to a server that has
-    // ended since, and buffers of the size of most answers, since each is filled with zeros first.
+    // Each request has a connection of its own, since the previous one may lead to a server that
+    // has ended since. The buffers are as large as most answers, and no larger, since each is
+    // filled with zeros first.
     static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
         ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))

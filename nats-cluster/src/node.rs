@@ -17,7 +17,7 @@ use super::process::Process;
 use super::provision::Means;
 use super::{Link, NatsError, NatsServer};
 
-/// How long a server may take to start, or to stop when asked nicely.
+/// How long a server may take to start, or to stop after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where a running server listens.
@@ -33,18 +33,18 @@ pub(super) struct Ports {
 pub struct Node {
     index: usize,
     name: String,
-    /// A std lock: held for a clone.
+    /// A std lock, since it is held only for a clone.
     means: Mutex<Means>,
     config: PathBuf,
     log: PathBuf,
     store: PathBuf,
     ports_dir: PathBuf,
-    /// Held through a whole start or stop, so that two of them take turns.
+    /// Held during a whole start or stop, so that only one happens at a time.
     process: AsyncMutex<Option<Process>>,
     ports: Mutex<Option<Ports>>,
 }
 
-/// The file in which a server says where it listens.
+/// The file in which a server reports where it listens.
 #[derive(Deserialize)]
 struct PortsFile {
     nats: Vec<String>,
@@ -75,7 +75,7 @@ impl Node {
         &self.name
     }
 
-    /// The file its log is in.
+    /// The path of its log.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
@@ -90,13 +90,13 @@ impl Node {
         all.iter().skip(all.len().saturating_sub(lines)).copied().collect::<Vec<_>>().join("\n")
     }
 
-    /// Where it keeps its data.
+    /// The directory of its data.
     #[must_use]
     pub fn store(&self) -> &Path {
         &self.store
     }
 
-    /// The number of its process; `None` while it is down.
+    /// The id of its process; `None` while it is down.
     pub async fn process_id(&self) -> Option<u32> {
         self.process.lock().await.as_ref().map(Process::id)
     }
@@ -117,7 +117,7 @@ impl Node {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts it unless it runs, with its links waiting until it listens.
+    /// Starts it, unless it runs. Connections through its links wait until it listens.
     pub(super) async fn start(&self, to_it: &Links<'_>) -> Result<(), NatsError> {
         let mut process = self.process.lock().await;
         if let Some(running) = process.as_mut()
@@ -171,7 +171,8 @@ impl Node {
         }
     }
 
-    /// Waits until it says where it listens, and in which file.
+    /// Waits until it reports where it listens. Returns the ports, and the path of the file that
+    /// reports them.
     async fn listening(
         &self,
         mut running: Option<&mut Process>,
@@ -204,7 +205,7 @@ impl Node {
         }
     }
 
-    /// `None` while the file is not there, or not whole.
+    /// Reads the file of ports; `None` while it is missing or incomplete.
     fn read_ports(&self) -> Option<(Ports, PathBuf)> {
         let path = fs::read_dir(&self.ports_dir).ok()?.next()?.ok()?.path();
         let file: PortsFile = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
@@ -217,7 +218,7 @@ impl Node {
         Some((ports, path))
     }
 
-    /// Ends it: asked nicely (SIGTERM), or not (SIGKILL).
+    /// Ends it: in good order (SIGTERM), or at once (SIGKILL).
     pub(super) async fn end(&self, nicely: bool, to_it: &Links<'_>) -> Result<(), NatsError> {
         let mut process = self.process.lock().await;
         *self.lock_ports() = None;
@@ -225,7 +226,7 @@ impl Node {
             Some(running) if nicely => self.terminate(running).await,
             _ => Ok(()),
         };
-        // What did not end by now is killed here.
+        // Dropping a process that has not ended kills it.
         *process = None;
         to_it.lead(Upstream::Down, Upstream::Down);
         ended
@@ -254,12 +255,12 @@ impl Node {
         }
     }
 
-    /// What it is started from next.
+    /// Sets the program that it is started from next.
     pub(super) fn serve_with(&self, server: &NatsServer) {
         *self.means.lock().unwrap_or_else(PoisonError::into_inner) = server.means.clone();
     }
 
-    /// Removes what it stored.
+    /// Removes its data.
     pub(super) fn empty(&self) -> Result<(), NatsError> {
         match fs::remove_dir_all(&self.store) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

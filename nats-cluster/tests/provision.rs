@@ -1,5 +1,5 @@
-//! Where a server comes from, and that it goes when we do. Each test runs itself again as a child
-//! with the environment it is about.
+//! Tests of how servers are found, and that they end with this process. Each test runs itself again
+//! as a child, in the environment that it tests.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision};
 
-/// Set in the child, to what it shall do.
+/// Set in a child process, to what the child must do.
 const CHILD: &str = "MEMBERSHIP_TEST_CHILD";
 
-/// Runs the test `name` again with `environment` and none of what leads to a server; what it said.
+/// Runs the test `name` again as a child, and returns what it prints after `said: `.
+///
+/// The child has `environment`, and no other variables that lead to a server.
 fn again(name: &str, what: &str, environment: &[(&str, &str)]) -> String {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", name, "--nocapture"]).env(CHILD, what);
@@ -28,7 +30,7 @@ fn again(name: &str, what: &str, environment: &[(&str, &str)]) -> String {
     said.lines().next().unwrap().to_owned()
 }
 
-/// In the child: finds a server, says what came of it.
+/// In a child: finds a server, and prints it or the error.
 fn find_if_child() -> bool {
     let Ok(way) = std::env::var(CHILD) else { return false };
     match NatsServer::find(way.parse().unwrap()) {
@@ -38,7 +40,7 @@ fn find_if_child() -> bool {
     true
 }
 
-/// A program that says it is nats-server of this version.
+/// Makes a program that claims to be this version of nats-server, and returns its path.
 fn pretender(dir: &Path, version: &str) -> String {
     let path = dir.join("nats-server");
     fs::write(&path, format!("#!/bin/sh\necho nats-server: v{version}\n")).unwrap();
@@ -46,7 +48,7 @@ fn pretender(dir: &Path, version: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Where something listens that says this to whoever comes, until the test ends.
+/// Listens until the test ends, and sends `greeting` to every client. Returns the address.
 fn greeter(greeting: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -59,11 +61,11 @@ fn greeter(greeting: &'static str) -> String {
 }
 
 #[test]
-fn the_environment_names_a_server() {
+fn the_environment_chooses_the_server() {
     if find_if_child() {
         return;
     }
-    let name = "the_environment_names_a_server";
+    let name = "the_environment_chooses_the_server";
     let dir = tempfile::tempdir().unwrap();
     let new = pretender(dir.path(), "2.12.0-preview.1");
     for way in ["auto", "binary"] {
@@ -80,17 +82,17 @@ fn the_environment_names_a_server() {
         let said = again(name, way, &[url, ("NATS_SERVER", &new)]);
         assert_eq!(said, format!("nats-server 2.14.2 (url, {address})"));
     }
-    // What is forced is taken, whatever else there is.
+    // A forced way is taken, even if there are others.
     let said = again(name, "binary", &[url, ("NATS_SERVER", &new)]);
     assert_eq!(said, "nats-server 2.12.0-preview.1 (binary, NATS_SERVER)");
 }
 
 #[test]
-fn what_cannot_be_had_is_said_with_the_way_out() {
+fn a_missing_server_is_reported_with_a_remedy() {
     if find_if_child() {
         return;
     }
-    let name = "what_cannot_be_had_is_said_with_the_way_out";
+    let name = "a_missing_server_is_reported_with_a_remedy";
     let dir = tempfile::tempdir().unwrap();
     let bare: &[(&str, &str)] = &[
         ("PATH", dir.path().to_str().unwrap()),
@@ -132,13 +134,13 @@ fn what_cannot_be_had_is_said_with_the_way_out() {
     );
 }
 
-/// The fetch itself: from nothing, by several at once.
+/// Fetches the binary into an empty directory, by several callers at once.
 #[test]
-fn the_pinned_binary_is_fetched_once_by_callers_that_come_at_once() {
+fn concurrent_callers_fetch_the_pinned_binary_once() {
     if find_if_child() {
         return;
     }
-    let name = "the_pinned_binary_is_fetched_once_by_callers_that_come_at_once";
+    let name = "concurrent_callers_fetch_the_pinned_binary_once";
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().to_str().unwrap();
     std::thread::scope(|scope| {
@@ -153,14 +155,14 @@ fn the_pinned_binary_is_fetched_once_by_callers_that_come_at_once() {
 }
 
 #[test]
-fn one_that_is_too_old_is_had_only_where_it_is_asked_for() {
+fn a_server_that_is_too_old_is_found_only_on_request() {
     let old = NatsServer::too_old().unwrap();
     assert_eq!(old.to_string(), "nats-server 2.11.11 (binary, too old)");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_at_a_url_serves_and_is_not_ours_to_break() {
-    let name = "a_server_at_a_url_serves_and_is_not_ours_to_break";
+async fn a_server_at_a_url_serves_and_cannot_be_broken() {
+    let name = "a_server_at_a_url_serves_and_cannot_be_broken";
     if std::env::var(CHILD).is_ok() {
         let cluster = Cluster::start(ClusterOptions::servers(1)).await.unwrap();
         let client = async_nats::connect(cluster.client_url(0).unwrap()).await.unwrap();

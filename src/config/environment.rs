@@ -7,7 +7,7 @@ use crate::config::{Secret, StoreConfig};
 use crate::error::Invalid;
 
 impl StoreConfig {
-    /// Replaces what the environment names.
+    /// Overrides the settings for which there is a variable.
     pub(super) fn apply(
         &mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -33,7 +33,7 @@ impl StoreConfig {
                 let urls = given.text()?;
                 jetstream.servers = urls.split(',').map(|url| url.trim().to_owned()).collect();
             }
-            // No prefix is a prefix, too.
+            // An empty prefix is legal.
             "JETSTREAM_PREFIX" => jetstream.prefix = given.any_text()?,
             "JETSTREAM_REPLICAS" => jetstream.replicas = given.parsed("a number from 1 to 5")?,
             "JETSTREAM_BOUNDED_STALENESS_MS" => {
@@ -60,7 +60,8 @@ impl StoreConfig {
                 jetstream.tls_handshake_first = given.parsed("true or false")?;
             }
             _ if is_of_a_service(setting, &given.value) => {}
-            // Something of ours that there is not is a slip; the rest is not ours to judge.
+            // An unknown variable of a section is probably misspelt: it is refused, since otherwise
+            // its setting is silently not applied. Other variables may belong to other programs.
             _ if setting.starts_with("JETSTREAM_") || setting.starts_with("SQLITE_") => {
                 return Err(given.wrong("is no setting there is; check its spelling, or unset it"));
             }
@@ -70,10 +71,12 @@ impl StoreConfig {
     }
 }
 
-/// Whether an orchestrator made the variable for a service by the name of `membership-jetstream…` or
-/// `membership-sqlite…`, as Kubernetes and Docker do in every container beside that service:
+/// Whether an orchestrator set the variable for a service called `membership-jetstream…` or
+/// `membership-sqlite…`.
+///
+/// Kubernetes and Docker set such variables in every container beside that service:
 /// `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_PORT`, `…_PORT_4222_TCP_ADDR` and so on. The value must
-/// look like theirs, too: `MEMBERSHIP_JETSTREAM_PORT=4222` is somebody's slip.
+/// look like theirs, too, since `MEMBERSHIP_JETSTREAM_PORT=4222` is a user's mistake.
 fn is_of_a_service(setting: &str, value: &OsStr) -> bool {
     let Some(value) = value.to_str() else { return false };
     let is_number = |text: &str| text.parse::<u16>().is_ok();
@@ -85,7 +88,7 @@ fn is_of_a_service(setting: &str, value: &OsStr) -> bool {
     if let Some((_, name)) = setting.split_once("_SERVICE_PORT") {
         return (name.is_empty() || name.starts_with('_')) && is_number(value);
     }
-    // The name may hold `_PORT_` itself.
+    // The service's name may contain `_PORT_` itself, so each place is tried.
     let at_port = setting.match_indices("_PORT").map(|(at, port)| setting.get(at + port.len()..));
     at_port.flatten().any(|rest| match rest.strip_prefix('_').map(|rest| rest.split('_')) {
         None => rest.is_empty() && is_url(value),
@@ -103,7 +106,7 @@ fn is_of_a_service(setting: &str, value: &OsStr) -> bool {
     })
 }
 
-/// What a variable is set to. Values are shown only where they cannot be secrets.
+/// A variable and its value. Errors show the value only if it cannot be a secret.
 struct Given<'a> {
     setting: &'a str,
     value: OsString,
@@ -263,7 +266,7 @@ mod tests {
     ) {
         let set = |value| applied(&[(&format!("MEMBERSHIP_{name}"), value)]);
         assert_eq!(set(value), Ok(StoreConfig::default()));
-        // By the name alone it may be anybody's slip.
+        // With another value, the same name is taken for a misspelt setting.
         let error = set("tcp-ish").unwrap_err().to_string();
         assert!(error.contains("is no setting there is; check its spelling"), "{error}");
         assert!(!error.contains("tcp-ish"), "{error}");

@@ -1,4 +1,4 @@
-//! The section `[jetstream]`, as the JetStream store wants it.
+//! Makes the JetStream store's configuration from the section `[jetstream]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use crate::error::Invalid;
 use crate::{Credentials, Error, JetStreamConfig, ReadMode, Tls};
 
 impl StoreConfig {
-    /// What the section says to the JetStream store.
+    /// Returns the JetStream store's configuration.
     ///
-    /// Errors: [`Error::Invalid`] for two ways to say who we are, for half of one, and for a text
-    /// that is empty.
+    /// Errors: [`Error::Invalid`] for more than one kind of credentials, for half of a pair (`user`
+    /// and `password`, `tls_cert_file` and `tls_key_file`), for an empty text, and for a setting
+    /// outside its limits.
     pub fn jetstream(&self) -> Result<JetStreamConfig, Error> {
         let section = &self.jetstream;
         section.check_filled()?;
@@ -63,7 +64,7 @@ impl StoreConfig {
 }
 
 impl JetStreamSection {
-    /// What is given says something: an empty password is a variable that was not filled in.
+    /// Refuses empty texts: an empty password, for example, is a variable that was not filled in.
     fn check_filled(&self) -> Result<(), Error> {
         let secret = |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.0.is_empty());
         let text = |text: &Option<String>| text.as_ref().is_some_and(String::is_empty);

@@ -7,49 +7,56 @@ use serde::Deserialize;
 
 use crate::config::{Secret, shown};
 
-/// Where the JetStream store is, and who we are to it: at most one of user with password, token,
-/// nkey seed and credentials file.
+/// The settings of the JetStream store: the section `[jetstream]`.
 ///
-/// Each field means what the field of the same name means in `JetStreamConfig`.
+/// At most one kind of credentials may be given: `user` with `password`, `token`, `nkey_seed` or
+/// `credentials_file`.
+///
+/// Fields that `JetStreamConfig` has, too, mean the same there.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JetStreamSection {
-    /// URLs; `nats://127.0.0.1:4222` unless given. In a user or a password, characters with a
-    /// meaning in URLs are percent-encoded (`#` as `%23`, `,` as `%2C`).
+    /// The URLs of the servers; `nats://127.0.0.1:4222` unless given. In a user or a password,
+    /// characters with a meaning in URLs are percent-encoded (`#` as `%23`, `,` as `%2C`).
     pub servers: Vec<String>,
-    /// What the names of the buckets begin with.
+    /// The beginning of the buckets' names; empty unless given. At most 32 of the characters
+    /// `[-_a-zA-Z0-9]`.
     pub prefix: String,
-    /// How many servers keep each bucket when it is made; 1 unless given.
+    /// How many servers keep each bucket, 1 to 5, when the store makes the buckets; 1 unless given.
     pub replicas: u8,
-    /// The most bytes a bucket may hold, where the store makes it; no limit unless given.
+    /// The most bytes each bucket may hold; no limit unless given. 1 MiB or more; counts when the
+    /// store makes the buckets.
     pub bucket_max_bytes: Option<u64>,
-    /// Whether the buckets must be there already; false unless given.
+    /// Whether the buckets must exist already; false unless given.
     pub must_exist: bool,
-    /// Answer decisions from memory, at most so stale; without it they are never stale.
+    /// Answers decisions from memory: a revocation may go unnoticed for at most this many
+    /// milliseconds, 10 to 3,600,000 (clause AUTH-4). Unless given, decisions are never stale.
     pub bounded_staleness_ms: Option<u64>,
-    /// The JetStream domain; not with `api_prefix`.
+    /// The JetStream domain of the buckets; not allowed beside `api_prefix`.
     pub domain: Option<String>,
-    /// What the subjects of JetStream's API begin with; `$JS.API` unless given.
+    /// The beginning of the subjects of JetStream's API; `$JS.API` unless given.
     pub api_prefix: Option<String>,
-    /// What the subjects of answers begin with; `_INBOX` unless given.
+    /// The beginning of the subjects of answers and deliveries; `_INBOX` unless given.
     pub inbox_prefix: Option<String>,
-    /// The user, with `password`.
+    /// The user; needs `password`.
     pub user: Option<String>,
-    /// The password, with `user`.
+    /// The password; needs `user`.
     pub password: Option<Secret>,
     /// A token.
     pub token: Option<Secret>,
     /// The seed of a user nkey.
     pub nkey_seed: Option<Secret>,
-    /// A file with a JWT and its seed; read anew for each connection.
+    /// A file with a user's JWT and nkey seed, which is read anew for each connection.
     pub credentials_file: Option<PathBuf>,
-    /// A PEM file of the authorities to trust; asks for TLS.
+    /// A PEM file of the certificate authorities to trust. If given, connections use TLS.
     pub tls_ca_file: Option<PathBuf>,
-    /// A PEM file with our certificate, with `tls_key_file`; asks for TLS.
+    /// A PEM file with the client's certificate; needs `tls_key_file`. If given, connections use
+    /// TLS.
     pub tls_cert_file: Option<PathBuf>,
-    /// A PEM file with our certificate's key, with `tls_cert_file`.
+    /// A PEM file with the key of the client's certificate; needs `tls_cert_file`.
     pub tls_key_file: Option<PathBuf>,
-    /// Begin with TLS, before the server has said anything; asks for TLS. False unless given.
+    /// Whether to begin with TLS, before the server sends anything; false unless given. If true,
+    /// connections use TLS.
     pub tls_handshake_first: bool,
 }
 
@@ -78,8 +85,8 @@ impl Default for JetStreamSection {
     }
 }
 
-/// Secrets are not shown (clause TYPE-5), nor those in URLs. Written field by field, so that a new
-/// field is not forgotten here.
+/// Shows no secret, not even those in URLs (clause TYPE-5). It names every field, so that it does
+/// not compile if a new one is forgotten.
 impl fmt::Debug for JetStreamSection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

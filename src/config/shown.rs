@@ -1,10 +1,10 @@
-//! What of a configuration may be shown: in errors, in logs, in `Debug`.
+//! Hides the secrets of a configuration in errors, logs and `Debug`.
 
-/// The servers' URLs without the users and passwords in them.
+/// Returns the servers' URLs without their users and passwords.
 ///
-/// A URL that does not look like one is shown by its length alone, since nobody knows which part of
-/// it is the secret. Where any URL names a user, one without a user may be half of a password: the
-/// environment splits URLs at commas, and a password may hold a comma.
+/// A text that does not look like a URL is replaced by its length, since any part of it may be the
+/// secret. If any URL names a user, a URL without a user is replaced, too: it may be a part of a
+/// password, since the environment splits URLs at commas, and a password may contain a comma.
 pub(crate) fn servers(urls: &[String]) -> Vec<String> {
     let any_user = urls.iter().any(|url| url.contains('@'));
     urls.iter().map(|url| server(url, any_user)).collect()
@@ -27,15 +27,16 @@ fn server(url: &str, any_user: bool) -> String {
     }
 }
 
-/// What serde says of a value that does not fit, without the value: any value may be a secret that
-/// stands in the wrong place.
+/// Removes the value from serde's message about a value of the wrong kind. Any value may be a
+/// secret in the wrong place.
 pub(crate) fn misfit(message: &str) -> String {
     let message = message.replace('\n', " ");
     for what in ["invalid type: ", "invalid value: "] {
         if let Some(found) = message.strip_prefix(what)
             && let Some((found, expected)) = found.rsplit_once(", expected ")
         {
-            // serde names the kind first: string "…", integer `…`, floating point `…`, sequence.
+            // serde's message names the kind before the value: string "…", integer `…`, floating
+            // point `…`, sequence.
             let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
             return format!("{what}{kind}, expected {expected}");
         }

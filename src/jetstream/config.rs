@@ -28,12 +28,14 @@ pub struct JetStreamConfig {
     /// server stops answering goes on to the next. A URL may name a user (`nats://user:password@host`);
     /// characters with a meaning in URLs are percent-encoded there.
     pub servers: Vec<String>,
-    /// The credentials.
+    /// The credentials of the clients.
     pub credentials: Credentials,
     /// TLS beyond what the URLs ask for.
     pub tls: Option<Tls>,
-    /// The JetStream domain that has the buckets, where it is not the one of the servers connected
-    /// to: behind a leaf node, for example. The same as the `api_prefix` `$JS.<domain>.API`.
+    /// The JetStream domain of the buckets, if it is not the domain of `servers`.
+    ///
+    /// For example, `servers` may be leaf nodes. The same as the `api_prefix` `$JS.<domain>.API`;
+    /// not allowed beside an `api_prefix`.
     pub domain: Option<String>,
     /// The beginning of the subjects of JetStream's API; `$JS.API` by default. If another account exports its JetStream, the
     /// subject under which it is imported. The store then writes to `<api_prefix>.$KV.<bucket>.<key>`, as other NATS clients
@@ -45,11 +47,12 @@ pub struct JetStreamConfig {
     /// The beginning of the five buckets' names: at most 32 of the characters `[-_a-zA-Z0-9]`. Stores with different prefixes
     /// share nothing.
     pub prefix: String,
-    /// How many servers keep each bucket, 1 to 5, when the buckets are made. Buckets that exist
-    /// keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
+    /// How many servers keep each bucket, 1 to 5, when the store makes the buckets. Buckets that
+    /// exist keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
     pub replicas: u8,
-    /// The most bytes each bucket may hold, when the buckets are made: 1 MiB or more; `None` sets no
-    /// limit. Some accounts demand a limit. A bucket that is full refuses writes, and decisions deny.
+    /// The most bytes each bucket may hold, 1 MiB or more, when the store makes the buckets; `None`
+    /// sets no limit. Some accounts demand a limit. A bucket that is full refuses writes, and
+    /// decisions deny.
     pub bucket_max_bytes: Option<u64>,
     /// Whether the five buckets must exist already. If so, opening makes none, so a wrong prefix, account or domain does not
     /// open an empty store.
@@ -57,14 +60,14 @@ pub struct JetStreamConfig {
     /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).
     pub op_timeout: Duration,
-    /// How fresh a decision is.
+    /// How fresh decisions are.
     pub read_mode: ReadMode,
-    /// Counts events in its clients.
+    /// Counts of events in the clients that are opened with this configuration or a clone of it.
     pub counters: Counters,
 }
 
-/// Shows no secret, not even those in URLs (clause TYPE-5). Written field by field, so that a new field is not forgotten
-/// here.
+/// Shows no secret, not even those in URLs (clause TYPE-5). It names every field, so that it does
+/// not compile if a new one is forgotten.
 impl fmt::Debug for JetStreamConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -119,7 +122,7 @@ pub enum Credentials {
     /// The seed of a user nkey (`SU…`).
     Nkey(String),
     /// A file with a user's JWT and nkey seed, as `nsc` makes it. It is read anew for each
-    /// connection, so that a JWT that is renewed in time goes on where the old one ends.
+    /// connection, so a JWT that is renewed before the old one expires leaves no gap.
     File(PathBuf),
 }
 
@@ -143,7 +146,7 @@ impl fmt::Debug for Credentials {
 pub struct Tls {
     /// A PEM file of the authorities to trust; `None` trusts those of the system.
     pub ca_file: Option<PathBuf>,
-    /// PEM files of our own certificate and its key.
+    /// PEM files of the client's certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
     /// Begin with TLS, before the server sends anything: for servers that are configured with `handshake_first`. Connections to
     /// other servers, which send first, fail then.
@@ -166,9 +169,9 @@ pub enum ReadMode {
 }
 
 impl JetStreamConfig {
-    /// The longest prefix.
+    /// The longest `prefix`, in bytes.
     pub const MAX_PREFIX_BYTES: usize = 32;
-    /// The longest `domain`, `api_prefix` and `inbox_prefix`.
+    /// The longest `domain`, `api_prefix` and `inbox_prefix`, in bytes.
     pub const MAX_SUBJECT_BYTES: usize = 128;
     /// The least `bucket_max_bytes`: 1 MiB.
     pub const MIN_BUCKET_BYTES: u64 = 1 << 20;
@@ -177,7 +180,8 @@ impl JetStreamConfig {
     /// The longest `op_timeout`, and the longest bound of [`ReadMode::BoundedStaleness`].
     pub const MAX_OP_TIMEOUT: Duration = Duration::from_hours(1);
 
-    /// One replica, no credentials, no prefix, linearizable reads, 5 s.
+    /// Returns the defaults: one replica, no credentials, no prefix, linearizable decisions, an
+    /// `op_timeout` of 5 s.
     pub fn new<S: Into<String>>(servers: impl IntoIterator<Item = S>) -> Self {
         Self {
             servers: servers.into_iter().map(Into::into).collect(),
@@ -196,7 +200,9 @@ impl JetStreamConfig {
         }
     }
 
-    /// Whether everything is within its limits; [`Error::Invalid`] names the first that is not.
+    /// Checks that every setting is within its limits.
+    ///
+    /// Errors: [`Error::Invalid`] names the first setting that is not.
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |field, problem: String| Err(Error::from(Invalid::new(field, problem)));
         if self.servers.is_empty() {
@@ -261,7 +267,7 @@ impl JetStreamConfig {
     }
 }
 
-/// Whether a text can begin a subject.
+/// Refuses a text that cannot begin a subject.
 fn check_subject(field: &'static str, text: &str) -> Result<(), Error> {
     let refuse = |problem: String| Err(Error::from(Invalid::new(field, problem)));
     let most = JetStreamConfig::MAX_SUBJECT_BYTES;

@@ -1,16 +1,17 @@
-//! The servers, simulated: deterministic from a seed, under tokio's paused clock, on one thread.
+//! Simulated servers: deterministic from a seed, on one thread, under tokio's paused clock.
 //!
-//! A bucket is a log of committed changes and some replicas that come to it in their own time. A
-//! leader checks expectations and commits, where a majority is within its reach; a former one that
-//! does not know better refuses by what it knows, and acknowledges nothing. Any replica answers
-//! direct gets from what it has, cut off or not, once it has begun to: a leader at once, a follower
-//! up to two seconds after it came to follow, one that started and hears of no leader never.
-//! Messages are late or lost, answers too; servers are cut off, killed and paused. What else servers
-//! do, the store must not depend on.
+//! A bucket is a log of committed changes, and replicas that apply the log with some lag. The
+//! leader checks expectations and commits while it reaches a majority. A former leader that does
+//! not know that it was replaced refuses writes by the data that it has, and acknowledges nothing.
+//! A replica answers direct gets from the data that it has, even while it is cut off, once it has
+//! begun to answer: a leader begins at once, a follower up to two seconds after it began to follow,
+//! a server that was started again not before it hears of a leader. Requests and answers are late
+//! or lost; servers are cut off, killed and paused. The store must not depend on anything else that
+//! servers do.
 //!
-//! The store's own code runs on it unchanged, above the trait
-//! [`Servers`](crate::jetstream::gateway::Servers). `tests/jetstream/reality.rs` holds the
-//! simulation to what real servers do.
+//! The store's own code runs unchanged on the simulation, above the trait
+//! [`Servers`](crate::jetstream::gateway::Servers). `tests/jetstream/reality.rs` compares the
+//! simulation with real servers.
 
 mod client;
 mod cluster;
@@ -40,10 +41,11 @@ pub use cluster::Blow;
 pub use reached::Reached;
 pub use weather::Weather;
 
-/// Simulated servers that all are connected to one another.
+/// Simulated servers, connected to one another.
 ///
-/// Everything about it, the ids that its clients make included, follows from the seed, as long as
-/// it is alone on its thread, in a current-thread runtime whose clock is paused from the start.
+/// The seed determines everything that happens, even the ids that clients make, as long as the
+/// simulation is alone on its thread, in a current-thread runtime whose clock is paused from the
+/// start.
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Simulation {
@@ -54,9 +56,9 @@ pub struct Simulation {
 
 #[derive(Debug)]
 struct Shared {
-    /// A std lock: nothing awaits under it.
+    /// A std lock, since no code awaits while it holds the lock.
     cluster: Mutex<Cluster>,
-    /// Told whenever something may have become possible.
+    /// Notified whenever an exchange or a feed that waits may be able to go on.
     changed: Arc<Notify>,
 }
 
@@ -67,7 +69,7 @@ impl Shared {
 }
 
 impl Simulation {
-    /// So many servers.
+    /// Makes this many servers.
     #[must_use]
     pub fn new(seed: u64, servers: usize, weather: Weather) -> Self {
         let mut cluster = Cluster::new(seed, servers, weather);
@@ -77,15 +79,16 @@ impl Simulation {
         Self { shared: Arc::new(shared), mutation: Mutation::NONE, _ids: ids }
     }
 
-    /// The same servers, for clients that are broken in this way.
+    /// Gives this defect to all clients that are opened from now on.
     #[must_use]
     pub fn with_defect(self, defect: JetStreamDefect) -> Self {
         Self { mutation: Mutation::of(defect), ..self }
     }
 
-    /// Opens a client, called `name` in the trace, that is connected to `server`; with `roams` it
-    /// goes to another when that one does not answer. Of the configuration only what is no
-    /// address counts.
+    /// Opens a client that is connected to `server`, and is called `name` in the trace.
+    ///
+    /// With `roams` the client goes to another server when its own does not answer. Settings that
+    /// say how to reach real servers (URLs, credentials, TLS, subjects) are ignored.
     pub async fn open(
         &self,
         name: &str,
@@ -98,7 +101,7 @@ impl Simulation {
         JetStreamStore::open_on(Arc::new(servers), config, self.mutation, deadline).await
     }
 
-    /// Asks a server, one exchange at a time.
+    /// Returns a probe, which sends single requests to a server.
     #[must_use]
     pub fn probe(&self, server: usize) -> Probe {
         Probe::new(Arc::new(self.servers("probe", server, false, String::new())))
@@ -115,19 +118,21 @@ impl Simulation {
         }
     }
 
-    /// Has this happen to the servers, at once.
+    /// Does this to the servers, at once.
     pub fn strike(&self, blow: Blow) {
         self.shared.lock().strike(blow);
         self.shared.changed.notify_waiters();
     }
 
-    /// Has this server lead a bucket, named with its prefix, if it can.
+    /// Makes a server lead a bucket (named with its prefix).
+    ///
+    /// Without a replica, or a majority within its reach, it does not lead.
     pub fn lead(&self, server: usize, bucket: &str) {
         self.shared.lock().lead(server, &format!("KV_{bucket}"));
         self.shared.changed.notify_waiters();
     }
 
-    /// The server that leads a bucket, named with its prefix.
+    /// The server that leads a bucket (named with its prefix).
     #[must_use]
     pub fn leader(&self, bucket: &str) -> Option<usize> {
         let mut cluster = self.shared.lock();
@@ -135,8 +140,7 @@ impl Simulation {
         group.leader()
     }
 
-    /// The sequence of the last message that a server's replica of a bucket has, and whether that
-    /// replica answers reads.
+    /// The last sequence in a server's replica of a bucket, and whether it answers reads.
     #[must_use]
     pub fn replica(&self, server: usize, bucket: &str) -> Option<(u64, bool)> {
         let mut cluster = self.shared.lock();
@@ -145,7 +149,7 @@ impl Simulation {
         Some((stream.last(), group.answers(server, Instant::now())))
     }
 
-    /// The moment of the last write, for [`Blow::GoBack`].
+    /// The moment of the last write, for [`Blow::GoBack`]: a number that grows with every write.
     #[must_use]
     pub fn moment(&self) -> u64 {
         self.shared.lock().moment()
@@ -157,7 +161,8 @@ impl Simulation {
         self.shared.lock().clock.now()
     }
 
-    /// Everything works again, and messages take their time, but arrive.
+    /// Repairs everything: all servers run, are new enough and reach one another, and no message is
+    /// lost.
     pub fn heal(&self) {
         self.strike(Blow::Weather(Weather::CALM));
         if self.shared.lock().older {
@@ -171,24 +176,24 @@ impl Simulation {
         }
     }
 
-    /// What it met so far.
+    /// How often each event has happened so far.
     #[must_use]
     pub fn reached(&self) -> Reached {
         self.shared.lock().reached
     }
 
-    /// How many compare-and-sets of a client were not answered.
+    /// How many compare-and-sets of a client got no answer.
     #[must_use]
     pub fn doubts(&self, client: &str) -> u64 {
         self.shared.lock().doubts.get(client).copied().unwrap_or(0)
     }
 
-    /// From now on everything that happens is written down.
+    /// Records every event from now on.
     pub fn keep_trace(&self) {
         self.shared.lock().keep_trace();
     }
 
-    /// What was written down, a line for each thing that happened.
+    /// The recorded events, one a line.
     #[must_use]
     pub fn trace(&self) -> String {
         self.shared.lock().trace().to_owned()

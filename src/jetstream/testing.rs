@@ -44,7 +44,7 @@ pub enum Damage {
 }
 
 impl Core {
-    /// Every message of a record, with its value changed.
+    /// Stores every message of a record again, with a bit of its value flipped.
     pub(super) async fn corrupt(&self, target: &Damage, deadline: Instant) -> Result<(), Error> {
         let any = key::Incarnation::any;
         let (bucket, filter) = match target {

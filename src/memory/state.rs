@@ -8,16 +8,17 @@ use crate::{
     RoomId, SealedKey, Timestamp, User, UserKey,
 };
 
-/// All that is stored. Each method checks everything before it changes anything, so that an
-/// error leaves no trace (clause ERR-2).
+/// All data of a memory store. Each method checks everything before it changes anything, so that an
+/// error changes nothing (clause ERR-2).
 #[derive(Clone, Default)]
 pub(super) struct State {
     rooms: BTreeMap<RoomId, RoomState>,
-    /// The reverse index: changed together with `rooms`, always.
+    /// The reverse index; every change of a room's members changes it, too.
     rooms_of: BTreeMap<EndpointId, BTreeSet<RoomId>>,
     users: BTreeMap<UserKey, User>,
-    /// How many users are admins and not revoked; once above 0 it stays so (clause USER-4), which
-    /// makes it also the answer to whether an admin was ever made (clause USER-1).
+    /// How many admins are not revoked. Once it is above 0 it stays above 0, since the last active
+    /// admin cannot be revoked (clause USER-4). So it also says whether an admin was ever made
+    /// (clause USER-1).
     active_admins: usize,
 }
 
@@ -163,7 +164,7 @@ impl State {
         Ok(room)
     }
 
-    /// The key for `epoch`, or for the room's current one.
+    /// The endpoint's key for `epoch`; `None` stands for the room's current epoch.
     pub(super) fn key(
         &self,
         id: &RoomId,

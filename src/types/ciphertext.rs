@@ -13,8 +13,9 @@ impl Ciphertext {
     /// The most bytes a sealed key may have.
     pub const MAX_BYTES: usize = 4096;
 
-    /// Checks the length and takes a copy of `bytes`; refuses none, or more than
-    /// [`MAX_BYTES`](Self::MAX_BYTES), with [`Error::Invalid`].
+    /// Copies `bytes`.
+    ///
+    /// Errors: [`Error::Invalid`] for no bytes at all, or more than [`MAX_BYTES`](Self::MAX_BYTES).
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, Error> {
         let bytes = bytes.as_ref();
         if bytes.is_empty() || bytes.len() > Self::MAX_BYTES {

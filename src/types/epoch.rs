@@ -2,10 +2,10 @@ use std::fmt;
 
 use crate::error::{Error, Invalid};
 
-/// The count of a room's rekeys (clauses KEY-4, TYPE-6).
+/// The epoch of a room: a number that grows by one with each rekey (clauses KEY-4, TYPE-6).
 ///
-/// 0 in an unencrypted room; in an encrypted one it starts at 1 and grows by one with each rekey,
-/// up to 2^53 − 1, the largest integer that every JSON reader keeps exact.
+/// An unencrypted room is at 0. An encrypted one starts at 1 and ends at 2^53 − 1, the largest
+/// integer that every JSON reader keeps exact.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(u64);
 
@@ -14,11 +14,12 @@ impl Epoch {
     pub const ZERO: Self = Self(0);
     /// The first epoch of an encrypted room.
     pub const FIRST: Self = Self(1);
-    /// The last epoch there can be: 2^53 − 1.
+    /// The last epoch: 2^53 − 1.
     pub const MAX: Self = Self((1 << 53) - 1);
 
-    /// Checks that `number` is at most [`MAX`](Self::MAX), and refuses it with [`Error::Invalid`]
-    /// otherwise.
+    /// Makes an epoch.
+    ///
+    /// Errors: [`Error::Invalid`] for a number above [`MAX`](Self::MAX).
     pub fn new(number: u64) -> Result<Self, Error> {
         if number > Self::MAX.0 {
             let problem = format!("is {number}; at most {} is allowed", Self::MAX);
@@ -27,13 +28,13 @@ impl Epoch {
         Ok(Self(number))
     }
 
-    /// The number itself.
+    /// The epoch as a number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The epoch a rekey from this one leads to, or `None` at [`MAX`](Self::MAX).
+    /// The epoch after this one; `None` at [`MAX`](Self::MAX).
     #[must_use]
     pub fn next(self) -> Option<Self> {
         (self < Self::MAX).then(|| Self(self.0 + 1))
@@ -52,14 +53,14 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// A moment as its caller gave it: milliseconds since the Unix epoch, negative before it.
+/// A moment as the caller gave it: milliseconds since the Unix epoch, negative before it.
 ///
-/// A store keeps it exactly and never reads a clock for what it stores (clause TYPE-3).
+/// A store returns it exactly as given, and never reads a clock for what it stores (clause TYPE-3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Any number of milliseconds is legal.
+    /// Makes a timestamp of any number of milliseconds.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)

@@ -26,19 +26,19 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $field:literal) => {
         $(#[$doc])*
         ///
-        /// Opaque: 1 to 128 bytes of UTF-8 without control characters, compared and ordered byte
-        /// for byte; no case folding, no normalization, no trimming (clause TYPE-1). Cloning is
-        /// cheap.
+        /// Opaque: 1 to 128 bytes of UTF-8 without control characters. Ids are compared and ordered
+        /// byte for byte, without case folding, normalization or trimming (clause TYPE-1). Cloning
+        /// is cheap.
         ///
         /// # Errors
         ///
-        /// [`new`](Self::new) refuses anything else with [`Error::Invalid`], naming the length or
-        /// the character (clause TYPE-4).
+        /// [`new`](Self::new) refuses any other text with [`Error::Invalid`], which names the
+        /// length or the illegal character (clause TYPE-4).
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` and takes a copy of it.
+            /// Copies `text`, if it is a legal id.
             pub fn new(text: impl AsRef<str>) -> Result<Self, Error> {
                 parse($field, text.as_ref()).map(Self)
             }

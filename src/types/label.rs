@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Invalid};
 
-/// What people call a user: 0 to 256 bytes of any UTF-8. Cloning is cheap.
+/// A user's name for people to read: 0 to 256 bytes of any UTF-8. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(Arc<str>);
 
@@ -11,8 +11,9 @@ impl Label {
     /// The most bytes a label may have.
     pub const MAX_BYTES: usize = 256;
 
-    /// Checks the length and takes a copy of `text`; refuses more than
-    /// [`MAX_BYTES`](Self::MAX_BYTES) with [`Error::Invalid`].
+    /// Copies `text`.
+    ///
+    /// Errors: [`Error::Invalid`] for more than [`MAX_BYTES`](Self::MAX_BYTES).
     pub fn new(text: impl AsRef<str>) -> Result<Self, Error> {
         let text = text.as_ref();
         if text.len() > Self::MAX_BYTES {

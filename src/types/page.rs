@@ -1,9 +1,9 @@
 use crate::error::{Error, Invalid};
 
-/// Which part of a listing to return: the records after an id, at most so many (clause LIST-1).
+/// Which part of a list to return: the records after an id, and at most how many (clause LIST-1).
 ///
-/// `Id` is the id the listing is ordered by: [`EndpointId`](crate::EndpointId) for `members`,
-/// [`RoomId`](crate::RoomId) for `rooms_of`, [`UserKey`](crate::UserKey) for `users`.
+/// `Id` orders the list: [`EndpointId`](crate::EndpointId) for `members`, [`RoomId`](crate::RoomId)
+/// for `rooms_of`, [`UserKey`](crate::UserKey) for `users`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<Id> {
     after: Option<Id>,
@@ -14,9 +14,11 @@ impl<Id> Page<Id> {
     /// The most records one page may have (clause TYPE-6).
     pub const MAX_LIMIT: u16 = 1000;
 
-    /// The records whose id is greater than `after` (which need not exist), in byte order of
-    /// their ids, at most `limit`. A limit outside 1 to [`MAX_LIMIT`](Self::MAX_LIMIT) is
-    /// [`Error::Invalid`].
+    /// The first `limit` records whose ids are greater than `after`, in byte order.
+    ///
+    /// There need not be a record with the id `after`.
+    ///
+    /// Errors: [`Error::Invalid`] for a limit outside 1 to [`MAX_LIMIT`](Self::MAX_LIMIT).
     pub fn new(after: Option<Id>, limit: usize) -> Result<Self, Error> {
         match u16::try_from(limit) {
             Ok(limit @ 1..=Self::MAX_LIMIT) => Ok(Self { after, limit }),
@@ -27,19 +29,19 @@ impl<Id> Page<Id> {
         }
     }
 
-    /// The first records, as many as one page may have.
+    /// The first [`MAX_LIMIT`](Self::MAX_LIMIT) records.
     #[must_use]
     pub const fn first() -> Self {
         Self { after: None, limit: Self::MAX_LIMIT }
     }
 
-    /// As many records as one page may have, after `id`.
+    /// The first [`MAX_LIMIT`](Self::MAX_LIMIT) records whose ids are greater than `id`.
     #[must_use]
     pub const fn after_id(id: Id) -> Self {
         Self { after: Some(id), limit: Self::MAX_LIMIT }
     }
 
-    /// The id after which (exclusive) the page starts; `None` starts at the first record.
+    /// The id after which the page starts; `None` starts at the first record.
     #[must_use]
     pub const fn after(&self) -> Option<&Id> {
         self.after.as_ref()

@@ -6,11 +6,11 @@ use data_encoding::{BASE32_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use crate::error::{Error, Invalid};
 
-/// A user: an Ed25519 public key of 32 bytes (clause TYPE-2).
+/// The key of a user: an Ed25519 public key of 32 bytes (clause TYPE-2).
 ///
-/// It is read from 64 hex digits in any case, or from a NATS user nkey (`U…`: base32 of a prefix
-/// byte, the key and a CRC-16, as the [NATS documentation][nkeys] has it). Its own text is
-/// lower-case hex. Two spellings of one key are equal.
+/// It is parsed from 64 hex digits in any case, or from a NATS user nkey (`U…`: base32 of a prefix
+/// byte, the key and a CRC-16; see the [NATS documentation][nkeys]). It is displayed as lower-case
+/// hex. Two spellings of one key are equal.
 ///
 /// ```
 /// use membership::UserKey;
@@ -31,13 +31,13 @@ const NKEY_USER_PREFIX: u8 = 20 << 3;
 const NKEY_CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
 impl UserKey {
-    /// Any 32 bytes are a key.
+    /// Makes a key of any 32 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The key itself.
+    /// The key as bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,4 +1,4 @@
-//! What an operator or an editor of buckets can get wrong: one clear error each, and nobody let in.
+//! Mistakes of operators, and records edited by hand: each is one clear error, and lets nobody in.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use nats_cluster::{Cluster, ClusterOptions, NatsServer};
 
 use crate::server::Server;
 
-/// How long a call of a store takes that is opened in vain.
+/// The `op_timeout` of stores that must not open.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a store says that cannot be opened: one line, in time.
+/// Opens a store that must be refused in time, and returns the error, which must be one line.
 pub(crate) async fn refused(config: JetStreamConfig) -> String {
     let config = JetStreamConfig { op_timeout: TIMEOUT, ..config };
     let begun = Instant::now();
@@ -27,13 +27,13 @@ pub(crate) async fn refused(config: JetStreamConfig) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_where_no_server_is() {
+async fn addresses_without_a_server_are_refused() {
     let at = |url: &str| refused(JetStreamConfig::new([url]));
     let no_url = "invalid servers: hold no NATS URL as number 1: ";
     assert!(at("http://a").await.starts_with(&format!("{no_url}it begins with neither nats://")));
     assert!(at("ws://127.0.0.1:1").await.starts_with(&format!("{no_url}websockets are not")));
     assert!(at("").await.starts_with(&format!("{no_url}it names no host")));
-    // Neither half of the password is dialled, or shown.
+    // The URL breaks inside the password: no part of the password is dialled, or shown.
     let said = at("nats://app:22#secret@127.0.0.1:1").await;
     assert!(said.starts_with(&format!("{no_url}something follows host and port")), "{said}");
     assert!(said.contains("# as %23") && !said.contains("secret"), "{said}");
@@ -43,7 +43,7 @@ async fn addresses_where_no_server_is() {
     let said = at("nats://nowhere.invalid:4222").await;
     assert!(said.ends_with("; check the host name"), "{said}");
 
-    // One that listens, and is silent; and one that speaks something else.
+    // A listener that says nothing, and a listener that is no NATS server.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let said = at(&format!("nats://{}", silent.local_addr().unwrap())).await;
     assert!(said.contains("in time; is a NATS server listening there"), "{said}");
@@ -59,14 +59,14 @@ async fn addresses_where_no_server_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_without_jetstream() {
+async fn servers_without_jetstream_are_refused() {
     let server = Server::start_with(ClusterOptions::servers(1).without_jetstream()).await;
     let begun = Instant::now();
     let said = refused(server.config()).await;
     assert!(said.contains("JetStream is not enabled") && said.contains("(-js)"), "{said}");
     assert!(begun.elapsed() < 2 * TIMEOUT, "{:?}", begun.elapsed());
 
-    // On the server, and not for this account.
+    // JetStream is enabled on the server, but not for this account.
     let accounts = "accounts { A { users: [ { user: a, password: a } ] } }\nno_auth_user: a";
     let data = tempfile::tempdir().unwrap();
     let lines = format!("{accounts}\njetstream {{ store_dir: {:?} }}", data.path());
@@ -77,7 +77,7 @@ async fn servers_without_jetstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_too_old_is_left_as_it_is() {
+async fn a_server_that_is_too_old_is_refused_and_unchanged() {
     let old = NatsServer::too_old().unwrap();
     let cluster = Cluster::start_with(old, ClusterOptions::servers(1)).await.unwrap();
     let said = refused(JetStreamConfig::new([cluster.client_url(0).unwrap()])).await;
@@ -93,7 +93,7 @@ async fn a_server_that_is_too_old_is_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_replicas_than_servers() {
+async fn more_replicas_than_servers_are_refused() {
     let one = Server::start().await;
     let said = refused(JetStreamConfig { replicas: 3, ..one.config() }).await;
     assert!(said.starts_with("invalid replicas: are more than the servers there are"), "{said}");
@@ -127,7 +127,7 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
     store.corrupt(&Damage::Member(room.clone(), ann.clone())).await.unwrap();
     corrupt(store.member(&room, &ann).await.unwrap_err(), "members");
     corrupt(store.members(&room, Page::first()).await.unwrap_err(), "members");
-    // What was asked for names itself, where that cannot be read either.
+    // If the key itself is corrupt, too, the key is reported rather than the member.
     corrupt(store.latest_key(&room, &ann).await.unwrap_err(), "room_keys");
     corrupt(store.rooms_of(&ann, Page::first()).await.unwrap_err(), "members");
     store.corrupt(&Damage::Head(room.clone())).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_value_edited_by_hand_is_corrupt_and_lets_nobody_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_store_is_closed_and_a_dropped_one_leaves_the_other() {
+async fn closing_or_dropping_a_store_leaves_other_stores_open() {
     let server = Server::start().await;
     let (a, b, c) = (server.open("z-").await, server.open("z-").await, server.open("z-").await);
     let (first, second) = tokio::join!(a.close(), a.close());
@@ -164,7 +164,7 @@ async fn a_closed_store_is_closed_and_a_dropped_one_leaves_the_other() {
     drop(c);
     assert_eq!(b.has_admin().await, Ok(false));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    // Theirs are gone.
+    // In the end only the connection of `b` is left.
     loop {
         let left = server.clients().await;
         if left == 1 {

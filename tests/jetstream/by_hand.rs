@@ -1,5 +1,5 @@
-//! What somebody removed by hand, or left alone: a record that is named and is not there is corrupt (clause
-//! ERR-3), and a bucket that is made again has nothing of the former one.
+//! Records and buckets that an operator removes by hand. A record that is named and missing is
+//! corrupt (clause ERR-3), and a bucket that is made again has nothing of the former one.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn remove(js: &Context, bucket: &str, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_its_room_names() {
+async fn a_missing_key_that_its_room_names_is_corrupt() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("key-").await;
@@ -40,7 +40,7 @@ async fn a_key_that_its_room_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_head_of_a_room() {
+async fn a_missing_head_is_corrupt() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("head-").await;
@@ -52,10 +52,10 @@ async fn the_head_of_a_room() {
     assert!(matches!(key, Err(Error::Corrupt(_))), "{key:?}");
 }
 
-/// A bucket of users that is removed by hand is not made anew beside the others, where its bootstrap would be
-/// free; and who was in it is not let in any more.
+/// A removed bucket of users is not made anew beside the others: its bootstrap would be free. Its
+/// users are not let in any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_bucket_of_users_which_is_removed() {
+async fn a_removed_bucket_of_users_is_not_made_anew() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("again-").await;
@@ -74,7 +74,7 @@ async fn the_bucket_of_users_which_is_removed() {
     assert!(store.has_admin().await.is_err());
 }
 
-/// Nobody can purge users: no edit of the bucket makes that possible again.
+/// Users cannot be purged, and no edit of the bucket allows it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_cannot_be_purged() {
     let server = Server::start().await;
@@ -89,10 +89,10 @@ async fn users_cannot_be_purged() {
     assert!(store.is_authorized(&user(1, true).key).await.is_allowed());
 }
 
-/// Once a bucket forgets what is old, no client answers from what it remembers, and nobody becomes the first
-/// admin a second time.
+/// Once the bucket of users has a `max_age`, no client answers from its copy. There is no second
+/// bootstrap, either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_is_told_to_forget() {
+async fn a_bucket_with_a_max_age_lets_nobody_in() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("age-").await;
@@ -113,10 +113,10 @@ async fn a_bucket_that_is_told_to_forget() {
     assert!(matches!(JetStreamStore::open(config).await, Err(Error::Invalid(_))));
 }
 
-/// `=format` says that an admin was made. Where it is left and the admins are not, nobody becomes the first admin a
-/// second time.
+/// `=format` says that an admin was made. If it is left and the admins are not, there is no second
+/// bootstrap.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_of_which_only_the_first_message_is_left() {
+async fn a_bucket_with_only_its_first_message_left_allows_no_bootstrap() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("left-").await;
@@ -138,9 +138,9 @@ async fn a_bucket_of_which_only_the_first_message_is_left() {
     assert!(again.add_user(user(3, true)).await.is_err());
 }
 
-/// A consumer lives as long as nothing is wrong with it, also where there is nothing to say.
+/// A healthy consumer is kept, even while it has nothing to deliver.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_nobody_changes_is_followed_by_one_consumer() {
+async fn an_idle_bucket_keeps_its_consumer() {
     let server = Server::start().await;
     let js = async_nats::jetstream::new(server.raw().await);
     let store = server.open("rest-").await;
@@ -150,7 +150,7 @@ async fn a_bucket_that_nobody_changes_is_followed_by_one_consumer() {
     let consumers = async || users.consumer_names().try_collect::<Vec<_>>().await.unwrap();
     let before = consumers().await;
     assert_eq!(before.len(), 1);
-    // Longer than three heartbeats.
+    // Longer than three heartbeats, after which a silent consumer is replaced.
     tokio::time::sleep(Duration::from_millis(1_800)).await;
     assert_eq!(consumers().await, before);
 }

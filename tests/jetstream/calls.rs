@@ -1,4 +1,4 @@
-//! Calls as values: made at random, made on any store, compared by what they return.
+//! Calls as values, which are drawn at random, run on any store, and compared by their results.
 
 use membership::{
     Ciphertext, EndpointId, Epoch, Label, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store,
@@ -58,7 +58,7 @@ impl Call {
     }
 }
 
-/// `Debug` hides the bytes; here they matter.
+/// Shows the key's bytes, which `Debug` hides.
 fn sealed(key: &Result<membership::SealedKey, membership::Error>) -> String {
     match key {
         Ok(sealed) => format!("{key:?} {:?}", sealed.ciphertext.as_bytes()),
@@ -86,8 +86,8 @@ pub(crate) fn cipher(rng: &mut Rng) -> Ciphertext {
     Ciphertext::new(rng.next().to_le_bytes()).unwrap()
 }
 
-/// A random call about few things, likely enough to succeed; `epochs` and `members` say what a
-/// rekey should be made from.
+/// Draws a call about a few rooms, endpoints and users, so that many calls succeed. `hints` is a
+/// store in the same state, which says what the current epochs and members are.
 pub(crate) async fn random(rng: &mut Rng, hints: &dyn Store) -> Call {
     let (r, e, u) = (room(rng.below(3)), endpoint(rng.below(5)), user(rng.below(4)));
     let new_user = |rng: &mut Rng| NewUser {

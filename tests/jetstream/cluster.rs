@@ -1,4 +1,4 @@
-//! Three servers, cut apart.
+//! Three real servers that are cut off, killed, slowed down and resized.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn open(cluster: &Cluster, node: usize, prefix: &str) -> JetStreamStore {
     JetStreamStore::open(config).await.unwrap()
 }
 
-/// Tries until it works: a leader may have to be elected.
+/// Repeats a call until it succeeds, since a leader may have to be elected first.
 async fn in_the_end<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -53,10 +53,10 @@ async fn in_the_end<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Erro
     }
 }
 
-/// The copy of the users follows the server that leads them. While it looks for it, which takes long where
-/// a server is slow, it still listens to the former one.
+/// The copy of users follows the leader. While the client looks for a new leader, which takes long
+/// if a server is slow, the copy still listens to the former one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_moves_denies_nobody_though_a_server_is_slow() {
+async fn decisions_allow_while_the_leader_moves_and_a_server_is_slow() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let store = open(&cluster, 0, "m-").await;
     store.bootstrap_admin(user(1, true)).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_leader_that_moves_denies_nobody_though_a_server_is_slow() {
     }
     for leader in [1, 0, 1, 0] {
         cluster.lead(leader, "KV_m-users").await.unwrap();
-        // Until the store must have noticed, and then for as long as a consumer may take to be made.
+        // As long as the store may take to notice the new leader and to make a consumer there.
         let until = Instant::now() + Duration::from_secs(4);
         while Instant::now() < until {
             let decision = store.is_authorized(&user(1, true).key).await;
@@ -76,8 +76,8 @@ async fn a_leader_that_moves_denies_nobody_though_a_server_is_slow() {
     }
 }
 
-/// Whoever is on a node that is cut off gets no answer that the majority has overtaken; whether
-/// the node led the buckets or followed.
+/// A client of a node that is cut off gets no stale answer. With `leads` the node leads the users,
+/// otherwise it leads no bucket, if there is such a node.
 async fn cut_off(leads: bool) {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let first = open(&cluster, 0, "c-").await;
@@ -88,7 +88,7 @@ async fn cut_off(leads: bool) {
     let gone: RoomId = "gone".parse().unwrap();
     make_room(&first, &gone, 1).await;
 
-    // The node that leads the users, or one that leads nothing.
+    // The node that leads the users, or a node that leads no bucket.
     let leader = cluster.leader_of("KV_c-users").await.unwrap();
     let node = if leads {
         leader
@@ -107,7 +107,7 @@ async fn cut_off(leads: bool) {
 
     cluster.isolate(node).unwrap();
     in_the_end("revoke", async || among.revoke_user(&revoked, at()).await).await;
-    // From here on nobody is to be let in.
+    // From here on the user must not be let in.
     let until = Instant::now() + Duration::from_secs(15);
     let two = "endpoint 2".parse().unwrap();
     in_the_end("remove", async || match among.remove_member(&room, &two).await {
@@ -146,7 +146,7 @@ async fn cut_off(leads: bool) {
         assert!(create.as_ref().is_err_and(Error::outcome_unknown), "{create:?}");
         assert!(members.as_ref().is_err_and(Error::outcome_unknown), "{members:?}");
         assert!(stale.as_ref().is_err_and(Error::outcome_unknown), "{stale:?}");
-        // Decisions and reads; a rekey may take ten times as long.
+        // All calls together; the rekey may take ten times as long as the others.
         assert!(begun.elapsed() <= 10 * TIMEOUT + SLACK, "{:?}", begun.elapsed());
         let begun = Instant::now();
         assert!(!lonely.is_authorized(&revoked).await.is_allowed());
@@ -172,7 +172,7 @@ async fn cut_off(leads: bool) {
         other => other.map(|key| panic!("a removed member has {key:?}")),
     })
     .await;
-    // Whoever was asked to make the room while cut off may still make it, once.
+    // The creations that were sent to the node while it was cut off may still make the room, once.
     let made = in_the_end("room", async || match lonely.room(&gone).await {
         Err(Error::NotFound(_)) => Ok(None),
         other => other.map(Some),
@@ -184,17 +184,17 @@ async fn cut_off(leads: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_overtaken_is_answered_on_a_follower_that_is_cut_off() {
+async fn a_follower_that_is_cut_off_gives_no_stale_answer() {
     cut_off(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_overtaken_is_answered_on_a_leader_that_is_cut_off() {
+async fn a_leader_that_is_cut_off_gives_no_stale_answer() {
     cut_off(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_three_lost_and_two_of_three_lost() {
+async fn calls_work_without_one_of_three_servers_and_fail_without_two() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let store = open(&cluster, 0, "k-").await;
     store.bootstrap_admin(user(1, true)).await.unwrap();
@@ -221,8 +221,8 @@ async fn one_of_three_lost_and_two_of_three_lost() {
     .await;
 
     cluster.kill(1).await.unwrap();
-    // Whoever comes now is told within ten times what a call may take; the last server may not know yet
-    // that it is alone, and say nothing.
+    // Opening a store fails within ten times `op_timeout`, although the last server may not know
+    // yet that it is alone, and may not answer.
     let config = JetStreamConfig {
         op_timeout: TIMEOUT / 5,
         ..JetStreamConfig::new([cluster.client_url(0).unwrap()])
@@ -251,7 +251,7 @@ async fn one_of_three_lost_and_two_of_three_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_change_under_load() {
+async fn calls_work_while_the_number_of_replicas_changes() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let config = JetStreamConfig {
         op_timeout: Duration::from_secs(3),

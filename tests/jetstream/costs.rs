@@ -1,5 +1,5 @@
-//! What calls cost, as `PROTOCOL.md` says: counted on simulated servers where every message takes the
-//! same time, so that the time a call takes is the number of its rounds.
+//! The costs of calls in `PROTOCOL.md`, counted on simulated servers. Every message takes the same
+//! time there, so the time that a call takes is its number of rounds.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use membership_conformance::make::{
 };
 use tokio::time::Instant;
 
-/// What a message and its answer take.
+/// How long a message and its answer take, in milliseconds.
 const ROUND: u32 = 2;
 
-/// Time enough for everything that a call leaves to be done after it.
+/// Long enough for all background work that a call leaves.
 const REST: Duration = Duration::from_secs(5);
 
 struct Counted {
@@ -22,7 +22,7 @@ struct Counted {
     store: JetStreamStore,
 }
 
-/// Rounds, and messages sent.
+/// The cost of a call: its rounds, and the messages that it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cost(u32, usize);
 
@@ -44,7 +44,7 @@ impl Counted {
     /// The messages that the client has sent.
     fn sent(&self) -> usize {
         let trace = self.simulation.trace();
-        // What it asks about its buckets, it asks by itself and not for a call.
+        // The client asks for the settings of its buckets in the background, not for a call.
         let requests =
             trace.lines().filter(|line| line.contains(" caller @") && !line.contains(" asks for "));
         let messages = requests.map(|line| match line.split_once(" stores in ") {
@@ -79,7 +79,8 @@ fn one(call: &str, Cost(rounds, messages): Cost) -> String {
     format!("| {call} | {rounds} | {messages} |")
 }
 
-/// What it costs, and what in the case that the call's name has in brackets.
+/// One row of the table: the usual cost, and in brackets the cost in the case that the call's name
+/// has in brackets.
 fn two(call: &str, usual: Cost, else_: Cost) -> String {
     let differs = |usual: String, else_: String| {
         if usual == else_ { usual } else { format!("{usual} ({else_})") }
@@ -88,7 +89,7 @@ fn two(call: &str, usual: Cost, else_: Cost) -> String {
     format!("| {call} | {rounds} | {} |", differs(usual.1.to_string(), else_.1.to_string()))
 }
 
-/// Both must cost the same.
+/// Checks that all costs are the same, and returns it.
 fn same(costs: &[Cost]) -> Cost {
     assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
     costs[0]
@@ -189,10 +190,10 @@ fn calls_cost_what_the_protocol_says() {
     assert!(missing.is_empty(), "these rows are not in PROTOCOL.md: {missing:#?}");
 }
 
-/// Barriers of many callers at once do not replace one another before they are delivered: a copy that
-/// waits for what never comes is made anew only after long.
+/// Concurrent barriers do not replace one another before they are delivered. Otherwise a caller
+/// waits for a barrier that never comes, until the copy is made anew.
 #[tokio::test(start_paused = true)]
-async fn decisions_side_by_side_wait_for_their_barriers_and_nothing_else() {
+async fn concurrent_decisions_wait_only_for_their_barriers() {
     let simulation = Simulation::new(7, 1, Weather::CALM);
     let config = JetStreamConfig { replicas: 1, ..JetStreamConfig::new(["nats://simulated"]) };
     let store = simulation.open("caller", 0, false, config).await.unwrap();
@@ -202,10 +203,10 @@ async fn decisions_side_by_side_wait_for_their_barriers_and_nothing_else() {
         for call in 0..50 {
             let began = Instant::now();
             assert_eq!(store.is_authorized(&user_number(0)).await, Decision::Allow);
-            // One barrier may be under way; with many, some wait for the one after it.
+            // A caller may have to wait for the barrier in flight, and then for its own.
             let took = began.elapsed();
             assert!(took < Duration::from_millis(50), "caller {caller}, call {call}: {took:?}");
-            // Or they would ask all at once, and share each barrier.
+            // Otherwise all callers ask at the same time, and share each barrier.
             tokio::time::sleep(Duration::from_millis((7 * caller + 3 * call) % 5)).await;
         }
     });

@@ -1,4 +1,6 @@
-//! A client stopped dead after each exchange with its server; what it leaves, another takes up.
+//! Crashes: clients that are stopped after any exchange, and servers that are killed.
+//!
+//! Another client takes up what a stopped client left.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -45,7 +47,7 @@ fn rekey(from: u64, remove: &[usize], keys: &[usize], text: &str) -> Call {
     Call::Rekey(room(), Rekey::new(from, remove.iter().map(|n| who(*n)), keys).unwrap())
 }
 
-/// Before each of the calls that are cut short: a room at epoch 2 with three members and a former
+/// The state before each call that is cut short: a room at epoch 2 with three members and a former
 /// one, another room, two admins.
 fn setup() -> Vec<Call> {
     vec![
@@ -76,7 +78,7 @@ fn cut_short() -> Vec<(&'static str, Call)> {
     ]
 }
 
-/// All that a caller can see.
+/// Everything that callers can see of a store.
 async fn dump(store: &dyn Store) -> String {
     let mut all = Vec::new();
     for r in 0..3 {
@@ -109,7 +111,8 @@ async fn model(calls: &[Call]) -> MemoryStore {
     model
 }
 
-/// Cuts one call short after each exchange in turn, the next one sent (and its answer lost) or not.
+/// Stops a client in the middle of a call, after each of its exchanges in turn. With `sends` the
+/// next exchange is sent, and its answer lost.
 async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng) {
     let model = model(&setup()).await;
     let seen_before = dump(&model).await;
@@ -131,7 +134,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
         stopped.stop_after(exchanges, sends);
         let dies = async {
             stopped.stopped().await;
-            // What it has sent is on its way, and arrives.
+            // Let the message in flight arrive.
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         let said = tokio::select! {
@@ -150,7 +153,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
             said.starts_with("Ok") || said.contains("Timeout") || said.contains("Unavailable"),
             "{what}: {said}"
         );
-        // Whatever was left does not get into the way of what comes next.
+        // Messages that the stopped client left do not disturb later calls.
         let (played, base) = (MemoryStore::new(), setup());
         for step in base.iter().chain(done.then_some(&call)) {
             step.run(&played).await;
@@ -171,7 +174,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
+async fn a_call_stopped_after_any_exchange_takes_effect_entirely_or_not_at_all() {
     let server = Arc::new(Server::start().await);
     let mut rng = Rng::new("cut short");
     let mut cuts = tokio::task::JoinSet::new();
@@ -186,10 +189,9 @@ async fn a_call_cut_short_anywhere_is_whole_or_nothing() {
     }
 }
 
-/// On simulated servers this is enumerated for every write and for much that may happen meanwhile; here
-/// for what once went wrong.
+/// A sequence that once failed, on a real server. The simulation enumerates such sequences.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_that_are_there() {
+async fn a_rekey_held_while_a_member_leaves_and_returns_names_only_existing_keys() {
     let server = Server::start().await;
     let call = rekey(2, &[], &[0, 1, 2], "held");
     let meanwhile = [Call::RemoveMember(room(), who(1)), add(1, 2, "back")];
@@ -224,7 +226,7 @@ async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_tha
             for step in &meanwhile {
                 step.run(&other).await;
             }
-            // What the one who went has left is collected.
+            // `close` waits until the keys of the removed membership are collected.
             other.close().await.unwrap();
             held.let_go();
         });
@@ -234,9 +236,9 @@ async fn a_rekey_held_anywhere_while_a_member_goes_and_comes_back_names_keys_tha
     }
 }
 
-/// Whoever revokes a user writes over what tells that the addition happened.
+/// A revocation replaces the record that tells that the addition was made.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_addition_that_was_made_succeeds_though_the_user_was_revoked_before_that_is_known() {
+async fn an_addition_succeeds_even_if_its_user_is_revoked_before_the_answer() {
     let server = Server::start().await;
     let member = NewUser { admin: false, ..admin(1) };
     for (prefix, added, as_if) in [
@@ -258,7 +260,7 @@ async fn an_addition_that_was_made_succeeds_though_the_user_was_revoked_before_t
     }
 }
 
-/// What stands in a bucket under a filter, without what marks a removal.
+/// The keys of a bucket's messages.
 async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
     let request = format!(r#"{{"subjects_filter":"$KV.{bucket}.>"}}"#);
     let subject = format!("$JS.API.STREAM.INFO.KV_{bucket}");
@@ -269,14 +271,16 @@ async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
     subjects.keys().map(|subject| subject.strip_prefix(&prefix).unwrap().to_owned()).collect()
 }
 
-/// The first head of a room, sent twice for want of an answer, may arrive when the room was deleted, and
-/// its id used so often since that nothing tells of it any more: who looked the room up before must not take
-/// it for what the room was last.
+/// A late copy of a room's first head is not taken for the room's last state.
+///
+/// The copy arrives after the room was deleted, and after the tombstone of its head was purged. A
+/// client that looked the room up before the deletion reads it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_head_that_comes_when_the_room_is_gone_is_no_state_of_it() {
+async fn a_late_first_head_of_a_deleted_room_is_ignored() {
     let server = Server::start().await;
     let raw = server.raw().await;
-    // The two looks go out side by side: which of them is held is chance.
+    // The client reads two buckets at once, and chance says which read is held. So each number of
+    // exchanges is tried ten times.
     for (exchanges, trial) in (0..).flat_map(|exchanges| (0..10).map(move |n| (exchanges, n))) {
         let prefix = format!("late-{exchanges}-{trial}-");
         let bucket = format!("{prefix}members");
@@ -332,7 +336,7 @@ async fn a_first_head_that_comes_when_the_room_is_gone_is_no_state_of_it() {
     }
 }
 
-/// Waits until nothing but the bucket's own records and what `keep` names is left.
+/// Waits until only the bucket's own records, and keys for which `keep` is true, are left.
 async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str) -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     loop {
@@ -347,14 +351,14 @@ async fn collected(client: &async_nats::Client, bucket: &str, keep: impl Fn(&str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_answer_depends_on_is_collected() {
+async fn garbage_is_collected() {
     let server = Server::start().await;
     let store = server.open("gc-").await;
     let raw = server.raw().await;
     for step in setup() {
         step.run(&store).await;
     }
-    // A rekey, an addition and a creation that crash half-way.
+    // A rekey, an addition and a creation that are stopped half-way.
     for (call, exchanges) in [
         (rekey(2, &[], &[0, 1, 2], "lost"), 7),
         (add(4, 2, "lost"), 5),
@@ -370,26 +374,27 @@ async fn what_no_answer_depends_on_is_collected() {
         assert!(!call.run(&crashed).await.starts_with("Ok"));
         assert!(crashed.is_stopped());
     }
-    // The next rekey finds the keys of the one that crashed, removals take keys with them.
+    // The next rekey collects the keys of the stopped one; a removal collects the keys of the
+    // removed member.
     rekey(2, &[1], &[0, 2], "at 3").run(&store).await;
     collected(&raw, "gc-room_keys", |key| key.starts_with("=2A.") || live(key)).await;
-    // A listing finds the entry of the addition that crashed.
+    // A listing of the endpoint's rooms collects the index entry of the stopped addition.
     Call::RoomsOf(who(4), Page::first()).run(&store).await;
     collected(&raw, "gc-rooms_by_member", |key| !key.starts_with("=3Dh.") || key.ends_with(".=n"))
         .await;
-    // The creation of the room finds what the one that crashed left.
+    // The next creation of the room collects the messages of the stopped one.
     cut_short()[0].1.run(&store).await;
     for room in [room(), calls::room(1), calls::room(2)] {
         assert!(Call::DeleteRoom(room).run(&store).await.starts_with("Ok"));
     }
     Call::RoomsOf(who(1), Page::first()).run(&store).await;
     collected(&raw, "gc-room_keys", |_| false).await;
-    // Of each of the three, that it is over.
+    // The tombstone of each room's head stays.
     collected(&raw, "gc-members", |key| key.ends_with(".=h")).await;
     collected(&raw, "gc-rooms_by_member", |key| key.ends_with(".=n")).await;
     store.close().await.unwrap();
 
-    // Of an id that was used many times only the latest that are over are known.
+    // Of an id that was used many times, only the tombstones of its last rooms stay.
     let again = Call::CreateRoom(NewRoom::unencrypted(room(), who(0), now()));
     for _ in 0..12 {
         let store = server.open("gc-").await;
@@ -402,14 +407,14 @@ async fn what_no_answer_depends_on_is_collected() {
     assert_eq!(heads.count(), 9, "eight, and that of the last room");
 }
 
-/// The keys that the two who are left have in the room, one for each epoch.
+/// Whether a key is a sealed key of one of the two remaining members, for any epoch.
 fn live(key: &str) -> bool {
     let tokens: Vec<&str> = key.split('.').collect();
     matches!(tokens[..], ["ops", _, "ann" | "b=2E=3E", "1" | "2" | "3", _])
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged() {
+async fn a_killed_server_keeps_acknowledged_writes() {
     let server = Server::start().await;
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
@@ -431,14 +436,15 @@ async fn a_server_that_is_killed_and_started_again_keeps_what_was_acknowledged()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
+async fn a_removed_member_stays_removed_after_the_server_is_killed() {
     let server = Server::start().await;
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
     for step in setup() {
         assert!(step.run(&store).await.starts_with("Ok"));
     }
-    // More joins and removals than a generation of the roster keeps tombstones of.
+    // More additions and removals than a generation of the roster keeps tombstones of, so that a
+    // new generation begins.
     for n in 0..180 {
         let who: EndpointId = format!("guest {n}").parse().unwrap();
         let new = NewMember::sealed(who.clone(), now(), Epoch::new(2).unwrap(), cipher("x"));
@@ -461,10 +467,11 @@ async fn a_member_that_was_removed_stays_so_when_the_server_is_killed() {
     assert_eq!(dump(&store).await, before);
 }
 
-/// A head is replaced with every change, and only that the last was removed is sure to be written down:
-/// whoever looked the room up while it was there must not meet an earlier one.
+/// A killed server may forget a purge, and what the purged message had replaced. So the tombstone
+/// over a deleted room's head must stay: otherwise a client that looked the room up before finds an
+/// earlier head.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_earlier_state_of_a_deleted_room_comes_back_when_the_server_is_killed() {
+async fn no_earlier_state_of_a_deleted_room_returns_after_the_server_is_killed() {
     let server = Server::start().await;
     for step in setup() {
         assert!(step.run(&server.open("").await).await.starts_with("Ok"));

@@ -1,8 +1,8 @@
-//! One of three servers comes back with files that are not the ones it left: bits flipped, tails cut off,
-//! older ones. What Jepsen's report on NATS 2.12.1 and the issues it led to (nats-io/nats-server 7545,
-//! 7549, 7556) did to servers is done to ours, under clients that are open. Whatever the
-//! servers make of it, nobody is let in who was revoked, and nothing is free that was taken: each
-//! answer is right, a denial, or an error.
+//! One of three servers comes back with damaged files: bits flipped, tails cut off, or older files.
+//! The damages are those of Jepsen's report on NATS 2.12.1, and of the issues that it led to
+//! (nats-io/nats-server 7545, 7549, 7556); clients are open meanwhile. Whatever the servers make of
+//! the files, no revoked user is let in, and no id that was taken is free. Each answer is right, a
+//! denial, or an error.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,9 +36,9 @@ fn key(n: u8) -> UserKey {
 const REVOKED: u8 = 2;
 /// Revoked while the damaged server is back.
 const REVOKED_LATER: u8 = 3;
-/// Allowed all the time.
+/// Never revoked.
 const ACTIVE: u8 = 4;
-/// Added by nobody.
+/// Never added.
 const STRANGER: u8 = 99;
 
 fn who(n: u8) -> EndpointId {
@@ -66,7 +66,7 @@ pub(crate) async fn open(
     JetStreamStore::open(config).await
 }
 
-/// Makes the call until its outcome is known.
+/// Repeats a call until its outcome is known.
 pub(crate) async fn surely<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Error>) -> T {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
@@ -82,16 +82,16 @@ pub(crate) async fn surely<T>(what: &str, mut call: impl AsyncFnMut() -> Result<
 struct Scene {
     cluster: Cluster,
     long_lived: Vec<(String, JetStreamStore)>,
-    /// How often whom was answered what, for whoever reads the log.
+    /// How often each answer was given, for the log.
     answers: BTreeMap<String, usize>,
-    /// Whether `REVOKED_LATER` is.
+    /// Whether `REVOKED_LATER` is revoked already.
     later: bool,
     wrong: Vec<String>,
 }
 
 impl Scene {
-    /// Users, a room, clients, and then the past that must not come back: a revocation, a removal and
-    /// a rekey. `before` is done at the moment in between.
+    /// Makes users and a room, opens clients, and then makes the changes that must not be undone: a
+    /// revocation, a removal and a rekey. `before` runs before these changes.
     async fn new(before: impl AsyncFnOnce(&Cluster)) -> Self {
         let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
         let store = open(&cluster, &[0, 1], ReadMode::Linearizable).await.unwrap();
@@ -131,7 +131,7 @@ impl Scene {
             }
         })
         .await;
-        // A bounded client may allow until then.
+        // A client in the bounded mode may allow the revoked user until then.
         tokio::time::sleep(BOUND).await;
         store.close().await.unwrap();
         same_everywhere(&cluster).await;
@@ -139,7 +139,7 @@ impl Scene {
         Self { cluster, long_lived, answers, later: false, wrong }
     }
 
-    /// Asks everybody everything that must not be let through.
+    /// Asks the open clients, and new ones, every question whose wrong answer lets someone in.
     async fn ask(&mut self, when: &str) {
         let mut fresh = Vec::new();
         for node in 0..3 {
@@ -193,10 +193,10 @@ impl Scene {
             (self.later && later.is_allowed(), "a user revoked since is let in"),
             (stranger.is_allowed(), "a stranger is let in"),
             (matches!(has_admin, Ok(false)), "the bootstrap is free"),
-            (found.is_ok_and(|room| room.epoch != Epoch::new(2).unwrap()), "a room of before"),
-            (member.is_ok(), "a removed member is one"),
+            (found.is_ok_and(|room| room.epoch != Epoch::new(2).unwrap()), "a stale room is shown"),
+            (member.is_ok(), "a removed endpoint is a member"),
             (latest.is_ok(), "a removed member has a key"),
-            (listed.is_ok_and(|rooms| !rooms.is_empty()), "a removed member has the room"),
+            (listed.is_ok_and(|rooms| !rooms.is_empty()), "a removed member has a listed room"),
         ];
         for (holds, what) in wrong {
             if holds {
@@ -209,7 +209,7 @@ impl Scene {
         *self.answers.entry(what.to_owned()).or_default() += 1;
     }
 
-    /// Waits until the servers say that they are well, or for as long as this.
+    /// Waits until the servers report that they are ready, but no longer than `limit`.
     async fn well(&mut self, when: &str, limit: Duration) {
         let ready = tokio::time::timeout(limit, self.cluster.wait_ready()).await;
         let said = match ready {
@@ -225,7 +225,8 @@ impl Scene {
         self.cluster.node(HURT).unwrap().store()
     }
 
-    /// The damaged server comes back; then it leads, then more is written, then another one is lost.
+    /// Starts the damaged server again, and asks: at once, when it is back, when it leads, after
+    /// more writes, with another server lost, and at the end.
     async fn comes_back(mut self) {
         if let Err(error) = self.cluster.run(HURT).await {
             self.note(&format!("it does not start: {error}"));
@@ -244,7 +245,7 @@ impl Scene {
             }
         }
         self.ask("when it leads").await;
-        // Through the others: what they acknowledge must hold.
+        // Through the other servers: what they acknowledge must hold.
         if let Ok(store) = open(&self.cluster, &[0, 1], ReadMode::Linearizable).await {
             let deadline = Instant::now() + Duration::from_secs(10);
             while !self.later && Instant::now() < deadline {
@@ -255,7 +256,7 @@ impl Scene {
             }
             store.close().await.unwrap();
         }
-        // Through the damaged one: what is taken is not free there.
+        // Through the damaged server: ids that are taken must not be free there.
         if let Ok(store) = open(&self.cluster, &[HURT], ReadMode::Linearizable).await {
             let again = store.bootstrap_admin(user(30, true)).await;
             let made = NewRoom::unencrypted(ops(), who(9), AT);
@@ -291,7 +292,7 @@ impl Scene {
     }
 }
 
-/// Waits until every server has all of every bucket.
+/// Waits until every server has every message of every bucket.
 pub(crate) async fn same_everywhere(cluster: &Cluster) {
     let deadline = Instant::now() + Duration::from_secs(30);
     for bucket in ["users", "members", "rooms", "room_keys", "rooms_by_member"] {
@@ -336,7 +337,7 @@ pub(crate) fn put_back(copied: &Path, store: &Path) {
     copy(copied, store);
 }
 
-/// Flips a bit in each of these files; returns how many there were.
+/// Flips a random bit in each file that `which` selects. Returns the number of files.
 fn flip(store: &Path, which: impl Fn(&str) -> bool) -> usize {
     let mut rng = Rng::new("bits");
     let mut flipped = 0;
@@ -354,7 +355,7 @@ fn flip(store: &Path, which: impl Fn(&str) -> bool) -> usize {
     flipped
 }
 
-/// Of the buckets' messages.
+/// Whether a file holds messages of a bucket.
 fn is_block(name: &str) -> bool {
     name.contains("/streams/KV_") && Path::new(name).extension().is_some_and(|kind| kind == "blk")
 }
@@ -378,7 +379,7 @@ fn flip_every_message(store: &Path) {
     }
 }
 
-/// Of what the elections and the logs go by, of the buckets and (`_meta_`) of the list of streams.
+/// Whether a file holds Raft's state: of a bucket, or (`_meta_`) of the list of streams.
 fn is_raft(name: &str) -> bool {
     name.contains("$SYS/_js_/")
 }
@@ -392,7 +393,8 @@ fn flip_the_revocation(store: &Path) {
     fs::write(block, bytes).unwrap();
 }
 
-/// The block that holds the last record of the revoked user, its bytes, and where in them its name is.
+/// Finds the revoked user's last record: the block that holds it, the block's bytes, and the offset
+/// of the user's name in them.
 fn revocation(store: &Path) -> (PathBuf, Vec<u8>, usize) {
     let name = key(REVOKED).to_string();
     let mut found = files(store).into_iter().filter_map(|file| {
@@ -407,15 +409,15 @@ fn revocation(store: &Path) -> (PathBuf, Vec<u8>, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bit_flipped_in_the_record_of_a_revocation() {
+async fn a_bit_flipped_in_a_revocation_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.stop(HURT).await.unwrap();
     flip_the_revocation(scene.store());
     scene.comes_back().await;
 }
 
-/// The limit that `PROTOCOL.md` names: where the damaged server leads, the record is not there, and an
-/// admin who adds the user again is not told that it was revoked.
+/// A known limit, which `PROTOCOL.md` names: while the damaged server leads, the record is missing,
+/// and an admin who adds the user again is not told that it was revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_lost_the_record_of_a_revocation_lets_the_user_be_added_again() {
     let scene = Scene::new(nothing).await;
@@ -436,17 +438,17 @@ async fn a_server_that_lost_the_record_of_a_revocation_lets_the_user_be_added_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tail_of_a_block_cut_off_from_a_revocation_on() {
+async fn a_block_cut_off_before_a_revocation_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     let (block, bytes, at) = revocation(scene.store());
-    // In the middle of the header before its subject.
+    // In the middle of the header of its message, which precedes the subject.
     fs::write(block, &bytes[..at - 30]).unwrap();
     scene.comes_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bit_flipped_in_every_message() {
+async fn a_bit_flipped_in_every_message_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.stop(HURT).await.unwrap();
     flip_every_message(scene.store());
@@ -454,7 +456,7 @@ async fn a_bit_flipped_in_every_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_every_index() {
+async fn bits_flipped_in_every_index_let_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.stop(HURT).await.unwrap();
     assert!(flip(scene.store(), |name| name.ends_with("index.db")) >= 5);
@@ -462,7 +464,7 @@ async fn bits_flipped_in_every_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_the_state_of_raft() {
+async fn bits_flipped_in_the_state_of_raft_let_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     assert!(flip(scene.store(), |name| is_raft(name) && !name.contains("_meta_")) >= 5);
@@ -470,14 +472,14 @@ async fn bits_flipped_in_the_state_of_raft() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bits_flipped_in_the_list_of_streams() {
+async fn bits_flipped_in_the_list_of_streams_let_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     assert!(flip(scene.store(), |name| is_raft(name) && name.contains("_meta_")) >= 3);
     scene.comes_back().await;
 }
 
-/// Puts files of the damaged server back to what they were before the revocation: those under this folder.
+/// Puts the damaged server's files under this folder back to before the revocation.
 async fn older(part: &str) {
     let copied = tempfile::tempdir().unwrap();
     let scene = Scene::new(async |cluster: &Cluster| {
@@ -493,12 +495,12 @@ async fn older(part: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_of_one_server() {
+async fn older_files_of_one_server_let_nobody_in() {
     older("jetstream").await;
 }
 
 /// As if the buckets and the state of Raft were on disks of their own.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_copy_of_the_buckets_of_one_server() {
+async fn older_buckets_of_one_server_let_nobody_in() {
     older("jetstream/$G").await;
 }

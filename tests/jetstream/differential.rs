@@ -1,4 +1,4 @@
-//! The store beside the memory store: the same calls, the same answers.
+//! Random calls on the JetStream store and on the memory store must return the same.
 
 use membership::{MemoryStore, Store};
 
@@ -35,6 +35,6 @@ async fn one_client_answers_as_the_memory_store_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_clients_in_turn_answer_as_one() {
+async fn two_clients_in_turn_answer_as_the_memory_store_does() {
     compare("two clients", 2, 4000).await;
 }

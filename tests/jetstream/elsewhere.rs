@@ -1,5 +1,4 @@
-//! Buckets that are not where the client is connected: in another domain, in another account, behind
-//! other subjects.
+//! Buckets that are not in the client's own account and domain, or that need other subjects.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -25,11 +24,11 @@ fn sealed(text: &str) -> Ciphertext {
     Ciphertext::new(text).unwrap()
 }
 
-/// Everything a store does, with a second client that sees it.
+/// Makes every kind of call, and checks with a second client what the first one did.
 async fn works(config: JetStreamConfig) {
     let store = JetStreamStore::open(config.clone()).await.unwrap();
     let other = JetStreamStore::open(config.clone()).await.unwrap();
-    // Enough for more than one window of flow control: a delivery has some 200 bytes.
+    // Enough deliveries, of some 200 bytes each, for more than one window of flow control.
     store.bootstrap_admin(user(0, true)).await.unwrap();
     let adding = (1..400).map(|n| store.add_user(user(n, false)));
     futures_util::future::try_join_all(adding).await.unwrap();
@@ -55,7 +54,7 @@ async fn works(config: JetStreamConfig) {
     store.delete_room(&room).await.unwrap();
     assert!(other.rooms_of(&ann, Page::first()).await.unwrap().is_empty());
 
-    // A new client has the whole of the users through its own feed.
+    // A new client receives all users through its own feed.
     let third = JetStreamStore::open(config).await.unwrap();
     assert_eq!(third.users(Page::first()).await.unwrap().len(), 400);
     for store in [store, other, third] {
@@ -63,7 +62,7 @@ async fn works(config: JetStreamConfig) {
     }
 }
 
-/// The streams of who is connected so.
+/// The names of the streams that a client sees.
 async fn streams(client: async_nats::Client) -> Vec<String> {
     let names = client.request("$JS.API.STREAM.NAMES", "".into()).await.unwrap();
     let names: serde_json::Value = serde_json::from_slice(&names.payload).unwrap();
@@ -71,7 +70,7 @@ async fn streams(client: async_nats::Client) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_domain_of_a_hub_behind_a_leaf_node() {
+async fn a_store_works_in_the_domain_of_a_hub_behind_a_leaf_node() {
     let data = tempfile::tempdir().unwrap();
     let domain = |name: &str| {
         let dir = data.path().join(name);
@@ -80,7 +79,7 @@ async fn in_the_domain_of_a_hub_behind_a_leaf_node() {
     let one = || ClusterOptions::servers(1).without_jetstream();
     let leafs = "leafnodes { listen: \"127.0.0.1:-1\" }";
     let hub = Server::start_with(one().lines(domain("hub") + leafs)).await;
-    // The kernel has picked the port.
+    // The kernel picked the port, and the log reports it.
     let log = fs::read_to_string(hub.log()).unwrap();
     let (_, at) = log.split_once("Listening for leafnode connections on ").unwrap();
     let at = at.lines().next().unwrap();
@@ -89,7 +88,7 @@ async fn in_the_domain_of_a_hub_behind_a_leaf_node() {
 
     let config = |prefix: &str| JetStreamConfig { prefix: prefix.into(), ..leaf.config() };
     let in_hub = JetStreamConfig { domain: Some("hub".to_owned()), ..config("d-") };
-    // The two find each other after they have started.
+    // The two servers connect only some time after they have started.
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = JetStreamStore::open(in_hub.clone()).await {
         assert!(Instant::now() < deadline, "{error}");
@@ -101,17 +100,17 @@ async fn in_the_domain_of_a_hub_behind_a_leaf_node() {
         async move { streams(async_nats::connect(url).await.unwrap()).await }
     };
     assert_eq!((at(&hub).await.len(), at(&leaf).await), (10, vec![]));
-    // Without it, they are in the leaf's own.
+    // Without a domain, the buckets are in the leaf node's own.
     works(config("l-")).await;
     assert_eq!((at(&hub).await.len(), at(&leaf).await.len()), (10, 5));
-    // One that there is not.
+    // An unknown domain.
     let nowhere = JetStreamConfig { domain: Some("nowhere".to_owned()), ..leaf.config() };
     let said = refused(nowhere).await;
     assert!(said.contains("JetStream is not enabled") && said.contains("domain"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_another_account_that_exports_its_jetstream() {
+async fn a_store_works_in_another_account_that_exports_its_jetstream() {
     let service = |subject: &str, to: &str| {
         format!("{{ service: {{ account: OWNER, subject: {subject:?} }}, to: {to:?} }},\n")
     };
@@ -151,7 +150,7 @@ async fn in_another_account_that_exports_its_jetstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_come_where_the_user_may_listen() {
+async fn a_store_works_with_an_inbox_prefix_of_its_own() {
     let lines = "authorization { users: [ { user: all, password: p },\n\
                  { user: app, password: p, permissions: { subscribe: [\"_INBOX_app.>\"] } } ] }\n\
                  no_auth_user: all";

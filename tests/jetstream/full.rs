@@ -1,4 +1,5 @@
-//! No room any more: one clear error, nothing lost, and work goes on when there is room again.
+//! Buckets, accounts and servers that are full: a clear error, nothing is lost, and calls work
+//! again once there is room.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ fn user(n: u8, admin: bool) -> NewUser {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_bucket_says_so_and_loses_nothing() {
+async fn a_full_bucket_refuses_writes_and_loses_nothing() {
     let server = Server::start().await;
     let store = server.open("full-").await;
     let js = async_nats::jetstream::new(server.raw().await);
@@ -48,7 +49,7 @@ async fn a_full_bucket_says_so_and_loses_nothing() {
     store.add_member(&room, NewMember::sealed(who, AT, Epoch::FIRST, key)).await.unwrap();
 }
 
-/// Takes all the room there is, in a stream of its own.
+/// Fills all room, with a stream of its own.
 async fn fill(js: &Context, replicas: usize) {
     let config = stream::Config {
         name: "filler".to_owned(),
@@ -57,19 +58,19 @@ async fn fill(js: &Context, replicas: usize) {
         ..stream::Config::default()
     };
     js.create_stream(config).await.unwrap();
-    // Ever smaller, so that nothing small has room either.
+    // Ever smaller messages, so that no small message has room either.
     for size in [64 << 10, 4 << 10, 256, 1] {
         let mut stored = 0;
         while let Ok(ack) = js.publish("filler.x", vec![0; size].into()).await
             && let Ok(_) = ack.await
         {
             stored += 1;
-            assert!(stored < 10_000, "it is never full");
+            assert!(stored < 10_000, "the stream never fills up");
         }
     }
 }
 
-/// Waits until a call is refused: servers tell one another how full they are, and not at once.
+/// Repeats a call until it is refused: servers tell one another how full they are, with some delay.
 async fn refused<T>(call: impl AsyncFn() -> Result<T, Error>) -> Error {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -80,7 +81,7 @@ async fn refused<T>(call: impl AsyncFn() -> Result<T, Error>) -> Error {
     }
 }
 
-/// Waits until a call goes through, for the same reason.
+/// Repeats a call until it succeeds, for the same reason.
 async fn accepted<T>(call: impl AsyncFn() -> Result<T, Error>) -> T {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -139,7 +140,7 @@ async fn everything_stops_and_goes_on(url: String, js: Context, replicas: u8) {
     store.close().await.unwrap();
 }
 
-/// An account on so many servers that may store this much.
+/// Tests an account that may store this much, on this many servers.
 async fn account(servers: u8, max_file: &str) {
     let lines = format!(
         "accounts {{ A {{ jetstream {{ max_file: {max_file}, max_mem: 10M }}\n\
@@ -153,17 +154,17 @@ async fn account(servers: u8, max_file: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_at_its_limit() {
+async fn a_full_account_denies_and_recovers() {
     account(1, "600K").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_at_its_limit_on_three_servers() {
+async fn a_full_account_on_three_servers_denies_and_recovers() {
     account(3, "2M").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_at_its_limit() {
+async fn a_full_server_denies_and_recovers() {
     let server = Server::start_with(ClusterOptions::servers(1).max_file_store(600 << 10)).await;
     let js = async_nats::jetstream::new(server.raw().await);
     everything_stops_and_goes_on(server.url(), js, 1).await;

@@ -1,5 +1,4 @@
-//! Servers that are lost for good, one after the other, and one that is taken out of a bucket while it is
-//! cut off.
+//! Servers that are lost for good, one after another, or removed while they are cut off.
 
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use crate::damaged::{copy, open, put_back, same_everywhere, surely};
 
 const AT: Timestamp = Timestamp::from_millis(1);
 
-/// A revocation is acknowledged by two servers of three; one of them loses its power, and with it what it
-/// had not synced; then the other one is lost, and the third comes back. Returns what clients are
-/// answered then: one that was open all the time, and a new one.
+/// Two servers of three acknowledge a revocation. One of them loses its power, and so what it had
+/// not synced; then the other one is lost, and the third comes back. Returns the decisions after
+/// that: those of a client that was open all the time, and those of new clients.
 async fn one_loses_power_and_another_is_lost(sync: Sync) -> (Vec<Decision>, Vec<Decision>) {
     let cluster = Cluster::start(ClusterOptions::servers(3).sync(sync)).await.unwrap();
     let all = [0, 1, 2];
@@ -61,16 +60,16 @@ async fn what_was_synced_outlives_the_power_of_one_server_and_the_loss_of_anothe
     assert!(fresh.contains(&revoked), "nobody knows of the revocation");
 }
 
-/// The limit that `PROTOCOL.md` names: a new client cannot know what no server knows.
+/// A known limit, which `PROTOCOL.md` names: a new client cannot know what no server knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_synced_is_lost_with_the_power_of_one_server_and_the_loss_of_another() {
     let (_, fresh) = one_loses_power_and_another_is_lost(Sync::Default).await;
     assert!(fresh.iter().any(Decision::is_allowed), "no limit any more: say so in PROTOCOL.md");
 }
 
-/// The server that leads the users is cut off, and taken out of the bucket meanwhile.
+/// The server that leads the users is cut off, and meanwhile removed from the bucket's peers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_is_removed_while_it_is_cut_off() {
+async fn a_peer_removed_while_it_is_cut_off_lets_nobody_in() {
     let cluster = Cluster::start(ClusterOptions::servers(5)).await.unwrap();
     let first = open(&cluster, &[0, 1, 2, 3, 4], ReadMode::Linearizable).await.unwrap();
     first.bootstrap_admin(user(1, true)).await.unwrap();

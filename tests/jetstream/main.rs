@@ -1,4 +1,4 @@
-//! The JetStream store on real servers, which are had the way the suite has them.
+//! Tests of the JetStream store on real servers and on simulated ones.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What the store does when its servers' data go back in time, vanish, or differ, on simulated servers.
+//! Simulated servers whose data go back in time, vanish, or differ for good.
 
 use std::time::Duration;
 
@@ -31,13 +31,13 @@ async fn open(simulation: &Simulation, name: &str, servers: u8, mode: ReadMode) 
     simulation.open(name, 0, true, config).await.unwrap()
 }
 
-/// Everything starts again, and the buckets have leaders.
+/// Repairs the servers, and waits until the buckets have leaders.
 async fn start_again(simulation: &Simulation) {
     simulation.heal();
     tokio::time::sleep(Duration::from_secs(10)).await;
 }
 
-/// Whom a client lets in, among the users of the tests.
+/// The numbers of the users that a client lets in.
 async fn let_in(store: &JetStreamStore) -> Vec<u8> {
     let mut all = Vec::new();
     for number in 0..40 {
@@ -48,7 +48,7 @@ async fn let_in(store: &JetStreamStore) -> Vec<u8> {
     all
 }
 
-/// Adds users 0 to 9, then two more; returns the moment between them.
+/// Adds users 0 to 9, and then 30 and 31. Returns the moment in between.
 async fn fill(simulation: &Simulation, store: &JetStreamStore) -> u64 {
     store.bootstrap_admin(admin(0)).await.unwrap();
     for number in 1..10 {
@@ -61,12 +61,13 @@ async fn fill(simulation: &Simulation, store: &JetStreamStore) -> u64 {
     moment
 }
 
-/// One history: users 0 to 9, then two more that only client `a` has heard of, which are lost; then a
-/// new client revokes user 5 and adds as many as `added` says.
+/// Adds users 0 to 9, and then two more, which only client `a` knows of, and loses those two. Then
+/// a new client `b` revokes user 5, and adds `added` users. Returns whom `a` and `b` let in at the
+/// end.
 async fn rewound(simulation: &Simulation, servers: u8, mode: ReadMode, added: u8) -> [Vec<u8>; 2] {
     let a = open(simulation, "a", servers, mode).await;
     let moment = fill(simulation, &a).await;
-    // A bounded client hears of them in time.
+    // A client in the bounded mode knows of them after the bound.
     tokio::time::sleep(BOUND).await;
     assert_eq!(a.is_authorized(&user_number(31)).await, Decision::Allow);
     simulation.strike(Blow::GoBack(moment));
@@ -76,9 +77,9 @@ async fn rewound(simulation: &Simulation, servers: u8, mode: ReadMode, added: u8
     for number in 10..10 + added {
         b.add_user(user(number)).await.unwrap();
     }
-    // What is acknowledged from here on counts for the bounded client, too.
+    // A client in the bounded mode must know of the revocation after the bound.
     tokio::time::sleep(BOUND).await;
-    // The first answers after the harm may be failures; they must not be wrong.
+    // The first answers after the loss may be failures, but must not be wrong.
     let first = let_in(&a).await;
     assert!(!first.contains(&5) && !first.contains(&31), "{first:?}");
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -98,9 +99,10 @@ async fn no_client_answers_from_a_history_that_its_servers_lost(
     assert_eq!(a, b);
 }
 
-/// The store that goes on behind where its copy stood is the one that was shown to fail.
+/// Shows that the test above can fail: with this defect a copy goes on at its old sequence without
+/// checking its anchor.
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_goes_on_anywhere_is_wrong_for_good() {
+async fn a_copy_that_ignores_its_anchor_stays_wrong() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let simulation = simulation.with_defect(JetStreamDefect::GoesOnAnywhere);
     let a = open(&simulation, "a", 1, ReadMode::Linearizable).await;
@@ -121,8 +123,8 @@ async fn a_copy_that_goes_on_anywhere_is_wrong_for_good() {
     assert!(let_in(&a).await.contains(&31));
 }
 
-/// Two of three servers lose their latest messages, the third keeps them and comes back: it differs from
-/// the others for good, and no client takes it for the truth.
+/// Two of three servers lose their latest messages. The third keeps them and comes back, so it
+/// differs from the others for good. No client answers from the third one's data.
 #[rstest]
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_differs_lets_nobody_in(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
@@ -173,7 +175,7 @@ async fn messages_that_vanish_let_nobody_in_and_free_no_bootstrap() {
 /// A client finds new buckets and pauses. Meanwhile another client makes the first admin, and all users vanish.
 /// The first client must not make a store, or a first admin, of the emptied buckets (clause PAST-3).
 #[tokio::test(start_paused = true)]
-async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
+async fn a_late_client_makes_no_store_of_emptied_buckets() {
     let mut held = 0;
     for millis in 0..40 {
         let simulation = Simulation::new(millis, 3, Weather::STEADY);
@@ -181,9 +183,9 @@ async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
         let late = simulation.open("late", 1, false, config.clone());
         let others = async {
             tokio::time::sleep(Duration::from_millis(millis)).await;
-            // What is sent to it now arrives when it goes on.
+            // Messages that are sent to the server now arrive when it goes on.
             simulation.strike(Blow::Pause(1));
-            // Three servers are needed to make a bucket, two to use it.
+            // Making buckets takes three servers, using them takes two.
             let used = match simulation.open("a", 0, true, config).await {
                 Ok(a) => a.bootstrap_admin(admin(0)).await.is_ok(),
                 Err(_) => false,
@@ -204,9 +206,10 @@ async fn who_is_late_in_making_a_store_makes_none_of_one_that_was_emptied() {
     assert!(held > 5, "{held} were held in time");
 }
 
-/// After the feed restarts, the client renews its proof at once, not after a quarter of the bound.
+/// A client renews its proof as soon as its feed has restarted. It does not wait for a quarter of
+/// the bound.
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_begins_anew_denies_no_longer_than_it_must() {
+async fn a_copy_that_begins_anew_decides_again_at_once() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let bound = Duration::from_hours(1);
     let a = open(&simulation, "a", 1, ReadMode::BoundedStaleness { bound }).await;
@@ -219,9 +222,9 @@ async fn a_copy_that_begins_anew_denies_no_longer_than_it_must() {
     }
 }
 
-/// A bound that a suspended machine does not stop (clause AUTH-4).
+/// Time in suspension counts against the bound (clause AUTH-4).
 #[tokio::test(start_paused = true)]
-async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {
+async fn time_in_suspension_counts_against_the_bound() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let bound = Duration::from_secs(10);
     let a = open(&simulation, "a", 1, ReadMode::BoundedStaleness { bound }).await;
@@ -235,7 +238,7 @@ async fn a_bound_counts_the_time_in_which_the_machine_was_suspended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_store_must_exist_none_is_made() {
+async fn a_store_that_must_exist_is_not_made() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
     let config = JetStreamConfig { must_exist: true, ..JetStreamConfig::new(["nats://simulated"]) };
     let opened = simulation.open("a", 0, true, config.clone()).await;

@@ -1,6 +1,6 @@
-//! The simulated servers do what real ones do: the same scenarios, on both. What real servers say
-//! must be what simulated ones say with some seed, and what the store has to be wary of must be said
-//! by both.
+//! Compares simulated servers with real ones: the same scenarios run on both. What real servers
+//! answer must be possible on simulated servers with some seed. Both must give the answers against
+//! which the store is built.
 
 mod alone;
 mod cut;
@@ -15,17 +15,17 @@ use alone::ALONE;
 use cut::{READ, REFUSED, cut_at_once, cut_follower, cut_leader, stale, starts_alone};
 use ground::{Ground, begin, is_stored, until};
 
-/// How many seeds it takes until simulated servers have said everything they can say.
+/// Enough seeds for every answer that simulated servers can give.
 const SEEDS: u64 = 200;
 
-/// What was said, in order.
+/// The answers of a scenario, in order, each with its name.
 type Words = Vec<(&'static str, Said)>;
 
 type Scenario<'a> = std::pin::Pin<Box<dyn Future<Output = Words> + 'a>>;
 type Run = for<'a> fn(&'a Ground) -> Scenario<'a>;
 type Named = (&'static str, Run);
 
-/// All that is said on simulated servers, with one seed or another.
+/// All sequences of answers that simulated servers give with some seed.
 fn simulated(servers: usize, scenario: Run, seeds: u64) -> Vec<Words> {
     let say = |seed| {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,8 +47,7 @@ fn simulated(servers: usize, scenario: Run, seeds: u64) -> Vec<Words> {
     all
 }
 
-/// Plays a scenario on real servers and on simulated ones: what the former say is among what the
-/// latter can say. Returns both.
+/// Checks that the real answers of a scenario are among the simulated ones. Returns both.
 async fn agree(servers: u8, (name, run): Named, seeds: u64) -> (Words, Vec<Words>) {
     let cluster = Cluster::start(ClusterOptions::servers(servers.into())).await.unwrap();
     let real = run(&Ground::Real(Box::new(cluster))).await;
@@ -58,7 +57,8 @@ async fn agree(servers: u8, (name, run): Named, seeds: u64) -> (Words, Vec<Words
     (real, simulated)
 }
 
-/// The same, on three servers; and each of `wary` is said by real servers and by simulated ones.
+/// The same, on three servers. Real servers must give each answer in `wary`, and simulated ones
+/// with some seed.
 async fn agree_on_three(scenario: Named, wary: &[(&'static str, Said)]) {
     let (real, simulated) = agree(3, scenario, SEEDS).await;
     for words in wary {
@@ -69,7 +69,7 @@ async fn agree_on_three(scenario: Named, wary: &[(&'static str, Said)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_server_says_what_is_simulated() {
+async fn one_server_answers_as_simulated() {
     for scenario in ALONE {
         let (_, simulated) = agree(1, scenario, 20).await;
         assert_eq!(simulated.len(), 1, "{}: {simulated:#?}", scenario.0);
@@ -77,7 +77,7 @@ async fn one_server_says_what_is_simulated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_are_cut_off_say_what_is_simulated() {
+async fn servers_that_are_cut_off_answer_as_simulated() {
     let follower: Named = ("a follower that is cut off", |ground| Box::pin(cut_follower(ground)));
     agree_on_three(follower, &[(READ, stale())]).await;
     let leader: Named = ("a leader that is cut off", |ground| Box::pin(cut_leader(ground)));
@@ -85,11 +85,11 @@ async fn servers_that_are_cut_off_say_what_is_simulated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_do_not_answer_reads_yet_say_what_is_simulated() {
+async fn servers_that_do_not_answer_reads_yet_behave_as_simulated() {
     let at_once: Named =
         ("a follower that is cut off at once", |ground| Box::pin(cut_at_once(ground)));
     let (_, simulated) = agree(3, at_once, SEEDS).await;
-    // Real servers say the one or the other, as it comes.
+    // Which of these answers real servers give is chance.
     for said in [stale(), Said::NoLeader, Said::Silence] {
         assert!(simulated.iter().any(|words| words.contains(&(READ, said.clone()))), "{said:?}");
     }
@@ -97,11 +97,12 @@ async fn servers_that_do_not_answer_reads_yet_say_what_is_simulated() {
     agree(3, alone, SEEDS).await;
 }
 
-/// How often a former leader refuses a write that its successor makes, once a cut is healed: the
-/// simulation says it may.
+/// Measures how often a former leader refuses a write that its successor makes.
+///
+/// Both receive the write once a cut is healed. In the simulation this may happen.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, not a test"]
-async fn what_a_former_leader_says_when_it_is_back() {
+async fn how_often_a_former_leader_refuses_after_a_cut() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let ground = Ground::Real(Box::new(cluster));
     let probe = begin(&ground, 3).await;

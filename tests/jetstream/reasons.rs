@@ -1,4 +1,4 @@
-//! What stands in the way of a store is said by name, not only that there was no answer in time.
+//! Errors name what stands in the way of a store, rather than only report a timeout.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::who::{NEVER, Operated, user_with};
 const TIMEOUT: Duration = Duration::from_secs(1);
 const USER: UserKey = UserKey::from_bytes([1; 32]);
 
-/// Waits until a call fails with a text that holds `expected`; all must fail.
+/// Repeats a call, which must always fail, until its error contains `expected`.
 async fn fails_with(call: impl AsyncFn() -> Error, expected: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -28,7 +28,7 @@ async fn fails_with(call: impl AsyncFn() -> Error, expected: &str) {
     }
 }
 
-/// The accounts' part of a configuration, with a user `app` who has these rights, and one with all.
+/// The users in a server's configuration: `app` with these permissions, and one with all of them.
 fn users(password: &str, permissions: &str) -> String {
     format!(
         "authorization {{ users: [ {{ user: all, password: p }},\n\
@@ -45,7 +45,7 @@ async fn decide(store: &JetStreamStore) -> Error {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_permitted_any_more_is_named() {
+async fn a_permission_that_was_withdrawn_is_named() {
     let all = "publish: [\">\"]";
     let server = Server::start_with(ClusterOptions::servers(1).lines(users("p", all))).await;
     let credentials = Credentials::UserPassword { user: "app".into(), password: "p".into() };
@@ -82,7 +82,7 @@ async fn what_is_not_permitted_any_more_is_named() {
         everything(what).await;
         before = now;
     }
-    // Given back, all goes on.
+    // Once the permissions are given back, calls work again.
     server.run_with(|text| text.replace(&before, &users("p", all))).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = store.has_admin().await {
@@ -101,7 +101,7 @@ async fn a_server_that_is_gone_is_named() {
     fails_with(async || store.has_admin().await.unwrap_err(), &what).await;
 }
 
-/// A server whose only account has these limits.
+/// Starts a server whose only account has these limits.
 async fn limited(limits: &str) -> Server {
     let lines = format!(
         "accounts {{ A {{ jetstream {{ {limits} }}\nusers: [ {{ user: a, password: a }} ] }} }}\n\
@@ -119,7 +119,7 @@ async fn an_account_without_room_for_streams_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_that_demands_a_limit_of_bytes() {
+async fn an_account_that_demands_a_limit_of_bytes_gets_one() {
     let server = limited("max_file: 100M, max_bytes_required: true").await;
     let said = refused(server.config()).await;
     assert!(said.starts_with("invalid bucket_max_bytes: is not given, and this account"), "{said}");
@@ -127,7 +127,7 @@ async fn an_account_that_demands_a_limit_of_bytes() {
     let said = refused(JetStreamConfig { prefix: "large-".into(), ..with(60 << 20) }).await;
     assert!(said.ends_with("; raise the account's limit"), "{said}");
     let js = async_nats::jetstream::new(server.raw().await);
-    // Those that it had room for.
+    // Remove the buckets for which the account had room.
     for bucket in ["rooms", "members", "rooms_by_member", "room_keys", "users"] {
         let _ = js.delete_stream(format!("KV_large-{bucket}")).await;
     }
@@ -139,7 +139,7 @@ async fn an_account_that_demands_a_limit_of_bytes() {
     store.close().await.unwrap();
 }
 
-/// How many consumers the server was asked for meanwhile.
+/// How many consumers the server was asked to make meanwhile.
 async fn consumers_asked(server: &Server, meanwhile: impl Future<Output = ()>) -> usize {
     let client = server.raw().await;
     let mut audit = client.subscribe("$JS.EVENT.ADVISORY.API").await.unwrap();
@@ -157,22 +157,22 @@ async fn consumers_asked(server: &Server, meanwhile: impl Future<Output = ()>) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_without_room_for_consumers_is_named_and_is_not_hammered() {
+async fn an_account_without_room_for_consumers_is_named_and_rarely_asked() {
     let server = limited("max_consumers: 1").await;
     let config = JetStreamConfig { op_timeout: TIMEOUT, ..server.config() };
-    // One store has the one consumer, another store gets none.
+    // The first store has the only consumer, so the second store gets none.
     let first = JetStreamStore::open(config.clone()).await.unwrap();
     let asked = consumers_asked(&server, async {
         let said = Box::pin(refused(config.clone())).await;
         assert!(said.contains("maximum consumers limit reached"), "{said}");
     })
     .await;
-    // In ten seconds. It was one every 20 ms.
+    // In ten seconds. A former version asked every 20 ms.
     println!("{asked} consumers asked for");
     assert!((2..=40).contains(&asked), "{asked} consumers");
     assert_eq!(first.has_admin().await, Ok(false));
 
-    // The same while it runs.
+    // The same for stores that are open when the limit is lowered.
     server.run_with(|text| text.replace("max_consumers: 1", "max_consumers: 2")).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     let second = loop {
@@ -248,6 +248,6 @@ async fn a_message_that_became_too_large_is_refused_at_once() {
     println!("{:?}: {said}", begun.elapsed());
     assert!(said.contains("Payload size limit of 4096 exceeded by message size of "), "{said}");
     assert!(said.ends_with("; raise the server's max_payload"), "{said}");
-    // The time of a call is five seconds.
+    // At once, since `op_timeout` is five seconds.
     assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
 }

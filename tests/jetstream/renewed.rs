@@ -1,4 +1,4 @@
-//! Credentials and certificates that end, and were renewed in time: a store goes on with the new ones.
+//! Credentials and certificates that expire and are renewed: an open store uses the new ones.
 
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,7 +11,7 @@ use crate::who::{Authority, NEVER, Operated, user_with};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Waits until a call succeeds; what the last one in vain said.
+/// Repeats a call until it succeeds. Returns the last error.
 async fn answered(store: &JetStreamStore) -> Option<Error> {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut said = None;
@@ -38,7 +38,7 @@ async fn a_file_of_credentials_is_read_for_each_connection() {
     };
     let store = JetStreamStore::open(config).await.unwrap();
 
-    // It ends, and nobody has renewed it.
+    // The credentials expire without being renewed.
     let deadline = Instant::now() + Duration::from_secs(20);
     let said = loop {
         match store.has_admin().await {
@@ -47,7 +47,7 @@ async fn a_file_of_credentials_is_read_for_each_connection() {
         }
     };
     println!("{said}");
-    // The first words may come while it still tries to connect again.
+    // The first error may come while the client is still reconnecting.
     let said = match store.has_admin().await.unwrap_err() {
         Error::Unavailable(cause) => cause.to_string(),
         other => panic!("{other:?}"),
@@ -55,7 +55,7 @@ async fn a_file_of_credentials_is_read_for_each_connection() {
     assert!(said.starts_with("no connection: nats://127.0.0.1:"), "{said}");
     assert!(said.ends_with("authorization violation; check the credentials"), "{said}");
 
-    // Half of a file, as whoever reads it while it is written may see it.
+    // Half of a file, as a reader sees it while it is being written.
     fs::write(&file, "-----BEGIN NATS USER JWT-----\n").unwrap();
     assert!(store.has_admin().await.is_err());
     let said = store.has_admin().await.unwrap_err().to_string();
@@ -77,7 +77,7 @@ async fn certificates_are_read_for_each_connection() {
     let config = JetStreamConfig { tls: Some(shown), op_timeout: TIMEOUT, ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
 
-    // The server has others now, and trusts others.
+    // The server gets new certificates, signed by another authority, which it trusts alone.
     let put = |dir: &std::path::Path, name: &str, (pem, secret): (String, String)| {
         fs::write(dir.join(format!("{name}.pem")), pem).unwrap();
         fs::write(dir.join(format!("{name}.key")), secret).unwrap();

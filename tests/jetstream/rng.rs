@@ -1,10 +1,10 @@
-//! Random numbers that a printed seed brings back.
+//! Random numbers from a seed that is printed, so that a failure can be repeated.
 
 /// The generator `SplitMix64`.
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// The seed of `SEED`, or a new one; printed either way.
+    /// Takes the seed from the variable `SEED`, or draws one. Prints it either way.
     pub(crate) fn new(test: &str) -> Self {
         let seed = std::env::var("SEED").map_or_else(
             |_| {

@@ -1,4 +1,4 @@
-//! One real server for a test, had the way the suite has its servers.
+//! One real server for a test, found as the suite finds its servers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,12 +21,12 @@ impl Server {
         self.0.kill(0).await.unwrap();
     }
 
-    /// Starts it on its data, where clients find it again.
+    /// Starts it again on its data, under the same URL.
     pub(crate) async fn run(&self) {
         self.0.run(0).await.unwrap();
     }
 
-    /// Kills it, changes its configuration file, and starts it on its data.
+    /// Kills it, changes its configuration file, and starts it again on its data.
     pub(crate) async fn run_with(&self, change: impl FnOnce(String) -> String) {
         self.kill().await;
         let file = self.dir().join("n0.conf");
@@ -35,12 +35,12 @@ impl Server {
         self.run().await;
     }
 
-    /// Where its configuration, its log and its certificates are.
+    /// The directory of its configuration, log and certificates.
     pub(crate) fn dir(&self) -> PathBuf {
         self.log().parent().unwrap().to_owned()
     }
 
-    /// The file its log is in.
+    /// The path of its log.
     pub(crate) fn log(&self) -> PathBuf {
         self.0.node(0).unwrap().log().to_owned()
     }
@@ -50,7 +50,7 @@ impl Server {
         self.0.clients_of(0).await.unwrap()
     }
 
-    /// Where clients find it.
+    /// The URL for clients.
     pub(crate) fn url(&self) -> String {
         self.0.client_url(0).unwrap()
     }
@@ -64,7 +64,7 @@ impl Server {
         JetStreamStore::open(config).await.unwrap()
     }
 
-    /// An ordinary client of it.
+    /// Connects an ordinary NATS client.
     pub(crate) async fn raw(&self) -> async_nats::Client {
         self.0.connect_options().unwrap().connect(self.url()).await.unwrap()
     }

@@ -1,5 +1,5 @@
-//! Buckets that are there already: refused by name where they would break the contract, with what
-//! to change, and left as they are.
+//! Buckets that exist already. If their settings would break the contract, they are refused with
+//! the setting to change, and stay unchanged.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::server::Server;
 
 type Change = fn(&mut stream::Config);
 
-/// What the store makes of a bucket, but for some settings.
+/// The settings with which the store makes a bucket, changed by `change`.
 fn bucket(prefix: &str, change: impl FnOnce(&mut stream::Config)) -> stream::Config {
     let mut config = stream::Config {
         name: format!("KV_{prefix}users"),
@@ -31,7 +31,7 @@ async fn context(server: &Server) -> Context {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_would_break_the_contract() {
+async fn settings_that_would_break_the_contract_are_refused() {
     let server = Server::start().await;
     let js = context(&server).await;
     let changes: [(&str, &str, Change); 12] = [
@@ -72,7 +72,7 @@ async fn settings_that_would_break_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn buckets_with_other_sources_than_this_store() {
+async fn buckets_with_foreign_subjects_or_sources_are_refused() {
     let server = Server::start().await;
     let js = context(&server).await;
     let config = |prefix: &str| JetStreamConfig { prefix: prefix.to_owned(), ..server.config() };
@@ -89,18 +89,18 @@ async fn buckets_with_other_sources_than_this_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_limited_and_it_can_do_with() {
+async fn harmless_settings_are_accepted() {
     let server = Server::start().await;
     let js = context(&server).await;
     js.create_stream(bucket("lim-", |c| c.max_bytes = 1 << 20)).await.unwrap();
     server.open("lim-").await.close().await.unwrap();
-    // Made by hand, with the settings it needs.
+    // Made by hand, with the settings that the store needs.
     js.create_stream(bucket("fit-", |_| ())).await.unwrap();
     server.open("fit-").await.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn buckets_of_another_version_or_program() {
+async fn buckets_of_another_version_or_program_are_refused() {
     let server = Server::start().await;
     let js = context(&server).await;
     let config = |prefix: &str| JetStreamConfig { prefix: prefix.to_owned(), ..server.config() };

@@ -1,4 +1,4 @@
-//! Many at once: who wins, what others see meanwhile.
+//! Concurrent calls: which of them win, and what other clients see meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) async fn make_room(store: &dyn Store, room: &RoomId, members: usize) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_rekeys_one_wins_with_all_its_keys() {
+async fn of_concurrent_rekeys_one_wins_with_all_its_keys() {
     let server = Server::start().await;
     let mut stores: Vec<Arc<JetStreamStore>> = Vec::new();
     for _ in 0..3 {
@@ -76,7 +76,7 @@ async fn of_many_rekeys_one_wins_with_all_its_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_state_that_is_seen_is_whole() {
+async fn readers_see_only_whole_states() {
     let server = Server::start().await;
     let mut rng = Rng::new("whole states");
     let done = Arc::new(AtomicBool::new(false));
@@ -116,7 +116,7 @@ async fn every_state_that_is_seen_is_whole() {
     }
 }
 
-/// A random change; every error it may meet is one that a race explains.
+/// Makes a random change, and accepts only errors that a race explains.
 async fn change(store: &JetStreamStore, room: &RoomId, rng: &mut Rng) {
     let n = 1 + rng.below(5);
     let outcome = match rng.below(8) {
@@ -159,9 +159,9 @@ async fn change(store: &JetStreamStore, room: &RoomId, rng: &mut Rng) {
     }
 }
 
-/// Looks at what no state may contradict.
+/// Checks laws that hold in every state.
 async fn look(store: &JetStreamStore, room: &RoomId) {
-    // LIST-2, MEM-4: one state has one owner, and he is first here.
+    // LIST-2, MEM-4: a room has one owner, whose id is the first one here.
     match store.members(room, Page::first()).await {
         Ok(members) => {
             assert_eq!(members[0].endpoint, who(0));
@@ -171,7 +171,7 @@ async fn look(store: &JetStreamStore, room: &RoomId) {
         Err(Error::NotFound(_)) => {}
         Err(error) => panic!("{error}"),
     }
-    // LIST-4: who never leaves a room is always in it.
+    // LIST-4: an endpoint that never leaves a room is always in it.
     let rooms = store.rooms_of(&who(1), Page::first()).await.unwrap();
     assert!(rooms.iter().any(|room| room.id.as_str() == "other"), "{rooms:?}");
     // KEY-1: the owner has a key as long as there is a room.
@@ -255,8 +255,8 @@ async fn dropped_calls_leave_whole_states() {
     }
 }
 
-/// Looks at a room that nobody changes but a call that was dropped, which may take effect between two
-/// looks (LIN-1): then the members have changed, too.
+/// Checks the room after a call was dropped. That call may take effect between two reads (LIN-1):
+/// then the members have changed, too.
 async fn look_alone(store: &JetStreamStore, room: &RoomId) {
     let mut members = members(store, room).await;
     while let Err(torn) = agree_with(&members, store, room).await {
@@ -266,7 +266,7 @@ async fn look_alone(store: &JetStreamStore, room: &RoomId) {
     }
 }
 
-/// None without the room.
+/// The members of a room; none if there is no such room.
 async fn members(store: &JetStreamStore, room: &RoomId) -> Vec<Member> {
     match store.members(room, Page::first()).await {
         Ok(members) => members,
@@ -275,7 +275,7 @@ async fn members(store: &JetStreamStore, room: &RoomId) -> Vec<Member> {
     }
 }
 
-/// Whether each of these has its key and its entry.
+/// Checks that each of these members has its key and its index entry.
 async fn agree_with(
     members: &[Member],
     store: &JetStreamStore,

@@ -1,4 +1,5 @@
-//! Who a store is to its servers, and who they are to it: every way to say it, right and wrong.
+//! Credentials and TLS: every way in which a store and its servers authenticate each other, right
+//! and wrong.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use crate::badinput::refused;
 use crate::server::Server;
 
-/// Who is let in by a server, and who is not.
+/// Checks that a server lets in `right`, and neither `wrong` nor a client without credentials.
 async fn let_in(server: &Server, right: Credentials, wrong: Credentials) {
     let as_ = |credentials| JetStreamConfig { credentials, ..server.config() };
     let store = JetStreamStore::open(as_(right)).await.unwrap();
@@ -27,13 +28,13 @@ async fn let_in(server: &Server, right: Credentials, wrong: Credentials) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_with_a_password() {
+async fn a_user_with_a_password_is_let_in() {
     let (user, password) = ("ann".to_owned(), "pass@word/".to_owned());
     let auth = Auth::User { user: user.clone(), password: password.clone() };
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
     let wrong = Credentials::UserPassword { user: user.clone(), password: "wrong".to_owned() };
     let_in(&server, Credentials::UserPassword { user, password }, wrong).await;
-    // The same in the URL.
+    // The same credentials in the URL.
     let at = |who: &str| JetStreamConfig::new([server.url().replace("://", &format!("://{who}@"))]);
     JetStreamStore::open(at("ann:pass%40word%2F")).await.unwrap();
     let said = refused(at("ann:wrong")).await;
@@ -43,7 +44,7 @@ async fn a_user_with_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token() {
+async fn a_client_with_the_token_is_let_in() {
     let auth = Auth::Token("s3cret".to_owned());
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
     let [right, wrong] = ["s3cret", "secret"].map(|token| Credentials::Token(token.to_owned()));
@@ -51,7 +52,7 @@ async fn a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_nkey() {
+async fn a_user_with_an_nkey_is_let_in() {
     let [known, unknown] = [KeyPair::new_user(), KeyPair::new_user()];
     let seed = known.seed().unwrap();
     let auth = Auth::NKey { public: known.public_key(), seed: seed.clone() };
@@ -59,7 +60,7 @@ async fn a_user_nkey() {
     let with_line_break = Credentials::Nkey(format!("{seed}\n"));
     opens(JetStreamConfig { credentials: with_line_break, ..server.config() }).await;
     let_in(&server, Credentials::Nkey(seed), Credentials::Nkey(unknown.seed().unwrap())).await;
-    // The public key is no seed; nor is it shown, for whoever mixes the two up.
+    // A public key in place of a seed is refused, and not shown, since it might be a secret.
     let nkey = Credentials::Nkey(known.public_key());
     let said = refused(JetStreamConfig { credentials: nkey, ..server.config() }).await;
     assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");
@@ -68,7 +69,7 @@ async fn a_user_nkey() {
 /// The year 2100.
 pub(crate) const NEVER: i64 = 4_102_444_800;
 
-/// A JWT as `nsc` makes it, good until then (seconds since 1970).
+/// A JWT as `nsc` makes it, valid until `until` (seconds since 1970).
 fn jwt(issuer: &KeyPair, subject: &KeyPair, until: i64, nats: &Value) -> String {
     let encoded = |json: Value| BASE64URL_NOPAD.encode(json.to_string().as_bytes());
     let head = encoded(json!({ "typ": "JWT", "alg": "ed25519-nkey" }));
@@ -82,12 +83,13 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, until: i64, nats: &Value) -> String 
     format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 
-/// The text of a file of credentials for a new user of the account.
+/// The text of a credentials file of a new user of the account.
 fn user_of(account: &KeyPair) -> String {
     user_with(account, NEVER, -1)
 }
 
-/// The same of one who is let in until then (seconds since 1970), with messages of so many bytes.
+/// The same, for a user who is let in until `until` (seconds since 1970). Its messages have at most
+/// `payload` bytes (-1: any size).
 pub(crate) fn user_with(account: &KeyPair, until: i64, payload: i64) -> String {
     let user = KeyPair::new_user();
     let limits =
@@ -100,11 +102,11 @@ pub(crate) fn user_with(account: &KeyPair, until: i64, payload: i64) -> String {
     )
 }
 
-/// A server whose accounts an operator signs, and one of these accounts.
+/// A server whose accounts are signed by an operator, and one of these accounts.
 pub(crate) struct Operated {
     pub(crate) server: Server,
     pub(crate) account: KeyPair,
-    /// A file of credentials for a user of the account.
+    /// The text of a credentials file of a user of the account.
     known: String,
 }
 
@@ -121,7 +123,7 @@ impl Operated {
             let claims = json!({ "type": "account", "version": 2, "limits": limits });
             format!("{}: {}", account.public_key(), jwt(&operator, account, NEVER, &claims))
         };
-        // JetStream wants a system account, which must have none of it.
+        // JetStream needs a system account, which must not have JetStream itself.
         let lines = format!(
             "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload {{\n{}\n{}\n}}",
             jwt(&operator, &operator, NEVER, &json!({ "type": "operator", "version": 2 })),
@@ -137,7 +139,7 @@ impl Operated {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_credentials() {
+async fn a_user_with_a_credentials_file_is_let_in() {
     let Operated { server, known, .. } = Operated::start().await;
     let stranger = KeyPair::new_account();
 
@@ -161,7 +163,7 @@ async fn a_file_of_credentials() {
         );
         assert!(said.contains(".creds cannot be used: "), "{said}");
     }
-    // What editors and shells make of a file.
+    // Variants that editors and shells make of the file.
     for (name, text) in [
         ("crlf.creds", known.replace('\n', "\r\n")),
         ("mark.creds", format!("\u{feff}{known}")),
@@ -172,7 +174,7 @@ async fn a_file_of_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_who_may_not_do_what_the_store_does() {
+async fn a_user_without_the_needed_permissions_is_refused() {
     let user = |name: &str, publish: &str| {
         format!("{{ user: {name}, password: p, permissions: {{ publish: [{publish}] }} }}")
     };
@@ -193,7 +195,7 @@ async fn a_user_who_may_not_do_what_the_store_does() {
     }
 }
 
-/// An authority and what it signs, as files.
+/// A certificate authority, with its certificates in files.
 pub(crate) struct Authority {
     pub(crate) dir: TempDir,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -211,7 +213,7 @@ impl Authority {
         Self { dir, issuer: rcgen::Issuer::new(params, key), pem }
     }
 
-    /// A certificate for this host and its key.
+    /// Signs a certificate for this host. Returns the certificate and its key.
     pub(crate) fn signs(&self, host: &str) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
@@ -224,17 +226,17 @@ impl Authority {
         path
     }
 
-    /// A server that has a certificate of it.
+    /// TLS of a server with a certificate that this authority signed.
     pub(crate) fn served(&self) -> Tls {
         Tls { authority: self.pem.clone(), server: self.signs("127.0.0.1"), ..Tls::default() }
     }
 
-    /// Trusted by a client, which shows nothing.
+    /// TLS of a client that trusts this authority, and has no certificate.
     pub(crate) fn trusted(&self) -> membership::Tls {
         membership::Tls { ca_file: Some(self.dir.path().join("ca.pem")), ..Default::default() }
     }
 
-    /// Trusted by a client, which shows a certificate signed by `signer`.
+    /// TLS of a client that trusts this authority, and has a certificate signed by `signer`.
     pub(crate) fn shown(&self, signer: &Self) -> membership::Tls {
         let (certificate, key) = signer.signs("client");
         let client = (self.file("c.pem", &certificate), self.file("c.key", &key));
@@ -249,7 +251,7 @@ pub(crate) async fn opens(config: JetStreamConfig) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_an_authority_of_our_own() {
+async fn a_server_certificate_must_be_signed_by_the_authority() {
     let [ours, other] = [Authority::new(), Authority::new()];
     let server = Server::start_with(ClusterOptions::servers(1).tls(ours.served())).await;
     let with = |tls| JetStreamConfig { tls, ..server.config() };
@@ -262,7 +264,7 @@ async fn tls_with_an_authority_of_our_own() {
         assert!(said.contains("invalid peer certificate"), "{said}");
         assert!(said.ends_with("signed the server's certificate as tls.ca_file"), "{said}");
     }
-    // The right authority, and a certificate for somebody else.
+    // The right authority, and a certificate for another host.
     let host = server.url().replace("127.0.0.1", "localhost");
     let said = refused(JetStreamConfig { servers: vec![host], ..with(Some(ours.trusted())) }).await;
     assert!(said.ends_with("; check the server's certificate"), "{said}");
@@ -281,7 +283,7 @@ async fn tls_with_an_authority_of_our_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_with_a_certificate_of_the_client() {
+async fn a_client_needs_a_certificate_where_the_server_demands_one() {
     let [ours, other] = [Authority::new(), Authority::new()];
     let tls = Tls { client: Some(ours.signs("suite")), ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
@@ -299,7 +301,7 @@ async fn tls_with_a_certificate_of_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_waits_for_tls() {
+async fn tls_first_works_only_where_both_sides_begin_with_tls() {
     let ours = Authority::new();
     let tls = Tls { handshake_first: true, ..ours.served() };
     let server = Server::start_with(ClusterOptions::servers(1).tls(tls)).await;
@@ -309,14 +311,14 @@ async fn a_server_that_waits_for_tls() {
         let said = refused(JetStreamConfig { tls, ..server.config() }).await;
         assert!(said.ends_with("one that does not wait for TLS (handshake_first)?"), "{said}");
     }
-    // One that speaks first is not understood, and hears no secret.
+    // A server that sends first is refused, and is sent no secret.
     let plain = Server::start().await;
     let said = refused(JetStreamConfig { tls: Some(first), ..plain.config() }).await;
     assert!(said.ends_with("and with handshake_first also first?"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_to_a_server_that_has_none() {
+async fn tls_to_a_server_without_tls_is_refused() {
     let server = Server::start().await;
     let authority = Authority::new();
     let tls = Some(authority.trusted());

@@ -1,5 +1,4 @@
-//! Damaged and edited records: noticed, named, and nobody is let in by them (clauses ERR-3,
-//! AUTH-2).
+//! Damaged and edited records are noticed and named, and let nobody in (clauses ERR-3, AUTH-2).
 
 use membership::{Decision, DenyReason, Epoch, Error, Page, SqliteStore, Store};
 use rstest::rstest;
@@ -16,7 +15,7 @@ fn corrupt<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_does_not_bring_a_revoked_user_back() {
+async fn a_flipped_bit_does_not_let_a_revoked_user_in() {
     let (_dir, path) = copy_of_fixture("flipped.db");
     let store = SqliteStore::open(&path).await.unwrap();
     let decision = store.is_authorized(&key(3)).await;
@@ -27,7 +26,7 @@ async fn a_flipped_bit_does_not_bring_a_revoked_user_back() {
     assert_eq!(corrupt(store.user(&key(3)).await), format!("users {}", key(3)));
     assert_eq!(corrupt(store.users(Page::first()).await), format!("users {}", key(3)));
     assert_eq!(corrupt(store.revoke_user(&key(3), NOW).await), format!("users {}", key(3)));
-    // The others' records are sound.
+    // The records of the other users are sound.
     assert_eq!(store.is_authorized(&key(2)).await, Decision::Allow);
     assert_eq!(store.has_admin().await, Ok(true));
     store.close().await.unwrap();
@@ -57,7 +56,8 @@ async fn an_edited_user_is_corrupt(#[case] edit: &str) {
     store.close().await.unwrap();
 }
 
-/// Even with a checksum that is right, the two witnesses must agree.
+/// Each edit damages one of two witnesses of a fact: the revocations beside the users, or the
+/// bootstrap's record beside the admins.
 #[rstest]
 #[case("DELETE FROM revocations")]
 #[case("UPDATE bootstrap SET admin_made = 0")]
@@ -65,7 +65,7 @@ async fn an_edited_user_is_corrupt(#[case] edit: &str) {
 #[case("UPDATE bootstrap SET sum = sum + 1")]
 #[case("DELETE FROM users WHERE admin = 1")]
 #[tokio::test]
-async fn one_witness_is_not_enough(#[case] edit: &str) {
+async fn two_witnesses_that_disagree_are_corrupt(#[case] edit: &str) {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch(edit).unwrap();
@@ -123,8 +123,8 @@ async fn an_edited_member_or_key_is_corrupt() {
     store.close().await.unwrap();
 }
 
-/// Any byte of the file, by any bit pattern: whoever was denied stays denied, and no answer to
-/// `has_admin` opens the bootstrap.
+/// Changes single bytes of the file at random. A user who was denied stays denied, and `has_admin`
+/// never returns `false`.
 #[tokio::test]
 async fn no_flipped_byte_lets_anybody_in() {
     const SAMPLE: usize = 1200;
@@ -132,7 +132,7 @@ async fn no_flipped_byte_lets_anybody_in() {
     let (_dir, path) = new_path();
     grown(&path).await;
     let sound = std::fs::read(&path).unwrap();
-    // Every byte of a page that holds revoked users, and as many again of the others.
+    // Every third byte of a page that holds revoked users, and a sample of all others.
     let needle = key(REVOKED.start).as_bytes().to_vec();
     let page = sound.windows(32).position(|window| window == needle).unwrap() / 4096 * 4096;
     let places =
@@ -163,7 +163,7 @@ const PLAIN: std::ops::Range<u64> = 1..60;
 const REVOKED: std::ops::Range<u64> = 60..100;
 const UNKNOWN: std::ops::Range<u64> = 100..110;
 
-/// A store whose pages were split and filled, and whose revocations came after that.
+/// Makes a store with split and full pages, whose revocations came after that.
 async fn grown(path: &std::path::Path) {
     let store = SqliteStore::open(path).await.unwrap();
     store.bootstrap_admin(user(0, true)).await.unwrap();
@@ -177,7 +177,7 @@ async fn grown(path: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn a_revoked_admin_whom_the_index_still_has_is_none() {
+async fn a_revoked_admin_in_the_index_is_not_an_admin() {
     let (_dir, path) = new_path();
     let (gone, stays) = if key(1) < key(2) { (1, 2) } else { (2, 1) };
     let store = SqliteStore::open(&path).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_revoked_admin_whom_the_index_still_has_is_none() {
     store.revoke_user(&key(gone), NOW).await.unwrap();
     store.close().await.unwrap();
 
-    // The index of active admins as it is written, over all admins.
+    // Replace the index by one over all admins, and declare it as the original one.
     let db = Connection::open(&path).unwrap();
     let sql = "SELECT sql FROM sqlite_schema WHERE name = 'active_admins'";
     let sql: String = db.query_row(sql, [], |row| row.get(0)).unwrap();

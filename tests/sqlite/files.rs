@@ -1,4 +1,5 @@
-//! What may stand at the path of a store (clause DUR-3, "bad input").
+//! What may be found at the path of a store: other databases, damaged ones, older and newer ones
+//! (clause DUR-3).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +20,7 @@ use crate::support::{
     succeeded, user,
 };
 
-/// All files of a directory: their lengths, and a hash of their bytes.
+/// The files of a directory, each with its length and a hash of its bytes.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, (usize, u64)> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -62,7 +63,7 @@ async fn a_file_that_cannot_be_ours_is_refused_and_untouched(
 #[case::none(0)]
 #[case::negative(-1)]
 #[tokio::test]
-async fn a_version_that_there_never_was_is_corrupt_and_untouched(#[case] version: i64) {
+async fn an_impossible_version_is_corrupt_and_untouched(#[case] version: i64) {
     let (dir, path) = new_path();
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
     let connection = Connection::open(&path).unwrap();
@@ -86,7 +87,7 @@ async fn a_version_that_there_never_was_is_corrupt_and_untouched(#[case] version
 #[case::half_a_header(fs::read(fixture("newer.db")).unwrap()[..50].to_vec())]
 #[case::half_a_page(fs::read(fixture("newer.db")).unwrap()[..1000].to_vec())]
 #[tokio::test]
-async fn what_is_no_database_is_corrupt_and_untouched(#[case] bytes: Vec<u8>) {
+async fn a_file_that_is_no_database_is_corrupt_and_untouched(#[case] bytes: Vec<u8>) {
     let (dir, path) = new_path();
     fs::write(&path, bytes).unwrap();
     let before = contents(dir.path());
@@ -109,7 +110,7 @@ async fn a_directory_is_refused() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_no_regular_file_is_refused() {
+async fn a_file_that_is_not_regular_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -125,7 +126,7 @@ async fn what_is_no_regular_file_is_refused() {
 #[case::empty("")]
 #[case::nul("a\0b")]
 #[tokio::test]
-async fn a_path_that_is_none_is_invalid(#[case] path: &str) {
+async fn an_illegal_path_is_invalid(#[case] path: &str) {
     let error = SqliteStore::open(path).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
 }
@@ -151,7 +152,7 @@ async fn names_that_sqlite_treats_specially_are_files() {
     }
 }
 
-/// Root may write everywhere, so where the tests are root the child is somebody else.
+/// Root may write everywhere, so if the tests run as root, the child runs as another user.
 #[test]
 fn an_unwritable_file_is_refused_and_untouched() {
     if let Some(path) = child() {
@@ -166,7 +167,7 @@ fn an_unwritable_file_is_refused_and_untouched() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
 
-    // A place where that somebody may run the test.
+    // A directory from which that user may run the test.
     let shared = tempfile::tempdir().unwrap();
     fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = shared.path().join("child");
@@ -193,8 +194,9 @@ async fn an_empty_file_becomes_a_store() {
     store.close().await.unwrap();
 }
 
-/// Another program's database whose last words are still in its log: not a byte of the database,
-/// the log or the shared memory changes, whatever name it is opened by, and no file comes or goes.
+/// The database of another program that crashed with writes in its log. No byte of the database,
+/// the log or the shared memory changes, by whatever name it is opened, and no file appears or
+/// disappears.
 #[rstest]
 #[case::all_in_the_log("", &["", "-wal"])]
 #[case::with_shared_memory("", &["", "-wal", "-shm"])]
@@ -228,9 +230,9 @@ async fn another_applications_log_is_untouched(
     assert_eq!(contents(links.path()).len(), 1);
 }
 
-/// A store whose records are all in its log, beside a file that has none yet.
+/// A store that crashed before its first checkpoint: all its records are in its log.
 #[tokio::test]
-async fn a_store_that_is_all_in_its_log_is_ours() {
+async fn a_store_that_is_all_in_its_log_opens() {
     let (dir, path) = new_path();
     let old = Connection::open(&path).unwrap();
     old.execute_batch("PRAGMA journal_mode = WAL").unwrap();
@@ -248,7 +250,7 @@ async fn a_store_that_is_all_in_its_log_is_ours() {
 }
 
 #[tokio::test]
-async fn tables_that_somebody_changed_are_corrupt() {
+async fn changed_tables_are_corrupt() {
     for change in [
         "CREATE TRIGGER t AFTER UPDATE ON users BEGIN UPDATE users SET revoked = 0; END",
         "DROP INDEX active_admins",
@@ -264,7 +266,7 @@ async fn tables_that_somebody_changed_are_corrupt() {
 }
 
 #[tokio::test]
-async fn statistics_that_somebody_had_made_are_none_of_our_business() {
+async fn statistics_of_analyze_are_no_damage() {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch("ANALYZE").unwrap();
@@ -274,7 +276,7 @@ async fn statistics_that_somebody_had_made_are_none_of_our_business() {
 #[tokio::test]
 async fn version_1_is_brought_forward() {
     let (_dir, path) = copy_of_fixture("v1.db");
-    // Twice: the second time there is nothing left to do.
+    // Twice: the second time there is nothing left to migrate.
     for _ in 0..2 {
         let store = SqliteStore::open(&path).await.unwrap();
         let ops = store.room(&room("ops")).await.unwrap();
@@ -314,7 +316,7 @@ async fn a_migration_that_meets_damage_changes_nothing(#[case] damage: &str, #[c
 }
 
 #[tokio::test]
-async fn many_at_once_make_one_store() {
+async fn concurrent_openings_make_one_store() {
     let (_dir, path) = new_path();
     let opening: Vec<_> = (0..8)
         .map(|n| {
@@ -334,16 +336,16 @@ async fn many_at_once_make_one_store() {
     store.close().await.unwrap();
 }
 
-/// Whatever a creation leaves that is killed half-way, the next one makes a store of it.
+/// A creation that is killed half-way leaves files of which the next opening makes a store.
 #[test]
-fn a_creation_that_was_killed_is_taken_up_again() {
+fn a_killed_creation_is_completed_by_the_next_opening() {
     if let Some(path) = child() {
         println!("begun");
         return blocking(async { SqliteStore::open(&path).await.unwrap().close().await.unwrap() });
     }
     let mut random = fastrand::Rng::with_seed(crate::support::seed());
     let program = std::env::current_exe().unwrap();
-    let name = "files::a_creation_that_was_killed_is_taken_up_again";
+    let name = "files::a_killed_creation_is_completed_by_the_next_opening";
     for _ in 0..40 {
         let (_dir, path) = new_path();
         let mut process = child_command(&program, name, "", &path)
@@ -352,7 +354,7 @@ fn a_creation_that_was_killed_is_taken_up_again() {
             .unwrap();
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains("begun")));
-        // A creation takes some milliseconds: every moment of it is met.
+        // A creation takes some milliseconds, so the kills come at all stages.
         std::thread::sleep(Duration::from_micros(random.u64(..8000)));
         process.kill().unwrap();
         process.wait().unwrap();

@@ -1,5 +1,5 @@
-//! The database files under `fixtures/sqlite/` are what they say, and can be made again:
-//! `WRITE_FIXTURES=1 cargo test --test sqlite fixtures` writes them anew.
+//! Checks that the database files under `fixtures/sqlite/` are what the code here makes.
+//! `WRITE_FIXTURES=1 cargo test --test sqlite fixtures` makes them anew.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::support::{NOW, encrypted, endpoint, fixture, key, member, room, user}
 
 pub(crate) const VERSION_1: &str = include_str!("../../src/sqlite/schema/0001_rooms_and_users.sql");
 
-/// A name, and how to make it at a path.
+/// A file name, and a function that makes the file at a path.
 type Fixture = (&'static str, fn(&Path));
 
 const FIXTURES: [Fixture; 5] = [
@@ -23,7 +23,7 @@ const FIXTURES: [Fixture; 5] = [
 ];
 
 #[test]
-fn are_what_the_code_here_makes() {
+fn the_files_are_what_the_code_here_makes() {
     for (name, make) in FIXTURES {
         let dir = tempfile::tempdir().unwrap();
         let made = dir.path().join(name);
@@ -37,8 +37,10 @@ fn are_what_the_code_here_makes() {
     }
 }
 
-/// Everything in a database that a program can see; of one that SQLite will not read, the bytes.
-/// (The bytes of a sound one differ from one version of SQLite to the next.)
+/// Everything that a program can see in a database.
+///
+/// If SQLite cannot read it, the error and the file's length. The bytes of sound databases differ
+/// between versions of SQLite.
 fn dump(path: &Path) -> Vec<String> {
     let db = Connection::open(path).unwrap();
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, Value>(0));
@@ -64,7 +66,7 @@ fn dump(path: &Path) -> Vec<String> {
     lines
 }
 
-/// What version 1 wrote: two rooms, an admin, a user and a revoked one.
+/// A database of version 1: two rooms, an admin, a user and a revoked user.
 fn version_1(path: &Path) {
     let db = Connection::open(path).unwrap();
     let _: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
@@ -86,7 +88,7 @@ fn version_1(path: &Path) {
     users.execute((key(3).as_bytes(), "gone", 0, 1, 30, Some(31))).unwrap();
 }
 
-/// Today's version: a room of two, an admin, a user and a revoked one.
+/// A database of the current version: a room with two members, an admin, a user and a revoked user.
 pub(crate) async fn current(path: &Path) {
     let store = SqliteStore::open(path).await.unwrap();
     store.create_room(encrypted("ops", "ann")).await.unwrap();
@@ -105,13 +107,13 @@ pub(crate) fn blocking<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// Of a version that nobody has written yet.
+/// A database of a version that does not exist yet.
 fn newer(path: &Path) {
     blocking(current(path));
     Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap();
 }
 
-/// Some other program's: its own `application_id`, a table, a row.
+/// A database of another program: its own `application_id`, a table, a row.
 fn foreign(path: &Path) {
     Connection::open(path)
         .unwrap()
@@ -130,7 +132,7 @@ fn truncated(path: &Path) {
     std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// A store in which one bit fell over: the `revoked` of user 3, from 1 to 0.
+/// A store with one bit flipped: the `revoked` of user 3, from 1 to 0.
 fn flipped(path: &Path) {
     blocking(current(path));
     let mut bytes = std::fs::read(path).unwrap();
@@ -139,7 +141,7 @@ fn flipped(path: &Path) {
     std::fs::write(path, &bytes).unwrap();
 }
 
-/// Where the type of the column `revoked` stands in user 3's record: SQLite keeps the integers 0
+/// The offset of the type of the column `revoked` in user 3's record. SQLite keeps the integers 0
 /// and 1 in the record's header alone, as the types 8 and 9.
 fn revoked_flag(bytes: &[u8]) -> usize {
     let [key, label] = [key(3).as_bytes().to_vec(), b"user 3".to_vec()];

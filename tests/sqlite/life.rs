@@ -1,4 +1,4 @@
-//! Closing, dropping, being dropped, and who shares a commit with whom.
+//! Closing stores, dropping stores and calls, and writes that share a commit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::support::{GRACE, encrypted, key, member, new_path, room, until, user};
 
-/// How many descriptors of this process are of files in `dir`.
+/// How many open files of this process are in `dir`.
 fn open_files(dir: &Path) -> usize {
     let fds = std::fs::read_dir("/proc/self/fd").unwrap();
     fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
@@ -18,7 +18,7 @@ fn open_files(dir: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn close_waits_for_what_is_in_flight_and_releases_all() {
+async fn close_waits_for_calls_in_flight_and_releases_everything() {
     let (dir, path) = new_path();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
     assert_eq!(store.has_admin().await, Ok(false));
@@ -83,7 +83,7 @@ async fn a_store_that_is_dropped_leaks_nothing_and_loses_nothing() {
 async fn an_opening_that_is_given_up_leaks_nothing() {
     let (dir, path) = new_path();
     for _ in 0..20 {
-        // Polled once: the thread has been started, and nobody waits for it.
+        // Polled once, so that the thread was started, and then dropped.
         let mut opening = Box::pin(SqliteStore::open(&path));
         std::future::poll_fn(|context| {
             drop(opening.as_mut().poll(context));
@@ -95,10 +95,10 @@ async fn an_opening_that_is_given_up_leaks_nothing() {
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
 }
 
-/// Sixty-four writes wait at once for a lock, so that they share transactions: those that fail
-/// fail alone.
+/// Sixty-four writes wait for a lock at once, so they share transactions. Each write that fails
+/// fails alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_neighbour_that_fails_fails_alone() {
+async fn a_write_that_fails_fails_alone_in_its_group() {
     let (_dir, path) = new_path();
     let store = Arc::new(SqliteStore::open(&path).await.unwrap());
     store.create_room(encrypted("r", "ann")).await.unwrap();
@@ -144,7 +144,7 @@ async fn a_write_whose_caller_has_gone_is_not_begun() {
 }
 
 #[tokio::test]
-async fn without_grouping_every_write_is_there_as_well() {
+async fn without_group_commit_every_write_is_stored() {
     let (_dir, path) = new_path();
     let store = SqliteOptions::new().group_commit(false).open(&path).await.unwrap();
     let store = Arc::new(store);

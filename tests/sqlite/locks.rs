@@ -1,4 +1,4 @@
-//! Other processes on the same file, which may hold its locks (clauses TIME-1, LIN-1).
+//! Other processes that use the same file, and may hold its locks (clauses TIME-1, LIN-1).
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn while_another_holds_the_write_lock_reads_go_on_and_writes_time_out() {
 
     other.execute_batch("ROLLBACK").unwrap();
     store.add_user(user(3, false)).await.unwrap();
-    // What timed out was given up before it began.
+    // The writes that timed out were never begun.
     assert_eq!(store.users(Page::first()).await.unwrap().len(), 2);
     store.close().await.unwrap();
 }
@@ -56,9 +56,9 @@ async fn a_write_waits_for_a_lock_that_is_given_back_in_time() {
     store.close().await.unwrap();
 }
 
-/// An exclusive lock keeps readers out as well: they wait outside SQLite, and deny in time.
+/// An exclusive lock keeps readers out, too. They wait outside SQLite, until their deadline.
 #[tokio::test]
-async fn while_another_holds_the_file_alone_decisions_deny_in_time() {
+async fn while_another_holds_the_file_exclusively_opening_times_out() {
     let (_dir, path) = new_path();
     let store = SqliteOptions::new().op_timeout(TIMEOUT).open(&path).await.unwrap();
     store.add_user(user(1, false)).await.unwrap();
@@ -78,7 +78,7 @@ async fn while_another_holds_the_file_alone_decisions_deny_in_time() {
     SqliteStore::open(&path).await.unwrap().close().await.unwrap();
 }
 
-/// Two processes add members to one room and rekey it; every write of both is there.
+/// Two processes add members to one room, and rekey it. Every write of both is there afterwards.
 #[test]
 fn two_processes_write_one_file() {
     const EACH: usize = 60;
@@ -86,7 +86,7 @@ fn two_processes_write_one_file() {
     let work = |path: std::path::PathBuf, who: &'static str| async move {
         let store = SqliteStore::open(&path).await.unwrap();
         for n in 0..EACH {
-            // Somebody else's rekey comes in between now and then.
+            // The other process may rekey the room in between.
             loop {
                 let epoch = store.room(&room("ops")).await.unwrap().epoch;
                 match store

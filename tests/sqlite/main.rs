@@ -1,4 +1,4 @@
-//! What the SQLite store owes beyond the conformance suite: its file, its locks, its limits.
+//! Tests of the SQLite store beyond the conformance suite: its file, its locks, its limits.
 
 #![allow(
     clippy::unwrap_used,

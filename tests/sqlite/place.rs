@@ -1,5 +1,6 @@
-//! The file, its names, its log and its shared memory are one thing: refused beforehand where they
-//! cannot be, noticed where they come apart while they are open.
+//! The database file, its names, its log and its shared memory belong together. A file whose log
+//! could not be found by each of its names is refused, and files that are replaced, moved or
+//! removed while they are open are noticed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -37,7 +38,7 @@ fn backup(path: &Path, to: &Path) {
 struct Bound(PathBuf);
 
 impl Bound {
-    /// Needs to be root, as CI is; who is not sees this fail rather than pass untried.
+    /// Needs root, as in CI. Without root it fails, rather than pass untested.
     fn new(from: &Path, to: &Path) -> Self {
         mount_bind(from, to).unwrap_or_else(|error| panic!("a bind mount, as root: {error}"));
         Self(to.to_owned())
@@ -73,7 +74,7 @@ async fn a_file_that_is_a_mount_of_its_own_is_refused() {
         assert!(said.contains("mount the directory, not the file"), "{said}");
         assert!(!with(&inside, "-wal").exists());
     }
-    // A directory that is a mount is what should be done.
+    // Mounting the directory is the right way.
     let _bound = Bound::new(path.parent().unwrap(), container.path());
     let one = SqliteStore::open(&path).await.unwrap();
     let two = SqliteStore::open(&inside).await.unwrap();
@@ -99,7 +100,7 @@ async fn a_file_with_a_second_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_link_and_the_file_are_one_store() {
+async fn a_symbolic_link_and_its_file_are_one_store() {
     let (dir, path) = new_path();
     let open = store(&path).await;
     let link = dir.path().join("link.db");
@@ -109,7 +110,7 @@ async fn a_link_and_the_file_are_one_store() {
     linked.revoke_user(&key(2), NOW).await.unwrap();
     assert!(!open.is_authorized(&key(2)).await.is_allowed());
 
-    // Who opens the link from now on gets another store.
+    // From now on the link leads to another store.
     let other = dir.path().join("another.db");
     store(&other).await.close().await.unwrap();
     fs::remove_file(&link).unwrap();
@@ -141,7 +142,7 @@ enum Harm {
     DirectoryMountedOver,
 }
 
-/// Does it; gives back what has to live as long as it lasts.
+/// Does the harm. Returns a mount that must live as long as the harm lasts.
 fn harm(how: Harm, path: &Path, past: &Path) -> Option<Bound> {
     let directory = path.parent().unwrap();
     let away = past.with_file_name("away");
@@ -193,7 +194,7 @@ fn harm(how: Harm, path: &Path, past: &Path) -> Option<Bound> {
 #[case(Harm::FileMountedOver)]
 #[case(Harm::DirectoryMountedOver)]
 #[tokio::test]
-async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer(
+async fn files_replaced_while_open_are_noticed_before_any_answer(
     #[case] how: Harm,
     #[values(false, true)] by_a_link: bool,
 ) {
@@ -228,7 +229,7 @@ async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer
     assert!(error.outcome_unknown(), "{error}");
     open.bootstrap_admin(user(4, true)).await.unwrap_err();
 
-    // It stays so, whatever is put there, and what is there is left alone.
+    // The client stays useless, whatever is at the path later, and leaves those files alone.
     drop(lasting);
     if !directory.exists() {
         fs::create_dir_all(&directory).unwrap();
@@ -247,10 +248,9 @@ async fn files_that_come_apart_while_they_are_open_are_noticed_before_any_answer
     again.close().await.unwrap();
 }
 
-/// Writes that race with the replacement are in the file that is there afterwards, or not
-/// acknowledged.
+/// Writes race with the files being moved away. Each is in the moved files, or not acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
+async fn acknowledged_writes_are_in_the_files_that_were_moved_away() {
     for _ in 0..10 {
         let (dir, path) = new_path();
         let open = std::sync::Arc::new(store(&path).await);
@@ -270,7 +270,7 @@ async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
             fs::metadata(with(&path, "-wal")).unwrap().len() > 100_000
         })
         .await;
-        // Whoever opens the store afterwards starts with what was there: the files before.
+        // Move the files to where the store is opened afterwards.
         let away = tempfile::tempdir_in(dir.path()).unwrap();
         for suffix in ["", "-wal", "-shm"] {
             fs::rename(with(&path, suffix), with(&away.path().join("members.db"), suffix)).unwrap();
@@ -286,7 +286,7 @@ async fn no_write_is_acknowledged_that_the_next_one_to_open_does_not_find() {
 }
 
 #[tokio::test]
-async fn what_happens_beside_the_files_is_none_of_our_business() {
+async fn other_files_in_the_directory_do_not_matter() {
     let (dir, path) = new_path();
     let open = store(&path).await;
     for round in 0..100 {
@@ -304,7 +304,7 @@ async fn what_happens_beside_the_files_is_none_of_our_business() {
 }
 
 #[tokio::test]
-async fn the_longest_path_that_sqlite_takes_is_taken_and_a_longer_one_is_said_to_be_too_long() {
+async fn a_path_longer_than_sqlite_takes_is_refused() {
     let (dir, _) = new_path();
     let of = |length: usize| {
         let mut path = dir.path().to_owned();
@@ -368,7 +368,7 @@ async fn a_log_without_its_file_is_no_new_store() {
 #[case(None, 0o600)]
 #[case(Some(0o660), 0o660)]
 #[tokio::test]
-async fn files_are_for_whom_they_should_be(#[case] mode: Option<u32>, #[case] expected: u32) {
+async fn new_files_have_the_configured_mode(#[case] mode: Option<u32>, #[case] expected: u32) {
     use std::os::unix::fs::PermissionsExt as _;
 
     let (_dir, path) = new_path();
@@ -388,7 +388,7 @@ async fn files_are_for_whom_they_should_be(#[case] mode: Option<u32>, #[case] ex
 #[case(0o1600)]
 #[case(600)]
 #[tokio::test]
-async fn a_mode_that_is_none_is_invalid(#[case] mode: u32) {
+async fn an_illegal_mode_is_invalid(#[case] mode: u32) {
     let (_dir, path) = new_path();
     let error = SqliteOptions::new().mode(mode).open(&path).await.unwrap_err();
     assert!(error.to_string().starts_with("invalid mode: is 0o"), "{error}");
@@ -409,9 +409,9 @@ async fn the_tables_of_litestream_are_no_damage() {
     assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
 }
 
-/// `.dump` and `.clone` copy tables and records, and neither `application_id` nor `user_version`.
+/// `.dump` and `.clone` copy tables and records, but neither `application_id` nor `user_version`.
 #[tokio::test]
-async fn a_copy_without_the_mark_is_told_from_a_stranger_and_can_be_taken() {
+async fn a_copy_without_its_application_id_is_refused_with_a_remedy() {
     let (_dir, path) = new_path();
     store(&path).await.close().await.unwrap();
     let db = Connection::open(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Random sequences of calls, answered alike by the memory store and by SQLite.
+//! Random calls on the SQLite store and on the memory store must return the same.
 
 use fastrand::Rng;
 use membership::{
@@ -11,7 +11,7 @@ use crate::support::{self, endpoint, key, new_path, room, sealed};
 
 const CALLS: usize = 4000;
 
-/// Few of each, so that calls meet; the order of their bytes is not that of their letters.
+/// Few ids, so that calls meet. The order of their bytes is not that of their letters.
 const ROOMS: [&str; 5] = ["a", "A", "ä", "a b", "%"];
 const ENDPOINTS: [&str; 7] = ["ann", "Ann", "bob", "é", "e\u{301}", "z*>", "🦀"];
 const USERS: u64 = 8;
@@ -33,7 +33,7 @@ async fn random_calls_are_answered_alike() {
         assert_eq!(call.apply(&sqlite).await, expected, "call {number}");
         done += usize::from(expected.error().is_none());
     }
-    // Otherwise the sequence says little.
+    // A sequence in which most calls fail tests little.
     assert!(done > CALLS / 4, "only {done} of {CALLS} calls succeeded");
 }
 
@@ -86,7 +86,7 @@ async fn choose(known: &MemoryStore, random: &mut Rng) -> Op {
     }
 }
 
-/// A rekey that often fits the members, and often nearly.
+/// Draws a rekey whose keys often fit the members exactly, and often nearly.
 async fn rekey(known: &MemoryStore, id: &RoomId, from: Epoch, random: &mut Rng) -> Rekey {
     let members = known.members(id, Page::first()).await.unwrap_or_default();
     let mut remove = Vec::new();

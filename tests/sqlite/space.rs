@@ -1,4 +1,4 @@
-//! Full: by the store's own limit, and by the system's (clauses ERR-2, TIME-1, AUTH-2).
+//! Full stores, by the store's own limit and by the system's (clauses ERR-2, TIME-1, AUTH-2).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ fn large(n: usize) -> NewRoom {
     NewRoom::encrypted(room(format!("r{n:04}")), endpoint("ann"), NOW, sealed)
 }
 
-/// Fills a store until it says that it is full; says how many rooms it took.
+/// Fills a store until it reports that it is full. Returns how many rooms it took.
 async fn fill(store: &SqliteStore) -> usize {
     for n in 0..2000 {
         let started = Instant::now();
@@ -44,17 +44,17 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     assert!(matches!(store.room(&room(format!("r{rooms:04}"))).await, Err(Error::NotFound(_))));
     assert_eq!(store.rooms_of(&endpoint("ann"), Page::first()).await.unwrap().len(), rooms);
     assert_eq!(store.is_authorized(&key(1)).await, Decision::Allow);
-    // Room again.
+    // Deleting a room makes room for another.
     store.delete_room(&room("r0000")).await.unwrap();
     store.create_room(large(rooms)).await.unwrap();
     store.close().await.unwrap();
-    // Another client has another limit.
+    // Each client has a limit of its own.
     let store = SqliteStore::open(&path).await.unwrap();
     store.create_room(large(9999)).await.unwrap();
     store.close().await.unwrap();
 }
 
-/// Of writes that share a transaction only those fail that do not fit.
+/// Of writes that share a transaction, only those that do not fit fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_does_not_fit_fails_alone() {
     let (_dir, path) = new_path();
@@ -92,7 +92,7 @@ async fn a_write_that_does_not_fit_fails_alone() {
     store.close().await.unwrap();
 }
 
-/// The system refuses to let a file grow, as a full disk does.
+/// The operating system refuses to let a file grow, as it does on a full disk.
 #[test]
 fn a_full_disk_refuses_writes_and_loses_nothing() {
     if let Some(path) = child() {
@@ -108,7 +108,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
         });
     }
     let (_dir, path) = new_path();
-    // In units of 512 bytes; past it a write fails instead of killing the process.
+    // In units of 512 bytes. Beyond it a write fails instead of killing the process.
     let limit = "trap '' XFSZ; ulimit -f 1200;";
     let name = "space::a_full_disk_refuses_writes_and_loses_nothing";
     let program = std::env::current_exe().unwrap();

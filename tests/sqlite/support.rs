@@ -8,7 +8,7 @@ use membership::{
     Ciphertext, EndpointId, Epoch, Label, NewMember, NewRoom, NewUser, RoomId, Timestamp, UserKey,
 };
 
-/// What a call may take beyond its deadline (clause TIME-1).
+/// How long a call may take beyond its deadline (clause TIME-1).
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -45,7 +45,7 @@ pub(crate) fn member(id: impl AsRef<str>, epoch: u64) -> NewMember {
     NewMember::sealed(endpoint(&id), NOW, epoch, sealed(format!("{} {epoch}", id.as_ref())))
 }
 
-/// A directory of the test's own, and the path of a store in it that is not there yet.
+/// A temporary directory, and the path of a store in it that does not exist yet.
 pub(crate) fn new_path() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("members.db");
@@ -63,14 +63,14 @@ pub(crate) fn copy_of_fixture(name: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-/// A seed of this run, or the one in `SEED`; printed, so that a failure can be had again.
+/// The seed in the variable `SEED`, or a new one. It is printed, so that a failure can be repeated.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     println!("SEED={seed}");
     seed
 }
 
-/// Waits for what others do, at most ten seconds.
+/// Waits until `holds` returns true, at most ten seconds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
@@ -79,13 +79,14 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The argument this process was given as the child of a test, if it is one.
+/// The argument of this process, if it is the child of a test.
 pub(crate) fn child() -> Option<PathBuf> {
     std::env::var_os("MEMBERSHIP_TEST_CHILD").map(PathBuf::from)
 }
 
-/// The command that runs the test `name` of `program` as a child, by way of `prepare` (shell
-/// commands), with `argument`.
+/// The command that runs the test `name` of `program` as a child with `argument`.
+///
+/// The shell commands `prepare` run before it.
 pub(crate) fn child_command(program: &Path, name: &str, prepare: &str, argument: &Path) -> Command {
     let mut command = Command::new("sh");
     command
@@ -96,7 +97,7 @@ pub(crate) fn child_command(program: &Path, name: &str, prepare: &str, argument:
     command
 }
 
-/// Fails with all that the child said, unless it succeeded.
+/// Checks that a child succeeded; the failure shows the child's output.
 pub(crate) fn succeeded(output: &Output) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(

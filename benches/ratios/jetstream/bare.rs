@@ -1,4 +1,4 @@
-//! The floors: what an ordinary client of NATS does, with nothing of ours in between.
+//! The floors: the same exchanges with the servers by an ordinary NATS client.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,12 +11,12 @@ use tokio::sync::Mutex;
 /// Publishes in flight at once, as many as the store has.
 const WINDOW: usize = 512;
 
-/// A client of its own.
+/// A NATS client without a store.
 pub(crate) struct Bare {
     client: Client,
     jetstream: Context,
     prefix: String,
-    /// Where answers of several messages arrive, for each bucket one such answer at a time.
+    /// An inbox for each bucket, in which answers of several messages arrive, one answer at a time.
     inboxes: HashMap<&'static str, (String, Mutex<Subscriber>)>,
 }
 
@@ -29,7 +29,7 @@ impl Bare {
             let answers = client.subscribe(inbox.clone()).await.unwrap();
             inboxes.insert(bucket, (inbox, Mutex::new(answers)));
         }
-        // Somebody at the same server who answers.
+        // A client at the same server that answers `round_trip`.
         let other = async_nats::connect(url).await.unwrap();
         let mut questions = other.subscribe("echo").await.unwrap();
         other.flush().await.unwrap();
@@ -47,13 +47,13 @@ impl Bare {
         self.client.request("echo", Bytes::new()).await.unwrap();
     }
 
-    /// One acknowledged publish: what a barrier of the bucket costs.
+    /// One acknowledged publish, which is the cost of a barrier of the bucket.
     pub(crate) async fn publish(&self, bucket: &str) {
         let subject = format!("$KV.{}{bucket}.=barrier", self.prefix);
         self.jetstream.publish(subject, Bytes::new()).await.unwrap().await.unwrap();
     }
 
-    /// Publishes everything, many at once.
+    /// Publishes all messages, many of them in flight at once.
     pub(crate) async fn publish_all(&self, bucket: &str, puts: Vec<(String, Bytes)>) {
         let mut flying = VecDeque::with_capacity(WINDOW);
         for (key, value) in puts {
@@ -69,7 +69,7 @@ impl Bare {
         }
     }
 
-    /// How many records one batched direct get finds.
+    /// Makes one batched direct get. Returns how many records it finds.
     pub(crate) async fn read(&self, bucket: &str, filters: Vec<String>) -> usize {
         let Self { client, prefix, .. } = self;
         let (inbox, answers) = self.inboxes.get(bucket).unwrap();

@@ -1,4 +1,4 @@
-//! `is_authorized`: alone, beside many others, and from memory.
+//! `is_authorized` by one caller, by many concurrent callers, and from memory in the bounded mode.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::measure::{Limit, Row, each};
 use crate::world::{USERS, by, user_key};
 
 const CALLS: u32 = 400;
-/// The least that a decision beside many others may cost, whatever a barrier does.
+/// The least cost that is demanded of a concurrent decision, however cheap a shared barrier is.
 const LEAST: Duration = Duration::from_nanos(1_500);
 const SHARED: f64 = 1.6;
 

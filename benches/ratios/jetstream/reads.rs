@@ -1,4 +1,4 @@
-//! Calls that read several buckets, against barriers and the bare read of the same records.
+//! Calls that read several buckets, against two barriers and bare reads of the same records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::world::{owner, room_id};
 const CALLS: u32 = 200;
 const PAGES: u32 = 10;
 
-/// The same calls, made by the store and by hand.
+/// The same reads, made through the store and through a bare client.
 struct Calls<'a> {
     runtime: &'a Runtime,
     store: &'a Arc<dyn Store>,
@@ -43,7 +43,7 @@ impl Calls<'_> {
         Row::cost(
             &format!("{name} {what}"),
             "2 x acknowledged publish + bare read",
-            // The two are in the floor.
+            // The floor includes the two barriers of a call.
             Limit::AtMost(1.0),
             15,
             || ours(self),
@@ -62,7 +62,7 @@ impl Calls<'_> {
         })
     }
 
-    /// Both records at once, as the store could at best.
+    /// Reads both records at once, which is the best that the store could do.
     fn bare_room(&self) -> Duration {
         self.each(CALLS, async |number| {
             let id = room_id(number);

@@ -1,4 +1,4 @@
-//! A rekey, against the bare publish of the same keys.
+//! Rekeys, against bare publishes of the same keys.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::jetstream::bare::Bare;
 use crate::measure::{Limit, Row};
 use crate::world::{self, endpoint, sealed};
 
-/// The members of the rooms "big" and "huge".
+/// The numbers of members of the rooms "big" and "huge".
 pub(super) const BIG: u32 = 1_000;
 pub(super) const HUGE: u32 = 10_000;
 
@@ -33,7 +33,7 @@ fn row(servers: &Servers<'_>, bare: &Bare, (room, shown, members): (&str, &str, 
         let round = round.fetch_add(1, Ordering::Relaxed);
         let puts = (0..members).map(|number| {
             let (attempt, who) = (format!("{round:016}"), endpoint(number));
-            // As long as what the store writes: a key of six tokens, a value with a checksum.
+            // As long as the store's messages: a key of six tokens, a value with a checksum.
             let value = [b"1:0123456789abcdef:", sealed(number).as_bytes()].concat();
             (format!("{room}.bare-incarnation.{who}.{round}.{attempt}"), Bytes::from(value))
         });

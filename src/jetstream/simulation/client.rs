@@ -1,4 +1,4 @@
-//! One client's way to the simulated servers.
+//! The simulated servers as one client reaches them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -22,44 +22,44 @@ use crate::jetstream::simulation::servers::Server;
 use crate::jetstream::simulation::stream::Change;
 use crate::jetstream::{key, provision};
 
-/// Unanswered exchanges in a row after which another server is tried.
+/// After how many unanswered exchanges in a row a client goes to another server.
 const PATIENCE: u32 = 6;
 
 pub(super) struct SimulatedServers {
     pub(super) shared: Arc<Shared>,
-    /// How the client is called in the trace.
+    /// The client's name in the trace.
     pub(super) name: String,
-    /// What the names of its buckets begin with.
+    /// The beginning of the buckets' names.
     pub(super) prefix: String,
-    /// The server it is connected to.
+    /// The server that the client is connected to.
     pub(super) server: AtomicUsize,
-    /// Whether it may go to another.
+    /// Whether the client may go to another server.
     pub(super) roams: bool,
     pub(super) silent: AtomicU32,
 }
 
-/// What a message comes to at the servers.
+/// What the servers make of a message.
 enum Heard<T> {
     Answer(T),
-    /// Nobody answers.
+    /// No server answers.
     Nothing,
 }
 
-/// A message under way.
+/// A message in flight.
 struct Sent {
     server: usize,
-    /// Which of the server's lives it was sent to.
+    /// The server's life when the message was sent: a server that was started again drops it.
     life: u32,
     way: Way,
 }
 
-/// A message that arrives.
+/// A message that has arrived at a server.
 #[derive(Clone, Copy)]
 struct Arrival {
     server: usize,
-    /// Whoever sent it has given up.
+    /// Whether its sender has given up.
     late: bool,
-    /// Whoever sent it will hear no answer.
+    /// Whether its answer will be lost.
     unheard: bool,
 }
 
@@ -73,8 +73,8 @@ impl SimulatedServers {
         format!("KV_{}{bucket}", self.prefix)
     }
 
-    /// Sends a message and waits for the answer. Once sent, it arrives or not whatever becomes of
-    /// the client.
+    /// Sends a message and waits for its answer. Once it is sent, it arrives even if the client is
+    /// dropped.
     async fn exchange<T: Send + 'static>(
         &self,
         deadline: Instant,
@@ -122,7 +122,7 @@ impl SimulatedServers {
             self.silent.store(0, Ordering::SeqCst);
             return Ok(answer);
         }
-        // Whoever waits cannot tell that nothing will come.
+        // A client cannot tell that no answer will come: it waits until the deadline.
         sleep_until(deadline).await;
         if self.silent.fetch_add(1, Ordering::SeqCst) + 1 >= PATIENCE {
             self.silent.store(0, Ordering::SeqCst);
@@ -141,7 +141,7 @@ impl SimulatedServers {
         Some(Sent { server, life, way })
     }
 
-    /// Goes to another server, if it may.
+    /// Connects to a random running server, if the client roams.
     fn roam(&self) {
         if self.roams {
             let mut cluster = self.shared.lock();
@@ -175,7 +175,8 @@ impl SimulatedServers {
             cluster.note(|| format!("{name} {stream}: {written:?}: {}", shown(&sent)));
             count(cluster, written, arrival, expects);
             if bucket == Bucket::Users {
-                // Who listens to it need not wait for a heartbeat.
+                // Wakes the feeds of users. Otherwise they notice the message only at their next
+                // heartbeat.
                 cluster.changed.notify_waiters();
             }
             match written {
@@ -270,7 +271,7 @@ impl Servers for SimulatedServers {
                 let Some((replica, behind)) = group.some_replica(server, now, servers, chance)
                 else {
                     cluster.reached.reads_nobody_answered += 1;
-                    // Who asks hears so, or, where the servers do not know it, nothing.
+                    // The client is told so, or, if the servers do not know it, is not answered.
                     return if cluster.chance.happens(500) {
                         Heard::Answer(Reading::Again(no_leader(&stream)))
                     } else {

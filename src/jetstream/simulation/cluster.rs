@@ -1,4 +1,4 @@
-//! The servers together: what reaches what, what happens to them, and what was seen of it.
+//! All simulated servers: their buckets, faults, counts and trace.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,60 +14,61 @@ use crate::jetstream::simulation::group::Group;
 use crate::jetstream::simulation::servers::{Server, Servers};
 use crate::jetstream::simulation::weather::{Chance, Weather};
 
-/// Something that happens to the servers.
+/// A fault of the servers, or its repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Blow {
-    /// The server reaches none of the others, nor they it; its clients still reach it.
+    /// Cuts the server off from all servers that are not isolated. Its clients still reach it.
     Isolate(usize),
-    /// All servers reach one another again.
+    /// Lets all servers reach one another again.
     Join,
-    /// The server ends at once, and with it the connections to it.
+    /// Kills the server, which ends its connections.
     Kill(usize),
-    /// It starts again on its data.
+    /// Starts the server again on its data.
     Start(usize),
-    /// It does nothing; what is sent to it waits.
+    /// Pauses the server; messages to it wait.
     Pause(usize),
-    /// It goes on.
+    /// Lets a paused server go on.
     Resume(usize),
-    /// Every bucket's leader steps down.
+    /// Makes every bucket's leader step down.
     StepDown,
-    /// Every server is killed, and what was committed after this moment is lost: their files were put back,
-    /// or never synced.
+    /// Kills every server, and loses all that was committed after this moment: the servers' files
+    /// were restored from older ones, or never synced.
     GoBack(u64),
-    /// The same of all servers but one, which is not killed: it has a longer log than the others when it
-    /// hears of them again.
+    /// The same, for all servers but one. That server is not killed, so it has a longer log than
+    /// the others when it hears of them again.
     GoBackBut(u64, usize),
-    /// A `max_age` is set on the bucket of users, and everything in it is gone.
+    /// Sets a `max_age` on the bucket of users, which removes everything in it.
     Expire,
-    /// Every server is killed and started by a version that stores the messages of a batch one by one.
+    /// Kills every server and starts an older version, which stores a batch message by message.
     Downgrade,
-    /// Every server is killed and started by a version that is new enough.
+    /// Kills every server and starts a version that is new enough.
     Upgrade,
-    /// The clients' machine is suspended for so many milliseconds: their timers stand still meanwhile.
+    /// Suspends the clients' machine for this many milliseconds: their timers stand still
+    /// meanwhile.
     Suspend(u64),
-    /// What messages meet changes.
+    /// Changes how long messages take, and how many are lost.
     Weather(Weather),
 }
 
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) servers: Servers,
-    /// By the names of their streams.
+    /// The buckets, by the names of their streams.
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) chance: Chance,
     pub(super) reached: Reached,
-    /// Of each client, how many of its compare-and-sets were not answered.
+    /// How many compare-and-sets of each client got no answer.
     pub(super) doubts: BTreeMap<String, u64>,
-    /// Told whenever something may have become possible.
+    /// Notified whenever an exchange or a feed that waits may be able to go on.
     pub(super) changed: Arc<Notify>,
     began: Instant,
-    /// What happened, a line each; only where somebody wants to see it.
+    /// The trace, one event a line; `None` if no trace is kept.
     trace: Option<String>,
     buckets_made: u64,
     /// Grows with every write, and never goes back.
     moment: u64,
-    /// The servers run an older version, which stores a batch message by message.
+    /// Whether the servers run an older version, which stores a batch message by message.
     pub(super) older: bool,
     /// The clock of the clients' machine.
     pub(super) clock: Clock,
@@ -97,7 +98,7 @@ impl Cluster {
         self.moment
     }
 
-    /// The moment of the next one.
+    /// Returns the moment of the next write.
     pub(super) fn next_moment(&mut self) -> u64 {
         self.moment += 1;
         self.moment
@@ -111,7 +112,7 @@ impl Cluster {
         self.trace.as_deref().unwrap_or_default()
     }
 
-    /// Writes down that something happened.
+    /// Adds an event to the trace.
     pub(super) fn note(&mut self, happened: impl FnOnce() -> String) {
         let Some(trace) = &mut self.trace else { return };
         let at = self.began.elapsed().as_millis();
@@ -120,7 +121,7 @@ impl Cluster {
         let _ = writeln!(trace, "{at:>7} ms  {line}");
     }
 
-    /// The bucket's replicas, brought to the present.
+    /// Returns a bucket, after everything that was due by now has happened to it.
     pub(super) fn group(
         &mut self,
         stream: &str,
@@ -131,7 +132,7 @@ impl Cluster {
         Some((group, servers, chance, reached))
     }
 
-    /// Makes a bucket, if a majority of the servers is within this one's reach.
+    /// Makes a bucket, if this server reaches a majority.
     pub(super) fn make(&mut self, server: usize, settings: Settings) -> Option<()> {
         if !self.servers.quorum(server) {
             return None;
@@ -232,13 +233,13 @@ impl Cluster {
         }
     }
 
-    /// How a message and its answer fare on the way.
+    /// Draws how long a message and its answer take, and whether they are lost.
     pub(super) fn way(&mut self, attempt: Duration) -> Way {
         let weather = self.chance.weather;
         let request = if self.chance.happens(weather.lost_requests) {
             None
         } else if self.chance.happens(weather.late_requests) {
-            // Beyond what anybody waits.
+            // Later than the sender waits.
             Some(attempt + self.chance.millis(12_000))
         } else {
             Some(self.chance.latency())
@@ -249,7 +250,7 @@ impl Cluster {
     }
 }
 
-/// The server ends at once.
+/// Kills a server.
 fn kill(
     killed: usize,
     servers: &mut Servers,

@@ -17,23 +17,22 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(super) struct SimulatedDeliveries {
     shared: Arc<Shared>,
     stream: String,
-    /// The server the client is connected to, and the one that holds the consumer; and which of
-    /// their lives that is.
+    /// The client's server and the consumer's server, each with its life when the feed began.
     servers: [(usize, u32); 2],
-    /// What it is asked for.
+    /// The consumer's filters.
     filters: Vec<String>,
     /// The sequence of the next message to be sent, or a lower one.
     from: u64,
-    /// The server that holds it, where there are several.
+    /// The name of the server that holds the consumer; `None` if the bucket has one replica.
     place: Option<String>,
     count: u64,
-    /// One that is sent twice.
+    /// A message that is delivered a second time.
     again: Option<(u64, Entry, u64)>,
-    /// Nothing comes from it any more.
+    /// Whether the consumer sends nothing any more.
     silent: bool,
 }
 
-/// What is next to do.
+/// What the feed does next.
 enum Next {
     Deliver(u64, Entry, u64, Duration),
     Wait(Option<Instant>),
@@ -87,14 +86,14 @@ impl SimulatedDeliveries {
         };
         let Some((more, entry, stored)) = next else { return Next::Wait(due) };
         let Weather { feed_faults, .. } = cluster.chance.weather;
-        // What waits together comes at once, and mostly whole.
+        // Messages that wait together are delivered together, so faults between them are rarer.
         let faults = if more { feed_faults / 8 } else { feed_faults };
         self.from = entry.sequence + 1;
         self.count += 1;
         if cluster.chance.happens(faults) {
             cluster.reached.feed_gaps += 1;
             match cluster.chance.between(0, 2).as_millis() {
-                // Left out: the next has a number too many.
+                // The message is left out: the count of the next delivery has a gap.
                 0 => {
                     cluster.note(|| format!("{} is left out of a feed", entry.sequence));
                     return Next::Wait(Some(Instant::now()));
@@ -145,7 +144,7 @@ impl Deliveries for SimulatedDeliveries {
 }
 
 impl SimulatedDeliveries {
-    /// Whether anything comes from the server that holds the consumer.
+    /// Whether heartbeats of the consumer reach the client.
     fn is_heard(&self) -> bool {
         let cluster = self.shared.lock();
         let [(near, _), (far, life)] = self.servers;

@@ -1,4 +1,4 @@
-//! The replicas of one bucket: what is committed, how far each has come, who leads.
+//! One bucket: its committed changes, its replicas and its leader.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,45 +10,46 @@ use crate::jetstream::simulation::servers::Servers;
 use crate::jetstream::simulation::stream::{Change, Stream};
 use crate::jetstream::simulation::weather::Chance;
 
-/// How long an election may take, in milliseconds: measured from tens of them to seconds.
+/// How long an election may take, in milliseconds. Real ones took from tens of milliseconds to
+/// seconds.
 const ELECTION: (u64, u64) = (30, 4_000);
-/// How long a leader that is cut off may think that it leads, in milliseconds.
+/// How long a leader that is cut off may believe that it still leads, in milliseconds.
 const DELUSION: u64 = 20_000;
-/// How long it may think so once it hears of the others again, in milliseconds.
+/// How long it may believe so after it hears of the others again, in milliseconds.
 const HEARTBEAT: u64 = 1_000;
 
-/// How long a follower may take until it answers reads, in milliseconds: it looks every two seconds
-/// whether it can.
+/// How long a follower may take until it answers reads, in milliseconds: a real one checks every
+/// two seconds whether it can.
 const LOOK: u64 = 2_000;
 
 #[derive(Clone, Debug)]
 struct Replica {
     stream: Stream,
-    /// How many of the committed changes are in it.
+    /// How many of the committed changes it has applied.
     applied: usize,
-    /// When it has each of those it got beyond.
+    /// When it will apply each of the further changes that it was sent.
     due: VecDeque<Instant>,
-    /// Since when it answers reads, or from when on; `None` for one that started and has not heard
-    /// of a leader since. Cut off, it goes on to.
+    /// From when on it answers reads. `None` if it was started again and has not heard of a leader
+    /// since. A replica that is cut off goes on answering.
     answers: Option<Instant>,
     /// Whether it has changes that the others lost. It never leads: the others could not follow it.
     differs: bool,
 }
 
-/// What a write came to.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     Committed(u64),
-    /// The leader refused.
+    /// The leader refused it.
     Refused,
-    /// It took effect, but the first to answer refused: a former leader, or the leader, of a second
-    /// copy of the message.
+    /// It is committed, but the client is told that it was refused: by a former leader, or by the
+    /// leader, to which a second copy of the message came.
     RefusedYetCommitted,
-    /// A former leader refused; no other was there.
+    /// A former leader refused it, and the leader is out of reach.
     RefusedByFormer,
-    /// A former leader took it, and will never have a quorum for it.
+    /// A former leader accepted it, and will never have a quorum for it.
     Nowhere,
-    /// Nobody is there to take it.
+    /// No leader is within reach, not even a former one.
     NoLeader,
 }
 
@@ -57,22 +58,22 @@ pub(super) enum Written {
 pub(super) struct Group {
     settings: Settings,
     created: String,
-    /// Each change, and the moment at which it was committed.
+    /// Each committed change, and its moment.
     log: Vec<(u64, Change)>,
     replicas: BTreeMap<usize, Replica>,
     leader: Option<usize>,
-    /// When an election under way ends.
+    /// When the current election ends.
     elects: Option<Instant>,
     former: Vec<Former>,
 }
 
-/// A server that thinks it leads.
+/// A former leader that believes that it still leads.
 #[derive(Debug)]
 struct Former {
     server: usize,
     until: Instant,
-    /// The keys of what it took and has no quorum for. It refuses a second write that expects
-    /// something of them, as a leader does of what is under way.
+    /// The keys of the writes that it accepted and has no quorum for. It refuses further writes
+    /// that expect something of these keys, as a leader does while a write is in flight.
     took: BTreeSet<String>,
 }
 
@@ -90,7 +91,7 @@ impl Group {
         Self { settings, created, log: Vec::new(), replicas, leader, elects: None, former: vec![] }
     }
 
-    /// The replicas begin.
+    /// Starts the replicas.
     pub(super) fn begin(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.leads(leader, now);
@@ -98,7 +99,8 @@ impl Group {
         }
     }
 
-    /// Who leads has everything, and answers reads from then on, also when it leads no more.
+    /// Gives a new leader every committed change, and lets it answer reads. It goes on answering
+    /// after another server leads.
     fn leads(&mut self, server: usize, now: Instant) {
         self.catch_up(server);
         if let Some(replica) = self.replicas.get_mut(&server) {
@@ -112,7 +114,8 @@ impl Group {
         near > self.replicas.len() / 2
     }
 
-    /// Brings everything to the present, which happens by itself as time goes by.
+    /// Makes everything happen that was due by now: elections, replication, and the end of former
+    /// leaders.
     pub(super) fn settle(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
         self.former.retain(|former| former.until > now);
         if self.leader.is_none() && self.elects.is_some_and(|elects| elects <= now) {
@@ -127,7 +130,7 @@ impl Group {
     }
 
     fn elect(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
-        // Only who has everything that is committed is ever elected, and a majority has it.
+        // Raft elects only a server that has every committed change, and a majority has them all.
         let complete = |replica: &Replica| {
             !replica.differs && replica.applied + replica.due.len() == self.log.len()
         };
@@ -154,8 +157,8 @@ impl Group {
         }
     }
 
-    /// Sends the leader's followers what they have not got. Hearing of it, they come to answer
-    /// reads.
+    /// Sends the followers within the leader's reach the changes that they lack. A follower that
+    /// hears of the leader begins to answer reads.
     fn replicate(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
         let Some(leader) = self.leader else { return };
         for (server, replica) in &mut self.replicas {
@@ -174,7 +177,7 @@ impl Group {
         }
     }
 
-    /// Something happened to the servers, or between them.
+    /// Reacts to a fault or repair of the servers, or of the links between them.
     pub(super) fn disturbed(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
         self.settle(now, servers, chance);
         if let Some(leader) = self.leader
@@ -189,7 +192,7 @@ impl Group {
                 *until = (*until).min(now + chance.millis(HEARTBEAT));
             }
         }
-        // Who is cut off before it answers reads may get there all the same, or not.
+        // A follower that is cut off before it answers reads may begin to, or not.
         for (server, replica) in &mut self.replicas {
             let hears = self.leader.is_some_and(|leader| servers.reach(leader, *server));
             if replica.answers.is_some_and(|from| from > now) && !hears && chance.happens(500) {
@@ -202,7 +205,7 @@ impl Group {
         }
     }
 
-    /// The leader leads no more, and may not know.
+    /// Ends the leader's term; the leader may not know it.
     fn depose(&mut self, now: Instant, chance: &mut Chance) {
         if let Some(leader) = self.leader.take()
             && self.replicas.len() > 1
@@ -212,14 +215,14 @@ impl Group {
         }
     }
 
-    /// The leader leads no more, and knows it.
+    /// Ends the leader's term; the leader knows it.
     pub(super) fn step_down(&mut self, now: Instant, chance: &mut Chance) {
         if self.leader.take().is_some() {
             self.elects = Some(now + chance.between(ELECTION.0, ELECTION.1));
         }
     }
 
-    /// Has this server lead, if it can.
+    /// Makes this server lead, if it has a replica and reaches a majority.
     pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Servers, c: &mut Chance) {
         let can = self.replicas.get(&server).is_some_and(|replica| !replica.differs);
         if can && self.has_quorum(server, servers) {
@@ -236,7 +239,7 @@ impl Group {
         self.settings.name.ends_with(Bucket::Users.name())
     }
 
-    /// Whether more than one server keeps it.
+    /// Whether more than one server keeps the bucket.
     pub(super) fn is_replicated(&self) -> bool {
         self.replicas.len() > 1
     }
@@ -245,7 +248,7 @@ impl Group {
         self.leader
     }
 
-    /// The leader, where it is within reach; or whoever thinks so.
+    /// The leader, and a former leader that believes that it still leads, if they are within reach.
     fn led_near(&self, server: usize, servers: &Servers) -> (Option<usize>, Option<usize>) {
         let near = |leader: &usize| servers.reach(server, *leader);
         let former = self.former.iter().map(|former| former.server).find(near);
@@ -256,7 +259,7 @@ impl Group {
         self.replicas.get(&server).is_some_and(|replica| replica.stream.accepts(puts))
     }
 
-    /// A write that comes through this server, at this moment.
+    /// Makes a write that a client sent to this server.
     pub(super) fn write(
         &mut self,
         server: usize,
@@ -285,8 +288,9 @@ impl Group {
         let last = self.replicas.get(&leader).map_or(0, |replica| replica.stream.last());
         let stored = Change::store(puts, last, moment);
         self.commit((moment, stored), leader, now, servers, chance);
-        // While servers come back together, a former leader hears of it too, and has nobody to ask
-        // first; or the message comes a second time, and finds what the first one stored.
+        // While servers come back together, a former leader receives the write, too. Its refusal
+        // needs no quorum, so it is the first answer. Or a second copy of the message reaches the
+        // leader, which refuses it because of the first.
         let expects = puts.iter().any(|put| put.expect.is_some());
         if expects && former.is_some() && chance.happens(500) {
             return Written::RefusedYetCommitted;
@@ -294,7 +298,7 @@ impl Group {
         Written::Committed(self.replicas.get(&leader).map_or(0, |replica| replica.stream.last()))
     }
 
-    /// A purge that comes through this server: `None` where nobody is there to do it.
+    /// Makes a purge that a client sent to this server; `None` if no leader is within reach.
     pub(super) fn purge(
         &mut self,
         server: usize,
@@ -321,8 +325,7 @@ impl Group {
         self.replicate(now, servers, chance);
     }
 
-    /// The state of some replica that answers reads within reach of this server, and whether it is
-    /// behind.
+    /// A random replica within reach that answers reads, and whether it lags.
     pub(super) fn some_replica(
         &self,
         server: usize,
@@ -342,7 +345,9 @@ impl Group {
         replica.and_then(|replica| replica.answers).is_some_and(|from| from <= now)
     }
 
-    /// The server of some replica that can feed a consumer: a quorum makes it.
+    /// A random server within reach that can hold a consumer.
+    ///
+    /// `None` if no leader is within reach, since it takes a quorum to make a consumer.
     pub(super) fn some_place(
         &self,
         server: usize,
@@ -355,13 +360,15 @@ impl Group {
         chance.one_of(&near)
     }
 
-    /// What this server's replica holds, and when it will hold more, if that is known.
+    /// This server's replica, and when the replica will apply its next change, if it was sent one.
     pub(super) fn replica(&self, server: usize) -> Option<(&Stream, Option<Instant>)> {
         let replica = self.replicas.get(&server)?;
         Some((&replica.stream, replica.due.front().copied()))
     }
 
-    /// The settings and replicas, as the leader tells them to this server.
+    /// The bucket's settings and status, as the leader tells this server.
+    ///
+    /// `None` if no leader is within reach.
     pub(super) fn state(&self, server: usize, servers: &Servers) -> Option<BucketState> {
         let leader = self.led_near(server, servers).0?;
         let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
@@ -376,7 +383,7 @@ impl Group {
         Some(BucketState { settings, created, last, leader, status })
     }
 
-    /// Has the bucket kept by so many servers; the leader stays.
+    /// Changes the number of replicas to that in `settings`. The leader stays.
     pub(super) fn resize(
         &mut self,
         settings: Settings,
@@ -401,8 +408,8 @@ impl Group {
         self.replicate(now, servers, chance);
     }
 
-    /// A server was killed: its replica answers no reads before it hears of a leader again, unless
-    /// it is the only one.
+    /// Handles the kill of a server. Its replica answers no reads before it hears of a leader,
+    /// unless it is the only replica.
     pub(super) fn killed(&mut self, server: usize) {
         if self.replicas.len() > 1
             && let Some(replica) = self.replicas.get_mut(&server)
@@ -411,8 +418,8 @@ impl Group {
         }
     }
 
-    /// The only replica was killed: some of what it purged may be there again. Returns how many
-    /// messages.
+    /// Handles the kill of the only replica: some messages that it purged may come back. Returns
+    /// how many do.
     pub(super) fn forget_purges(&mut self, server: usize, chance: &mut Chance) -> usize {
         if self.replicas.len() != 1 {
             return 0;
@@ -428,9 +435,10 @@ impl Group {
 }
 
 impl Group {
-    /// Everything that was committed after a moment is lost on all servers but `ahead`. That one keeps its
-    /// changes, and differs from the others for good once they have as many (nats-server 2.15.1). Returns
-    /// how many changes are lost.
+    /// Loses everything that was committed after a moment, on all servers but `ahead`.
+    ///
+    /// The server `ahead` keeps its changes, and differs from the others for good once they have as
+    /// many (nats-server 2.15.1). Returns how many changes are lost.
     pub(super) fn go_back(&mut self, moment: u64, ahead: Option<usize>, now: Instant) -> usize {
         let before = self.log.len();
         self.log.retain(|(committed, _)| *committed <= moment);
@@ -453,7 +461,7 @@ impl Group {
         before - self.log.len()
     }
 
-    /// The settings are changed by hand, so that everything that is stored goes; which takes a leader.
+    /// Sets a `max_age`, which removes all messages, if there is a leader.
     pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Servers, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.settings.max_age = 1;
@@ -463,7 +471,7 @@ impl Group {
     }
 }
 
-/// How a server is called.
+/// The name of a server.
 pub(super) fn server_name(server: usize) -> String {
     format!("n{server}")
 }

@@ -1,6 +1,6 @@
 use std::ops::AddAssign;
 
-/// How often a simulation met what it is there for.
+/// How often each event happened in a simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
 #[allow(missing_docs, reason = "each is what its name says, and `lines` says it in words")]

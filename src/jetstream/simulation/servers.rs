@@ -1,17 +1,17 @@
-//! Which servers do anything, and which of them reach one another.
+//! The states of the simulated servers, and which of them reach one another.
 
-/// Which servers are there, and which of them reach one another.
+/// All simulated servers.
 #[derive(Clone, Debug)]
 pub(super) struct Servers(pub(super) Vec<Server>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    /// Servers of different sides do not reach each other.
+    /// Servers on different sides do not reach each other.
     pub(super) side: usize,
     pub(super) up: bool,
-    /// It does nothing, and what is sent to it waits.
+    /// Whether it is paused: it does nothing, and messages to it wait.
     pub(super) paused: bool,
-    /// Grows with each start.
+    /// The number of the server's life, which grows with each start.
     pub(super) life: u32,
 }
 
@@ -20,12 +20,12 @@ impl Servers {
         self.0.get(server)
     }
 
-    /// Whether the server does anything at all.
+    /// Whether the server runs and is not paused.
     pub(super) fn works(&self, server: usize) -> bool {
         self.get(server).is_some_and(|server| server.up && !server.paused)
     }
 
-    /// It starts, where it does not run.
+    /// Starts the server, unless it runs.
     pub(super) fn start(&mut self, server: usize) {
         if let Some(server) = self.0.get_mut(server).filter(|server| !server.up) {
             server.up = true;
@@ -33,13 +33,13 @@ impl Servers {
         }
     }
 
-    /// Whether a message of one, which works, reaches the other, and is dealt with at once.
+    /// Whether both servers work, and messages between them arrive.
     pub(super) fn reach(&self, one: usize, other: usize) -> bool {
         let side = |server| self.get(server).map(|server: &Server| server.side);
         self.works(one) && self.works(other) && side(one) == side(other)
     }
 
-    /// A majority of all servers, as this one sees it.
+    /// Whether this server reaches a majority of all servers, itself included.
     pub(super) fn quorum(&self, server: usize) -> bool {
         let near = (0..self.0.len()).filter(|other| self.reach(server, *other)).count();
         near > self.0.len() / 2

@@ -1,4 +1,4 @@
-//! What one replica of a bucket holds: a stream with the newest messages of each key.
+//! The messages that one replica of a bucket holds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -9,33 +9,33 @@ use bytes::Bytes;
 use crate::jetstream::gateway::{Entry, Put};
 use crate::jetstream::simulation::weather::Chance;
 
-/// The most keys one answer may hold (`multi_last`).
+/// The most keys that the answer to a batched direct get (`multi_last`) may hold.
 const MOST_KEYS: usize = 1024;
 
 #[derive(Clone, Debug)]
 pub(super) struct Message {
     sequence: u64,
-    /// When it was stored, as a number that no other message has.
+    /// The moment at which it was stored. The messages of one batch share it.
     stored: u64,
     removal: bool,
     value: Bytes,
 }
 
-/// A state of the stream.
+/// The state of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     last: u64,
-    /// How many messages of a key are kept.
+    /// How many messages of each key are kept.
     history: usize,
     /// The messages of each key, the newest last; none is empty.
     messages: BTreeMap<Arc<str>, VecDeque<Message>>,
-    /// Of each key the message before the newest.
+    /// The message before the newest one, of each key.
     replaced: BTreeMap<Arc<str>, Message>,
-    /// What was purged since the server started, and what that had replaced.
+    /// The messages purged since the server started, each with the message that it had replaced.
     purged: Vec<(Arc<str>, Message, Option<Message>)>,
 }
 
-/// What replaces one state by the next, on every replica alike.
+/// A committed change, which every replica applies alike.
 #[derive(Debug)]
 pub(super) enum Change {
     Store(Vec<Stored>),
@@ -43,7 +43,7 @@ pub(super) enum Change {
         filter: String,
         up_to: Option<u64>,
     },
-    /// What was purged, or what it had replaced, is there again.
+    /// Brings back purged messages, or the messages that they had replaced.
     Back(Vec<(Arc<str>, Message)>),
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Stored {
 }
 
 impl Change {
-    /// What stores these after the sequence `last`, at the moment `stored`.
+    /// The change that stores these messages after the sequence `last`, at the moment `stored`.
     pub(super) fn store(puts: &[Put], last: u64, stored: u64) -> Self {
         let stored = puts.iter().zip(last + 1..).map(|(put, sequence)| Stored {
             key: put.key.as_str().into(),
@@ -66,7 +66,7 @@ impl Change {
 }
 
 impl Stream {
-    /// An empty one that keeps so many messages of a key.
+    /// Makes an empty stream that keeps `history` messages of each key.
     pub(super) fn new(history: usize) -> Self {
         Self {
             last: 0,
@@ -82,12 +82,13 @@ impl Stream {
         self.messages.get(key)?.back()
     }
 
-    /// The sequence of the last message there was.
+    /// The sequence of the last message that was ever stored.
     pub(super) fn last(&self) -> u64 {
         self.last
     }
 
-    /// Whether every put finds what it expects; of a batch all before any of it is stored.
+    /// Whether every message finds the sequence that it expects. All of a batch are checked before
+    /// any of it is stored.
     pub(super) fn accepts(&self, puts: &[Put]) -> bool {
         puts.iter().all(|put| {
             let now = self.newest(&put.key).map_or(0, |message| message.sequence);
@@ -134,7 +135,7 @@ impl Stream {
     }
 
     /// The newest message of each key that a filter matches, in the order of their sequences;
-    /// `None` where they are too many.
+    /// `None` if one answer cannot hold them.
     pub(super) fn read(&self, filters: &[String]) -> Option<Vec<Entry>> {
         let mut found = BTreeMap::new();
         for filter in filters {
@@ -146,7 +147,7 @@ impl Stream {
             .then(|| found.into_values().map(|(key, message)| entry(key, message)).collect())
     }
 
-    /// The first message from a sequence on that a filter matches, and when it was stored.
+    /// The first message at or after a sequence that a filter matches, and when it was stored.
     pub(super) fn next(&self, from: u64, filters: &[String]) -> Option<(Entry, u64)> {
         let wanted = |key: &str| filters.iter().any(|filter| matches(filter, key));
         let first = |(key, kept): (&Arc<str>, &VecDeque<Message>)| {
@@ -158,8 +159,8 @@ impl Stream {
         Some((entry(&key, &message), message.stored))
     }
 
-    /// What a server that is killed may not have written down: a purge, or that the purged message
-    /// had replaced another (nats-server 2.15.1, one replica). Each of it is drawn.
+    /// Draws what a killed server forgets (nats-server 2.15.1, one replica): a purge, or that the
+    /// purged message had replaced another one. Returns the messages that come back.
     pub(super) fn forgotten(&mut self, chance: &mut Chance) -> Vec<(Arc<str>, Message)> {
         let purged = std::mem::take(&mut self.purged);
         let back = purged.into_iter().filter_map(|(key, message, replaced)| {
@@ -188,7 +189,7 @@ fn entry(key: &Arc<str>, message: &Message) -> Entry {
     Entry { key: key.to_string(), sequence, removal, value }
 }
 
-/// Whether a filter of tokens, `*` for any one and `>` for all that follow, is met by a key.
+/// Whether a key matches a filter, in which `*` is any one token and `>` is all tokens that follow.
 fn matches(filter: &str, key: &str) -> bool {
     let mut tokens = key.split('.');
     for wanted in filter.split('.') {

@@ -1,28 +1,27 @@
 use std::time::Duration;
 
-/// What messages between clients and servers, and between servers, meet by chance.
+/// How long messages between clients, servers and replicas take, and how many are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Weather {
-    /// The longest that a message usually takes, in milliseconds.
+    /// The longest time that a message usually takes, in milliseconds.
     pub latency: u64,
-    /// The shortest.
+    /// The shortest time that a message takes, in milliseconds.
     pub shortest: u64,
-    /// The longest that a follower usually takes to catch up with its leader, in milliseconds.
+    /// The longest time that a follower usually takes to catch up with its leader, in milliseconds.
     pub lag: u64,
     /// Of a thousand requests, how many are lost.
     pub lost_requests: u16,
     /// Of a thousand answers, how many are lost.
     pub lost_answers: u16,
-    /// Of a thousand requests, how many are delivered only after a time in which the client has
-    /// long given up, or come back.
+    /// Of a thousand requests, how many arrive only after the client's deadline.
     pub late_requests: u16,
-    /// Of a thousand deliveries to a feed, how many are left out, repeated, or the last for long.
+    /// Of a thousand deliveries to a feed, how many are left out, repeated, or the last one.
     pub feed_faults: u16,
 }
 
 impl Weather {
-    /// Messages take their time, and nothing is lost.
+    /// Messages take a few milliseconds, and none is lost.
     pub const CALM: Self = Self {
         latency: 3,
         shortest: 0,
@@ -33,10 +32,11 @@ impl Weather {
         feed_faults: 0,
     };
 
-    /// Every message takes a millisecond, and no follower lags: what takes time, counts rounds.
+    /// Every message takes one millisecond, and no follower lags. So the time that a call takes is
+    /// the number of its rounds.
     pub const STEADY: Self = Self { latency: 1, shortest: 1, lag: 0, ..Self::CALM };
 
-    /// Much is lost, late or left out.
+    /// Many messages are lost, late or left out.
     pub const ROUGH: Self = Self {
         latency: 8,
         shortest: 0,
@@ -48,7 +48,7 @@ impl Weather {
     };
 }
 
-/// Draws what happens; everything there is to draw in a simulation is drawn here.
+/// The one source of chance of a simulation.
 #[derive(Debug)]
 pub(super) struct Chance {
     rng: fastrand::Rng,
@@ -60,17 +60,17 @@ impl Chance {
         Self { rng: fastrand::Rng::with_seed(seed), weather }
     }
 
-    /// Whether something happens that happens so many times in a thousand.
+    /// Draws whether an event happens that happens this many times in a thousand.
     pub(super) fn happens(&mut self, of_a_thousand: u16) -> bool {
         of_a_thousand > 0 && self.rng.u16(..1000) < of_a_thousand
     }
 
-    /// A time from 0 to this many milliseconds.
+    /// Draws a time from 0 to this many milliseconds.
     pub(super) fn millis(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.rng.u64(..=most))
     }
 
-    /// A time from `least` to `most` milliseconds.
+    /// Draws a time from `least` to `most` milliseconds.
     pub(super) fn between(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(self.rng.u64(least..=most))
     }
@@ -87,7 +87,7 @@ impl Chance {
         self.rng.choice(all).copied()
     }
 
-    /// A seed for another source.
+    /// Draws a seed for another generator.
     pub(super) fn seed(&mut self) -> u64 {
         self.rng.u64(..)
     }

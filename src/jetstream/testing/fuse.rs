@@ -1,5 +1,5 @@
-//! Stops a client dead between two exchanges with its servers, holds it there for a while, or has it
-//! mishear what became of a write.
+//! Fault injection into a client's exchanges with its servers: the client is stopped or held
+//! between two of them, or is told a wrong outcome of a write.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,41 +15,42 @@ use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
 
-/// Servers, as seen by a client that can be stopped dead.
+/// Servers whose exchanges with one client can be stopped, held or misreported.
 pub(in crate::jetstream) struct Fused {
     servers: Arc<dyn Servers>,
-    /// How many exchanges are left.
+    /// How many exchanges are left before the client is stopped.
     left: AtomicI64,
-    /// Whether the one that is one too many is still sent, and its answer lost.
+    /// Whether the next exchange after those is still sent, and its answer lost.
     sends_the_last: AtomicBool,
-    /// How many exchanges are left before the client is held.
+    /// How many exchanges are left before one is held.
     before_held: AtomicI64,
-    /// Whether only the next one is, and others overtake it.
+    /// Whether only that exchange is held, and others overtake it.
     holds_one: AtomicBool,
-    /// Closed once it is let go.
+    /// Closed once held exchanges may go on.
     gate: Semaphore,
-    /// How many writes that expect something are heard of as they went, before one is misheard.
+    /// How many conditional writes are still reported truthfully, before one is misreported.
     before_misheard: AtomicI64,
     misheard: OnceLock<Misheard>,
-    /// A write that is late.
+    /// The write that arrives late.
     late: Mutex<Option<(Bucket, Vec<Put>)>>,
-    /// Told when it is stopped, and when it is held.
+    /// Notified when the client is stopped, and when it is held.
     stands: Notify,
 }
 
-/// What a client hears of a write that was stored, or is to be.
+/// What a client is told of a write that was stored, or will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Misheard {
-    /// It is refused: by a former leader that heard of it too, or as the second copy of itself.
+    /// A refusal, as by a former leader, or of a second copy of the message.
     Refused,
-    /// Nothing.
+    /// No answer.
     Unanswered,
-    /// Nothing, for it is on its way still: it arrives when it is sent for the second time.
+    /// No answer, since the write is still in flight: it arrives when the client sends it a second
+    /// time.
     Late,
 }
 
-/// What becomes of an exchange.
+/// The fate of an exchange.
 enum Fate {
     Lives,
     AnswerLost,
@@ -72,14 +73,14 @@ impl Fused {
         }
     }
 
-    /// Lets so many more exchanges happen, then none; with `sends_the_last` the one after them is
-    /// sent, and nobody hears the answer.
+    /// Lets this many more exchanges happen, then stops the client. With `sends_the_last` the next
+    /// exchange is still sent, and its answer lost.
     pub(in crate::jetstream) fn stop_after(&self, exchanges: u32, sends_the_last: bool) {
         self.sends_the_last.store(sends_the_last, Ordering::SeqCst);
         self.left.store(i64::from(exchanges), Ordering::SeqCst);
     }
 
-    /// Whether an exchange did not happen, or its answer was lost.
+    /// Whether the client is stopped: an exchange did not happen, or its answer was lost.
     pub(in crate::jetstream) fn is_stopped(&self) -> bool {
         self.left.load(Ordering::SeqCst) < 0
     }
@@ -89,37 +90,38 @@ impl Fused {
         self.until(Self::is_stopped).await;
     }
 
-    /// Lets so many more exchanges happen; then they wait, as those of a paused process do.
+    /// Lets this many more exchanges happen, then holds all later ones like a paused process.
     pub(in crate::jetstream) fn hold_after(&self, exchanges: u32) {
         self.before_held.store(i64::from(exchanges), Ordering::SeqCst);
     }
 
-    /// Lets so many more exchanges happen; then one waits, as a message does that is lost and sent again,
-    /// and others overtake it.
+    /// Lets this many more exchanges happen, then holds one, while later ones overtake it. So is a
+    /// message that is lost and sent again.
     pub(in crate::jetstream) fn hold_one_after(&self, exchanges: u32) {
         self.holds_one.store(true, Ordering::SeqCst);
         self.hold_after(exchanges);
     }
 
-    /// Returns once an exchange waits, or has waited.
+    /// Returns once an exchange is held, or was held.
     pub(in crate::jetstream) async fn held(&self) {
         self.until(|fused| fused.before_held.load(Ordering::SeqCst) < 0).await;
     }
 
-    /// Lets what was held go on, and nothing be held any more.
+    /// Lets held exchanges go on, and holds none any more.
     pub(in crate::jetstream) fn let_go(&self) {
         self.gate.close();
     }
 
-    /// Of so many more writes that expect something and are stored it hears what is true; of the next
-    /// one this, and then it [is held](Self::hold_after). Where that one is late, those that are not
-    /// stored count, too.
+    /// Reports `writes` stored conditional writes truthfully, and the next one as `as_if`.
+    ///
+    /// Then it [holds](Self::hold_after) the client. With [`Misheard::Late`], conditional writes
+    /// that are not stored count, too.
     pub(in crate::jetstream) fn mishear_after(&self, writes: u32, as_if: Misheard) {
         let _ = self.misheard.set(as_if);
         self.before_misheard.store(i64::from(writes), Ordering::SeqCst);
     }
 
-    /// Whether a write was misheard.
+    /// Whether a write was misreported.
     pub(in crate::jetstream) fn has_misheard(&self) -> bool {
         self.before_misheard.load(Ordering::SeqCst) < 0
     }
@@ -150,7 +152,7 @@ impl Fused {
         }
     }
 
-    /// Whether this write is the one; then it is held.
+    /// Whether this write is to be misreported; if so, the client is held.
     fn is_misheard(&self, puts: &[Put]) -> bool {
         let expects = puts.iter().any(|put| put.expect.is_some());
         let is_misheard = expects && self.before_misheard.fetch_sub(1, Ordering::SeqCst) == 0;
@@ -160,7 +162,7 @@ impl Fused {
         is_misheard
     }
 
-    /// Whether the write is one that is late.
+    /// Whether this write is the second try of the late one.
     fn comes_again(&self, bucket: Bucket, puts: &[Put]) -> bool {
         self.late().take_if(|(late, all)| *late == bucket && all == puts).is_some()
     }
@@ -186,7 +188,7 @@ impl Fused {
         }
         self.before_held.store(-1, Ordering::SeqCst);
         self.stands.notify_waiters();
-        // No permit is ever given: it fails, and thereby ends, when the client is let go.
+        // The semaphore has no permits: `acquire` returns, with an error, once `let_go` closes it.
         let _ = self.gate.acquire().await;
     }
 
@@ -211,7 +213,7 @@ impl Fused {
         match self.burn() {
             Fate::Lives => {
                 let answer = exchange.await;
-                // Whoever was stopped meanwhile hears nothing any more.
+                // A client that was stopped meanwhile gets no answer.
                 if self.is_stopped() { stopped() } else { answer }
             }
             Fate::AnswerLost => {

@@ -1,4 +1,4 @@
-//! Single exchanges with servers, real or simulated, for the tests that hold the one to the other.
+//! Single exchanges with real or simulated servers, for tests that compare the two.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use crate::mutation::Mutation;
 
 /// How long an exchange may take.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long one that is sure to be answered may take, on a busy machine.
+/// How long an exchange that is sure to be answered may take, on a busy machine.
 const MUCH_PATIENCE: Duration = Duration::from_secs(10);
-/// The bucket that is asked.
+/// The bucket that probes use.
 const BUCKET: Bucket = Bucket::Members;
 
-/// Asks servers as the store does, one exchange at a time, about the bucket `members`.
+/// Makes single exchanges with servers as the store does, about the bucket `members`.
 #[doc(hidden)]
 pub struct Probe {
     servers: Arc<dyn Servers>,
     patience: Duration,
 }
 
-/// What an exchange comes to.
+/// The outcome of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Said {
-    /// It is stored; the sequence of its last message.
+    /// The write was stored; its last message has this sequence.
     Stored(u64),
-    /// An expectation was refused.
+    /// The write was refused, since an expectation does not hold.
     Refused,
-    /// It was heard, and there is nobody to do it.
+    /// The request was answered: no server can serve it now.
     NoLeader,
     /// There was no answer.
     Silence,
-    /// What some replica has: up to which sequence, and each key with its sequence.
+    /// What a replica has: the sequence of its last message, and each key with its sequence.
     State(u64, Vec<(String, u64)>),
-    /// More than one answer may hold.
+    /// One answer cannot hold what was asked for.
     TooMany,
-    /// It was done.
+    /// The request was carried out.
     Done,
 }
 
@@ -60,14 +60,14 @@ impl Probe {
         Self { servers, patience: PATIENCE }
     }
 
-    /// The same, for exchanges that are sure to be answered, however slow the machine: waits for
-    /// long before it takes a silence for one.
+    /// Returns a probe for exchanges that are sure to be answered, however slow the machine is: it
+    /// waits for long before it reports a silence.
     #[must_use]
     pub fn patient(&self) -> Self {
         Self { servers: Arc::clone(&self.servers), patience: MUCH_PATIENCE }
     }
 
-    /// Asks real servers.
+    /// Connects a probe to real servers.
     pub async fn connect(config: &JetStreamConfig) -> Result<Self, Error> {
         let deadline = Instant::now() + config.op_timeout;
         Ok(Self::new(Arc::new(NatsServers::connect(config, Mutation::NONE, deadline).await?)))
@@ -82,7 +82,7 @@ impl Probe {
         replied(&self.servers.make_bucket(BUCKET, replicas, self.deadline()).await)
     }
 
-    /// How many of its replicas have everything, as the leader says.
+    /// How many of the bucket's replicas have every message, as the leader says.
     pub async fn current(&self) -> Option<u8> {
         match self.servers.bucket(BUCKET, self.deadline()).await {
             Reply::Done(state) => Some(state?.status.current),
@@ -90,8 +90,8 @@ impl Probe {
         }
     }
 
-    /// Stores a message under each key, where its newest has the sequence that goes with it; of
-    /// several all or none.
+    /// Stores a message under each key, if the key's newest message has the sequence that is given.
+    /// Several messages are an atomic batch.
     pub async fn store(&self, puts: &[(&str, Option<u64>)]) -> Said {
         let put = |(key, expect): &(&str, Option<u64>)| Put {
             expect: *expect,
@@ -101,7 +101,7 @@ impl Probe {
         self.send(&puts).await
     }
 
-    /// Stores a message only where nothing was ever stored.
+    /// Stores a message, if nothing was ever stored in the bucket.
     pub async fn store_first(&self, key: &str) -> Said {
         self.send(&[Put::first(key.to_owned(), bytes::Bytes::from_static(b"value"))]).await
     }
@@ -111,7 +111,7 @@ impl Probe {
         self.send(&[Put::removal(key.to_owned(), bytes::Bytes::new())]).await
     }
 
-    /// Stores the message whose sequence proves how fresh an answer is.
+    /// Stores a barrier: its sequence proves how fresh a later answer is.
     pub async fn barrier(&self) -> Said {
         self.store(&[(key::FORMAT, None)]).await
     }
@@ -129,7 +129,7 @@ impl Probe {
         }
     }
 
-    /// What some replica has under the filters.
+    /// Reads what some replica has under the filters.
     pub async fn read(&self, filters: &[&str]) -> Said {
         let filters = filters.iter().copied().chain([key::FORMAT]);
         let filters: Vec<_> = filters.map(str::to_owned).collect();
@@ -146,13 +146,15 @@ impl Probe {
         }
     }
 
-    /// Removes the messages under a filter up to a sequence, without a trace.
+    /// Purges the messages under a filter, up to a sequence if one is given.
     pub async fn purge(&self, filter: &str, up_to: Option<u64>) -> Said {
         replied(&self.servers.purge(BUCKET, filter, up_to, self.deadline()).await)
     }
 
-    /// The first deliveries to a consumer of what is above the sequence `after`, until there is
-    /// nothing to deliver: each with its count, key and sequence. `None` where there is no consumer.
+    /// Makes a consumer of all messages after the sequence `after`, and returns its deliveries.
+    ///
+    /// Each has its count, key and sequence. Ends when there is nothing to deliver. `None` if no
+    /// consumer can be made.
     pub async fn listen(&self, after: u64) -> Option<Vec<(u64, String, u64)>> {
         let (all, from) = ([">".to_owned()], after + 1);
         let Reply::Done(mut deliveries) =

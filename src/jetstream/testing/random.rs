@@ -1,13 +1,13 @@
-//! Random ids that a seed brings back.
+//! Random ids from a seed, so that a simulation can be repeated.
 
 use std::cell::RefCell;
 
 thread_local! {
-    /// Where the ids of this thread come from, if not from the system.
+    /// The source of this thread's ids; `None` if they come from the operating system.
     static SEEDED: RefCell<Option<fastrand::Rng>> = const { RefCell::new(None) };
 }
 
-/// Has all ids that this thread makes come from a seed, until it is dropped.
+/// Takes all ids of this thread from a seed, until this value is dropped.
 #[derive(Debug)]
 pub(in crate::jetstream) struct Seeded(());
 
@@ -24,7 +24,7 @@ impl Drop for Seeded {
     }
 }
 
-/// Fills the bytes of an id; `false` where this thread's ids come from the system.
+/// Fills the bytes of an id from the seed. Returns `false` if this thread has none.
 pub(in crate::jetstream) fn seeded(bytes: &mut [u8]) -> bool {
     SEEDED.with_borrow_mut(|rng| rng.as_mut().map(|rng| rng.fill(bytes)).is_some())
 }

@@ -1,11 +1,11 @@
-//! What one server says.
+//! Scenarios on one server.
 
 use membership::Said;
 
 use super::ground::{Ground, begin, is_stored, until};
 use super::{Named, Words};
 
-/// On one server.
+/// All scenarios on one server.
 pub(super) const ALONE: [Named; 6] = [
     ("a first message", |ground| Box::pin(first_message(ground))),
     ("expectations", |ground| Box::pin(expectations(ground))),
@@ -15,7 +15,7 @@ pub(super) const ALONE: [Named; 6] = [
     ("a lost answer", |ground| Box::pin(lost_answer(ground))),
 ];
 
-/// A message that is stored only where nothing ever was.
+/// Messages that are stored only if nothing was ever stored.
 async fn first_message(ground: &Ground) -> Words {
     let probe = ground.probe(0).await;
     until("make", |said| *said == Said::Done, async || probe.make(1).await).await;
@@ -30,7 +30,7 @@ async fn first_message(ground: &Ground) -> Words {
     words
 }
 
-/// Expectations, of single messages and in batches.
+/// Expectations of single messages and of batches.
 async fn expectations(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
     let mut words = Words::new();
@@ -53,7 +53,7 @@ async fn expectations(ground: &Ground) -> Words {
     words
 }
 
-/// What one answer may hold, and filters.
+/// The most keys that one answer may hold, and filters.
 async fn listings(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
     let keys: Vec<_> = (0..1024).map(|n| format!("k.{n}")).collect();
@@ -63,7 +63,7 @@ async fn listings(ground: &Ground) -> Words {
             let puts: Vec<_> = part.iter().map(|key| (key.as_str(), Some(0))).collect();
             words.push(("stored", probe.store(&puts).await));
         }
-        // The barrier's own key is always asked for, too.
+        // Every read asks for the barrier's own key, too.
         words.push((
             "read",
             match probe.read(&["k.*"]).await {
@@ -79,7 +79,7 @@ async fn listings(ground: &Ground) -> Words {
     words
 }
 
-/// Purges: what goes, what stays, what comes after.
+/// Purges: which messages are removed, and which can be stored afterwards.
 async fn purges(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
     let mut words = Words::new();
@@ -96,8 +96,8 @@ async fn purges(ground: &Ground) -> Words {
     words
 }
 
-/// A consumer: the newest of each key in order, from where it is to begin; also after the server
-/// was started again.
+/// Consumers: the newest message of each key in order, from a given sequence on, also after a
+/// restart of the server.
 async fn feeds(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
     let mut words = Words::new();
@@ -117,7 +117,7 @@ async fn feeds(ground: &Ground) -> Words {
     words.push((
         "after a restart",
         match heard(probe.listen(3).await) {
-            // How many barriers it took is not the point.
+            // The number of barriers is chance.
             Said::State(up_to, all) => {
                 Said::State(up_to, all.into_iter().filter(|(key, _)| !key.contains('=')).collect())
             }

@@ -1,15 +1,15 @@
-//! What servers say that are cut off from the others.
+//! Scenarios on three servers, one of which is cut off from the others.
 
 use membership::{Probe, Said};
 
 use super::Words;
 use super::ground::{Ground, begin, is_stored, until};
 
-/// What a server says of what others have stored since it was cut off.
+/// The names of two answers of a server that is cut off.
 pub(super) const READ: &str = "read there, when others have stored a newer one";
 pub(super) const REFUSED: &str = "refused there, though right by what others have stored";
 
-/// Three servers, of which a key has `first` as its newest message, on all replicas.
+/// Three servers whose replicas all have `first` as the newest message of a key.
 struct Three {
     leader: usize,
     first: u64,
@@ -24,8 +24,8 @@ impl Three {
         Self { leader, first }
     }
 
-    /// What is read of the key: what was there at first, or something else. Who had to try twice
-    /// has stored something twice, so sequences say nothing.
+    /// Replaces sequences in an answer by whether the message is the first one. A store that was
+    /// retried may have stored two messages, so sequences differ between runs.
     fn seen(&self, said: Said) -> Said {
         let Said::State(_, all) = said else { return said };
         let age = |sequence| if sequence == self.first { "the first" } else { "a newer one" };
@@ -36,13 +36,13 @@ impl Three {
         self.seen(probe.read(&["a"]).await)
     }
 
-    /// Waits until what is read there is new.
+    /// Waits until a read there returns a newer message.
     async fn healed(&self, probe: &Probe) {
         until("healed", |said| *said == newer(), async || self.read(probe).await).await;
     }
 }
 
-/// What a replica says that has missed what a majority has stored since.
+/// The answer of a replica that lacks a message that a majority has stored.
 pub(super) fn stale() -> Said {
     Said::State(0, vec![("the first".to_owned(), 0)])
 }
@@ -51,14 +51,16 @@ fn newer() -> Said {
     Said::State(0, vec![("a newer one".to_owned(), 0)])
 }
 
-/// Stores the key, whatever is there, and returns its sequence.
+/// Stores a message under the key, without an expectation, and returns its sequence.
 async fn stored(probe: &Probe) -> u64 {
     let said = until("store", is_stored, async || probe.store(&[("a", None)]).await).await;
     let Said::Stored(sequence) = said else { unreachable!("it is stored") };
     sequence
 }
 
-/// What a follower says once it is cut off and the majority has gone on; then it is healed.
+/// Returns the answers of a follower that is cut off, and heals it.
+///
+/// Before, the majority stores another message.
 async fn cut_off(ground: &Ground, three: &Three, follower: usize) -> Words {
     let near = ground.probe((0..3).find(|s| ![follower, three.leader].contains(s)).unwrap()).await;
     stored(&near).await;
@@ -72,7 +74,7 @@ async fn cut_off(ground: &Ground, three: &Three, follower: usize) -> Words {
     words
 }
 
-/// A follower that is cut off when it answers reads: it goes on to, from what it has.
+/// A follower that is cut off after it began to answer reads goes on answering, from what it has.
 pub(super) async fn cut_follower(ground: &Ground) -> Words {
     let three = Three::begin(ground).await;
     let follower = (three.leader + 1) % 3;
@@ -81,7 +83,7 @@ pub(super) async fn cut_follower(ground: &Ground) -> Words {
     cut_off(ground, &three, follower).await
 }
 
-/// A follower that is cut off when it has everything, and may not answer reads yet.
+/// A follower that is cut off when it has every message, but may not answer reads yet.
 pub(super) async fn cut_at_once(ground: &Ground) -> Words {
     let three = Three::begin(ground).await;
     let follower = (three.leader + 1) % 3;
@@ -89,7 +91,7 @@ pub(super) async fn cut_at_once(ground: &Ground) -> Words {
     cut_off(ground, &three, follower).await
 }
 
-/// A follower that starts again while it is cut off: it answers nothing.
+/// A follower that is started again while it is cut off answers nothing.
 pub(super) async fn starts_alone(ground: &Ground) -> Words {
     let three = Three::begin(ground).await;
     let follower = (three.leader + 1) % 3;
@@ -99,24 +101,25 @@ pub(super) async fn starts_alone(ground: &Ground) -> Words {
     cut_off(ground, &three, follower).await
 }
 
-/// A leader that is cut off: what it says while it does not know.
+/// A leader that is cut off, before and after it knows that others lead.
 pub(super) async fn cut_leader(ground: &Ground) -> Words {
     let three = Three::begin(ground).await;
     let (cut, near) =
         (ground.probe(three.leader).await, ground.probe((three.leader + 1) % 3).await);
     ground.isolate(three.leader).await;
-    // It refuses by what it knows, acknowledges nothing, and answers from what it has.
+    // It refuses by the data that it has, acknowledges nothing, and answers reads from its data.
     let mut words = vec![
         ("refused there", cut.patient().store(&[("a", Some(0))]).await),
         ("stored there", cut.store(&[("a", Some(three.first))]).await),
         ("read there", three.read(&cut.patient()).await),
     ];
     let newest = stored(&near).await;
-    // The same when others have been elected: it refuses what they would store.
+    // It does the same after another leader was elected: it refuses a write that the new leader
+    // would store.
     words.push((REFUSED, cut.patient().store(&[("a", Some(newest))]).await));
     words.push((READ, three.read(&cut.patient()).await));
     ground.join();
-    // What was sent to it, and what was stored since, are as the majority has it.
+    // In the end it has what the majority stored, and nothing that was sent to it alone.
     three.healed(&cut).await;
     words
 }

@@ -1,14 +1,14 @@
-//! Servers, real or simulated, and how to wait for what they come to.
+//! Real or simulated servers behind one interface, and waiting for their states.
 
 use std::time::Duration;
 
 use membership::{Blow, JetStreamConfig, Probe, Said, Simulation, Weather};
 use nats_cluster::{Cluster, Flow, Way};
 
-/// How long a cluster may take to have a leader, or all its replicas the same.
+/// How long a cluster may take to have a leader, or to have all replicas equal.
 const SETTLING: Duration = Duration::from_secs(30);
 
-/// Three servers, or one, to be asked one exchange at a time.
+/// One or three servers, which are asked one exchange at a time.
 pub(super) enum Ground {
     Real(Box<Cluster>),
     Simulated(Simulation),
@@ -25,7 +25,7 @@ impl Ground {
         }
     }
 
-    /// Cuts a server off, and waits until it is.
+    /// Cuts a server off from the others, and waits until it has noticed.
     pub(super) async fn isolate(&self, server: usize) {
         match self {
             Self::Real(cluster) => {
@@ -81,7 +81,7 @@ impl Ground {
         }
     }
 
-    /// From now on what this server answers is lost on its way.
+    /// Loses all answers of this server from now on.
     pub(super) fn lose_answers(&self, server: usize) {
         match self {
             Self::Real(cluster) => {
@@ -115,7 +115,7 @@ impl Ground {
     }
 }
 
-/// Waits until it is so.
+/// Waits until `so` returns true.
 async fn wait(not_yet: &str, mut so: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + SETTLING;
     while !so().await {
@@ -124,7 +124,7 @@ async fn wait(not_yet: &str, mut so: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Asks until `right` is said, which real servers may take some time for.
+/// Repeats a request until its answer is `right`, for which real servers may need some time.
 pub(super) async fn until(
     what: &str,
     right: impl Fn(&Said) -> bool,
@@ -145,11 +145,11 @@ pub(super) fn is_stored(said: &Said) -> bool {
     matches!(said, Said::Stored(_))
 }
 
-/// The bucket, and a patient probe at the first server.
+/// Makes the bucket, and returns a patient probe at the first server.
 pub(super) async fn begin(ground: &Ground, replicas: u8) -> Probe {
     let probe = ground.probe(0).await;
     until("make", |said| *said == Said::Done, async || probe.make(replicas).await).await;
-    // One, not two: what is stored next has a sequence that is known.
+    // The patient probe sends the barrier only once, so that the next message has a known sequence.
     let probe = probe.patient();
     until("barrier", is_stored, async || probe.barrier().await).await;
     ground.leader().await;
