@@ -63,7 +63,8 @@ impl Core {
 
     /// Reads a key's revision from the bucket, from a state that is at least as fresh as `fresh`; 0 if the key
     /// is absent. `Corrupt` if the same state lacks `=format`, since the bucket was emptied then, or `=admins` although
-    /// `=format` says that an admin was made.
+    /// `=format` says that an admin was made, and the copy has that `=format`, too. If the copy has another `=format`, the
+    /// result is the revision of `=format`, which `=admins` never has: the copy is behind, or the replicas differ.
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
         let mut filters = vec![key::FORMAT.to_owned()];
         filters.extend((key != key::FORMAT).then(|| key.to_owned()));
@@ -80,8 +81,14 @@ impl Core {
         match found.find(key) {
             Some(entry) => Ok(entry.sequence),
             None if key == key::ADMINS => {
+                let revision = format.sequence;
                 let format = provision::format_of(Bucket::Users, &format.value, format.removal)?;
-                if format.admin_made { missing(key, "an admin was made") } else { Ok(0) }
+                let made = format.admin_made;
+                match (made, self.users.format_revision() == revision) {
+                    (false, _) => Ok(0),
+                    (true, true) => missing(key, "an admin was made"),
+                    (true, false) => Ok(revision),
+                }
             }
             None => Ok(0),
         }
