@@ -1,10 +1,10 @@
-//! The gallery: stores that are broken on purpose, to hold the suite itself to something.
+//! The gallery: stores that are broken on purpose, by which the suite itself is tested.
 //!
-//! Each has one named defect, which breaks one clause; the suite is good enough when a case that
-//! cites that clause fails on it. Most are the memory store with something wrong around it; the
-//! others are the SQLite and the JetStream store with something wrong inside. Beside them hangs
-//! [`control`], the memory store wrapped the same way without a defect, on which every case must
-//! pass.
+//! Each broken store has one named defect, which breaks one clause; a case that cites the clause
+//! must fail on the store. Most broken stores are the memory store in a wrapper that has the
+//! defect; the others are the SQLite and the JetStream store with the defect in their own code.
+//! The sound store, [`control`], is the memory store in the same wrapper without a defect; every
+//! case must pass on it.
 
 mod beyond;
 mod cut_off;
@@ -45,23 +45,23 @@ use mutant::Museum;
 /// A broken store.
 #[derive(Clone)]
 pub struct Mutant {
-    /// What is wrong with it, as a short name.
+    /// The store's unique name, which says what is wrong.
     pub name: &'static str,
-    /// The clause it breaks.
+    /// The clause that the store breaks.
     pub clause: &'static str,
-    /// What it does, in words.
+    /// What the store does wrong: a sentence without its subject, the store.
     pub what: &'static str,
-    /// Whether a single caller can see it, without faults, races and thousands of records: then a
-    /// golden transcript must change.
+    /// Whether a single caller sees the defect, without faults, races or thousands of records. If
+    /// so, a golden transcript must change.
     pub visible: bool,
-    /// The case that is tried first, where the others that may catch it take long.
+    /// The case to try first, if the other cases that cite the clause take long.
     pub first: Option<&'static str>,
-    /// The store, as the suite takes it.
+    /// The store, for the suite to run.
     pub target: Arc<dyn Target>,
 }
 
-/// Has no panic printed. Some of these stores panic on purpose; a case that ends so reports it, and
-/// nobody else need.
+/// Turns off the printing of panics. Some broken stores panic on purpose, and the report of the
+/// case has the panic anyway.
 pub(crate) fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
@@ -93,7 +93,8 @@ pub fn all() -> Vec<Mutant> {
     .concat()
 }
 
-/// A store built like the broken ones, and sound: what fails on it is the gallery's own fault.
+/// The sound store: wrapped as the broken stores are, without a defect. A case that fails on it
+/// shows a bug of the gallery.
 #[must_use]
 pub fn control() -> Arc<dyn Target> {
     #[derive(Default)]
@@ -102,8 +103,8 @@ pub fn control() -> Arc<dyn Target> {
     Arc::new(Museum::<Sound>::new("control"))
 }
 
-/// Lists the broken stores of a file: `name: "CLAUSE", "what it does" => Defect;`, with `unseen`
-/// after the name of one that no golden transcript can show.
+/// Lists the broken stores of a file: `name: "CLAUSE", "what it does" => Defect;`. The word
+/// `unseen` after the name says that no golden transcript can show the defect.
 macro_rules! mutants {
     ($($name:ident $($unseen:ident)?: $clause:literal, $what:literal => $defect:ty;)+) => {
         pub(super) fn mutants() -> Vec<$crate::gallery::Mutant> {
@@ -122,8 +123,8 @@ macro_rules! mutants {
 }
 use mutants;
 
-/// The same of stores that are broken by a switch inside them, with which `make` opens them; with
-/// `by` after the clause and the words, the case that is tried first.
+/// As `mutants!`, for stores with a defect in their own code, which `make` switches on. After
+/// the defect, `by` may name the case to try first.
 #[cfg(any(feature = "sqlite", all(feature = "jetstream", unix)))]
 macro_rules! switched {
     ($make:expr; $($name:ident: $clause:literal, $what:literal => $defect:expr $(, by $first:literal)?;)+) => {
@@ -150,9 +151,9 @@ mod sound {
     use crate::case::registry;
     use crate::contract;
 
-    /// Kept by the types before any store is asked: their cases are about constructors.
+    /// Clauses that the types keep, whatever the store does.
     const KEPT_BY_TYPES: [&str; 2] = ["TYPE-4", "TYPE-5"];
-    /// Of stores on servers.
+    /// Clauses that only stores on servers can break.
     const OF_SERVERS: [&str; 2] = ["AUTH-4", "FAULT-1"];
 
     #[test]

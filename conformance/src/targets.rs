@@ -20,8 +20,8 @@ use crate::target::Target;
 #[cfg(all(feature = "jetstream", unix))]
 use nats_cluster::Provision;
 
-/// What runs only when it is named: it shows little that a smaller one does not and takes longer,
-/// or is there to fail.
+/// Targets that run only when they are named. Five servers show little more than three and take
+/// longer; the naive store is there to fail.
 const EXTRA: &[&str] = &["jetstream-r5", "naive-kv"];
 
 /// The targets of a run that names none, in the order of the matrix.
@@ -32,7 +32,7 @@ pub fn shipped() -> Vec<Arc<dyn Target>> {
     targets
 }
 
-/// One of each.
+/// Every target, also those that run only when they are named.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn Target>> {
     #[cfg(all(feature = "jetstream", unix))]
@@ -41,7 +41,7 @@ pub fn all() -> Vec<Arc<dyn Target>> {
     alone()
 }
 
-/// One of each; those that need a NATS server have it the way `provision` says.
+/// As [`all`]; `provision` says where NATS servers come from.
 #[cfg(all(feature = "jetstream", unix))]
 #[must_use]
 pub fn all_with(provision: Provision) -> Vec<Arc<dyn Target>> {
@@ -51,7 +51,7 @@ pub fn all_with(provision: Provision) -> Vec<Arc<dyn Target>> {
     targets
 }
 
-/// Those that need nothing from outside.
+/// The targets that need no server.
 fn alone() -> Vec<Arc<dyn Target>> {
     vec![
         Arc::new(Memory),
@@ -60,7 +60,7 @@ fn alone() -> Vec<Arc<dyn Target>> {
     ]
 }
 
-/// Whether it runs only when it is named.
+/// Whether the target runs only when it is named.
 pub(crate) fn is_extra(target: &dyn Target) -> bool {
     EXTRA.contains(&target.name())
 }

@@ -8,20 +8,21 @@ use crate::gate::Gate;
 use crate::run::{Report, Status, run_case_within};
 use crate::target::{Claim, Need};
 
-/// How long to wait for a store in this process, which is done long before, also on a busy machine, if
-/// it does not lock up.
+/// The deadline of a case on a store in this process. Unless the store hangs, a case ends long
+/// before that, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// A busy machine must not catch a broken store.
+/// Keeps cases apart that must not run beside each other: otherwise a deadline that passes on a
+/// busy machine would count as a catch.
 pub(super) static GATE: Gate = Gate::new(None);
 
 /// How a broken store was caught.
 pub struct Kill {
     /// The case that failed on it; it cites the clause that the store breaks.
     pub case: &'static Case,
-    /// How it failed.
+    /// The failure.
     pub report: Box<Report>,
-    /// How long the hunt took, with the cases before.
+    /// How long the hunt took, with the cases that passed before.
     pub took: Duration,
 }
 
@@ -32,9 +33,9 @@ pub struct Kill {
     said(.passed)
 )]
 pub struct Survived {
-    /// The store.
+    /// The store's name.
     pub name: &'static str,
-    /// The clause it breaks.
+    /// The clause that the store breaks.
     pub clause: &'static str,
     pub(super) what: &'static str,
     pub(super) passed: Vec<String>,
@@ -42,15 +43,15 @@ pub struct Survived {
 
 fn said(passed: &[String]) -> String {
     if passed.is_empty() {
-        "there is none that it can run".to_owned()
+        "none can run on it".to_owned()
     } else {
         format!("{} passed", passed.join(", "))
     }
 }
 
-/// Runs the cases that cite the clause `mutant` breaks until one fails: those that cite it first
-/// before the others, those that need much after those that need little. What is random does not
-/// count, the sequences and the histories: each law must have a case that names it.
+/// Runs the cases that cite the clause that `mutant` breaks, the likeliest first, until one fails.
+///
+/// Random sequences and histories are left out: each law must have a case of its own.
 pub async fn hunt(mutant: &Mutant, seed: u64) -> Result<Kill, Survived> {
     let began = Instant::now();
     let mut passed = Vec::new();
@@ -65,11 +66,11 @@ pub async fn hunt(mutant: &Mutant, seed: u64) -> Result<Kill, Survived> {
     Err(Survived { name, clause, what, passed })
 }
 
-/// All cases that cite the clause `mutant` breaks and fail on it.
+/// All cases that cite the clause that `mutant` breaks and fail on it.
 pub async fn all_kills(mutant: &Mutant, seed: u64) -> Vec<&'static Case> {
     let mut kills = Vec::new();
     for case in chosen(mutant) {
-        // One that locks up is met by many of them.
+        // A store that hangs makes many of the cases wait until their deadline.
         if let Status::Fail(_) = try_case(case, mutant, seed, PATIENCE / 3).await {
             kills.push(case);
         }
@@ -77,7 +78,7 @@ pub async fn all_kills(mutant: &Mutant, seed: u64) -> Vec<&'static Case> {
     kills
 }
 
-/// The cases that may catch it, the likeliest first.
+/// The cases that may catch a broken store, the likeliest first.
 fn chosen(mutant: &Mutant) -> Vec<&'static Case> {
     let cites = |case: &&Case| {
         case.clauses.contains(&mutant.clause) && !["sequences", "histories"].contains(&case.group)
@@ -90,7 +91,8 @@ fn chosen(mutant: &Mutant) -> Vec<&'static Case> {
     };
     cases.sort_by_key(|case| {
         let first = case.clauses.first() == Some(&mutant.clause);
-        // What breaks only on several servers is sought where several servers are broken.
+        // A defect of a replicated store most likely shows in cases that harm servers; any other
+        // defect most likely shows in a case that needs little.
         let severe = case.company() != Company::Working || costly(case);
         let named = mutant.first.is_some_and(|name| case.name() == name);
         (!named, severe != (mutant.target.claims(Need::Replicas) == Claim::Claimed), !first)

@@ -16,9 +16,10 @@ use crate::run::{self, Status};
 use crate::target::Need;
 use crate::{child, golden, harness, report};
 
-/// The gallery as a test binary with `harness = false`: a test for each broken store, which
-/// passes when the store is caught, and one for each case on the sound one beside them. The seed
-/// is `MEMBERSHIP_SEED`, as for [`harness::main`].
+/// The gallery as a test binary with `harness = false`.
+///
+/// Each broken store has a test, which passes when a case catches the store. Each case has a test
+/// on the sound store. The seed is `MEMBERSHIP_SEED`, as for [`harness::main`].
 #[must_use]
 pub fn main() -> ExitCode {
     let mutants = all();
@@ -27,7 +28,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     let mut arguments = Arguments::from_args();
-    // Threads for as many as ever run at once; the gate lets in who may.
+    // A thread for each test that may run at once; the gate holds back the others.
     arguments.test_threads.get_or_insert_with(|| Gate::most(None));
     quiet_panics();
     let (seed, runtime) = match harness::begun() {
@@ -50,7 +51,8 @@ pub fn main() -> ExitCode {
             }
         }));
     }
-    // Of those that wait, the ones that no other target in this process can run.
+    // Of the groups that wait, only these two: in memory, no target but the gallery's can make data
+    // go back or vanish, or calls time out.
     let tried = |case: &&Case| {
         case.company() == Company::Working || ["past", "fail_closed"].contains(&case.group)
     };
@@ -91,13 +93,13 @@ pub fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// A defect that a caller can see must change a golden transcript.
+/// Fails unless the broken store changes a golden transcript.
 async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
     let _inside = GATE.enter(Company::Working).await;
     for scenario in golden::all() {
         let sound = golden::play(&scenario, &*control()).await.map_err(|e| e.to_string())?;
         let target = Arc::clone(&mutant.target);
-        // A task of its own: a panic of the store is as good as another answer.
+        // A panic of the store counts as a change, so it must not leave this task.
         let told = tokio::spawn(async move { golden::play(&scenario, &*target).await }).await;
         if !matches!(told, Ok(Ok(told)) if told == sound) {
             return Ok(());
@@ -106,8 +108,8 @@ async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
     Err(format!("{} ({}) changes no golden transcript", mutant.name, mutant.what))
 }
 
-/// Runs every case that harms servers on the naive store, whatever it is about: the one of the
-/// partitions that watches decisions must be among those that fail, for its own clause.
+/// Runs every case that harms servers on the naive store. A case of the group `partitions` that
+/// cites AUTH-3 must fail because a decision is `Allow`.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_is_caught(seed: u64) -> Result<(), String> {
     let needs = |case: &Case| case.needs.contains(&Need::Replicas);
@@ -118,7 +120,8 @@ async fn naive_is_caught(seed: u64) -> Result<(), String> {
     naive_fails("AUTH-3", needs, caught, seed).await
 }
 
-/// It says that there is no admin where the users vanished, and makes a second first one.
+/// Runs the cases of USER-1 in which records vanish on the naive store. One of them must fail
+/// because `has_admin` answers false, or because `bootstrap_admin` makes another first admin.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_is_caught_emptied(seed: u64) -> Result<(), String> {
     let bootstraps =
@@ -130,7 +133,7 @@ async fn naive_is_caught_emptied(seed: u64) -> Result<(), String> {
     naive_fails("PAST-3", bootstraps, frees, seed).await
 }
 
-/// Some of these cases must fail on the naive store, so as the second closure says.
+/// Fails unless one of the cases chosen by `which` fails on the naive store as `as_it_should` says.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_fails(
     clause: &'static str,
@@ -149,7 +152,7 @@ async fn naive_fails(
         let _inside = GATE.enter(case.company()).await;
         (case, run::run_case(case, target, seed).await.status)
     });
-    // Boxed, since the compiler cannot tell that so deep a future can be sent.
+    // Boxed: the compiler cannot prove `Send` for a future that is nested this deep.
     let runs = runs.map(FutureExt::boxed);
     let runs = stream::iter(runs).buffer_unordered(Gate::most(None));
     for (case, status) in runs.collect::<Vec<_>>().await {
