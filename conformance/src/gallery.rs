@@ -51,8 +51,9 @@ pub struct Mutant {
     pub clause: &'static str,
     /// What the store does wrong: a sentence without its subject, the store.
     pub what: &'static str,
-    /// Whether a single caller sees the defect, without faults, races or thousands of records. If
-    /// so, a golden transcript must change.
+    /// Whether a single caller sees the defect without faults, races or thousands of records.
+    ///
+    /// If so, a golden transcript must change.
     pub visible: bool,
     /// The case to try first, if the other cases that cite the clause take long.
     pub first: Option<&'static str>,
@@ -60,8 +61,9 @@ pub struct Mutant {
     pub target: Arc<dyn Target>,
 }
 
-/// Turns off the printing of panics. Some broken stores panic on purpose, and the report of the
-/// case has the panic anyway.
+/// Turns off the printing of panics.
+///
+/// Some broken stores panic on purpose, and the failure's report has the panic anyway.
 pub(crate) fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
@@ -93,8 +95,9 @@ pub fn all() -> Vec<Mutant> {
     .concat()
 }
 
-/// The sound store: wrapped as the broken stores are, without a defect. A case that fails on it
-/// shows a bug of the gallery.
+/// The sound store: the memory store in the broken stores' wrapper, without a defect.
+///
+/// A case that fails on it shows a bug of the gallery.
 #[must_use]
 pub fn control() -> Arc<dyn Target> {
     #[derive(Default)]
@@ -103,8 +106,9 @@ pub fn control() -> Arc<dyn Target> {
     Arc::new(Museum::<Sound>::new("control"))
 }
 
-/// Lists the broken stores of a file: `name: "CLAUSE", "what it does" => Defect;`. The word
-/// `unseen` after the name says that no golden transcript can show the defect.
+/// Lists the broken stores of a file: `name: "CLAUSE", "what it does" => Defect;`.
+///
+/// The word `unseen` after the name says that no golden transcript can show the defect.
 macro_rules! mutants {
     ($($name:ident $($unseen:ident)?: $clause:literal, $what:literal => $defect:ty;)+) => {
         pub(super) fn mutants() -> Vec<$crate::gallery::Mutant> {
@@ -123,8 +127,9 @@ macro_rules! mutants {
 }
 use mutants;
 
-/// As `mutants!`, for stores with a defect in their own code, which `make` switches on. After
-/// the defect, `by` may name the case to try first.
+/// As `mutants!`, for stores with a defect in their own code, which `make` switches on.
+///
+/// After the defect, `by` may name the case to try first.
 #[cfg(any(feature = "sqlite", all(feature = "jetstream", unix)))]
 macro_rules! switched {
     ($make:expr; $($name:ident: $clause:literal, $what:literal => $defect:expr $(, by $first:literal)?;)+) => {

@@ -20,8 +20,9 @@ use crate::target::Target;
 #[cfg(all(feature = "jetstream", unix))]
 use nats_cluster::Provision;
 
-/// Targets that run only when they are named. Five servers show little more than three and take
-/// longer; the naive store is there to fail.
+/// Targets that run only when they are named.
+///
+/// Five servers show little more than three and take longer; the naive store is there to fail.
 const EXTRA: &[&str] = &["jetstream-r5", "naive-kv"];
 
 /// The targets of a run that names none, in the order of the matrix.

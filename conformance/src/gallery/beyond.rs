@@ -175,8 +175,10 @@ impl Defect for DoesAgain {
     }
 
     async fn create_room(&self, inner: &dyn Store, new: NewRoom) -> Result<Room, Error> {
-        /// The caller of a creation. If it is dropped before the answer, the creation is made
-        /// in the background, and repeated later.
+        /// The caller of a creation of a room.
+        ///
+        /// If the caller is dropped before the answer, a background task makes the room, and
+        /// makes it again later.
         struct Caller(Option<(MemoryStore, NewRoom)>);
         impl Drop for Caller {
             fn drop(&mut self) {

@@ -100,8 +100,7 @@ impl Defect for LeaksATask {
     }
 }
 
-/// A task of the client, which goes on when the client is dropped; with `CLOSED`, `close` does not
-/// end it either.
+/// A client's task, which goes on when the client is dropped; with `CLOSED`, also after `close`.
 #[derive(Default)]
 struct Lingers<const CLOSED: bool>(std::sync::Mutex<Option<tokio::task::AbortHandle>>);
 

@@ -8,12 +8,14 @@ use crate::gate::Gate;
 use crate::run::{Report, Status, run_case_within};
 use crate::target::{Claim, Need};
 
-/// The deadline of a case on a store in this process. Unless the store hangs, a case ends long
-/// before that, also on a busy machine.
+/// The deadline of a case on a store in this process.
+///
+/// Unless the store hangs, a case ends long before that, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Keeps cases apart that must not run beside each other: otherwise a deadline that passes on a
-/// busy machine would count as a catch.
+/// Keeps cases apart that must not run beside each other.
+///
+/// Otherwise a deadline that passes on a busy machine would count as a catch.
 pub(super) static GATE: Gate = Gate::new(None);
 
 /// How a broken store was caught.
@@ -91,8 +93,8 @@ fn chosen(mutant: &Mutant) -> Vec<&'static Case> {
     };
     cases.sort_by_key(|case| {
         let first = case.clauses.first() == Some(&mutant.clause);
-        // A defect of a replicated store most likely shows in cases that harm servers; any other
-        // defect most likely shows in a case that needs little.
+        // The defect of a replicated store most likely shows in cases that harm servers; any other
+        // store is likely caught by a case that needs little.
         let severe = case.company() != Company::Working || costly(case);
         let named = mutant.first.is_some_and(|name| case.name() == name);
         (!named, severe != (mutant.target.claims(Need::Replicas) == Claim::Claimed), !first)

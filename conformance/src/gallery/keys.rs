@@ -43,20 +43,19 @@ struct Keeps<Rule> {
 /// When a key that was removed is returned all the same.
 #[async_trait]
 trait Afterlife: Default + Send + Sync + 'static {
-    /// Whether the keys are forgotten when the room is deleted. If not, they are forgotten when the
-    /// member is removed.
+    /// Whether the copies are dropped when the room is deleted, not when the member is removed.
     const ENDS_WITH_THE_ROOM: bool;
 
     async fn returns(&self, inner: &dyn Store, room: &RoomId, endpoint: &EndpointId) -> bool;
 }
 
-/// To an endpoint that is no member.
+/// Removed keys are returned for an endpoint that is no member.
 #[derive(Default)]
 struct Gone;
-/// To an endpoint that is a member again.
+/// Removed keys are returned for an endpoint that is a member again.
 #[derive(Default)]
 struct Back;
-/// In a room that is created again under the same id.
+/// Removed keys are returned from a room that is created again under the same id.
 #[derive(Default)]
 struct Again;
 

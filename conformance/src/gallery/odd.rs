@@ -1,5 +1,4 @@
-//! Verdicts on unusual stores: a sound one must pass, and for the others the failure must say what
-//! is wrong.
+//! Verdicts on unusual stores: a sound one passes, and any other fails for the right reason.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,8 +29,9 @@ async fn tried<D: Defect>(name: &str, deadline: Duration) -> Result<(), Box<Repo
 
 const LONG: Duration = Duration::from_mins(2);
 
-/// Rooms whose creation timed out. They are created when a client next lists rooms, as ERR-2
-/// allows.
+/// Rooms whose creation timed out.
+///
+/// They are created when a client next lists rooms, which ERR-2 allows.
 #[derive(Default)]
 struct LandsLate(Mutex<Vec<NewRoom>>);
 

@@ -1,5 +1,4 @@
-//! Stores that are wrong after their data went back, were replaced or vanished, or while something
-//! older serves the data.
+//! Stores that are wrong after harm to their data, or while something older serves the data.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
@@ -222,8 +221,9 @@ impl Defect for RevokesTheLost {
     }
 }
 
-/// The data that the client opened, once they were replaced. With `READS`, decisions come from
-/// them; otherwise new users go there.
+/// The data that the client opened, once they were replaced.
+///
+/// With `READS`, decisions come from these data; otherwise new users go there.
 #[derive(Default)]
 struct Keeps<const READS: bool>(OnceLock<MemoryStore>);
 

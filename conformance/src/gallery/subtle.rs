@@ -228,8 +228,7 @@ impl Defect for TwoRevocations {
     }
 }
 
-/// Users that were revoked since the last close, and users revoked before it, who are allowed
-/// again.
+/// Users revoked since the last close, and users revoked before it, who are allowed again.
 #[derive(Default)]
 struct Reopens(Mutex<(BTreeSet<UserKey>, BTreeSet<UserKey>)>);
 

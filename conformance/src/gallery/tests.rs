@@ -51,8 +51,8 @@ pub fn main() -> ExitCode {
             }
         }));
     }
-    // Of the groups that wait, only these two: in memory, no target but the gallery's can make data
-    // go back or vanish, or calls time out.
+    // Of the groups that wait, only these two: of all stores in memory, only the gallery's can lose
+    // data, or put earlier data back, or let calls time out.
     let tried = |case: &&Case| {
         case.company() == Company::Working || ["past", "fail_closed"].contains(&case.group)
     };
@@ -108,8 +108,10 @@ async fn seen_by_a_golden(mutant: &Mutant) -> Result<(), String> {
     Err(format!("{} ({}) changes no golden transcript", mutant.name, mutant.what))
 }
 
-/// Runs every case that harms servers on the naive store. A case of the group `partitions` that
-/// cites AUTH-3 must fail because a decision is `Allow`.
+/// Fails unless the naive store allows a revoked user while servers are cut off.
+///
+/// Runs every case that needs several servers. A case of the group `partitions` that cites AUTH-3
+/// must fail because of an `Allow`.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_is_caught(seed: u64) -> Result<(), String> {
     let needs = |case: &Case| case.needs.contains(&Need::Replicas);
@@ -120,8 +122,10 @@ async fn naive_is_caught(seed: u64) -> Result<(), String> {
     naive_fails("AUTH-3", needs, caught, seed).await
 }
 
-/// Runs the cases of USER-1 in which records vanish on the naive store. One of them must fail
-/// because `has_admin` answers false, or because `bootstrap_admin` makes another first admin.
+/// Fails unless the naive store allows another bootstrap after the users vanished.
+///
+/// Runs the cases of USER-1 in which records vanish. One of these must fail because `has_admin`
+/// answers false, or because `bootstrap_admin` makes a user.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_is_caught_emptied(seed: u64) -> Result<(), String> {
     let bootstraps =
@@ -133,7 +137,7 @@ async fn naive_is_caught_emptied(seed: u64) -> Result<(), String> {
     naive_fails("PAST-3", bootstraps, frees, seed).await
 }
 
-/// Fails unless one of the cases chosen by `which` fails on the naive store as `as_it_should` says.
+/// Fails unless a case chosen by `which` fails on the naive store in the way `as_it_should` says.
 #[cfg(all(feature = "jetstream", unix))]
 async fn naive_fails(
     clause: &'static str,

@@ -38,8 +38,7 @@ enum Shows {
     InHistories { mix: Mix, weather: Weather, cuts: bool },
     /// In random histories during which older servers replace the servers for a while.
     OnOlderServers,
-    /// In random histories of bounded-staleness decisions during which the clients' machine is
-    /// suspended repeatedly.
+    /// In random histories of bounded-staleness decisions, while the clients' machine is suspended.
     WhenSuspended,
     /// When a call is held before one of its exchanges: most likely the call of this name.
     WhenHeld(&'static str),
@@ -198,8 +197,10 @@ impl Broken {
         })
     }
 
-    /// Holds calls until one goes wrong. Calls named `likely` come before the others, with eight
-    /// seeds each, since it depends on the seed what a killed server forgets.
+    /// Holds calls until one goes wrong.
+    ///
+    /// Calls named `likely` come before the others, with eight seeds each, since the seed
+    /// determines what a killed server forgets.
     fn hunt_held(&self, likely: &str, seed: u64) -> Option<Catch> {
         let (first, rest): (Vec<_>, Vec<_>) =
             pause::pairs().into_iter().partition(|(call, _)| call.name == likely);
@@ -215,8 +216,7 @@ impl Broken {
         outcome.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
-    /// The plan whose histories show the defect; `None` for a defect that shows when a call is
-    /// held.
+    /// The plan whose histories show the defect; `None` if it shows when a call is held.
     fn plan(&self) -> Option<Plan> {
         let calm = Weather { latency: 20, ..Weather::CALM };
         let after = |n: u64| Duration::from_millis(300 * n);
@@ -261,8 +261,9 @@ impl Broken {
         }
     }
 
-    /// The same plan with sound clients, whose histories must all be right; `None` for a defect
-    /// that shows when a call is held.
+    /// The same plan with sound clients; `None` for a defect that shows when a call is held.
+    ///
+    /// All histories of this plan must be right.
     #[must_use]
     pub fn control(&self) -> Option<Plan> {
         Some(Plan { defect: None, ..self.plan()? })

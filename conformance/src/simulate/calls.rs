@@ -18,8 +18,10 @@ pub(super) const REPLICAS: u8 = 3;
 /// The data before a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// A room at epoch 2 with three members and a removed one, another room, a deleted room, two
-    /// admins and a user.
+    /// Three rooms, two admins and a user.
+    ///
+    /// The room `ops` is at epoch 2 and has three members and a removed one; `other` is unencrypted;
+    /// `gone` is deleted.
     Full,
     /// The same rooms, and no users.
     NoUsers,

@@ -1,9 +1,9 @@
 //! Crash points: every kind of write, stopped dead after each of its exchanges with the servers.
 //!
 //! The write runs alone or beside every other kind of write. The request after the last exchange is
-//! not sent, or is sent and its answer lost. Then two other clients go on at the same time, and
-//! their answers must be explained by complete calls: the write that was cut short took effect
-//! once, or not at all (clauses DUR-2, ERR-2, LIN-1).
+//! not sent, or is sent and its answer lost. Then two other clients make calls at the same time,
+//! and complete calls must explain their answers: the write that was cut short took effect once, or
+//! not at all (clauses DUR-2, ERR-2, LIN-1).
 
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
@@ -61,8 +61,7 @@ struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// Plays and judges one crash point. Returns whether the client made enough exchanges to be
-    /// stopped.
+    /// Plays and judges one crash point. Returns whether the write gets that far.
     fn play(&self) -> Result<bool, String> {
         let (stopped, history) = alone(async || self.run().await)?;
         check(&history).map_err(|violation| super::world::shown(&violation))?;

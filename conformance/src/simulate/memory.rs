@@ -1,5 +1,6 @@
-//! Judges bounded-staleness decisions: a revoked user may be allowed until the bound is over
-//! (clause AUTH-4).
+//! Judges bounded-staleness decisions (clause AUTH-4).
+//!
+//! A revoked user may be allowed until the bound is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -54,8 +55,7 @@ impl Known {
     }
 }
 
-/// Removes the decisions from a history: stale decisions have no place in the order of the other
-/// calls.
+/// Removes the decisions from a history: stale ones have no place in the other calls' order.
 pub(super) fn without_decisions(mut history: History) -> History {
     history.calls.retain(|call| !matches!(call.op, Op::IsAuthorized(_) | Op::IsAdmin(_)));
     history

@@ -9,9 +9,9 @@
 //! A client may also be paused after a compare-and-set that was stored, although the client heard
 //! of a refusal or got no answer; or while a compare-and-set is in flight for longer than the
 //! client waits. Others may have changed what the client wrote by the time it goes on. The servers
-//! work, so it must still find out the outcome of its write.
+//! work, so the client must still find out the outcome of its write.
 //!
-//! And the servers may be killed meanwhile, and start again with what they had stored on disk.
+//! The servers may be killed meanwhile, and start again with what they had stored on disk.
 //!
 //! One order must explain all answers (clause LIN-1), and afterwards every member must have its
 //! keys (KEY-1).
@@ -134,8 +134,9 @@ pub fn pairs() -> Vec<(Call, Meanwhile)> {
 enum How {
     /// Before an exchange.
     Plainly,
-    /// Before an exchange. Each bucket has one replica, and all servers are killed and start again
-    /// before the call goes on.
+    /// Before an exchange, until all servers were killed and started again.
+    ///
+    /// Each bucket has one replica, so no other server has what a killed one forgets.
     UntilKilled,
     /// After a compare-and-set of whose outcome the client hears something wrong, or nothing.
     Mishearing(Misheard),
@@ -204,11 +205,11 @@ pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u
 
 /// Holds a listing of an endpoint's rooms while the endpoint moves from one room to another.
 ///
-/// First the addition to the new room is held, before each of its exchanges. Then the listing is
-/// held, before each of its exchanges. The addition goes on and ends, the endpoint leaves its
-/// former room, and the listing goes on: the endpoint is in one of the two rooms at every moment,
-/// so the listing must show one (clauses LIST-2, LIST-4). All this is done once more with only one
-/// exchange of the addition late, so that later ones overtake it.
+/// The addition to the new room is held before one of its exchanges, then the listing before one of
+/// its own. After that the addition ends, the endpoint leaves its former room, and the listing goes
+/// on. The endpoint is in one of the two rooms at every moment, so the listing must show one
+/// (clauses LIST-2, LIST-4). Every pair of places is tried twice; the second time only one exchange
+/// of the addition is late, and later ones overtake it.
 ///
 /// All clients have `defect`, if one is given. Returns how many pairs of places there are.
 ///
@@ -246,8 +247,7 @@ fn hold_a_move_by(
     Ok(pairs)
 }
 
-/// Plays and judges one pair of places. Returns whether the addition was held at all, and whether
-/// the listing was.
+/// Plays and judges one pair of places. Returns whether the addition, and the listing, was held.
 fn play_a_move(
     delay: impl Fn(&JetStreamStore),
     defect: Option<JetStreamDefect>,
@@ -299,11 +299,10 @@ fn tellers() -> [Op; 4] {
     ]
 }
 
-/// Holds the deletion of a room before each of its exchanges, while two other clients ask for the
-/// room.
+/// Holds the deletion of a room before each of its exchanges, while others ask for the room.
 ///
-/// The answer to one of them says whether the room is gone. Then the other asks, and replicas that
-/// are far behind answer: they must not show a room that an earlier answer said is gone (clause
+/// The answer to one client says whether the room is gone. Then another client asks, and replicas
+/// that are far behind answer: they must not show a room that is gone by the first answer (clause
 /// LIN-1).
 ///
 /// All clients have `defect`, if one is given. Returns how many places there are.
@@ -409,7 +408,7 @@ impl Pause<'_> {
             for op in &self.ops.ops {
                 recorder.call(2, &other, op.clone()).await;
             }
-            // Closing waits until the garbage of these calls is collected.
+            // Closing waits until the garbage of these calls is collected, or its deadline passes.
             let _ = other.close().await;
             if let How::UntilKilled = self.how {
                 for server in 0..SERVERS {

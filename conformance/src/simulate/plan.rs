@@ -9,10 +9,12 @@ use crate::history::Mix;
 /// Which servers' data go back to an earlier state while clients are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Back {
-    /// Every server's.
+    /// The data of every server.
     All,
-    /// Every server's but this one's. Its log is longer afterwards, and it may differ from the
-    /// others for good. Only the copy of users notices that, so the history is about users.
+    /// The data of every server but this one.
+    ///
+    /// This server's log is longer afterwards, and its data may differ from the others' for good.
+    /// Only the copy of users notices that, so the history is about users.
     But(usize),
 }
 
@@ -38,8 +40,10 @@ pub struct Plan {
     pub drops: u32,
     /// The longest wait of a client between two calls, in milliseconds.
     pub pace: u32,
-    /// Whether the data go back. If so, each client makes `calls` calls, the data go back to what
-    /// they were before these, and each client makes `calls` calls again.
+    /// Whether the data go back.
+    ///
+    /// If so, each client makes `calls` calls, the data go back to what they were before these
+    /// calls, and each client makes `calls` more.
     pub back: Option<Back>,
     /// The clients' staleness bound (clause AUTH-4). `None`: every decision is linearizable.
     pub bound: Option<Duration>,

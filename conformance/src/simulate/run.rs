@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::tally::Tally;
 use super::world::play;
 
-/// Told after each history what was reached so far.
+/// Called after each history with the counts so far.
 pub type Progress<'a> = &'a (dyn Fn(&Tally) + Sync);
 
 /// The result of a run.
@@ -60,8 +60,10 @@ pub fn run(
     outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Adds up what `count` returns for each of `all`, on several threads; or returns the first problem
-/// that any thread meets.
+/// Adds up what `count` returns for each of `all`, on several threads.
+///
+/// # Errors
+/// The first problem that any thread meets.
 pub(super) fn sum<T: Send>(
     all: Vec<T>,
     jobs: usize,

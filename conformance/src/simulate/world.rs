@@ -45,8 +45,9 @@ pub struct Played {
     pub problem: Option<String>,
 }
 
-/// Plays the history of a seed and judges it. With `traced`, everything that happens between
-/// clients and servers is written down.
+/// Plays the history of a seed and judges it.
+///
+/// With `traced`, everything that happens between clients and servers is written down.
 #[must_use]
 pub fn play(seed: u64, traced: bool) -> Played {
     play_plan(&Plan::draw(seed), seed, traced)
@@ -93,8 +94,7 @@ pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
     Played { history, tally, trace, problem }
 }
 
-/// The parts of a history. The data go back between two parts, so each part needs an order of its
-/// own.
+/// The parts of a history, between which the data go back. Each part needs an order of its own.
 struct Parts {
     worlds: Vec<Arc<World>>,
     /// What went wrong before the first part.
@@ -204,8 +204,7 @@ impl World {
         world
     }
 
-    /// Plays a part, lets the data go back to what they were before it, and plays another part with
-    /// the same clients.
+    /// Plays two parts with the same clients; in between the data go back to before the first part.
     async fn run_twice(plan: &Plan, seed: u64, simulation: Simulation, back: Back) -> Parts {
         let simulation = Arc::new(simulation);
         simulation.strike(Blow::Weather(Weather::CALM));
@@ -402,7 +401,7 @@ struct Client<'a> {
     world: &'a World,
     caller: Caller,
     number: usize,
-    /// How often it was stopped dead.
+    /// How often the client was stopped dead.
     lives: usize,
 }
 

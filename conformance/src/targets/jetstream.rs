@@ -28,8 +28,9 @@ use instance::{Connect, Declines, JetStreamInstance};
 use nats_cluster::{Cluster, Provision, Sync};
 use supply::Supply;
 
-/// The `op_timeout` on servers that no case breaks. It is longer than an election, which begins
-/// when a leader gets no processor for seconds.
+/// The `op_timeout` on servers that no case breaks.
+///
+/// It is longer than an election, which begins when a leader gets no processor for seconds.
 const UNHARMED: Duration = Duration::from_secs(10);
 
 /// [`JetStreamStore`] as a target, on a number of servers that each keep all data.
@@ -228,8 +229,7 @@ impl Target for JetStream {
     }
 }
 
-/// Whether cases with these needs break servers that run, and wait until calls fail because of
-/// that.
+/// Whether cases with these needs break running servers, and wait until calls fail for that.
 fn waits(needs: &[Need]) -> bool {
     let breaks = |need: &Need| {
         matches!(

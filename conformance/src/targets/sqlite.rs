@@ -82,8 +82,7 @@ impl Target for Sqlite {
         &[LOCKED, GONE]
     }
 
-    /// Short: there are no elections, and a client whose file was replaced fails until it is opened
-    /// again.
+    /// Short: there are no elections, and a client whose file was replaced never recovers.
     fn failover(&self) -> Duration {
         OP_TIMEOUT
     }
@@ -130,11 +129,9 @@ fn directory() -> std::io::Result<TempDir> {
 struct SqliteInstance {
     path: PathBuf,
     options: SqliteOptions,
-    /// The temporary directory, which is removed when the instance is dropped; `None` if the
-    /// instance was attached.
+    /// The temporary directory, removed with the instance. An attached instance has none.
     _dir: Option<TempDir>,
-    /// The injected fault, until it is healed. A std lock: held for a statement or two, never
-    /// across an await.
+    /// The injected fault. A std lock: held for a statement or two, never across an await.
     fault: Mutex<Option<Lasting>>,
 }
 
@@ -172,8 +169,7 @@ impl Instance for SqliteInstance {
         Ok(Arc::new(self.options.clone().must_exist(true).open(&self.path).await?))
     }
 
-    /// Counts this process's open files whose path begins with the database's: the database, its
-    /// log and its shared memory.
+    /// How many descriptors of the database, its log and its shared memory this process has.
     #[cfg(target_os = "linux")]
     async fn held(&self) -> Result<Option<usize>, TargetError> {
         let path = self.path.to_str().ok_or("the path is not UTF-8")?;

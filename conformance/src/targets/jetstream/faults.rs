@@ -108,8 +108,7 @@ impl Harmed {
         self.wait(cluster, prefix).await
     }
 
-    /// Waits until every server that runs serves, and most servers agree on the leader of every
-    /// bucket.
+    /// Waits until every running server serves, and most agree on the leader of each bucket.
     pub(super) async fn wait(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
         cluster.wait_ready().await?;
         let deadline = Instant::now() + PATIENCE;

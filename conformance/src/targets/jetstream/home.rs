@@ -16,8 +16,10 @@ pub(super) const BUCKETS: [&str; 5] = ["rooms", "members", "rooms_by_member", "r
 pub(super) enum Home {
     /// Servers that other instances use, too, and that no case breaks.
     Shared(Arc<Cluster>),
-    /// Servers for a case that breaks them. They are borrowed at first use: otherwise a case that
-    /// makes further stores, and never uses its first one, would hold two clusters.
+    /// Servers for a case that breaks them, borrowed at first use.
+    ///
+    /// Otherwise a case that makes further stores, and never uses its first one, would hold two
+    /// clusters.
     Own { servers: u8, sync: Sync, lent: Box<OnceCell<Lent>> },
     /// Another process's servers, by their URLs.
     Elsewhere(Vec<String>),
@@ -28,8 +30,10 @@ impl Home {
         Self::Own { servers, sync, lent: Box::default() }
     }
 
-    /// The URLs of all servers. They lead through links that can be cut if the servers may be
-    /// broken, and straight to the servers otherwise.
+    /// The URLs of all servers.
+    ///
+    /// URLs of servers that a case breaks lead through links that can be cut; others lead straight
+    /// to the servers.
     pub(super) async fn urls(&self, supply: &Supply) -> Result<Vec<String>, TargetError> {
         match self {
             Self::Shared(cluster) => Ok(direct(cluster)?),
@@ -50,8 +54,7 @@ impl Home {
         }
     }
 
-    /// How many client connections of this name the servers have; `None` for another process's
-    /// servers.
+    /// How many connections of this name the servers have; `None` for another process's servers.
     pub(super) async fn connections(
         &self,
         supply: &Supply,
@@ -75,8 +78,9 @@ impl Home {
         Ok(own.cluster().ok_or("its servers have not started")?)
     }
 
-    /// Removes the buckets in the background. Servers of a case's own are healed first and given
-    /// back to the pool, or ended if they are `spoiled`.
+    /// Removes the buckets in the background.
+    ///
+    /// A case's own servers are healed before and given back to the pool, or ended if `spoiled`.
     pub(super) fn leave(&mut self, prefix: &str, supply: &Supply, spoiled: bool) {
         match self {
             Self::Shared(cluster) => {

@@ -27,8 +27,7 @@ pub(super) struct JetStreamInstance {
     pub(super) harmed: Harmed,
     /// The needs that the target declines.
     pub(super) declines: Declines,
-    /// Whether the servers may differ from one another for good, so that no other case may use
-    /// them.
+    /// Whether the servers may differ for good, so that no other case may use them.
     pub(super) spoiled: AtomicBool,
     pub(super) connect: Connect,
     /// The clients that were opened, for [`suspend`](Instance::suspend).

@@ -25,8 +25,10 @@ const KEYS: Rewind = rewind("only the bucket room_keys goes back", Leaves::Mixtu
 const USERS: Rewind = rewind("only the bucket users goes back", Leaves::Mixture);
 /// The other servers kept everything, and give it to this one.
 const ONE_BACK: Rewind = rewind("the files of one server go back", Leaves::Latest);
-/// The servers that start first are a bare majority, so each election needs the vote of the one
-/// that kept everything. It votes only for servers whose log is as long as its own.
+/// The latest state stays: only the server that kept everything can be elected.
+///
+/// The servers that start first are a bare majority, so an election needs all their votes, and the
+/// server that kept everything votes for no shorter log.
 const KEPT_FIRST: Rewind =
     rewind("the files of most servers go back, and another one is up first", Leaves::Latest);
 const KEPT_LAST: Rewind =
@@ -82,8 +84,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: usize = 5;
 
 impl JetStreamInstance {
-    /// The instance's own servers, which may differ from one another for good after the harm. So
-    /// they are never lent again.
+    /// The instance's own servers, marked so that no other case gets them.
+    ///
+    /// After the harm they may differ from one another for good.
     async fn to_spoil(&self) -> Result<&Cluster, TargetError> {
         self.spoiled.store(true, Ordering::SeqCst);
         self.home.cluster(&self.supply).await
@@ -142,13 +145,13 @@ impl JetStreamInstance {
         }
     }
 
-    /// Waits until most servers serve every bucket after the server `kept`, which has a longer log
-    /// than the others, came back.
+    /// Waits until most servers serve every bucket after the server `kept` came back.
     ///
-    /// `kept` may never follow the others again, neither in the list of all streams nor in a single
-    /// stream. If it becomes a leader, the others may be unable to follow it, and nothing is
-    /// acknowledged ("Expected first catchup entry to be a snapshot and peerstate, will retry",
-    /// nats-server 2.15.1). Then it is restarted until another server leads.
+    /// `kept` has a longer log than the others. It may never follow the others again, neither in
+    /// the list of all streams nor in a single stream. If `kept` becomes a leader, the others may
+    /// be unable to follow it, and nothing is acknowledged ("Expected first catchup entry to be a
+    /// snapshot and peerstate, will retry", nats-server 2.15.1). Then `kept` is restarted until
+    /// another server leads.
     async fn joined(&self, cluster: &Cluster, kept: usize) -> Result<(), TargetError> {
         for _ in 0..TRIES {
             if faults::settles(cluster, &self.config.prefix).await {
@@ -195,7 +198,7 @@ impl JetStreamInstance {
         Ok(join_all(purges).await.into_iter().all(|gone| gone))
     }
 
-    /// Sets a `max_age` on a bucket until all its messages have expired, and unsets it again.
+    /// Sets a `max_age` on a bucket until all messages have expired, and removes it again.
     ///
     /// Returns `false` if the servers refuse the age.
     async fn expire(&self, bucket: &str) -> Result<bool, TargetError> {

@@ -1,9 +1,9 @@
 //! A pool of clusters that cases break: after each case a cluster is healed and lent to another.
 //!
-//! Starting a cluster keeps all processors busy for seconds, and a missed election takes six more;
-//! healing one costs little, and no case waits for it. A healed cluster is as good as a new one:
-//! all its servers run, no link is cut, and the former case's buckets are gone. A cluster that
-//! cannot be healed is thrown away.
+//! Starting a cluster keeps all processors busy for seconds, and a missed election takes six
+//! seconds more; healing one costs little, and no case waits for it. A healed cluster is as good as
+//! a new one: all its servers run, no link is cut, and the former case's buckets are gone. A
+//! cluster that cannot be healed is thrown away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,8 +16,9 @@ use super::supply::Supply;
 use crate::target::TargetError;
 use nats_cluster::{Cluster, NatsError, Sync};
 
-/// How many servers may run at once: three cases, each with a cluster of three servers for each of
-/// five faults. Nearly all servers are idle nearly all the time.
+/// How many servers may run at once: for three cases, a cluster of three for each of five faults.
+///
+/// Nearly all servers are idle nearly all the time.
 const SERVERS: usize = 45;
 
 /// How many servers a cluster has, and how they sync.
@@ -116,8 +117,7 @@ impl Lent {
         self.cluster.as_ref()
     }
 
-    /// Heals the cluster, removes the buckets under `prefix`, and gives the cluster back to the
-    /// pool.
+    /// Heals the cluster, removes the buckets under `prefix`, and makes the cluster idle.
     pub(super) async fn give_back(mut self, prefix: String) {
         let healed = match &self.cluster {
             Some(cluster) => heal(cluster, &prefix).await.is_ok(),

@@ -13,14 +13,12 @@ use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 /// Where servers come from.
 pub(super) struct Supply {
     provision: Provision,
-    /// The server that was found, or why there is none. Looking takes long, so it is done only
-    /// once.
+    /// The server that was found, or why there is none. The search takes long, so it is done once.
     found: OnceCell<Result<NatsServer, String>>,
     /// The clusters that cases break, one case after the other.
     pub(super) pool: Arc<Pool>,
     prefixes: AtomicU64,
-    /// Removals of buckets, and ends of clusters, in the background. A std lock: never held across
-    /// an await.
+    /// Removals of buckets in the background. A std lock: never held across an await.
     leaving: Mutex<JoinSet<()>>,
 }
 
