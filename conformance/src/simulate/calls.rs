@@ -20,8 +20,8 @@ pub(super) const REPLICAS: u8 = 3;
 pub(super) enum Start {
     /// Three rooms, two admins and a user.
     ///
-    /// The room `ops` is at epoch 2 and has three members and a removed one; `other` is unencrypted;
-    /// `gone` is deleted.
+    /// The room `ops` is at epoch 2, with three members and a removed one; `other` is unencrypted,
+    /// and `gone` deleted.
     Full,
     /// The same rooms, and no users.
     NoUsers,

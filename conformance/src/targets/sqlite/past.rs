@@ -118,7 +118,7 @@ fn empty_log(db: &Connection) -> Result<(), TargetError> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(format!("somebody reads the log for {PATIENCE:?}").into());
+            return Err(format!("other connections use the log for {PATIENCE:?}").into());
         }
         std::thread::sleep(Duration::from_millis(2));
     }
