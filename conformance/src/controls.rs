@@ -34,31 +34,33 @@ use crate::target::Target;
 use broken_memory::BrokenMemory;
 use defect::Defect;
 
-/// A broken store.
+/// A store with one known defect.
 #[derive(Clone)]
 pub struct Control {
-    /// What is wrong with it, as a short name.
+    /// The control's unique name, which says what is wrong.
     pub name: &'static str,
-    /// The clause it breaks.
+    /// The clause that the store breaks.
     pub clause: &'static str,
-    /// What it does, in words.
+    /// What the store does wrong: a sentence without its subject, the store.
     pub what: &'static str,
-    /// Whether a single caller can see it, without faults, races and thousands of records: then a
-    /// golden transcript must change.
+    /// Whether a single caller sees the defect without faults, races or thousands of records.
+    ///
+    /// If so, a golden transcript must change.
     pub visible: bool,
-    /// The case that is tried first, where the others that may catch it take long.
+    /// The case to try first, if the other cases that cite the clause take long.
     pub first: Option<&'static str>,
-    /// The store, as the suite takes it.
+    /// The store, for the suite to run.
     pub target: Arc<dyn Target>,
 }
 
-/// Has no panic printed. Some of these stores panic on purpose; a case that ends so reports it, and
-/// nobody else need.
+/// Turns off the printing of panics.
+///
+/// Some broken stores panic on purpose, and the failure's report has the panic anyway.
 pub(crate) fn quiet_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
-/// Every broken store.
+/// Every control of this package.
 #[must_use]
 pub fn all() -> Vec<Control> {
     [
@@ -91,8 +93,9 @@ pub fn sound() -> Arc<dyn Target> {
     Arc::new(BrokenMemory::<Sound>::new("control"))
 }
 
-/// Lists the broken stores of a file: `name: "CLAUSE", "what it does" => Defect;`, with `unseen`
-/// after the name of one that no golden transcript can show.
+/// Lists the controls of a file: `name: "CLAUSE", "what it does" => Defect;`.
+///
+/// The word `unseen` after the name says that no golden transcript can show the defect.
 macro_rules! mutants {
     ($($name:ident $($unseen:ident)?: $clause:literal, $what:literal => $defect:ty;)+) => {
         pub(super) fn controls() -> Vec<$crate::controls::Control> {

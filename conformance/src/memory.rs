@@ -10,7 +10,7 @@ use crate::target::{Claim, Fault, Instance, Need, Target, TargetError};
 #[derive(Debug, Default)]
 pub struct Memory;
 
-/// The one way in which memory fails without the process.
+/// The only way in which a store in memory fails while its process lives.
 const POISONED: Fault =
     Fault { name: "a thread panicked in a write", stops_reads: true, stops_writes: true };
 

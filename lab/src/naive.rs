@@ -1,9 +1,9 @@
 //! The store that most people would write: the same five buckets, plain `kv.get` and `kv.put`.
 //!
-//! Nothing in it is made wrong on purpose. It writes with `create` and `update` where two writers
-//! could meet, it bounds every call, and on servers that nobody breaks it decides correctly. But a
-//! `kv.get` is answered by any one server, from what that server has: cut one off, and it lets in
-//! whom the others revoked, for as long as the cut lasts (clause AUTH-3).
+//! It has no deliberate defect. It writes with `create` and `update` where two writers could race,
+//! every call has a deadline, and its decisions are right while no server fails. But any single
+//! server answers a `kv.get` from its own data. A server that is cut off from the others goes on
+//! to allow users whom the others revoked, for as long as the cut lasts (clause AUTH-3).
 
 mod bucket;
 mod record;
@@ -21,13 +21,13 @@ use nats_cluster::Provision;
 /// Its name, for `--store`.
 const NAME: &str = "naive-kv";
 
-/// What it cannot do, so that it is judged by what it can.
+/// The abilities that the suite does not ask of this store, with the reasons.
 const DECLINES: &[(Need, &str)] = &[
-    (Need::Processes, "it is there to be cut apart, not to be run"),
-    (Need::Corruption, "its records are its own"),
-    (Need::Epochs, "its records are its own"),
-    (Need::Bounded, "it knows no bound"),
-    (Need::Suspend, "it knows no bound"),
+    (Need::Processes, "only cases that harm its servers matter"),
+    (Need::Corruption, "the suite does not know its records"),
+    (Need::Epochs, "the suite does not know its records"),
+    (Need::Bounded, "it has no bounded-staleness mode"),
+    (Need::Suspend, "it has no bounded-staleness mode"),
 ];
 
 /// The naive store on three servers, as a target.

@@ -1,11 +1,14 @@
-//! The JetStream store on simulated servers: its own code, thousands of histories a minute, each
-//! of them brought back by its seed.
+//! The JetStream store's own code on simulated servers, in virtual time.
 //!
-//! [`play`] draws a [`Plan`] from a seed, has several clients make calls on simulated servers to
-//! which things happen, and judges what they were answered (`history`).
-//! [`crash`] enumerates instead of drawing: every write is stopped dead after each of its
-//! exchanges, alone and beside every other; [`pause`] holds every call before each of them, while others
-//! do and undo what it relies on. [`broken`] has clients that only this catches.
+//! A simulation runs thousands of histories a minute, and a seed reproduces each of them.
+//!
+//! - [`play`] draws a [`Plan`] from a seed, lets several clients make calls while faults are
+//!   injected into the servers, and judges the answers (`membership_conformance::history`).
+//! - [`crash`] enumerates crash points: every write is stopped dead after each of its exchanges
+//!   with the servers, alone and beside every other write.
+//! - [`pause`] enumerates pauses: every call is held before each of its exchanges, while other
+//!   clients do and undo what the call relies on.
+//! - [`broken`] has broken clients that only simulations catch.
 
 pub mod broken;
 mod calls;

@@ -14,8 +14,8 @@ use nats_cluster::Provision;
 /// How many cases run at once.
 const AT_ONCE: usize = 4;
 
-/// Of the cases that harm servers, the one of the partitions that watches decisions must be among those
-/// that fail, for its own clause.
+/// Runs every case that needs several servers. A case of the group `partitions` that cites AUTH-3
+/// must fail because of an `Allow`.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_allows_a_revoked_user_at_a_server_that_is_cut_off() {
     let needs = |case: &Case| case.needs.contains(&Need::Replicas);
@@ -26,7 +26,8 @@ async fn it_allows_a_revoked_user_at_a_server_that_is_cut_off() {
     fails(needs, caught).await;
 }
 
-/// Where the users vanished, it says that there is no admin, and makes a second first one.
+/// Runs the cases of USER-1 in which records vanish. One of these must fail because `has_admin`
+/// answers false, or because `bootstrap_admin` makes a user.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_makes_a_second_first_admin_where_the_users_vanished() {
     let bootstraps =
@@ -38,7 +39,7 @@ async fn it_makes_a_second_first_admin_where_the_users_vanished() {
     fails(bootstraps, frees).await;
 }
 
-/// Some of these cases must fail on the naive store, so as the second closure says.
+/// Fails unless a case chosen by `which` fails on the naive store in the way `as_it_should` says.
 async fn fails(which: impl Fn(&Case) -> bool, as_it_should: impl Fn(&Case, &Report) -> bool) {
     let target: Arc<dyn Target> = Arc::new(naive::target(Provision::Auto));
     target.prepare().await.unwrap();

@@ -1,4 +1,4 @@
-//! Right for a while, for a few, or at the usual moment; wrong beyond.
+//! Stores that are sound for small numbers, short times or usual values, and wrong beyond.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,33 +16,33 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    closes_under_its_calls unseen: "CLOSE-1", "close waits for no call in flight, which then goes on" => ClosesUnder;
-    closes_the_calls_of_others unseen: "CLOSE-2", "close fails the writes that other clients have in flight" => ClosesOthers;
-    freezes_who_is_opened_after_a_close unseen: "AUTH-3", "a client opened after another was closed decides as it first did" => Frozen<Closed>;
-    freezes_the_five_hundredth_client unseen: "LIN-1", "the five-hundredth client decides as it first did" => Frozen<FiveHundredth>;
-    wakes_up_with_what_it_knew unseen: "AUTH-3", "the first decision after two seconds of rest is the one before" => WakesUp;
-    does_a_dropped_write_again unseen: "ERR-2", "a creation whose caller has gone is tried again later" => DoesAgain;
-    does_a_failed_write_again unseen: "ERR-2", "a creation that timed out takes effect, and does so again later" => FailsAndDoesAgain;
-    revokes_from_then_on unseen: "TYPE-3", "a revocation in the future denies nobody" => FromThenOn;
-    lists_nobody_from_before_1970: "TYPE-3", "members added before 1970 are not listed" => Since1970;
-    removes_a_hundred_at_once unseen: "KEY-5", "a rekey removes the first hundred and keeps the others" => Removes<100>;
-    removes_a_thousand_at_once unseen: "KEY-5", "a rekey removes the first thousand and keeps the others" => Removes<1000>;
-    refuses_a_megabyte unseen: "KEY-5", "a rekey whose keys and ids make a megabyte is unavailable" => RefusesMegabyte;
-    walks_four_thousand_users unseen: "LIST-1", "the list of users ends after the 4,096th" => EndsEarly;
-    has_room_for_256_writes unseen: "LIN-1", "a user added while 256 writes are in flight is lost" => RoomFor256;
-    counts_calls_in_fifteen_bits unseen: "AUTH-1", "after 32,768 decisions of a client each is Allow" => FifteenBits;
-    starts_over_after_the_revoked: "LIST-1", "a page of users after a revoked one begins at the beginning" => StartsOver;
-    shortens_pages_of_437 unseen: "LIST-1", "a page of members of 437 has 436" => Odd437;
-    keeps_every_question unseen: "CLOSE-4", "a client keeps each decision it has made" => KeepsAll;
-    finds_rooms_by_a_hash unseen: "TYPE-1", "rooms whose ids have one CRC-32 are one" => ByCrc;
-    finds_users_by_a_hash unseen: "TYPE-2", "users whose keys have one FNV-1a hash are one" => ByFnv;
+    closes_under_its_calls unseen: "CLOSE-1", "returns from close while a call in flight goes on" => ClosesUnder;
+    closes_the_calls_of_others unseen: "CLOSE-2", "fails other clients' writes in flight when one client is closed" => ClosesOthers;
+    freezes_who_is_opened_after_a_close unseen: "AUTH-3", "repeats its first decision on each user on clients opened after a close" => Frozen<Closed>;
+    freezes_the_five_hundredth_client unseen: "LIN-1", "repeats its first decision on each user on the five-hundredth client" => Frozen<FiveHundredth>;
+    wakes_up_with_what_it_knew unseen: "AUTH-3", "repeats a user's previous decision after two seconds of rest" => WakesUp;
+    does_a_dropped_write_again unseen: "ERR-2", "makes a dropped creation of a room, and repeats it 1.5 s later" => DoesAgain;
+    does_a_failed_write_again unseen: "ERR-2", "makes a creation of a room that timed out, and repeats it 2.5 s later" => FailsAndDoesAgain;
+    revokes_from_then_on unseen: "TYPE-3", "allows a revoked user whose revocation has a time in the future" => FromThenOn;
+    lists_nobody_from_before_1970: "TYPE-3", "leaves members that were added before 1970 out of lists" => Since1970;
+    removes_a_hundred_at_once unseen: "KEY-5", "removes only the first hundred members that a rekey removes" => Removes<100>;
+    removes_a_thousand_at_once unseen: "KEY-5", "removes only the first thousand members that a rekey removes" => Removes<1000>;
+    refuses_a_megabyte unseen: "KEY-5", "returns Unavailable for a rekey whose keys and ids exceed a megabyte" => RefusesMegabyte;
+    walks_four_thousand_users unseen: "LIST-1", "ends the list of users after the 4,096th" => EndsEarly;
+    has_room_for_256_writes unseen: "LIN-1", "loses an acknowledged user who is added while 256 writes are in flight" => RoomFor256;
+    counts_calls_in_fifteen_bits unseen: "AUTH-1", "answers is_authorized with Allow after a client's first 32,768 decisions" => FifteenBits;
+    starts_over_after_the_revoked: "LIST-1", "starts a page of users after a revoked one at the first user" => StartsOver;
+    shortens_pages_of_437 unseen: "LIST-1", "returns 436 members for a page of 437" => Odd437;
+    keeps_every_question unseen: "CLOSE-4", "keeps a record of each decision in memory" => KeepsAll;
+    finds_rooms_by_a_hash unseen: "TYPE-1", "treats rooms whose ids have the same CRC-32 as one" => ByCrc;
+    finds_users_by_a_hash unseen: "TYPE-2", "treats users whose keys have the same FNV-1a hash as one" => ByFnv;
 }
 
-/// A client that nobody closes, behind the one that is.
+/// A second client, which `close` does not close.
 #[derive(Default)]
 struct ClosesUnder(Mutex<Option<MemoryStore>>);
 
-/// Long enough that a close finds a call in it.
+/// Waits long enough for a close to begin while the call is in flight.
 async fn a_while() {
     tokio::time::sleep(Duration::from_millis(15)).await;
 }
@@ -55,7 +55,7 @@ impl Defect for ClosesUnder {
     }
 
     async fn create_room(&self, inner: &dyn Store, new: NewRoom) -> Result<Room, Error> {
-        // Only who is closed already is refused.
+        // A client that is closed already must refuse the call.
         inner.has_admin().await?;
         a_while().await;
         let hidden = locked(&self.0).as_ref().map(MemoryStore::client);
@@ -87,12 +87,12 @@ impl Defect for ClosesOthers {
     }
 }
 
-/// Which clients are frozen.
+/// Which clients are frozen: they repeat their first decision on each user.
 trait Freezes: Default + Send + Sync + 'static {
     fn frozen(all: &All) -> bool;
 }
 
-/// What all clients of a store have in common.
+/// What all clients of a store share.
 #[derive(Default)]
 struct All {
     closed: AtomicBool,
@@ -115,7 +115,7 @@ impl Freezes for FiveHundredth {
     }
 }
 
-/// One client: where it is frozen, with the first decision about each user.
+/// One client. If it is frozen, `first` has its first decision on each user.
 #[derive(Default)]
 struct Frozen<F> {
     all: Arc<All>,
@@ -175,7 +175,10 @@ impl Defect for DoesAgain {
     }
 
     async fn create_room(&self, inner: &dyn Store, new: NewRoom) -> Result<Room, Error> {
-        /// Its caller has gone, if it is dropped before it was told.
+        /// The caller of a creation of a room.
+        ///
+        /// If the caller is dropped before the answer, a background task makes the room, and
+        /// makes it again later.
         struct Caller(Option<(MemoryStore, NewRoom)>);
         impl Drop for Caller {
             fn drop(&mut self) {
@@ -221,7 +224,7 @@ impl Defect for FailsAndDoesAgain {
     }
 }
 
-/// About the moment at which this was written.
+/// Stands for the present: a moment in May 2026, in milliseconds since the Unix epoch.
 const NOW: i64 = 1_780_000_000_000;
 
 #[derive(Default)]
@@ -273,7 +276,7 @@ impl<const MOST: usize> Defect for Removes<MOST> {
     async fn rekey(&self, inner: &dyn Store, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
         let over: Vec<_> = rekey.remove().iter().skip(MOST).cloned().collect();
         let moved = inner.rekey(room, rekey).await?;
-        // As if they had stayed, each with a key.
+        // Added again with a key, these members look as if they had never been removed.
         for who in over {
             let key = crate::make::key_of(&who, moved.epoch);
             let back = NewMember::sealed(who, Timestamp::from_millis(2), moved.epoch, key);
@@ -397,13 +400,13 @@ impl Defect for KeepsAll {
     }
 }
 
-/// Ids by their hash: the first with it stands for all.
+/// The first id with each hash, which stands for all ids with that hash.
 #[derive(Default)]
 struct ByCrc(Mutex<BTreeMap<u32, RoomId>>);
 
 impl Defect for ByCrc {
     fn room_id(&self, room: &RoomId) -> RoomId {
-        // Of the 32-bit hashes the one that every archive has.
+        // CRC-32 as in zip and gzip.
         let crc = room.as_str().bytes().fold(u32::MAX, |crc, byte| {
             (0..8).fold(crc ^ u32::from(byte), |crc, _| {
                 if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }

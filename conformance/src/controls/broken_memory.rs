@@ -16,7 +16,7 @@ use crate::target::{
 
 /// The memory store with the defect `D`, as a target.
 ///
-/// Its data belong to the instance and so outlive their clients: that is enough to reopen it.
+/// The data belong to the instance and outlive its clients, so the store can be reopened.
 pub(super) struct BrokenMemory<D> {
     name: &'static str,
     defect: PhantomData<fn() -> D>,
@@ -76,7 +76,7 @@ impl<D: Defect> Target for BrokenMemory<D> {
         &[POISONED, SILENT]
     }
 
-    /// Nobody elects anybody.
+    /// Short, since there are no elections.
     fn failover(&self) -> Duration {
         Duration::from_millis(500)
     }
@@ -111,18 +111,18 @@ impl<D: Defect> Target for BrokenMemory<D> {
 
 struct BrokenInstance<D> {
     data: MemoryStore,
-    /// What was remembered.
+    /// The copy of the data that `remember` made.
     past: Mutex<Option<MemoryStore>>,
-    /// Whether a client made the data.
+    /// Whether a client was opened, which makes the data.
     made: AtomicBool,
     events: Arc<Events>,
     defect: Arc<D>,
-    /// The defects of the clients, where each has its own.
+    /// The defects of the opened clients, if each client has its own.
     opened: Mutex<Vec<Arc<D>>>,
 }
 
 impl<D: Defect> BrokenInstance<D> {
-    /// Tells every defect what the data were, before they become something else.
+    /// Gives every defect a copy of the data before they go back, are replaced or vanish.
     fn become_past(&self) -> Result<(), Error> {
         for defect in locked(&self.opened).iter().chain([&self.defect]) {
             defect.become_past(self.data.copy()?);

@@ -1,4 +1,4 @@
-//! Sound for who waits; wrong for who stops waiting, or goes.
+//! Stores that are wrong only when a call is dropped, or a client is dropped or closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,13 @@ use super::mutants;
 use super::races::{RekeysInSteps, pause};
 
 mutants! {
-    leaks_its_lock_when_dropped unseen: "TIME-2", "a call that is dropped keeps the lock it holds" => LeaksItsLock;
-    stays_half_done_when_dropped unseen: "TIME-2", "a rekey that is dropped has removed members and moved no epoch" => RekeysInSteps;
-    does_it_later_as_well unseen: "ERR-2", "a removal that is dropped after it was done is done again later" => DoesItTwice;
-    leaks_a_task_when_dropped unseen: "TIME-2", "what a dropped call had begun in the background never ends" => LeaksATask;
-    close_leaves_a_task unseen: "CLOSE-1", "a task of the client goes on after close" => Lingers<true>;
-    drop_leaves_a_task unseen: "CLOSE-3", "a task of the client goes on after it was dropped" => Lingers<false>;
-    drop_loses_a_write unseen: "CLOSE-3", "the last user of a client that was dropped is gone" => Buffers;
+    leaks_its_lock_when_dropped unseen: "TIME-2", "keeps the lock of a call that is dropped" => LeaksItsLock;
+    stays_half_done_when_dropped unseen: "TIME-2", "removes members without moving the epoch when a rekey is dropped" => RekeysInSteps;
+    does_it_later_as_well unseen: "ERR-2", "repeats a finished removal later when its call is dropped" => DoesItTwice;
+    leaks_a_task_when_dropped unseen: "TIME-2", "never ends the background task of a rekey that is dropped" => LeaksATask;
+    close_leaves_a_task unseen: "CLOSE-1", "leaves a client's task running after close" => Lingers<true>;
+    drop_leaves_a_task unseen: "CLOSE-3", "leaves a client's task running after the client is dropped" => Lingers<false>;
+    drop_loses_a_write unseen: "CLOSE-3", "loses the last user that a client added before it was dropped" => Buffers;
 }
 
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Defect for LeaksItsLock {
     }
 }
 
-/// Does a write in a task of its own when it is dropped.
+/// A write that starts in a task of its own when this value is dropped.
 struct Again<F: Future<Output = ()> + Send + 'static>(Option<F>);
 
 impl<F: Future<Output = ()> + Send + 'static> Drop for Again<F> {
@@ -54,7 +54,7 @@ impl<F: Future<Output = ()> + Send + 'static> Drop for Again<F> {
     }
 }
 
-/// The data, for what is done when nobody waits any more.
+/// A client for the removal that is repeated after its caller has gone.
 #[derive(Default)]
 struct DoesItTwice(std::sync::OnceLock<MemoryStore>);
 
@@ -100,7 +100,7 @@ impl Defect for LeaksATask {
     }
 }
 
-/// A task of the client: ended with it, or, where `CLOSED` is the flaw, not by `close`.
+/// A client's task, which goes on when the client is dropped; with `CLOSED`, also after `close`.
 #[derive(Default)]
 struct Lingers<const CLOSED: bool>(std::sync::Mutex<Option<tokio::task::AbortHandle>>);
 
@@ -124,7 +124,7 @@ impl<const CLOSED: bool> Defect for Lingers<CLOSED> {
     }
 }
 
-/// A user that is written down once the next call comes, or `close`.
+/// A user who is acknowledged, but stored only at the next `add_user`, `user` or `close`.
 #[derive(Default)]
 struct Buffers(Arc<tokio::sync::Mutex<Option<NewUser>>>);
 

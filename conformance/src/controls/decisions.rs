@@ -1,4 +1,4 @@
-//! Decisions that let in whom they must not.
+//! Stores with wrong decisions: most allow somebody whom they must deny.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,17 +12,17 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    allows_on_error: "AUTH-2", "is_authorized allows when the store fails" => AllowsOnError;
-    allows_on_timeout unseen: "AUTH-2", "is_authorized allows when the store does not answer in time" => AllowsOnTimeout;
-    admits_admins_on_error: "AUTH-2", "is_admin allows when the store fails" => AdminOnError;
-    allows_the_unknown: "AUTH-1", "is_authorized allows who is unknown" => AllowsUnknown;
-    every_user_is_an_admin: "AUTH-1", "is_admin allows every user" => AllAdmins;
-    denies_without_the_reason: "AUTH-1", "denies a revoked user as an unknown one" => WrongReason;
-    caches_decisions: "AUTH-3", "is_authorized answers from the last 50 ms" => Caches;
-    caches_decisions_per_client: "AUTH-3", "is_authorized answers from the client's last 50 ms, and only its own revocations clear them" => CachesPerClient;
-    no_admin_on_error unseen: "AUTH-5", "has_admin answers false when the store fails" => NoAdminOnError;
-    no_admin_when_closed: "AUTH-5", "has_admin answers false on a closed store" => NoAdminClosed;
-    stop_stops_nothing unseen: "AUTH-2", "goes on answering while it is stopped" => StopsNothing;
+    allows_on_error: "AUTH-2", "answers is_authorized with Allow when the decision fails" => AllowsOnError;
+    allows_on_timeout unseen: "AUTH-2", "answers is_authorized with Allow when the decision times out" => AllowsOnTimeout;
+    admits_admins_on_error: "AUTH-2", "answers is_admin with Allow when the decision fails" => AdminOnError;
+    allows_the_unknown: "AUTH-1", "answers is_authorized with Allow for an unknown user" => AllowsUnknown;
+    every_user_is_an_admin: "AUTH-1", "answers is_admin with Allow for every active user" => AllAdmins;
+    denies_without_the_reason: "AUTH-1", "denies a revoked user with the reason Unknown" => WrongReason;
+    caches_decisions: "AUTH-3", "answers is_authorized from a cache for 50 ms" => Caches;
+    caches_decisions_per_client: "AUTH-3", "answers is_authorized from a client's cache for 50 ms, which other clients do not clear" => CachesPerClient;
+    no_admin_on_error unseen: "AUTH-5", "answers has_admin with false when the read fails" => NoAdminOnError;
+    no_admin_when_closed: "AUTH-5", "answers has_admin with false after close" => NoAdminClosed;
+    stop_stops_nothing unseen: "AUTH-2", "goes on answering during a fault that must stop it" => StopsNothing;
 }
 
 fn failed(decision: &Decision) -> bool {

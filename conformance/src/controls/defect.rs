@@ -6,64 +6,63 @@ use membership::{
     NewUser, Page, Rekey, Room, RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
 
-/// What is wrong with a store: each method is a call of [`Store`] on the sound store `inner`, and
-/// a defect overrides those it spoils.
+/// What is wrong with a store: a defect overrides the calls of [`Store`] that it spoils.
 ///
-/// One value is shared by all clients of the store, or belongs to one client where `PER_CLIENT`
-/// says so.
+/// The other calls go to `inner`, a sound store, unchanged. All clients of the store share one
+/// value, unless `PER_CLIENT` gives each client its own.
 #[async_trait]
 pub(super) trait Defect: Default + Send + Sync + 'static {
     const PER_CLIENT: bool = false;
 
-    /// What becomes of a room's id on its way into the store.
+    /// The id under which the store knows this room: the same, unless the defect changes it.
     fn room_id(&self, room: &RoomId) -> RoomId {
         room.clone()
     }
 
-    /// What becomes of an endpoint's id on its way into the store.
+    /// The id under which the store knows this endpoint.
     fn endpoint_id(&self, endpoint: &EndpointId) -> EndpointId {
         endpoint.clone()
     }
 
-    /// What becomes of a user's key on its way into the store.
+    /// The key under which the store knows this user.
     fn user_key(&self, key: &UserKey) -> UserKey {
         *key
     }
 
-    /// The defect of another client, where `shared` is that of all of them.
+    /// The defect of a new client; `shared` is the store's.
     fn client(shared: &Arc<Self>) -> Arc<Self> {
         if Self::PER_CLIENT { Arc::default() } else { Arc::clone(shared) }
     }
 
-    /// Opens another client of the data.
+    /// Opens the sound client on which the defective one is built.
     fn open(&self, data: &MemoryStore) -> MemoryStore {
         data.client()
     }
 
-    /// Whether the faults of the target do what they promise.
+    /// Whether injected faults take effect.
     fn breaks(&self) -> bool {
         true
     }
 
-    /// Whether data that must exist are looked for before a client is opened.
+    /// Whether `open_existing` fails, and makes nothing, if there are no data.
     fn makes_nothing(&self) -> bool {
         true
     }
 
-    /// Whether it is looked at what serves the data when a client is opened.
+    /// Whether opening a client fails while something too old serves the data.
     fn looks_when_opened(&self) -> bool {
         true
     }
 
-    /// Whether open clients look at what serves the data.
+    /// Whether calls of an open client fail while something too old serves the data.
     fn looks(&self) -> bool {
         true
     }
 
-    /// The data were these, and are about to become others.
+    /// Receives a copy of the data before they go back, are replaced or vanish.
     fn become_past(&self, _: MemoryStore) {}
 
-    /// What comes before every call that is not overridden.
+    /// Runs before every call but `close` that the defect does not override.
     async fn before(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -213,7 +212,7 @@ pub(super) trait Defect: Default + Send + Sync + 'static {
     }
 }
 
-/// A store with a defect: one client of it.
+/// A client of a store with a defect.
 pub(super) struct Broken<D> {
     pub(super) inner: Arc<dyn Store>,
     pub(super) defect: Arc<D>,

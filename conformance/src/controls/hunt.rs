@@ -8,24 +8,28 @@ use crate::run::{Report, Status, run_case_within};
 use crate::schedule::Schedule;
 use crate::target::{Claim, Need};
 
-/// How long to wait for a store in this process, which is done long before, also on a busy machine, if
-/// it does not lock up.
+/// The deadline of a case on a store in this process.
+///
+/// Unless the store hangs, a case ends long before that, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// A busy machine must not catch a broken store.
+/// Keeps cases apart that must not run beside each other.
+///
+/// Otherwise a deadline that passes on a busy machine would count as a catch.
 pub(super) static SCHEDULE: Schedule = Schedule::new(None);
 
-/// Groups that catch a store by what else happens in them: they do not count, since each law must have a case
-/// that names it.
+/// Groups that catch a store by what else happens in them.
+///
+/// They do not count, since each law must have a case of its own.
 const NO_LAW: [&str; 3] = ["sequences", "histories", "golden"];
 
 /// How a broken store was caught.
 pub struct Kill {
     /// The case that failed on it; it cites the clause that the store breaks.
     pub case: &'static Case,
-    /// How it failed.
+    /// The failure.
     pub report: Box<Report>,
-    /// How long the hunt took, with the cases before.
+    /// How long the hunt took, with the cases that passed before.
     pub took: Duration,
 }
 
@@ -36,9 +40,9 @@ pub struct Kill {
     said(.passed)
 )]
 pub struct Survived {
-    /// The store.
+    /// The store's name.
     pub name: &'static str,
-    /// The clause it breaks.
+    /// The clause that the store breaks.
     pub clause: &'static str,
     pub(super) what: &'static str,
     pub(super) passed: Vec<String>,
@@ -46,15 +50,16 @@ pub struct Survived {
 
 fn said(passed: &[String]) -> String {
     if passed.is_empty() {
-        "there is none that it can run".to_owned()
+        "none can run on it".to_owned()
     } else {
         format!("{} passed", passed.join(", "))
     }
 }
 
-/// Runs the cases that cite the clause `control` breaks until one fails: those that cite it first
-/// before the others, those that need much after those that need little. What is random does not
-/// count, the sequences and the histories: each law must have a case that names it.
+/// Runs the cases that cite the clause that `control` breaks, the likeliest first, until one fails.
+///
+/// Random sequences, histories and golden transcripts are left out: each law must have a case of
+/// its own.
 pub async fn hunt(control: &Control, seed: u64) -> Result<Kill, Survived> {
     let began = Instant::now();
     let mut passed = Vec::new();
@@ -69,11 +74,11 @@ pub async fn hunt(control: &Control, seed: u64) -> Result<Kill, Survived> {
     Err(Survived { name, clause, what, passed })
 }
 
-/// All cases that cite the clause `control` breaks and fail on it.
+/// All cases that cite the clause that `control` breaks and fail on it.
 pub async fn all_kills(control: &Control, seed: u64) -> Vec<&'static Case> {
     let mut kills = Vec::new();
     for case in chosen(control) {
-        // One that locks up is met by many of them.
+        // A store that hangs makes many of the cases wait until their deadline.
         if let Status::Fail(_) = try_case(case, control, seed, PATIENCE / 3).await {
             kills.push(case);
         }
@@ -81,7 +86,7 @@ pub async fn all_kills(control: &Control, seed: u64) -> Vec<&'static Case> {
     kills
 }
 
-/// The cases that may catch it, the likeliest first.
+/// The cases that may catch a broken store, the likeliest first.
 fn chosen(control: &Control) -> Vec<&'static Case> {
     let cites =
         |case: &&Case| case.clauses.contains(&control.clause) && !NO_LAW.contains(&case.group);
@@ -93,7 +98,8 @@ fn chosen(control: &Control) -> Vec<&'static Case> {
     };
     cases.sort_by_key(|case| {
         let first = case.clauses.first() == Some(&control.clause);
-        // What breaks only on several servers is sought where several servers are broken.
+        // The defect of a replicated store most likely shows in cases that harm servers; any other
+        // store is likely caught by a case that needs little.
         let severe = case.company() != Company::Working || costly(case);
         let named = control.first.is_some_and(|name| case.name() == name);
         (!named, severe != (control.target.claims(Need::Replicas) == Claim::Claimed), !first)

@@ -1,4 +1,4 @@
-//! Sealed keys and epochs gone wrong.
+//! Stores with wrong sealed keys or epochs.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,48 +14,48 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    keeps_the_removed_members_key: "MEM-3", "key still returns the key of a removed member" => Keeps<Gone>;
-    returns_keys_to_who_comes_back: "MEM-5", "a member that comes back has its former keys again" => Keeps<Back>;
-    keeps_the_deleted_rooms_keys: "ROOM-5", "a room made again has the former one's keys" => Keeps<Again>;
-    accepts_a_missing_key: "KEY-6", "takes a rekey that lacks one member's key" => OneMissing;
-    accepts_an_extra_key: "KEY-6", "takes a rekey with a key for no member, and drops it" => OneExtra;
-    accepts_a_stale_rekey: "KEY-5", "takes a rekey from any earlier epoch" => AnyFrom;
-    removes_nobody: "KEY-5", "a rekey whose removal is of no member succeeds without it" => IgnoresStrangers;
-    truncates_ciphertexts: "KEY-2", "cuts a new member's key off at 1,024 bytes" => Truncates;
-    hands_out_the_owners_key: "KEY-1", "answers with the owner's key for who has none" => OwnersKey;
-    latest_is_the_first: "KEY-3", "latest_key returns the key of the epoch at which the member joined" => LatestIsFirst;
+    keeps_the_removed_members_key: "MEM-3", "still returns a removed member's keys" => Keeps<Gone>;
+    returns_keys_to_who_comes_back: "MEM-5", "returns the former keys of a member that was removed and added again" => Keeps<Back>;
+    keeps_the_deleted_rooms_keys: "ROOM-5", "returns a deleted room's keys from a room created again under its id" => Keeps<Again>;
+    accepts_a_missing_key: "KEY-6", "accepts a rekey that lacks one member's key" => OneMissing;
+    accepts_an_extra_key: "KEY-6", "accepts a rekey with an extra key, for an endpoint that is no member" => OneExtra;
+    accepts_a_stale_rekey: "KEY-5", "accepts a rekey from any earlier epoch" => AnyFrom;
+    removes_nobody: "KEY-5", "ignores the endpoints in a rekey's removals that are no members" => IgnoresStrangers;
+    truncates_ciphertexts: "KEY-2", "cuts a new member's key to 1,024 bytes" => Truncates;
+    hands_out_the_owners_key: "KEY-1", "returns the owner's key for an endpoint that has none" => OwnersKey;
+    latest_is_the_first: "KEY-3", "returns from latest_key the key of the epoch at which the member joined" => LatestIsFirst;
     drops_former_epochs: "KEY-9", "forgets the keys of earlier epochs at a rekey" => DropsFormer;
-    skips_an_epoch: "KEY-4", "a rekey moves the room on by two epochs" => SkipsEpoch;
-    rekeys_plain_rooms: "KEY-10", "a rekey of an unencrypted room succeeds" => RekeysPlain;
-    refuses_large_rekeys unseen: "KEY-11", "refuses a rekey of more than 5,000 members" => RefusesLarge;
-    goes_past_the_last_epoch unseen: "TYPE-6", "a rekey at the last epoch succeeds" => PastTheLast;
+    skips_an_epoch: "KEY-4", "moves a room by two epochs at each rekey" => SkipsEpoch;
+    rekeys_plain_rooms: "KEY-10", "returns success for a rekey of an unencrypted room" => RekeysPlain;
+    refuses_large_rekeys unseen: "KEY-11", "refuses a rekey with more than 5,000 keys" => RefusesLarge;
+    goes_past_the_last_epoch unseen: "TYPE-6", "returns success for a rekey at the last epoch" => PastTheLast;
 }
 
 type Triple = (RoomId, EndpointId, Epoch);
 
-/// Keys that were stored once, and which of them are still handed out.
+/// Copies of the stored keys, and the rule by which removed ones are still returned.
 #[derive(Default)]
 struct Keeps<Rule> {
     keys: Mutex<BTreeMap<Triple, Ciphertext>>,
     rule: Rule,
 }
 
-/// When a key that is gone is handed out all the same.
+/// When a key that was removed is returned all the same.
 #[async_trait]
 trait Afterlife: Default + Send + Sync + 'static {
-    /// Whether a room's deletion takes the keys with it.
+    /// Whether the copies are dropped when the room is deleted, not when the member is removed.
     const ENDS_WITH_THE_ROOM: bool;
 
     async fn returns(&self, inner: &dyn Store, room: &RoomId, endpoint: &EndpointId) -> bool;
 }
 
-/// To who is no member any more.
+/// Removed keys are returned for an endpoint that is no member.
 #[derive(Default)]
 struct Gone;
-/// To who is a member again.
+/// Removed keys are returned for an endpoint that is a member again.
 #[derive(Default)]
 struct Back;
-/// To members of the room's next life.
+/// Removed keys are returned from a room that is created again under the same id.
 #[derive(Default)]
 struct Again;
 

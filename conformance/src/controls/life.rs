@@ -1,4 +1,4 @@
-//! Closing, reopening and failing in the wrong way.
+//! Stores that close, reopen or fail wrongly.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,13 +15,13 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    second_close_fails: "CLOSE-1", "closing a closed store is an error" => ClosesOnce;
-    second_close_panics: "CLOSE-1", "closing a closed store panics" => PanicsTwice;
-    closes_every_client: "CLOSE-2", "closing one client closes the others" => ClosesAll;
-    reads_after_close: "CLOSE-2", "answers rooms after close as it did before" => ReadsOn;
-    loses_the_last_write unseen: "DUR-1", "the last room or member made before close is gone afterwards" => LosesLast;
-    blocks_its_thread unseen: "TIME-1", "a call blocks the thread it is made on, once, for longer than it may take" => Blocks;
-    hangs_on_a_fault unseen: "TIME-1", "is_authorized never returns while the store fails" => Hangs;
+    second_close_fails: "CLOSE-1", "returns an error from a second close" => ClosesOnce;
+    second_close_panics: "CLOSE-1", "panics at a second close" => PanicsTwice;
+    closes_every_client: "CLOSE-2", "closes all clients when one is closed" => ClosesAll;
+    reads_after_close: "CLOSE-2", "still returns a room after close" => ReadsOn;
+    loses_the_last_write unseen: "DUR-1", "undoes the last creation of a room or addition of a member at close" => LosesLast;
+    blocks_its_thread unseen: "TIME-1", "blocks the caller's thread, once, for longer than a call may take" => Blocks;
+    hangs_on_a_fault unseen: "TIME-1", "never answers is_authorized while a fault lasts" => Hangs;
 }
 
 #[derive(Default)]
@@ -119,7 +119,7 @@ impl Defect for LosesLast {
 
     async fn close(&self, inner: &dyn Store) -> Result<(), Error> {
         let last = locked(&self.0).take();
-        // What was removed since needs no undoing.
+        // The room or member may be gone already; then there is nothing to undo.
         let _ = match last {
             Some(Last::Room(room)) => inner.delete_room(&room).await,
             Some(Last::Member(room, endpoint)) => inner.remove_member(&room, &endpoint).await,
@@ -151,7 +151,8 @@ struct Blocks(AtomicUsize);
 impl Defect for Blocks {
     async fn user(&self, inner: &dyn Store, key: &UserKey) -> Result<User, Error> {
         if self.0.fetch_add(1, Ordering::Relaxed) == 20 {
-            // Its bound is 1,250 ms. Whoever measured the machine on this thread would excuse twice that.
+            // Longer than the call's bound of 1,250 ms, and shorter than twice the bound: a check
+            // that measured on this very thread how late the machine is would excuse it.
             std::thread::sleep(Duration::from_millis(2200));
         }
         inner.user(key).await

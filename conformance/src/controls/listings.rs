@@ -1,4 +1,4 @@
-//! Listings: pages and the reverse index gone wrong.
+//! Stores with wrong pages or a wrong reverse index.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,24 @@ use super::mutants;
 use super::races::pause;
 
 mutants! {
-    forgets_the_index_on_removal: "LIST-4", "rooms_of still lists the room of a removed member" => IndexAfterRemoval;
-    forgets_the_index_on_rekey: "LIST-4", "rooms_of still lists the room of a member that a rekey removed" => IndexAfterRekey;
-    pages_include_their_start: "LIST-1", "a page of members begins with the one it comes after" => AfterInclusive;
-    pages_skip_a_record: "LIST-1", "a full page of users loses its last one" => SkipsAtBorder;
-    pages_hold_one_too_many: "LIST-1", "rooms_of returns one room more than asked" => OneMore;
+    forgets_the_index_on_removal: "LIST-4", "still lists in rooms_of the room from which the endpoint was removed" => IndexAfterRemoval;
+    forgets_the_index_on_rekey: "LIST-4", "still lists in rooms_of the room from which a rekey removed the endpoint" => IndexAfterRekey;
+    pages_include_their_start: "LIST-1", "begins a page of members with the member that it comes after" => AfterInclusive;
+    pages_skip_a_record: "LIST-1", "skips the first user of each page that comes after another" => SkipsAtBorder;
+    pages_hold_one_too_many: "LIST-1", "returns one room more than the limit from rooms_of" => OneMore;
     orders_like_a_dictionary: "LIST-1", "lists members in the order of their lower-case ids" => Dictionary;
-    needs_after_to_exist: "LIST-1", "starts at the beginning after an id that is no member" => AfterExists;
-    lists_a_missing_room: "LIST-3", "answers no members for a missing room" => EmptyListing;
+    needs_after_to_exist: "LIST-1", "starts a page of members at the first one when `after` is no member" => AfterExists;
+    lists_a_missing_room: "LIST-3", "returns an empty list of members for a missing room" => EmptyListing;
     hides_revoked_users: "USER-5", "leaves revoked users out of the list" => HidesRevoked;
     tears_pages unseen: "LIST-2", "reads a page of members in two steps" => TornPage;
 }
 
-/// A defect's own lock protects nothing that a panic could leave half-done.
+/// Locks a defect's own data, which no panic can leave half changed.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Pairs that were true once.
+/// Former memberships.
 pub(super) type Index = Mutex<BTreeSet<(EndpointId, RoomId)>>;
 
 pub(super) async fn with_former(
@@ -133,7 +133,7 @@ struct SkipsAtBorder;
 #[async_trait]
 impl Defect for SkipsAtBorder {
     async fn users(&self, inner: &dyn Store, page: Page<UserKey>) -> Result<Vec<User>, Error> {
-        // The page comes after its start as if that were the record before it.
+        // The first user after `after` counts as the end of the page before, and is skipped.
         let skipped = match page.after() {
             Some(after) => inner.users(Page::new(Some(*after), 1)?).await?.pop(),
             None => None,

@@ -1,4 +1,4 @@
-//! Acknowledged, and not kept.
+//! A store that loses an acknowledged write.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use super::mutants;
 use super::races::pause;
 
 mutants! {
-    loses_one_of_two unseen: "LIN-1", "of members added at the same time one is acknowledged and not kept" => LosesUpdate;
+    loses_one_of_two unseen: "LIN-1", "acknowledges two members added at the same time, and keeps one" => LosesUpdate;
 }
 
 #[derive(Default)]
@@ -29,7 +29,8 @@ impl Defect for LosesUpdate {
         let found = inner.room(room).await;
         let there = inner.member(room, &new.endpoint).await;
         let answer = match (found, there) {
-            // What it read is what it writes back, without what the others added meanwhile.
+            // Another addition is in flight. It writes back the members that it read before,
+            // without this one.
             (Ok(found), Err(Error::NotFound(_)))
                 if others > 0
                     && new.key.as_ref().is_some_and(|(epoch, _)| *epoch == found.epoch) =>

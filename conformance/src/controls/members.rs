@@ -1,4 +1,4 @@
-//! Members: added and removed wrongly.
+//! Stores that add, return or remove members wrongly.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -14,18 +14,18 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    accepts_a_key_of_another_epoch: "MEM-1", "takes a new member's key for whatever epoch the room is at" => AnyEpoch;
-    accepts_a_key_in_a_plain_room: "MEM-1", "drops a key given in an unencrypted room" => DropsKey;
-    joins_at_the_first_epoch: "MEM-1", "says of every member that it joined at epoch 1" => JoinsFirst;
-    adds_again_over_a_member: "MEM-2", "refuses to add a member twice, yet overwrites its time" => AddsAgain;
-    never_sets_rekey_due: "MEM-3", "forgets after a removal that a rekey is due" => NeverDue;
-    removes_the_owner: "MEM-4", "answers that the owner was removed" => OwnerGoes;
-    makes_everyone_an_owner: "MEM-4", "says of every member that it is the owner" => AllOwners;
-    tells_stale_before_exists: "ERR-4", "answers StaleEpoch for a member that exists" => StaleFirst;
-    member_from_a_missing_one: "ERR-1", "answers a membership for an endpoint that has none" => EmptyMember;
-    says_no_member_for_no_room: "ERR-4", "names the member where the room is missing" => NoMemberFirst;
-    removes_before_it_fails: "ERR-2", "a rekey refused for its keys removes members all the same" => FailsHalf;
-    due_after_a_rekey: "KEY-5", "keeps a rekey due after the rekey" => StaysDue;
+    accepts_a_key_of_another_epoch: "MEM-1", "accepts a new member's key that was sealed for another epoch" => AnyEpoch;
+    accepts_a_key_in_a_plain_room: "MEM-1", "accepts a new member's key in an unencrypted room, and drops it" => DropsKey;
+    joins_at_the_first_epoch: "MEM-1", "returns joined_epoch 1 for every member of an encrypted room" => JoinsFirst;
+    adds_again_over_a_member: "MEM-2", "refuses to add a member twice, yet replaces the membership" => AddsAgain;
+    never_sets_rekey_due: "MEM-3", "returns every room without rekey_due, also after a removal" => NeverDue;
+    removes_the_owner: "MEM-4", "returns success for the removal of the owner, and keeps the owner" => OwnerGoes;
+    makes_everyone_an_owner: "MEM-4", "returns every member with the role Owner" => AllOwners;
+    tells_stale_before_exists: "ERR-4", "returns StaleEpoch instead of AlreadyExists for a member that exists" => StaleFirst;
+    member_from_a_missing_one: "ERR-1", "returns a membership for an endpoint that has none" => EmptyMember;
+    says_no_member_for_no_room: "ERR-4", "returns NotFound of the member instead of the room for a missing room" => NoMemberFirst;
+    removes_before_it_fails: "ERR-2", "removes the members of a rekey that it refuses for its keys" => FailsHalf;
+    due_after_a_rekey: "KEY-5", "leaves rekey_due set after a rekey" => StaysDue;
 }
 
 #[derive(Default)]

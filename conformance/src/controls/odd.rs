@@ -1,4 +1,4 @@
-//! What the suite says of odd stores: of some that are right, and of some whose defect it must name.
+//! Verdicts on unusual stores: a sound one passes, and any other fails for the right reason.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::case::registry;
 use crate::run::{Report, Status, run_case_within};
 use crate::target::{Claim, Instance, Need, Target, TargetError};
 
-/// How the case of this name ends on the memory store with this defect.
+/// Runs the case of this name on the memory store with the defect `D`.
 async fn tried<D: Defect>(name: &str, deadline: Duration) -> Result<(), Box<Report>> {
     let target: Arc<dyn Target> = Arc::new(BrokenMemory::<D>::new("odd"));
     let case = registry().find(|case| case.name() == name).unwrap();
@@ -29,7 +29,9 @@ async fn tried<D: Defect>(name: &str, deadline: Duration) -> Result<(), Box<Repo
 
 const LONG: Duration = Duration::from_mins(2);
 
-/// Rooms whose creation nobody answered, and which appear when somebody lists rooms.
+/// Rooms whose creation timed out.
+///
+/// They are created when a client next lists rooms, which ERR-2 allows.
 #[derive(Default)]
 struct LandsLate(Mutex<Vec<NewRoom>>);
 
@@ -63,7 +65,7 @@ async fn a_write_of_unknown_outcome_may_take_effect_between_two_reads() {
     tried::<LandsLate>(name, LONG).await.unwrap();
 }
 
-/// The tenth list of bob's rooms has none.
+/// The eleventh list of rooms is empty.
 #[derive(Default)]
 struct ListsNothingOnce(AtomicUsize);
 
@@ -89,7 +91,7 @@ async fn a_reader_that_finds_a_violation_ends_its_writer() {
     assert!(began.elapsed() < LONG / 4, "{:?}", began.elapsed());
 }
 
-/// Never says who is let in.
+/// Never answers a decision.
 #[derive(Default)]
 struct NeverDecides;
 
@@ -100,7 +102,7 @@ impl Defect for NeverDecides {
     }
 }
 
-/// Says it after three bounds, and is right.
+/// Answers decisions rightly, three times later than the bound allows.
 #[derive(Default)]
 struct DecidesLate;
 
@@ -128,7 +130,7 @@ async fn a_call_that_hangs_breaks_time_1_in_any_case_and_is_not_waited_for() {
     assert!(told.contains("TIME-1    Every call returns within"), "{told}");
 }
 
-/// Where a target or its store fails, and how.
+/// The step in which a target or its store fails, and how it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trouble {
     CreateHangs,
@@ -147,13 +149,13 @@ enum Trouble {
 
 struct Troubled {
     trouble: Trouble,
-    /// Until then, what blocks its thread does so.
+    /// Set to end the blocking of a thread.
     over: Arc<AtomicBool>,
     asked: AtomicUsize,
 }
 
 impl Trouble {
-    /// Blocks the thread, if this is the trouble, until it is over.
+    /// Blocks the thread until `over` is set, if the trouble is at this step.
     fn blocks(self, here: Self, over: &AtomicBool) {
         while self == here && !over.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(10));
@@ -264,7 +266,7 @@ async fn whatever_fails_is_the_verdict_of_its_case(
     let name = "decisions::an_unknown_key_is_denied_as_unknown";
     let case = registry().find(|case| case.name() == name).unwrap();
     let status = run_case_within(case, &target, 1, Duration::from_secs(2)).await.status;
-    // Or the test's runtime would wait for what blocks its thread.
+    // Otherwise the test's runtime would wait for the blocked thread for ever.
     over.store(true, Ordering::SeqCst);
     let Status::Fail(report) = status else { panic!("{trouble:?}: {status:?}") };
     let failure = &report.failure;

@@ -1,4 +1,4 @@
-//! Stores that answer from a past that is over.
+//! Stores that are wrong after harm to their data, or while something older serves the data.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
@@ -15,27 +15,27 @@ use super::mutants;
 use crate::observe::all_users;
 
 mutants! {
-    believes_sequence_numbers unseen: "PAST-1", "a client decides from its copy of the users while no more changes were made than it has seen" => Copies<BELIEVES>;
-    hands_on_its_copy unseen: "PAST-1", "a client that is opened later decides from an earlier client's copy of the users" => HandsOn;
-    resumes_its_copy unseen: "PAST-1", "a client takes what is new into its copy of the users and keeps what is not there any more" => Copies<RESUMES>;
-    gives_up_wrongly unseen: "PAST-1", "a client that sees the data go back takes everybody for unknown from then on" => Copies<GIVES_UP>;
-    gives_up_for_all unseen: "PAST-1", "once the data went back, clients that are opened afterwards fail, too" => FailsForAll;
-    keeps_keys_by_epoch unseen: "PAST-1", "answers with the key it has seen for an epoch, though another history has another one" => KeysByEpoch;
-    believes_the_highest_epoch unseen: "PAST-1", "shows a room at the highest epoch it has seen" => HighestEpoch;
-    plans_on_the_past unseen: "PAST-1", "revokes whom only lost data had, and says so" => RevokesTheLost;
-    reads_replaced_data unseen: "PAST-2", "a client decides from the data that it opened, after others took their place" => Keeps<true>;
-    writes_to_replaced_data unseen: "PAST-2", "a client adds users to the data that it opened, after others took their place" => Keeps<false>;
-    bootstraps_what_was_emptied unseen: "PAST-3", "makes a first admin where all users vanished" => Bootstraps;
-    remembers_who_vanished unseen: "PAST-3", "lets in whom it let in before, where there is no record any more" => Remembers;
-    takes_a_lost_key_for_none unseen: "PAST-3", "a member's key that vanished is not found" => NoKey;
-    looks_only_when_opened unseen: "PAST-4", "an open client goes on with something older" => LooksOnce;
-    makes_what_must_exist unseen: "DUR-4", "opens an empty store where there must be one" => Makes;
+    believes_sequence_numbers unseen: "PAST-1", "decides from a client's copy of users while the data have fewer changes than the copy" => Copies<BELIEVES>;
+    hands_on_its_copy unseen: "PAST-1", "decides from an earlier client's copy of users on a client that is opened later" => HandsOn;
+    resumes_its_copy unseen: "PAST-1", "adds new users to a client's copy of users, and never removes lost ones" => Copies<RESUMES>;
+    gives_up_wrongly unseen: "PAST-1", "treats all users as unknown once a client has seen the data go back" => Copies<GIVES_UP>;
+    gives_up_for_all unseen: "PAST-1", "fails decisions once the data went back, also on clients that are opened afterwards" => FailsForAll;
+    keeps_keys_by_epoch unseen: "PAST-1", "returns the key it has seen for an epoch, although the data went back and have another" => KeysByEpoch;
+    believes_the_highest_epoch unseen: "PAST-1", "returns a room with the highest epoch it has seen" => HighestEpoch;
+    plans_on_the_past unseen: "PAST-1", "returns success for the revocation of a user who was lost with the data" => RevokesTheLost;
+    reads_replaced_data unseen: "PAST-2", "decides from the old data after they were replaced" => Keeps<true>;
+    writes_to_replaced_data unseen: "PAST-2", "adds users to the old data after they were replaced" => Keeps<false>;
+    bootstraps_what_was_emptied unseen: "PAST-3", "makes a first admin after all users vanished" => Bootstraps;
+    remembers_who_vanished unseen: "PAST-3", "allows a user it allowed before, although the record has vanished" => Remembers;
+    takes_a_lost_key_for_none unseen: "PAST-3", "returns NotFound instead of Corrupt for a member's key that vanished" => NoKey;
+    looks_only_when_opened unseen: "PAST-4", "does not notice when something older takes over under open clients" => LooksOnce;
+    makes_what_must_exist unseen: "DUR-4", "makes an empty store when the data must exist" => Makes;
     opens_something_older unseen: "PAST-4", "opens data that something older serves" => OpensOlder;
 }
 
 type Users = BTreeMap<UserKey, User>;
 
-/// How many changes made these users: what a log of them would have for its last sequence.
+/// How many changes made these users: the last sequence of a log of the changes.
 fn changes(users: &Users) -> usize {
     users.values().map(|user| 1 + usize::from(user.revoked)).sum()
 }
@@ -56,7 +56,7 @@ const BELIEVES: u8 = 0;
 const RESUMES: u8 = 1;
 const GIVES_UP: u8 = 2;
 
-/// A client's copy of the users, kept in one of three wrong ways; and whether it was given up.
+/// A client's copy of users, kept in one of three wrong ways, and whether it was given up.
 #[derive(Default)]
 struct Copies<const HOW: u8>(Mutex<(Users, bool)>);
 
@@ -71,7 +71,7 @@ impl<const HOW: u8> Copies<HOW> {
         let back = changes(&now) < changes(copy);
         *given_up |= back && HOW == GIVES_UP;
         match HOW {
-            // It has seen more than was written, so it takes nothing to be new.
+            // The copy has seen a higher sequence than the data have, so nothing seems to be new.
             BELIEVES if back => {}
             RESUMES => copy.extend(now),
             GIVES_UP if *given_up => copy.clear(),
@@ -100,7 +100,7 @@ impl Defect for HandsOn {
     }
 }
 
-/// The most changes that any client has seen.
+/// The highest number of changes that any client has seen.
 #[derive(Default)]
 struct FailsForAll(Mutex<usize>);
 
@@ -129,7 +129,7 @@ impl KeysByEpoch {
         locked(&self.0).entry(id).or_insert(key).clone()
     }
 
-    /// What ends with a membership, or a room.
+    /// Forgets the keys of a membership or room that ends, as a sound store does.
     fn ends(&self, room: &RoomId, endpoint: Option<&EndpointId>) {
         locked(&self.0).retain(|(of, who, _), _| {
             of != room || endpoint.is_some_and(|endpoint| endpoint != who)
@@ -196,7 +196,7 @@ impl Defect for HighestEpoch {
     }
 }
 
-/// Whom it ever added.
+/// All users that were ever added.
 #[derive(Default)]
 struct RevokesTheLost(Mutex<Vec<UserKey>>);
 
@@ -221,7 +221,9 @@ impl Defect for RevokesTheLost {
     }
 }
 
-/// What it opened, once that was replaced: decisions are of it where `READS`, else new users go there.
+/// The data that the client opened, once they were replaced.
+///
+/// With `READS`, decisions come from these data; otherwise new users go there.
 #[derive(Default)]
 struct Keeps<const READS: bool>(OnceLock<MemoryStore>);
 
@@ -261,7 +263,7 @@ impl Defect for Bootstraps {
     }
 }
 
-/// Whom it let in.
+/// The users that were allowed.
 #[derive(Default)]
 struct Remembers(Mutex<Vec<UserKey>>);
 

@@ -1,4 +1,4 @@
-//! Right for one caller, wrong for two at once.
+//! Stores that are right for one caller, and wrong for concurrent ones.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,16 +14,17 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    lets_two_rekeys_win unseen: "KEY-7", "the loser of a race of rekeys tries again from the winner's epoch" => TwoWin;
-    adds_with_the_old_key unseen: "KEY-8", "a member added during a rekey keeps its key of the epoch before" => AddsLate;
-    deletes_in_steps unseen: "ROOM-4", "deletes a room's members one by one, then the room" => DeletesInSteps;
-    rekeys_in_steps unseen: "KEY-5", "a rekey removes members first and moves the epoch afterwards" => RekeysInSteps;
-    bootstraps_in_steps unseen: "USER-1", "looks whether there is an admin first, and makes one afterwards" => BootstrapsInSteps;
-    remembers_rooms: "LIN-1", "a client remembers rooms until it writes itself" => Remembers;
+    lets_two_rekeys_win unseen: "KEY-7", "retries the loser of two concurrent rekeys from the winner's epoch" => TwoWin;
+    adds_with_the_old_key unseen: "KEY-8", "adds a member during a rekey with a key of the former epoch" => AddsLate;
+    deletes_in_steps unseen: "ROOM-4", "removes a deleted room's members one by one, and then the room" => DeletesInSteps;
+    rekeys_in_steps unseen: "KEY-5", "removes the members of a rekey first, and moves the epoch afterwards" => RekeysInSteps;
+    bootstraps_in_steps unseen: "USER-1", "checks whether there is an admin first, and makes one afterwards" => BootstrapsInSteps;
+    remembers_rooms: "LIN-1", "answers room from a client's cache that only the client's own writes clear" => Remembers;
 }
 
-/// As long as a disk takes. The thread is given up as well, or on a busy machine nobody else would come to
-/// do anything meanwhile: what was read before is old now, if anybody wants it to be.
+/// Waits as long as a disk would, so that other callers can make what was read before stale.
+///
+/// Sleeping yields the thread; otherwise on a busy machine no other caller would run meanwhile.
 pub(super) async fn pause() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -76,7 +77,7 @@ struct DeletesInSteps;
 impl Defect for DeletesInSteps {
     async fn delete_room(&self, inner: &dyn Store, room: &RoomId) -> Result<(), Error> {
         for member in inner.members(room, Page::first()).await? {
-            // The owner stays till the end, and another caller may have been here.
+            // The owner cannot be removed, and another caller may have removed the member already.
             let _ = inner.remove_member(room, &member.endpoint).await;
             pause().await;
         }

@@ -1,4 +1,4 @@
-//! Rooms: made, read and deleted wrongly.
+//! Stores that create, return or delete rooms wrongly.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,17 +15,17 @@ use super::mutants;
 mutants! {
     folds_case_in_room_ids: "TYPE-1", "stores every room under its id in lower case" => FoldsCase;
     trims_room_ids: "TYPE-1", "drops the spaces around a room's id" => Trims;
-    normalizes_room_ids: "TYPE-1", "takes a letter and its accent for one letter" => Normalizes;
-    rounds_times_to_seconds: "TYPE-3", "returns a room's time in whole seconds" => RoundsTimes;
-    answers_epoch_zero: "ROOM-3", "answers create_room with epoch 0, not 1" => EpochZero;
-    creates_over_a_room: "ROOM-2", "makes a room anew where its id is in use" => CreatesOver;
-    deletes_what_is_missing: "ROOM-4", "deletes a missing room with success" => DeletesMissing;
-    leaves_deleted_rooms_listed: "ROOM-4", "lists a deleted room in rooms_of" => ListsDeleted;
-    revives_former_members: "ROOM-5", "a room made again has its former members" => Revives;
-    room_from_a_missing_one: "ERR-1", "answers an empty room for a missing one" => EmptyRoom;
+    normalizes_room_ids: "TYPE-1", "treats a letter with a combining accent as the accented letter" => Normalizes;
+    rounds_times_to_seconds: "TYPE-3", "returns a room's creation time in whole seconds" => RoundsTimes;
+    answers_epoch_zero: "ROOM-3", "returns epoch 0 from create_room, not 1" => EpochZero;
+    creates_over_a_room: "ROOM-2", "replaces an existing room when a room is created under its id" => CreatesOver;
+    deletes_what_is_missing: "ROOM-4", "returns success when a missing room is deleted" => DeletesMissing;
+    leaves_deleted_rooms_listed: "ROOM-4", "still lists a deleted room in rooms_of" => ListsDeleted;
+    revives_former_members: "ROOM-5", "gives a room that is created again the members of the deleted one" => Revives;
+    room_from_a_missing_one: "ERR-1", "returns an empty room for a missing one" => EmptyRoom;
 }
 
-/// The id that `text` gives, or else the one there was.
+/// `text` as an id; `otherwise` if it is none.
 fn id_or(text: &str, otherwise: &RoomId) -> RoomId {
     RoomId::new(text).unwrap_or_else(|_| otherwise.clone())
 }
@@ -111,7 +111,7 @@ impl Defect for DeletesMissing {
     }
 }
 
-/// What was deleted, with those who were in it.
+/// Deleted rooms, with their members.
 type Former = Mutex<BTreeMap<RoomId, (Room, Vec<Member>)>>;
 
 async fn bury(former: &Former, inner: &dyn Store, room: &RoomId) -> Result<(), Error> {
@@ -172,7 +172,7 @@ impl Defect for Revives {
             } else {
                 NewMember::unsealed(endpoint, added_at)
             };
-            // The owner may be the same one, who is there already.
+            // This fails for a former owner who owns the new room, too.
             let _ = inner.add_member(&room.id, again).await;
         }
         Ok(room)

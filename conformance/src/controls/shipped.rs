@@ -1,4 +1,4 @@
-//! What reached the users of other systems, as it would be here.
+//! Stores with bugs that other systems shipped to their users.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,19 +16,19 @@ use super::mutants;
 use super::races::pause;
 
 mutants! {
-    loses_acknowledged_writes unseen: "LIN-1", "of writes at once one is kept, and all are acknowledged (SpiceDB issue 3212)" => LosesWrites;
-    merges_endpoints_by_case: "TYPE-1", "endpoints that differ in case alone are one (SpiceDB issue 3161, OpenFGA issue 3169)" => MergesCase;
-    locks_up_inside_itself unseen: "TIME-1", "a rekey that removes waits for a lock it holds itself, and with it all writes for good (dex issue 5017)" => LocksUp;
-    closes_nothing: "CLOSE-2", "close and reopening do nothing (Matrix Rust SDK issue 6675)" => ClosesNothing;
-    keeps_nothing_it_claims_to unseen: "DUR-1", "claims that it can be reopened, and is empty then (OpenDAL issue 7565)" => KeepsNothing;
+    loses_acknowledged_writes unseen: "LIN-1", "acknowledges concurrent writes, and keeps one of them (SpiceDB issue 3212)" => LosesWrites;
+    merges_endpoints_by_case: "TYPE-1", "treats endpoints that differ only in case as one (SpiceDB issue 3161, OpenFGA issue 3169)" => MergesCase;
+    locks_up_inside_itself unseen: "TIME-1", "deadlocks in a rekey with removals, and blocks all later changes of members (dex issue 5017)" => LocksUp;
+    closes_nothing: "CLOSE-2", "does nothing at close (Matrix Rust SDK issue 6675)" => ClosesNothing;
+    keeps_nothing_it_claims_to unseen: "DUR-1", "claims that it can be reopened, and is empty afterwards (OpenDAL issue 7565)" => KeepsNothing;
 }
 
-/// How many writes are under way.
+/// How many writes are in flight.
 #[derive(Default)]
 struct LosesWrites(AtomicUsize);
 
 impl LosesWrites {
-    /// Makes the write, or says that somebody else's was under way.
+    /// Returns whether no other write was in flight when this one began.
     async fn alone(&self) -> bool {
         let others = self.0.fetch_add(1, Ordering::SeqCst);
         pause().await;
@@ -63,7 +63,7 @@ impl Defect for MergesCase {
     }
 }
 
-/// The one lock of all writes to members, which no call may take twice.
+/// One lock for all changes of members. A call that takes it twice waits for itself.
 struct LocksUp(Semaphore);
 
 impl Default for LocksUp {
@@ -127,7 +127,7 @@ impl Defect for ClosesNothing {
     }
 }
 
-/// What is there since the last time all was closed; `None` before.
+/// The data since the last `close`; `None` before the first open.
 #[derive(Default)]
 struct KeepsNothing(Mutex<Option<MemoryStore>>);
 

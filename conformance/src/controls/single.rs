@@ -1,4 +1,4 @@
-//! One thing wrong, for any caller to see.
+//! Stores with one defect that any single caller can see.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -18,31 +18,31 @@ use super::mutants;
 mutants! {
     rounds_revocations_to_seconds unseen: "TYPE-3", "returns the time of a revocation in whole seconds" => RoundsRevocations;
     trims_labels unseen: "USER-2", "drops the spaces around a user's label" => TrimsLabels;
-    remembers_that_a_rekey_was_due unseen: "ROOM-5", "in a room made again a rekey is due where one was in the former" => DueAgain;
-    plain_rooms_need_a_rekey unseen: "MEM-3", "a removal from an unencrypted room makes a rekey due" => PlainDue;
-    takes_members_without_a_key unseen: "MEM-1", "makes up a key for who joins an encrypted room without one" => MakesUpKeys;
-    an_owner_has_one_room unseen: "ROOM-1", "an endpoint that owns a room cannot own another" => OneRoom;
-    joins_anew_at_each_rekey unseen: "KEY-5", "a rekey sets the epoch at which its members joined" => JoinsAnew;
-    rekeys_nobody_alone unseen: "KEY-5", "a rekey that leaves the owner alone is refused" => NeedsTwo;
-    stale_before_kind unseen: "ERR-4", "a rekey of an unencrypted room is StaleEpoch" => StaleBeforeKind;
-    strangers_before_stale unseen: "ERR-4", "a rekey from a former epoch names the stranger it removes" => StrangersFirst;
-    a_missing_key_has_no_epoch unseen: "ERR-1", "a missing key is named without its epoch" => NamesNoEpoch;
-    finds_keys_of_other_rooms unseen: "KEY-2", "a key that is missing is taken from another room" => OtherRooms;
-    refuses_equal_keys unseen: "KEY-2", "refuses a rekey with two keys of the same bytes" => RefusesEqual;
-    misses_who_is_in_no_room unseen: "LIST-3", "rooms_of an endpoint without a room is NotFound" => NoRooms;
-    orders_users_backwards unseen: "LIST-1", "users are in the order of their keys read from behind" => Backwards;
-    lists_a_thousand_rooms_at_most unseen: "LIST-1", "rooms_of ends after the thousandth room" => Thousand;
-    bootstraps_a_plain_user unseen: "USER-1", "bootstrap_admin makes no admin of who asks to be none" => PlainBootstrap;
-    any_user_ends_the_bootstrap unseen: "USER-1", "bootstrap_admin is a conflict once there is any user" => AnyUser;
-    bootstrap_promotes unseen: "USER-2", "bootstrap_admin of a known user succeeds" => Promotes;
-    keeps_admins_out unseen: "AUTH-1", "is_authorized denies admins" => AdminsOut;
-    has_had_an_admin unseen: "AUTH-5", "has_admin is true of an empty store" => AlwaysAdmin;
-    revokes_the_neighbour unseen: "USER-3", "revokes the next user as well" => Neighbour;
-    keeps_users_without_an_admin unseen: "USER-4", "refuses to revoke a user where there is no admin" => NoAdminNoEnd;
-    misses_what_it_cannot_read unseen: "ERR-1", "answers NotFound of a room when the store fails" => MissesOnError;
-    answers_one_at_a_time unseen: "TIME-1", "each look at a room waits for all that began before" => OneAtATime;
-    is_closed_slowly unseen: "CLOSE-2", "a closed client says so after two seconds" => ClosedSlowly;
-    closes_slowly unseen: "CLOSE-1", "close takes two seconds" => ClosesSlowly;
+    remembers_that_a_rekey_was_due unseen: "ROOM-5", "keeps a deleted room's rekey_due for a room created again under its id" => DueAgain;
+    plain_rooms_need_a_rekey unseen: "MEM-3", "sets rekey_due in an unencrypted room after a removal" => PlainDue;
+    takes_members_without_a_key unseen: "MEM-1", "makes up a key for a member added to an encrypted room without one" => MakesUpKeys;
+    an_owner_has_one_room unseen: "ROOM-1", "refuses to create a second room of the same owner" => OneRoom;
+    joins_anew_at_each_rekey unseen: "KEY-5", "sets joined_epoch of all members to the new epoch at a rekey" => JoinsAnew;
+    rekeys_nobody_alone unseen: "KEY-5", "refuses a rekey that leaves only the owner" => NeedsTwo;
+    stale_before_kind unseen: "ERR-4", "returns StaleEpoch instead of Conflict for a rekey of an unencrypted room" => StaleBeforeKind;
+    strangers_before_stale unseen: "ERR-4", "returns NotFound instead of StaleEpoch for a stale rekey that removes a non-member" => StrangersFirst;
+    a_missing_key_has_no_epoch unseen: "ERR-1", "names a missing key without its epoch" => NamesNoEpoch;
+    finds_keys_of_other_rooms unseen: "KEY-2", "returns an endpoint's key of another room when the key is missing" => OtherRooms;
+    refuses_equal_keys unseen: "KEY-2", "refuses a rekey in which two keys have the same bytes" => RefusesEqual;
+    misses_who_is_in_no_room unseen: "LIST-3", "returns NotFound from rooms_of for an endpoint without a room" => NoRooms;
+    orders_users_backwards unseen: "LIST-1", "lists users in the order of their keys with the bytes reversed" => Backwards;
+    lists_a_thousand_rooms_at_most unseen: "LIST-1", "lists only the first thousand rooms of an endpoint" => Thousand;
+    bootstraps_a_plain_user unseen: "USER-1", "makes the bootstrapped user no admin when the request says so" => PlainBootstrap;
+    any_user_ends_the_bootstrap unseen: "USER-1", "refuses the bootstrap once there is any user" => AnyUser;
+    bootstrap_promotes unseen: "USER-2", "returns success for the bootstrap of a known user" => Promotes;
+    keeps_admins_out unseen: "AUTH-1", "denies admins in is_authorized" => AdminsOut;
+    has_had_an_admin unseen: "AUTH-5", "answers has_admin with true, also when there is no admin" => AlwaysAdmin;
+    revokes_the_neighbour unseen: "USER-3", "revokes the next user in key order as well" => Neighbour;
+    keeps_users_without_an_admin unseen: "USER-4", "refuses to revoke a user while there is no admin" => NoAdminNoEnd;
+    misses_what_it_cannot_read unseen: "ERR-1", "returns NotFound of a room when the read fails" => MissesOnError;
+    answers_one_at_a_time unseen: "TIME-1", "reads rooms one at a time, so that concurrent reads wait for one another" => OneAtATime;
+    is_closed_slowly unseen: "CLOSE-2", "waits two seconds before it returns Closed" => ClosedSlowly;
+    closes_slowly unseen: "CLOSE-1", "takes two seconds to close" => ClosesSlowly;
 }
 
 #[derive(Default)]
@@ -68,7 +68,7 @@ impl Defect for TrimsLabels {
     }
 }
 
-/// Rooms in which a rekey was due when they were deleted.
+/// Deleted rooms whose `rekey_due` was set.
 #[derive(Default)]
 struct DueAgain(Mutex<BTreeSet<RoomId>>);
 
@@ -89,7 +89,7 @@ impl Defect for DueAgain {
     }
 }
 
-/// Unencrypted rooms that somebody was removed from.
+/// Rooms from which a member was removed.
 #[derive(Default)]
 struct PlainDue(Mutex<BTreeSet<RoomId>>);
 

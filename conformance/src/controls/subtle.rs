@@ -1,4 +1,4 @@
-//! Wrong only after something else, or only beside something else.
+//! Stores that are wrong only after, or beside, another call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -16,17 +16,17 @@ use super::mutants;
 use super::races::pause;
 
 mutants! {
-    joins_one_epoch_late: "MEM-1", "where a rekey is due, a new member joins at the epoch after" => OffByOne;
-    stale_by_one_write unseen: "LIN-1", "answers a room as it was before its last change while another change is under way" => StaleByOne;
-    rekey_forgets_who_came_meanwhile unseen: "KEY-1", "a member added during a rekey has no key at the new epoch" => Forgets;
-    repairs_its_index_on_read: "LIST-4", "rooms_of lists former rooms until somebody reads their members" => RepairsLate;
-    loses_the_last_admin_to_two unseen: "USER-4", "two revocations at once each see the other's admin" => TwoRevocations;
-    forgets_revocations_when_reopened unseen: "USER-3", "who was revoked is let in again after reopening" => Reopens;
-    forgets_the_bootstrap_when_reopened unseen: "USER-1", "allows another bootstrap after reopening" => BootstrapsAgain;
-    creates_without_the_owners_key: "ROOM-1", "the owner of a new room has no key until the first rekey" => NoFirstKey;
-    takes_similar_keys_for_one: "TYPE-2", "users whose keys differ in the last bit are one" => SimilarKeys;
-    tells_of_one_bad_key: "KEY-6", "names only the first endpoint whose key is missing" => TellsOne;
-    rekeys_without_the_last_page unseen: "KEY-1", "a rekey stores no key beyond the first thousand" => FirstPageOnly;
+    joins_one_epoch_late: "MEM-1", "returns a joined_epoch one too high for a member added while a rekey is due" => OffByOne;
+    stale_by_one_write unseen: "LIN-1", "returns a room as of before its last rekey while another rekey is in flight" => StaleByOne;
+    rekey_forgets_who_came_meanwhile unseen: "KEY-1", "stores no key at the new epoch for a member added during a rekey" => Forgets;
+    repairs_its_index_on_read: "LIST-4", "lists a removed member's room in rooms_of until the room's members are read" => RepairsLate;
+    loses_the_last_admin_to_two unseen: "USER-4", "revokes the last two admins when both are revoked at once" => TwoRevocations;
+    forgets_revocations_when_reopened unseen: "USER-3", "lets revoked users in again after it is reopened" => Reopens;
+    forgets_the_bootstrap_when_reopened unseen: "USER-1", "allows another bootstrap after it is reopened" => BootstrapsAgain;
+    creates_without_the_owners_key: "ROOM-1", "returns no key of the owner of a new room until the first rekey" => NoFirstKey;
+    takes_similar_keys_for_one: "TYPE-2", "treats user keys that differ only in the last bit as equal" => SimilarKeys;
+    tells_of_one_bad_key: "KEY-6", "names only the first of the endpoints whose keys a rekey lacks" => TellsOne;
+    rekeys_without_the_last_page unseen: "KEY-1", "stores the keys of a rekey for the first thousand members only" => FirstPageOnly;
 }
 
 #[derive(Default)]
@@ -97,7 +97,7 @@ impl Defect for StaleByOne {
 
 #[derive(Default)]
 struct Forgets {
-    /// Who was added while a rekey was under way, and has no key for the epoch it led to.
+    /// Members that were added during a rekey, with the new epoch, at which they have no key.
     without: Mutex<BTreeSet<(RoomId, EndpointId, Epoch)>>,
 }
 
@@ -142,7 +142,7 @@ impl Defect for Forgets {
     }
 }
 
-/// Pairs that were true once, of rooms whose members nobody has read since.
+/// Former memberships in rooms whose members were not read since.
 #[derive(Default)]
 struct RepairsLate(Index);
 
@@ -179,7 +179,7 @@ impl Defect for RepairsLate {
     }
 }
 
-/// Who was revoked although the store beneath would not have it.
+/// Admins that count as revoked although the inner store refused to revoke them.
 #[derive(Default)]
 struct TwoRevocations(Mutex<BTreeMap<UserKey, Timestamp>>);
 
@@ -228,7 +228,7 @@ impl Defect for TwoRevocations {
     }
 }
 
-/// Who was revoked, and who of them is so no more.
+/// Users revoked since the last close, and users revoked before it, who are allowed again.
 #[derive(Default)]
 struct Reopens(Mutex<(BTreeSet<UserKey>, BTreeSet<UserKey>)>);
 

@@ -1,5 +1,8 @@
-//! What surrounds the data of a broken store: it can fall silent, and it knows what became of the data,
-//! as a sound store would. The defects are around it.
+//! A sound layer between the data and a defect.
+//!
+//! While the store is silent, calls through this layer time out. After the data were replaced or
+//! vanished, or while something too old serves them, the calls fail that must fail on a sound
+//! store. A defect is wrapped around this layer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,31 +13,31 @@ use membership::{EndpointId, Error, NewUser, RoomId, SealedKey, Store, User};
 
 use super::defect::Defect;
 
-/// How long a silent store lets a call wait, which is less than it might.
+/// How long a call on a silent store waits before it times out: less than its deadline allows.
 const SILENCE: Duration = Duration::from_millis(50);
 
 /// What happened to the data, seen by all clients.
 #[derive(Default)]
 pub(super) struct Events {
-    /// Whether calls go without an answer.
+    /// Whether calls time out.
     pub(super) silent: AtomicBool,
     /// Whether something too old serves the data.
     pub(super) older: AtomicBool,
     /// Whether all users vanished.
     pub(super) lost_users: AtomicBool,
-    /// Whether all keys did.
+    /// Whether all keys vanished.
     pub(super) lost_keys: AtomicBool,
     /// How often the data were replaced.
     pub(super) replaced: AtomicU64,
 }
 
-/// One client's view of them.
+/// One client's view of [`Events`].
 #[derive(Default)]
 pub(super) struct Surroundings {
     events: Arc<Events>,
-    /// How often the data had been replaced when it was opened.
+    /// How often the data had been replaced when the client was opened.
     opened: u64,
-    /// Whether it looks, once it is open, at what serves the data.
+    /// Whether calls fail while something too old serves the data.
     looks: bool,
     closed: AtomicBool,
 }
@@ -58,7 +61,7 @@ pub(super) fn too_old() -> Error {
 impl Defect for Surroundings {
     async fn before(&self) -> Result<(), Error> {
         if self.closed.load(Ordering::SeqCst) {
-            // It says so by itself, and at once.
+            // The closed client below answers `Closed`, which must come at once (CLOSE-2).
             return Ok(());
         }
         if self.events.silent.load(Ordering::SeqCst) {

@@ -25,7 +25,7 @@ pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode
         return code;
     }
     let mut arguments = Arguments::from_args();
-    // Threads for as many as ever run at once; the schedule holds back those that may not run yet.
+    // A thread for each test that may run at once; the schedule holds back the others.
     arguments.test_threads.get_or_insert_with(|| Schedule::most(None));
     quiet_panics();
     let (seed, runtime) = match harness::begun() {
@@ -48,7 +48,8 @@ pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode
             }
         }));
     }
-    // Of those that wait, the ones that no other target in this process can run.
+    // Of the groups that wait, only these two: of all stores in memory, only the controls can lose
+    // data, or put earlier data back, or let calls time out.
     let tried = |case: &&Case| {
         case.company() == Company::Working || ["past", "fail_closed"].contains(&case.group)
     };
@@ -76,12 +77,12 @@ pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode
     conclusion.exit_code()
 }
 
-/// A defect that a caller can see must change a golden transcript.
+/// Fails unless the broken store changes a golden transcript.
 async fn seen_by_a_golden(control: &Control) -> Result<(), String> {
     let _inside = SCHEDULE.enter(Company::Working).await;
     for scenario in golden::all() {
         let target = Arc::clone(&control.target);
-        // A task of its own: a panic of the store is as good as another answer.
+        // A panic of the store counts as a change, so it must not leave this task.
         let told = tokio::spawn(async move {
             let instance = target.create().await.map_err(|error| error.to_string())?;
             let open = async || instance.open().await.map_err(|error| error.to_string());

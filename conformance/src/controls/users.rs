@@ -1,4 +1,4 @@
-//! Users and admins gone wrong.
+//! Stores that treat users and admins wrongly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -13,15 +13,15 @@ use super::listings::locked;
 use super::mutants;
 
 mutants! {
-    bootstraps_again: "USER-1", "bootstrap_admin makes a second admin" => BootstrapsAgain;
-    bootstrap_tells_exists_first: "USER-1", "bootstrap_admin of a known key is AlreadyExists, not Conflict" => ExistsFirst;
-    replaces_a_user: "USER-2", "add_user of a known key changes its label" => Relabels;
-    readmits_the_revoked: "USER-3", "add_user of a revoked user lets it in again" => Readmits;
-    revokes_the_unknown: "USER-3", "revoke_user of an unknown key succeeds" => RevokesUnknown;
-    revokes_again_later: "USER-3", "revoking a revoked user moves its revocation's time" => RevokesAgain;
-    revokes_the_last_admin: "USER-4", "answers that the last active admin was revoked" => LastAdminGoes;
-    forgets_when_revoked: "USER-5", "returns a revoked user without the time of its revocation" => ForgetsWhen;
-    user_from_a_missing_one: "ERR-1", "answers an empty user for a missing one" => EmptyUser;
+    bootstraps_again: "USER-1", "makes another admin at a second bootstrap" => BootstrapsAgain;
+    bootstrap_tells_exists_first: "USER-1", "returns AlreadyExists instead of Conflict for a second bootstrap of a known key" => ExistsFirst;
+    replaces_a_user: "USER-2", "changes a user's label when the user is added again" => Relabels;
+    readmits_the_revoked: "USER-3", "lets a revoked user in again when the user is added again" => Readmits;
+    revokes_the_unknown: "USER-3", "returns success when an unknown user is revoked" => RevokesUnknown;
+    revokes_again_later: "USER-3", "changes the time of a revocation when the user is revoked again" => RevokesAgain;
+    revokes_the_last_admin: "USER-4", "returns success for the revocation of the last active admin, and keeps the admin active" => LastAdminGoes;
+    forgets_when_revoked: "USER-5", "returns a revoked user without the time of the revocation" => ForgetsWhen;
+    user_from_a_missing_one: "ERR-1", "returns an empty user for a missing one" => EmptyUser;
 }
 
 #[derive(Default)]

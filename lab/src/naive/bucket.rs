@@ -40,7 +40,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Whether the key was free.
+    /// Stores a record under a free key. Returns `false` if the key is in use.
     pub(super) async fn create(&self, key: &str, record: &impl Serialize) -> Result<bool, Error> {
         match self.0.create(key, json(record)?.into()).await {
             Ok(_) => Ok(true),
@@ -49,7 +49,7 @@ impl Bucket {
         }
     }
 
-    /// Whether nobody else had written it since.
+    /// Replaces a record if it still has this revision. Returns `false` if it was written since.
     pub(super) async fn update(
         &self,
         key: &str,
@@ -67,7 +67,7 @@ impl Bucket {
         self.0.delete(key).await.map_err(Error::unavailable)
     }
 
-    /// The keys that begin so.
+    /// The keys that begin with `prefix`.
     pub(super) async fn keys(&self, prefix: &str) -> Result<Vec<String>, Error> {
         let keys = self.0.keys().await.map_err(Error::unavailable)?;
         let keys: Vec<String> = keys.try_collect().await.map_err(Error::unavailable)?;

@@ -3,12 +3,12 @@ use membership::{
 };
 use serde::{Deserialize, Serialize};
 
-/// An id as part of a bucket's key.
+/// An id in hex, as a part of a bucket's key.
 pub(super) fn hex(id: &str) -> String {
     id.bytes().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The last part of a key, as the id it was made of.
+/// The id in the last part of a key.
 pub(super) fn last_id(key: &str) -> Result<String, Error> {
     let hex = key.rsplit('.').next().unwrap_or(key).as_bytes();
     let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();

@@ -11,7 +11,7 @@ use membership::{
 use super::bucket::Bucket;
 use super::record::{MemberRecord, RoomRecord, UserRecord, hex, last_id};
 
-/// Made once, with the first admin.
+/// The key of a record that is created with the first admin, so that there is only one bootstrap.
 const BOOTSTRAPPED: &str = "bootstrapped";
 
 pub(super) struct NaiveKv {
@@ -43,7 +43,7 @@ impl NaiveKv {
         })
     }
 
-    /// The one place for the deadline.
+    /// Runs a call with the deadline that every call has.
     async fn call<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);

@@ -1,5 +1,6 @@
-//! Clients with a defect on purpose, for simulated servers alone: it shows in moments that real
-//! ones seldom give.
+//! Clients that are broken on purpose, for simulated servers only.
+//!
+//! Their defects show at moments that are rare with real servers.
 
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ use membership_conformance::history::{Mix, check};
 
 use Shows::{InHistories, OnOlderServers, WhenHeld, WhenSuspended};
 
-/// A client with a defect.
+/// A client with one defect.
 #[derive(Clone, Copy, Debug)]
 pub struct Broken {
-    /// What is wrong with it, as a short name.
+    /// The client's unique name, which says what is wrong.
     pub name: &'static str,
-    /// The clause it breaks.
+    /// The clause that the client breaks.
     pub clause: &'static str,
-    /// What it does, in words.
+    /// What the client does wrong: a sentence without its subject, the client.
     pub what: &'static str,
     defect: JetStreamDefect,
     shows: Shows,
@@ -33,29 +34,29 @@ pub struct Broken {
 /// Where a defect shows.
 #[derive(Clone, Copy, Debug)]
 enum Shows {
-    /// In random histories; with `cuts` servers are cut off meanwhile, one after the other.
+    /// In random histories. With `cuts`, servers are cut off one after the other.
     InHistories { mix: Mix, weather: Weather, cuts: bool },
-    /// In random histories. Partway, servers of an older version replace the servers.
+    /// In random histories during which older servers replace the servers for a while.
     OnOlderServers,
-    /// In random histories of bounded-staleness decisions, while the clients' machine is suspended repeatedly.
+    /// In random histories of bounded-staleness decisions, while the clients' machine is suspended.
     WhenSuspended,
-    /// When a call is held, most likely the one of this name.
+    /// When a call is held before one of its exchanges: most likely the call of this name.
     WhenHeld(&'static str),
 }
 
 /// How a client was caught.
 #[derive(Clone, Debug)]
 pub struct Catch {
-    /// By what, in words.
+    /// What caught the client, in words.
     pub by: String,
-    /// What was wrong.
+    /// What was wrong with the answers.
     pub problem: String,
 }
 
-/// So many histories are enough to catch any of them.
+/// This many histories are enough to catch any of the clients whose defects show in histories.
 pub const ENOUGH: u64 = 600;
 
-/// Every one of them.
+/// Every broken client.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub fn all() -> Vec<Broken> {
@@ -65,21 +66,21 @@ pub fn all() -> Vec<Broken> {
         broken(
             "simulated_single_collect",
             "LIST-2",
-            "rooms_of does not look a second time",
+            "does not check in rooms_of that what it read still holds",
             SingleCollect,
             InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
         ),
         broken(
             "simulated_collects_what_is_under_way",
             "LIST-4",
-            "a listing collects the index entry of a member who is being added",
+            "collects the index entry of a member whose addition is in flight",
             CollectsWhatIsUnderWay,
             InHistories { mix: Mix::Lists, weather: lossy, cuts: false },
         ),
         broken(
             "simulated_repeats_in_doubt",
             "ERR-2",
-            "sends again what was not answered, and believes the refusal",
+            "repeats a write that got no answer, and believes the refusal",
             RepeatsInDoubt,
             InHistories {
                 mix: Mix::Rooms,
@@ -90,14 +91,14 @@ pub fn all() -> Vec<Broken> {
         broken(
             "simulated_counts_first",
             "LIST-4",
-            "an index entry comes to stand after the counter that announces it",
+            "stores an index entry after the counter that announces it",
             CountsFirst,
             WhenHeld("add"),
         ),
         broken(
             "simulated_believes_refused_firsts",
             "ROOM-1",
-            "takes the refusal of a room's first records for a copy that is there",
+            "takes the refusal of a room's first records for a sign that they are stored",
             BelievesRefusedFirsts,
             InHistories {
                 mix: Mix::Rooms,
@@ -108,7 +109,7 @@ pub fn all() -> Vec<Broken> {
         broken(
             "simulated_ignores_gaps",
             "AUTH-3",
-            "takes any delivery of the feed for the next one",
+            "ignores gaps in the feed of its copy of users",
             IgnoresGaps,
             InHistories {
                 mix: Mix::Users,
@@ -119,7 +120,7 @@ pub fn all() -> Vec<Broken> {
         broken(
             "simulated_believes_gaps",
             "LIN-1",
-            "takes whom its copy of the users lacks for unknown",
+            "treats a user whom its copy of users lacks as unknown",
             BelievesGaps,
             InHistories {
                 mix: Mix::Users,
@@ -130,35 +131,35 @@ pub fn all() -> Vec<Broken> {
         broken(
             "simulated_keeps_collected_keys",
             "KEY-1",
-            "a rekey names a key that was collected when its member went, who came back",
+            "commits a rekey with a key that was collected when its member left",
             KeepsCollectedKeys,
             WhenHeld("rekey"),
         ),
         broken(
             "simulated_removes_heads",
             "LIN-1",
-            "a deleted room is shown as it once was when the server was killed soon after",
+            "purges a deleted room's head without a tombstone, so that a killed server brings it back",
             RemovesHeads,
             WhenHeld("room"),
         ),
         broken(
             "simulated_ends_heads_later",
             "LIN-1",
-            "answers that a room is deleted before those with an old record of it can know",
+            "answers that a room is deleted before its head is marked deleted",
             EndsHeadsLater,
             WhenHeld("delete"),
         ),
         broken(
             "simulated_ignores_versions",
             "PAST-4",
-            "goes on where older servers take over, which make half of a change",
+            "goes on with older servers, which make half of a change",
             IgnoresVersions,
             OnOlderServers,
         ),
         broken(
             "simulated_stops_its_clock",
             "TIME-3",
-            "keeps its bound by a clock that stands still while the machine is suspended",
+            "measures the staleness bound with a clock that stands still in suspension",
             StopsItsClock,
             WhenSuspended,
         ),
@@ -176,8 +177,9 @@ fn broken(
 }
 
 impl Broken {
-    /// The first history from that of `seed` on that no order explains, or the first call that is held
-    /// and goes wrong; `None` when it gets through as many as are enough.
+    /// Plays histories of `seed` and the following seeds, or holds calls, until one is wrong.
+    ///
+    /// Returns `None` if [`ENOUGH`] histories, or all calls that are held, are right.
     #[must_use]
     pub fn hunt(&self, seed: u64) -> Option<Catch> {
         if let WhenHeld(call) = self.shows {
@@ -195,8 +197,10 @@ impl Broken {
         })
     }
 
-    /// The first call that is held and goes wrong, those named `likely` before the others, and with more
-    /// seeds: what a killed server forgets is left to chance.
+    /// Holds calls until one goes wrong.
+    ///
+    /// Calls named `likely` come before the others, with eight seeds each, since the seed
+    /// determines what a killed server forgets.
     fn hunt_held(&self, likely: &str, seed: u64) -> Option<Catch> {
         let (first, rest): (Vec<_>, Vec<_>) =
             pause::pairs().into_iter().partition(|(call, _)| call.name == likely);
@@ -212,7 +216,7 @@ impl Broken {
         outcome.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
-    /// The plan whose histories show the defect; `None` for a defect that shows when a call is held.
+    /// The plan whose histories show the defect; `None` if it shows when a call is held.
     fn plan(&self) -> Option<Plan> {
         let calm = Weather { latency: 20, ..Weather::CALM };
         let after = |n: u64| Duration::from_millis(300 * n);
@@ -257,7 +261,9 @@ impl Broken {
         }
     }
 
-    /// The same servers and calls, with clients that are sound; `None` where it is calls that are held.
+    /// The same plan with sound clients; `None` for a defect that shows when a call is held.
+    ///
+    /// All histories of this plan must be right.
     #[must_use]
     pub fn control(&self) -> Option<Plan> {
         Some(Plan { defect: None, ..self.plan()? })

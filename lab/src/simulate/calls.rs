@@ -1,4 +1,4 @@
-//! Every kind of call, and what it is made on.
+//! Every kind of call, and the data on which the call is made.
 
 use membership::{Error, JetStreamConfig, JetStreamStore, NewUser, Page, Simulation, Store};
 
@@ -12,29 +12,31 @@ use membership_conformance::model::{Model, Op};
 
 /// How many servers there are.
 pub(super) const SERVERS: usize = 3;
-/// All of them have every bucket, unless something else is said.
+/// How many replicas each bucket has, unless a test needs another number.
 pub(super) const REPLICAS: u8 = 3;
 
-/// What is stored before a call.
+/// The data before a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// A room at epoch 2 with three members and a former one, another room, a deleted one, two
-    /// admins and a user.
+    /// Three rooms, two admins and a user.
+    ///
+    /// The room `ops` is at epoch 2, with three members and a removed one; `other` is unencrypted,
+    /// and `gone` deleted.
     Full,
-    /// No user.
+    /// The same rooms, and no users.
     NoUsers,
 }
 
 /// A kind of call.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What it is, in words.
+    /// What the call does, in words.
     pub name: &'static str,
     pub(super) op: Op,
     pub(super) start: Start,
 }
 
-/// Every kind of write there is.
+/// Every kind of write.
 #[must_use]
 pub fn writes() -> Vec<Call> {
     let full = |name, op| Call { name, op, start: Start::Full };
@@ -84,7 +86,7 @@ pub(super) fn reads() -> Vec<Call> {
     ]
 }
 
-/// The calls that store it.
+/// The calls that store the data of `start`.
 fn setup(start: Start) -> Vec<Op> {
     let ops = || room("ops");
     let mut all = vec![
@@ -107,7 +109,7 @@ fn setup(start: Start) -> Vec<Op> {
     all
 }
 
-/// Stores what a write is made on, on so many replicas; the model of it.
+/// Stores the data of `start` in buckets with this many replicas, and returns their model.
 pub(super) async fn begin(
     simulation: &Simulation,
     start: Start,
@@ -125,7 +127,7 @@ pub(super) async fn begin(
     Ok(model)
 }
 
-/// All that can be asked about it, with the first epochs.
+/// Every read of the data, with keys up to epoch `epochs`.
 pub(super) fn views(epochs: u64) -> Vec<Op> {
     let rooms = ["ops", "new", "gone"].map(room);
     let endpoints = ["ann", "bob", "cat", "dan", "eve"].map(endpoint);
@@ -133,8 +135,9 @@ pub(super) fn views(epochs: u64) -> Vec<Op> {
     judge::views(&rooms, &endpoints, &users, epochs)
 }
 
-/// The same, but nothing that another of them tells, too: for what is asked thousands of times. Only one of
-/// the rooms is ever past its first epoch.
+/// The [`views`] without reads that others imply, for checks that run thousands of times.
+///
+/// Keys of single epochs are read in one room only, since no other gets past its first epoch.
 pub(super) fn few_views(epochs: u64) -> Vec<Op> {
     let mut views = views(epochs);
     views.retain(|view| match view {

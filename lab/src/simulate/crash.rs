@@ -1,9 +1,9 @@
-//! Crash points: every kind of write, stopped dead after each of its exchanges with the servers,
-//! the last request sent or not; alone, and beside every other kind.
+//! Crash points: every kind of write, stopped dead after each of its exchanges with the servers.
 //!
-//! What a client that is stopped leaves is taken up by two others at once. Whatever they are
-//! answered must be what complete calls could have left: the call that was cut short took effect
-//! once, or not at all (clauses DUR-2, ERR-2, LIN-1).
+//! The write runs alone or beside every other kind of write. The request after the last exchange is
+//! not sent, or is sent and its answer lost. Then two other clients make calls at the same time,
+//! and complete calls must explain their answers: the write that was cut short took effect once, or
+//! not at all (clauses DUR-2, ERR-2, LIN-1).
 
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
@@ -12,10 +12,12 @@ use super::run::{everywhere, sum};
 use super::world::alone;
 use membership_conformance::history::{History, Recorder, check};
 
-/// Cuts `write` short everywhere, beside `rival` if there is one; returns in how many places.
+/// Stops `write` at each of its crash points, beside `rival` if there is one.
+///
+/// Returns how many crash points there are.
 ///
 /// # Errors
-/// What is wrong, and where it was cut short.
+/// What is wrong, and after which exchange the write was stopped.
 pub fn cut_everywhere(write: &Call, rival: Option<&Call>, seed: u64) -> Result<u64, String> {
     let cut = |sends| {
         everywhere(
@@ -31,7 +33,7 @@ pub fn cut_everywhere(write: &Call, rival: Option<&Call>, seed: u64) -> Result<u
     Ok(cut(false)? + cut(true)?)
 }
 
-/// Every pair of kinds that may meet.
+/// Every pair of writes that begin with the same data.
 #[must_use]
 pub fn pairs() -> Vec<(Call, Call)> {
     let all = writes();
@@ -42,10 +44,10 @@ pub fn pairs() -> Vec<(Call, Call)> {
         .collect()
 }
 
-/// The same for many, on several threads.
+/// [`cut_everywhere`] for many writes, on several threads.
 ///
 /// # Errors
-/// As [`cut_everywhere`]; of several the first that was met.
+/// As [`cut_everywhere`]: the first error that any thread meets.
 pub fn cut_all(all: Vec<(Call, Option<Call>)>, seed: u64, jobs: usize) -> Result<u64, String> {
     sum(all, jobs, |(write, rival)| cut_everywhere(write, rival.as_ref(), seed))
 }
@@ -59,7 +61,7 @@ struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// Whether the client was stopped at all.
+    /// Plays and judges one crash point. Returns whether the write gets that far.
     fn play(&self) -> Result<bool, String> {
         let (stopped, history) = alone(async || self.run().await)?;
         check(&history).map_err(|violation| super::world::shown(&violation))?;
@@ -83,7 +85,7 @@ impl Cut<'_> {
                 recorder.call(2, &rival, write.op.clone()).await;
             }
         });
-        // What it does after its answer counts, too.
+        // The client makes further exchanges after its answer, and may be stopped there, too.
         let _ = victim.close().await;
         let stopped = victim.is_stopped();
         drop(victim);

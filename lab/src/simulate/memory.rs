@@ -1,4 +1,6 @@
-//! Judges bounded-staleness decisions: a revoked user may be allowed until the bound is over (clause AUTH-4).
+//! Judges bounded-staleness decisions (clause AUTH-4).
+//!
+//! A revoked user may be allowed until the bound is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,14 +20,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// A call begins.
+    /// Notes that a call begins.
     pub(super) fn begins(&mut self, op: &Op) {
         if let Op::BootstrapAdmin(new) | Op::AddUser(new) = op {
             self.added.insert(new.key);
         }
     }
 
-    /// A revocation is acknowledged at this time.
+    /// Notes that a call was answered at this time.
     pub(super) fn ended(&mut self, op: &Op, answer: &Answer, now: Duration) {
         if let (Op::RevokeUser(user, _), None) = (op, answer.error()) {
             self.revoked.entry(*user).or_insert(now);
@@ -53,7 +55,7 @@ impl Known {
     }
 }
 
-/// Removes the decisions from a history: stale decisions have no place in the order of the other calls.
+/// Removes the decisions from a history: stale ones have no place in the other calls' order.
 pub(super) fn without_decisions(mut history: History) -> History {
     history.calls.retain(|call| !matches!(call.op, Op::IsAuthorized(_) | Op::IsAdmin(_)));
     history

@@ -1,14 +1,20 @@
-//! Pauses: every kind of call, held before each of its exchanges with the servers, while another client
-//! makes whole calls and collects what they leave; then it goes on.
+//! Pauses: every kind of call, held before each of its exchanges with the servers.
 //!
-//! A client may stand still at any moment and for any time, between a look and the write that relies on
-//! it. The calls made meanwhile are those that undo one another, so that what was looked at looks the
-//! same again: a member goes and comes back, a room is deleted and made again (the ABA problem of
-//! compare-and-set). It may also stand still when one of its writes was stored and it was told otherwise,
-//! or nothing, or when one is on its way for longer than the client waits; what it finds then is what others
-//! have made of it, and as the servers work, it can always tell what became of its write. And the servers
-//! may be killed meanwhile, and start again with what they had written down. One order must explain all
-//! answers (clause LIN-1), and afterwards every member must have its keys (KEY-1).
+//! A client may be paused at any moment and for any time, also between a read and the write that
+//! relies on it. While a call is held, another client makes whole calls and collects their garbage;
+//! then the held call goes on. The calls made meanwhile undo one another, so that what was read
+//! looks the same again: a member leaves and comes back, a room is deleted and created again (the
+//! ABA problem of compare-and-set).
+//!
+//! A client may also be paused after a compare-and-set that was stored, although the client heard
+//! of a refusal or got no answer; or while a compare-and-set is in flight for longer than the
+//! client waits. Others may have changed what the client wrote by the time it goes on. The servers
+//! work, so the client must still find out the outcome of its write.
+//!
+//! The servers may be killed meanwhile, and start again with what they had stored on disk.
+//!
+//! One order must explain all answers (clause LIN-1), and afterwards every member must have its
+//! keys (KEY-1).
 
 use std::pin::pin;
 use std::time::Duration;
@@ -27,16 +33,16 @@ use membership_conformance::make::{
 };
 use membership_conformance::model::Op;
 
-/// Calls that are made while another is held.
+/// Calls that another client makes while a call is held.
 #[derive(Clone, Debug)]
 pub struct Meanwhile {
-    /// What they do, in words.
+    /// What the calls do, in words.
     pub name: &'static str,
     ops: Vec<Op>,
     start: Start,
 }
 
-/// Everything that others may do meanwhile, with what is stored before.
+/// Every sequence of calls that is made while a call is held, with the data before it.
 #[must_use]
 pub fn meanwhile() -> Vec<Meanwhile> {
     let ops = || room("ops");
@@ -115,7 +121,7 @@ pub fn meanwhile() -> Vec<Meanwhile> {
     ]
 }
 
-/// Every kind of call, with everything that may happen meanwhile.
+/// Every kind of call with each [`Meanwhile`] that begins with the same data.
 #[must_use]
 pub fn pairs() -> Vec<(Call, Meanwhile)> {
     let all = writes().into_iter().chain(reads());
@@ -128,14 +134,16 @@ pub fn pairs() -> Vec<(Call, Meanwhile)> {
 enum How {
     /// Before an exchange.
     Plainly,
-    /// The same, on one replica a bucket, whose server is killed and starts again before the call goes on.
+    /// Before an exchange, until all servers were killed and started again.
+    ///
+    /// Each bucket has one replica, so no other server has what a killed one forgets.
     UntilKilled,
-    /// After a compare-and-set that it misheard.
+    /// After a compare-and-set of whose outcome the client hears something wrong, or nothing.
     Mishearing(Misheard),
 }
 
 impl How {
-    /// All that the call may meet: only a write mishears.
+    /// The ways to hold this call. Only a write makes a compare-and-set that it can mishear.
     fn all(call: &Call) -> impl Iterator<Item = Self> {
         let all = [
             Self::Plainly,
@@ -148,7 +156,7 @@ impl How {
         all.into_iter().filter(move |how| hears || !matches!(how, Self::Mishearing(_)))
     }
 
-    /// After so many exchanges, or compare-and-sets.
+    /// Holds the client after this many exchanges, or compare-and-sets.
     fn hold(self, client: &JetStreamStore, after: u32) {
         match self {
             Self::Plainly | Self::UntilKilled => client.hold_after(after),
@@ -156,17 +164,18 @@ impl How {
         }
     }
 
-    /// Of each bucket.
+    /// How many replicas each bucket has.
     fn replicas(self) -> u8 {
         if matches!(self, Self::UntilKilled) { 1 } else { REPLICAS }
     }
 }
 
-/// Holds `call` in each of the places there are, by a client with `defect` if one is given; returns how
-/// many.
+/// Holds `call` in each of its places, in each way, and makes the calls of `ops` meanwhile.
+///
+/// All clients have `defect`, if one is given. Returns how many places there are.
 ///
 /// # Errors
-/// What is wrong, and where it was held.
+/// What is wrong, and where the call was held.
 pub fn hold_everywhere(
     call: &Call,
     ops: &Meanwhile,
@@ -186,22 +195,26 @@ pub fn hold_everywhere(
         .sum()
 }
 
-/// The same for many, on several threads.
+/// [`hold_everywhere`] for many calls, on several threads.
 ///
 /// # Errors
-/// As [`hold_everywhere`]; of several the first that was met.
+/// As [`hold_everywhere`]: the first error that any thread meets.
 pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u64, String> {
     sum(all, jobs, |(call, ops)| hold_everywhere(call, ops, None, seed))
 }
 
-/// Holds a listing, and an addition to one of the rooms it may list, each before each of its exchanges, the
-/// addition also where only one of them is late and others overtake it; then the addition is made, the
-/// endpoint leaves its former room, and the listing goes on: it is always in one of the two (clauses
-/// LIST-2, LIST-4). By clients with `defect`, if one is given; returns how
-/// many pairs of places there are.
+/// Holds a listing of an endpoint's rooms while the endpoint moves from one room to another.
+///
+/// The addition to the new room is held before one of its exchanges, then the listing before one of
+/// its own. After that the addition ends, the endpoint leaves its former room, and the listing goes
+/// on. The endpoint is in one of the two rooms at every moment, so the listing must show one
+/// (clauses LIST-2, LIST-4). Every pair of places is tried twice; the second time only one exchange
+/// of the addition is late, and later ones overtake it.
+///
+/// All clients have `defect`, if one is given. Returns how many pairs of places there are.
 ///
 /// # Errors
-/// What is wrong, and where the two were held.
+/// What is wrong, and where the two calls were held.
 pub fn hold_a_move(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
     Ok(hold_a_move_by(JetStreamStore::hold_after, defect, seed)?
         + hold_a_move_by(JetStreamStore::hold_one_after, defect, seed)?)
@@ -234,7 +247,7 @@ fn hold_a_move_by(
     Ok(pairs)
 }
 
-/// Whether the addition was held at all, and whether the listing was.
+/// Plays and judges one pair of places. Returns whether the addition, and the listing, was held.
 fn play_a_move(
     delay: impl Fn(&JetStreamStore),
     defect: Option<JetStreamDefect>,
@@ -257,7 +270,7 @@ fn play_a_move(
         let addition = Op::AddMember(room("ops"), joins_at("eve", 2));
         let mut addition = pin!(maybe_done(recorder.call(1, &joining, addition)));
         let added = before(&mut addition, joining.held()).await;
-        // What overtakes it, arrives.
+        // Exchanges that overtake the held one arrive now.
         tokio::time::sleep(Duration::from_millis(20)).await;
         reader.hold_after(reads);
         let mut list =
@@ -275,7 +288,7 @@ fn play_a_move(
     Ok(held)
 }
 
-/// Calls by whose answers it is known that a room is gone, once it is.
+/// Calls whose answers say that a room is gone, once it is.
 fn tellers() -> [Op; 4] {
     let ops = || room("ops");
     [
@@ -286,15 +299,18 @@ fn tellers() -> [Op; 4] {
     ]
 }
 
-/// Holds the deletion of a room before each of its exchanges; meanwhile another client makes a call by
-/// whose answer it is known whether the room is gone, then a third looks, to whom replicas that are far
-/// behind answer: nobody hears of a room that somebody knows to be gone (clause LIN-1). By clients with
-/// `defect`, if one is given; returns how many places there are.
+/// Holds the deletion of a room before each of its exchanges, while others ask for the room.
+///
+/// The answer to one client says whether the room is gone. Then another client asks, and replicas
+/// that are far behind answer: they must not show a room that is gone by the first answer (clause
+/// LIN-1).
+///
+/// All clients have `defect`, if one is given. Returns how many places there are.
 ///
 /// # Errors
 /// What is wrong, and where the deletion was held.
 pub fn hold_a_deletion(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
-    // Which replica answers is left to chance.
+    // Which replica answers depends on the seed, so each call is tried with eight seeds.
     let all =
         tellers().into_iter().flat_map(|teller| (seed..seed + 8).map(move |n| (teller.clone(), n)));
     all.map(|(teller, seed)| {
@@ -306,7 +322,7 @@ pub fn hold_a_deletion(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64
     .sum()
 }
 
-/// Whether the deletion was held at all.
+/// Plays and judges one place. Returns whether the deletion was held at all.
 fn play_a_deletion(
     defect: Option<JetStreamDefect>,
     teller: &Op,
@@ -338,7 +354,7 @@ fn play_a_deletion(
     Ok(held)
 }
 
-/// Whether the client is held before the call is done.
+/// Returns whether the client is held before the call ends.
 async fn before(call: impl Future, held: impl Future) -> bool {
     tokio::select! {
         biased;
@@ -360,13 +376,13 @@ struct Pause<'a> {
     ops: &'a Meanwhile,
     defect: Option<JetStreamDefect>,
     how: How,
-    /// How many exchanges, or compare-and-sets, it makes before.
+    /// How many exchanges, or compare-and-sets, the client makes before it is held.
     after: u32,
     seed: u64,
 }
 
 impl Pause<'_> {
-    /// Whether the client was held at all.
+    /// Plays and judges one place. Returns whether the call has such a place.
     fn play(&self) -> Result<bool, String> {
         let Some(history) = alone(async || self.run().await)? else { return Ok(false) };
         check(&history).map_err(|violation| shown(&violation))?;
@@ -384,7 +400,7 @@ impl Pause<'_> {
         );
         self.how.hold(&held, self.after);
         let mut call = pin!(maybe_done(recorder.call(1, &held, self.call.op.clone())));
-        // Who misheard may have nothing more to ask.
+        // A client that misheard may end its call without another exchange, so it is never held.
         if !before(&mut call, held.held()).await && !held.has_misheard() {
             return Ok(None);
         }
@@ -392,7 +408,7 @@ impl Pause<'_> {
             for op in &self.ops.ops {
                 recorder.call(2, &other, op.clone()).await;
             }
-            // And what that leaves is collected.
+            // Closing waits until the garbage of these calls is collected, or its deadline passes.
             let _ = other.close().await;
             if let How::UntilKilled = self.how {
                 for server in 0..SERVERS {

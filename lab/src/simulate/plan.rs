@@ -6,17 +6,19 @@ use rand::{RngExt, SeedableRng};
 
 use membership_conformance::history::Mix;
 
-/// How the servers' data go back to an earlier state, under clients that are open.
+/// Which servers' data go back to an earlier state while clients are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Back {
-    /// All of them.
+    /// The data of every server.
     All,
-    /// All but those of this server, which has a longer log then, and may differ from the others for good.
-    /// Only what is kept in the copy of the users tells it from them.
+    /// The data of every server but this one.
+    ///
+    /// This server's log is longer afterwards, and its data may differ from the others' for good.
+    /// Only the copy of users notices that, so the history is about users.
     But(usize),
 }
 
-/// What a simulated history is made of; all of it follows from the seed.
+/// The parameters of a simulated history; a seed determines all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
@@ -28,26 +30,29 @@ pub struct Plan {
     pub calls: usize,
     /// What the calls are about.
     pub mix: Mix,
-    /// What messages meet from the beginning.
+    /// How messages are delayed and lost at the beginning.
     pub weather: Weather,
-    /// What happens to the servers, and when.
+    /// The faults of the servers, each with its time, in the order of times.
     pub blows: Vec<(Duration, Blow)>,
-    /// Of a thousand calls, how many are made by a client that is stopped dead before long.
+    /// Of 1,000 calls, how many are made by a client that is about to be stopped dead.
     pub crashes: u32,
-    /// Of a thousand calls, how many are dropped before they end.
+    /// Of 1,000 calls, how many are dropped before they end.
     pub drops: u32,
-    /// The longest that a client waits between two calls, in milliseconds.
+    /// The longest wait of a client between two calls, in milliseconds.
     pub pace: u32,
-    /// Whether, after as many calls again, the data go back to what they were before them.
+    /// Whether the data go back.
+    ///
+    /// If so, each client makes `calls` calls, the data go back to what they were before these
+    /// calls, and each client makes `calls` more.
     pub back: Option<Back>,
     /// The clients' staleness bound (clause AUTH-4). `None`: every decision is linearizable.
     pub bound: Option<Duration>,
-    /// What is wrong with the clients: nothing, in a plan that is drawn.
+    /// The clients' defect; a plan that is drawn has none.
     pub defect: Option<JetStreamDefect>,
 }
 
 impl Plan {
-    /// The plan of this seed.
+    /// Draws the plan of this seed.
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -112,7 +117,7 @@ impl Plan {
         plan
     }
 
-    /// Adds a fault at this time, in the order of times.
+    /// Adds a fault at this time, and keeps `blows` in the order of times.
     fn strike(&mut self, at: Duration, blow: Blow) {
         let place = self.blows.partition_point(|(earlier, _)| *earlier <= at);
         self.blows.insert(place, (at, blow));
@@ -125,7 +130,7 @@ impl Plan {
     }
 }
 
-/// Something that happens to one of the servers, and its end.
+/// Draws a fault, with its end if it lasts.
 fn blow(rng: &mut ChaCha8Rng, servers: usize) -> Vec<(Duration, Blow)> {
     let at = Duration::from_millis(rng.random_range(0..3_000));
     let end = at + Duration::from_millis(rng.random_range(20..6_000));

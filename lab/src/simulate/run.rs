@@ -1,4 +1,4 @@
-//! Many simulated histories, or whatever else is simulated, on all cores.
+//! Runs simulations on several threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,20 +7,21 @@ use std::time::{Duration, Instant};
 use super::tally::Tally;
 use super::world::play;
 
-/// How far a run has come.
+/// Called after each history with the counts so far.
 pub type Progress<'a> = &'a (dyn Fn(&Tally) + Sync);
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What was reached.
+    /// What the histories reached.
     pub tally: Tally,
-    /// The first history that is wrong, by its seed, and what is wrong with it.
+    /// The seed of a wrong history, and what is wrong with it.
     pub failure: Option<(u64, String)>,
 }
 
-/// Plays histories, that of `seed` first, then those of the seeds that follow, until there are
-/// `histories`, or `limit` is over, or one is wrong.
+/// Plays the histories of `seed` and the following seeds, on `jobs` threads.
+///
+/// Ends after `histories` histories, when `limit` has passed, or when a history is wrong.
 pub fn run(
     seed: u64,
     histories: u64,
@@ -46,7 +47,7 @@ pub fn run(
                     outcome.tally += played.tally;
                     if let Some(problem) = played.problem {
                         over.store(true, Ordering::Relaxed);
-                        // Of several at once that of the lowest seed, so that a run is repeatable.
+                        // Several threads may find one: the lowest seed makes runs repeatable.
                         if outcome.failure.as_ref().is_none_or(|(other, _)| seed < *other) {
                             outcome.failure = Some((seed, problem));
                         }
@@ -59,7 +60,10 @@ pub fn run(
     outcome.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What `count` makes of each of `all`, on several threads, together; or the first problem that was met.
+/// Adds up what `count` returns for each of `all`, on several threads.
+///
+/// # Errors
+/// The first problem that any thread meets.
 pub(super) fn sum<T: Send>(
     all: Vec<T>,
     jobs: usize,
@@ -89,18 +93,20 @@ pub(super) fn sum<T: Send>(
     sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// In how many places something was disturbed: `disturb` does it in the first, the second and so on, and
-/// says whether there was such a place. Without any, nothing was shown.
+/// Disturbs a call in its first place, its second and so on, and returns how many places there are.
+///
+/// `disturb` returns `false` for the first place that the call does not have.
 ///
 /// # Errors
-/// What is wrong, as `told` tells it of the place.
+/// A problem of `disturb`, put into words by `told`; or that there is no place at all, since then
+/// nothing was tested.
 pub(super) fn everywhere(
     mut disturb: impl FnMut(u32) -> Result<bool, String>,
     told: impl Fn(u32, String) -> String,
 ) -> Result<u64, String> {
     for place in 0.. {
         if !disturb(place).map_err(|problem| told(place, problem))? {
-            let none = || told(place, "it never came to that".to_owned());
+            let none = || told(place, "there is no such place".to_owned());
             return if place == 0 { Err(none()) } else { Ok(place.into()) };
         }
     }

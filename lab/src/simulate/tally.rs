@@ -2,7 +2,7 @@ use std::ops::AddAssign;
 
 use membership::Reached;
 
-/// What simulated histories reached, summed up.
+/// Counts of what simulated histories reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tally {
@@ -12,7 +12,7 @@ pub struct Tally {
     pub calls: u64,
     /// Writes that ended in `Timeout` or `Unavailable`.
     pub unknown: u64,
-    /// Writes whose compare-and-set was not answered, and that found out what became of it.
+    /// Writes that got no answer to a compare-and-set, and found out its outcome.
     pub resolved: u64,
     /// Clients that were stopped dead.
     pub crashes: u64,
@@ -26,9 +26,9 @@ pub struct Tally {
     pub vanished: u64,
     /// Histories in which older servers took over for a while.
     pub downgraded: u64,
-    /// Histories in which decisions came from memory, and the machine was suspended meanwhile.
+    /// Histories in which decisions came from memory and the machine was suspended.
     pub suspended: u64,
-    /// What the servers met.
+    /// Counts by the simulated servers, as of lost answers and stale reads.
     pub reached: Reached,
 }
 
@@ -52,7 +52,7 @@ impl Tally {
         lines
     }
 
-    /// What was never met, of all that simulations are there for.
+    /// The events that never happened: a run of many histories must meet all of them.
     #[must_use]
     pub fn missed(&self) -> Vec<&'static str> {
         self.lines().into_iter().filter(|(_, count)| *count == 0).map(|(what, _)| what).collect()

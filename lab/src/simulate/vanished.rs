@@ -1,13 +1,17 @@
-//! Judges the calls made after all users vanished. The contract owes no order of these calls, only that the
-//! loss lets nobody in (clauses PAST-3 and AUTH-5).
+//! Judges the calls made after all users vanished.
+//!
+//! These calls need not have an order that explains them; the loss must only let nobody in (clauses
+//! PAST-3 and AUTH-5).
 
 use membership::{Decision, UserKey};
 
 use membership_conformance::history::{Call, History};
 use membership_conformance::model::{Answer, Op};
 
-/// Returns the part of a history that one order must explain. Calls on users that began after the loss are
-/// removed; calls on users that were in flight at the loss lose their answers.
+/// Returns the part of a history that one order must explain.
+///
+/// Calls on users that began after the loss at `moment` are removed; calls on users that were in
+/// flight at the loss lose their answers.
 pub(super) fn until(mut history: History, moment: u64) -> History {
     history.calls.retain(|call| !is_of_users(&call.op) || call.began < moment);
     for call in history.calls.iter_mut().filter(|call| is_of_users(&call.op)) {
@@ -54,10 +58,10 @@ fn wrong_answer(history: &History, call: &Call, moment: u64) -> Option<String> {
     let (_, answer) = call.ended.as_ref()?;
     match (&call.op, answer) {
         (Op::BootstrapAdmin(_), _) if admin_was_made() => {
-            Some("a bootstrap works after the admins have vanished (PAST-3)".to_owned())
+            Some("a bootstrap succeeds after the admins have vanished (PAST-3)".to_owned())
         }
         (Op::HasAdmin, Answer::Bool(Ok(false))) if admin_was_made() => {
-            Some("no admin is said to be there after the admins have vanished (AUTH-5)".to_owned())
+            Some("has_admin answers false after the admins have vanished (AUTH-5)".to_owned())
         }
         (Op::IsAuthorized(user) | Op::IsAdmin(user), Answer::Decision(Decision::Allow)) => {
             let let_in = may_be_in(history, call, user, moment);
@@ -67,7 +71,7 @@ fn wrong_answer(history: &History, call: &Call, moment: u64) -> Option<String> {
     }
 }
 
-/// Whether somebody may have added the user and nobody have revoked it since, when the call is made.
+/// Whether the user may be added and not revoked at some moment of the call.
 fn may_be_in(history: &History, call: &Call, user: &UserKey, moment: u64) -> bool {
     let adds = |op: &Op| match op {
         Op::BootstrapAdmin(new) | Op::AddUser(new) => new.key == *user,

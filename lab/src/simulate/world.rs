@@ -1,4 +1,4 @@
-//! One simulated history: clients, calls, and what happens to the servers meanwhile.
+//! One simulated history: clients, their calls, and faults of the servers meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,39 +19,41 @@ use membership_conformance::history::{Caller, History, Recorder, Scene, Violatio
 use membership_conformance::model::{Answer, Model, Op};
 use membership_conformance::show::Show;
 
-/// How long a call may take on simulated servers (clause TIME-1).
+/// The clients' `op_timeout`.
 pub(super) const OP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How much longer a call may take (clause TIME-1).
 const SLACK: Duration = Duration::from_millis(250);
-/// How long everything may take to work again once everything is healed.
+/// How long calls may fail after all faults have ended.
 const HEALING: Duration = Duration::from_secs(30);
 
-/// After so long nothing that was sent is still on its way, and nobody tries anything again.
+/// After this time nothing is in flight any more, and no client retries anything.
 const QUIET: Duration = Duration::from_mins(1);
 
-/// How long it may take, whatever happens, until a client opens.
+/// How long a client may try to open, whatever the faults.
 const OPENING: Duration = Duration::from_mins(2);
 
-/// A simulated history, and what is to be said of it.
+/// A simulated history and its verdict.
 #[derive(Debug)]
 pub struct Played {
-    /// What was asked and answered.
+    /// The calls with their answers. If the data went back, only the calls afterwards.
     pub history: History,
-    /// What was reached.
+    /// Counts of what the history reached.
     pub tally: Tally,
-    /// What happened between clients and servers, where that was asked for.
+    /// Everything that happened between clients and servers; empty unless it was asked for.
     pub trace: String,
-    /// What is wrong with it, if something is.
+    /// What is wrong with the history, if something is.
     pub problem: Option<String>,
 }
 
-/// Plays the history of a seed, and judges it. With `traced`, everything that happened between
-/// clients and servers is written down.
+/// Plays the history of a seed and judges it.
+///
+/// With `traced`, everything that happens between clients and servers is written down.
 #[must_use]
 pub fn play(seed: u64, traced: bool) -> Played {
     play_plan(&Plan::draw(seed), seed, traced)
 }
 
-/// The same, of another plan than the seed's own.
+/// As [`play`], with `plan` instead of the seed's own plan.
 #[must_use]
 pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
     let parts = alone(async || {
@@ -92,10 +94,10 @@ pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
     Played { history, tally, trace, problem }
 }
 
-/// The parts of a history, between which the data went back: each has an order of its own.
+/// The parts of a history, between which the data go back. Each part needs an order of its own.
 struct Parts {
     worlds: Vec<Arc<World>>,
-    /// What was wrong before the first.
+    /// What went wrong before the first part.
     problem: Option<String>,
 }
 
@@ -117,7 +119,7 @@ pub(super) fn shown(violation: &Violation) -> String {
     format!("{violation}:{}", calls.collect::<String>())
 }
 
-/// Runs a future on a runtime of its own, whose time goes by when there is nothing else to do.
+/// Runs a future on a runtime of its own, in virtual time: the clock advances when all tasks wait.
 pub(super) fn alone<T>(run: impl AsyncFnOnce() -> T) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -136,18 +138,19 @@ struct World {
     said: Mutex<Said>,
 }
 
-/// What sets the seeds of a history's parts apart.
+/// Gives the calls before the first part of a history other random numbers than the first part.
 const BEFORE: u64 = 1 << 62;
+/// Gives the second part other random numbers than the first.
 const AFTER: u64 = 1 << 61;
-/// How many calls are made before anything happens.
+/// How many calls are made before the first part.
 const CALLS_BEFORE: usize = 12;
 
-/// What was before the first call.
+/// The data before a part of a history.
 #[derive(Clone, Default)]
 struct Before {
-    /// What was called.
+    /// The calls that stored the data.
     calls: Vec<Op>,
-    /// What is stored then.
+    /// The model of the data.
     stored: Model,
 }
 
@@ -177,7 +180,7 @@ impl World {
         History { start: self.before.stored.clone(), ..self.recorder.history() }
     }
 
-    /// What one order must explain of the history.
+    /// The part of the history that one order must explain.
     fn judged(&self, mut history: History) -> History {
         if let Some(moment) = self.said().vanished {
             history = vanished::until(history, moment);
@@ -201,15 +204,14 @@ impl World {
         world
     }
 
-    /// A history, and another one by the same clients after the data went back to what they were before
-    /// the first.
+    /// Plays two parts with the same clients; in between the data go back to before the first part.
     async fn run_twice(plan: &Plan, seed: u64, simulation: Simulation, back: Back) -> Parts {
         let simulation = Arc::new(simulation);
         simulation.strike(Blow::Weather(Weather::CALM));
         let before = Self::new(plan, seed ^ BEFORE, &simulation, Before::default());
         let start = match before.set_up().await {
             Ok(Some(start)) => start,
-            // Nobody knows what is stored.
+            // A write's outcome is unknown, so nobody knows what is stored.
             Ok(None) => return Parts::of(before),
             Err(problem) => return Parts { worlds: vec![before], problem: Some(problem) },
         };
@@ -232,7 +234,9 @@ impl World {
         Parts { worlds: vec![first, second], problem: None }
     }
 
-    /// Some calls of one client, one after the other; what is stored then, unless a write's outcome is unknown.
+    /// Makes some calls of one client, one after the other.
+    ///
+    /// Returns what is stored then, or `None` if a write's outcome is unknown.
     async fn set_up(&self) -> Result<Option<Before>, String> {
         let store = self.open("before", 0).await.map_err(|error| error.to_string())?;
         let mut caller = Caller::new(self.seed, 0, self.plan.mix, &self.scene);
@@ -241,7 +245,7 @@ impl World {
             let op = caller.next_call();
             let answer = op.apply(&store).await;
             if answer.error().is_some_and(Error::outcome_unknown) {
-                // A replica hears of the last change a second late, which a call may not have.
+                // A replica may be a whole second behind, and a call times out after one second.
                 if op.is_write() {
                     return Ok(None);
                 }
@@ -261,14 +265,15 @@ impl World {
         Ok(Some(Before { calls, stored }))
     }
 
-    /// Has every client make its calls, by the store it has open, if any; returns those that are open then.
-    /// With `closes` some close theirs at their end, while others go on.
+    /// Lets every client make its calls, with the store that it has open, if any.
+    ///
+    /// Returns the clients' stores. With `closes`, some clients close their stores while others
+    /// still make calls.
     async fn part(
         world: &Arc<Self>,
         stores: Vec<Option<JetStreamStore>>,
         closes: bool,
     ) -> Vec<Option<JetStreamStore>> {
-        // Whoever comes first makes the buckets, and that takes its time in no weather.
         let mut clients = JoinSet::new();
         let mut stores = stores.into_iter();
         for number in 0..world.plan.clients {
@@ -280,7 +285,8 @@ impl World {
         let blows = async {
             for (at, blow) in &world.plan.blows {
                 sleep_until(began + *at).await;
-                // Without a leader nobody can change a bucket, and none is there before it is made.
+                // A bucket that has no leader, or is not made yet, cannot be changed: then nothing
+                // vanishes.
                 let is_led = world.simulation.leader("users").is_some();
                 world.simulation.strike(*blow);
                 if *blow == Blow::Expire && is_led {
@@ -305,7 +311,7 @@ impl World {
         open
     }
 
-    /// Everything that can be seen when all is healed, as the last calls of the history.
+    /// Reads everything once all faults have ended; the reads are the history's last calls.
     async fn look(&self) {
         let healed = Instant::now();
         let store = loop {
@@ -353,7 +359,7 @@ impl World {
     }
 }
 
-/// Reads of everything that a history is about, and the calls before it.
+/// Reads of every room, endpoint and user that the calls of a history, and those before it, name.
 fn views(before: &[Op], history: &History) -> Vec<Op> {
     let (mut rooms, mut endpoints, mut users) =
         <(BTreeSet<RoomId>, BTreeSet<EndpointId>, BTreeSet<UserKey>)>::default();
@@ -395,7 +401,7 @@ struct Client<'a> {
     world: &'a World,
     caller: Caller,
     number: usize,
-    /// How often it was stopped dead.
+    /// How often the client was stopped dead.
     lives: usize,
 }
 
@@ -414,7 +420,7 @@ impl<'a> Client<'a> {
         Duration::from_millis(u64::from(self.caller.number(below)))
     }
 
-    /// Makes its calls; returns the store that it has open then.
+    /// Makes the client's calls. Returns its store, or `None` if it could not open one.
     async fn run(mut self, store: Option<JetStreamStore>, closes: bool) -> Option<JetStreamStore> {
         let mut store = match store {
             Some(store) => store,
@@ -458,7 +464,7 @@ impl<'a> Client<'a> {
                 }
                 Err(_) if self.world.said().vanished.is_some() => return None,
                 Err(error) => {
-                    self.world.complain(format!("{} must not open: {error}", self.name()));
+                    self.world.complain(format!("{} is refused at open: {error}", self.name()));
                     return None;
                 }
             }

@@ -28,16 +28,16 @@ use membership_conformance::{
 use nats_cluster::{Cluster, Provision, Sync};
 use supply::Supply;
 
-/// The `op_timeout` on servers that nobody breaks: longer than an election, which a server that is
-/// starved of a core for seconds can lose its lead in.
+/// The `op_timeout` on servers that no case breaks.
+///
+/// It is longer than an election, which begins when a leader gets no processor for seconds.
 const UNHARMED: Duration = Duration::from_secs(10);
 
-/// [`JetStreamStore`] on a number of servers that each keep
-/// everything, as a target.
+/// [`JetStreamStore`] as a target, on a number of servers that each keep all data.
 ///
-/// The stores of cases that break no server share one cluster, which starts with the first of
-/// them, under a bucket prefix each. The others have a cluster to themselves, which is healed and
-/// given to another case when they are over.
+/// Cases that break no server share one cluster, which starts with the first of these cases; each
+/// store has a bucket prefix of its own. A case that breaks servers has a cluster to itself. After
+/// the case the cluster is healed and lent to another case.
 pub struct JetStream {
     name: &'static str,
     servers: u8,
@@ -48,7 +48,7 @@ pub struct JetStream {
 }
 
 impl JetStream {
-    /// On one, three and five servers, which are had the way `provision` says.
+    /// The targets on one, three and five servers; `provision` says where servers come from.
     #[must_use]
     pub fn all(provision: Provision) -> [Self; 3] {
         let supply = Arc::new(Supply::new(provision));
@@ -58,7 +58,7 @@ impl JetStream {
         })
     }
 
-    /// Another store on the same servers and in the same buckets, which `connect` opens.
+    /// A target for another store in buckets of the same names, which `connect` opens.
     pub(crate) fn another(
         name: &'static str,
         servers: u8,
@@ -70,7 +70,7 @@ impl JetStream {
         Self { name, servers, connect, declines, supply, shared }
     }
 
-    /// The store broken in this way, on the same servers.
+    /// The store with this defect in its own code, on the same servers.
     pub(crate) fn broken(&self, name: &'static str, defect: JetStreamDefect) -> Self {
         let connect = move |config| -> BoxFuture<'static, Result<Opened, Error>> {
             Box::pin(
@@ -82,7 +82,7 @@ impl JetStream {
         Self { name, servers, connect: Arc::new(connect), declines, supply, shared }
     }
 
-    /// Nothing that is started costs anything until a case asks for it.
+    /// The cluster that cases share. It starts when a case first asks for it.
     async fn shared(&self) -> Result<Arc<Cluster>, TargetError> {
         let start =
             || async { Ok(Arc::new(self.supply.start(self.servers, Sync::Default).await?)) };
@@ -145,7 +145,7 @@ impl Target for JetStream {
                 Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
             }
             Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
-            // "panic: JetStream Cluster Unknown group entry op type: 16"
+            // They panic: "JetStream Cluster Unknown group entry op type: 16".
             Need::Downgrade if self.servers > 1 => {
                 Claim::Declined("older servers of a cluster end at what newer ones wrote")
             }
@@ -179,7 +179,7 @@ impl Target for JetStream {
     }
 
     fn pace(&self) -> u32 {
-        // With every quorum there are more processes that wait for a core.
+        // The more servers, the more processes wait for a processor.
         match self.servers {
             1 => 4,
             3 => 10,
@@ -201,9 +201,9 @@ impl Target for JetStream {
 
     async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
         let home = if waits(needs) || needs.contains(&Need::PowerCuts) {
-            // That there is no server is said here; the cluster starts when it is first used.
+            // Fails here if there is no server; the cluster starts when it is first used.
             self.supply.server(self.servers).await?;
-            // Costly, and so only where it is asked for.
+            // To sync each write is slow, so servers do it only for cases that need it.
             let synced = needs.contains(&Need::Synced)
                 || needs.contains(&Need::PowerCuts) && !needs.contains(&Need::Unsynced);
             Home::own(self.servers, if synced { Sync::Always } else { Sync::Default })
@@ -211,9 +211,9 @@ impl Target for JetStream {
             Home::Shared(self.shared().await?)
         };
         let prefix = if needs.contains(&Need::PowerCuts) {
-            // A child may be the first to open it.
+            // A child process may open the first client, so the servers must run before.
             home.cluster(&self.supply).await?;
-            // What one server wrote is put on another, where it must be found.
+            // One store's files are put back under another, which must have the same bucket names.
             "power-".to_owned()
         } else {
             self.supply.prefix()
@@ -229,7 +229,7 @@ impl Target for JetStream {
     }
 }
 
-/// Whether cases with these needs break servers that run, and wait until calls fail because of that.
+/// Whether cases with these needs break running servers, and wait until calls fail for that.
 fn waits(needs: &[Need]) -> bool {
     let breaks = |need: &Need| {
         matches!(

@@ -14,7 +14,7 @@ use membership_conformance::{
     Claim, Fault, Instance, Loss, Need, Replacement, Rewind, Stored, Target, TargetError,
 };
 
-/// [`SqliteStore`] as a target: each store a file in a directory of its own.
+/// [`SqliteStore`] as a target. Each store is a file in a directory of its own.
 #[derive(Debug)]
 pub struct Sqlite {
     name: &'static str,
@@ -28,7 +28,7 @@ impl Default for Sqlite {
 }
 
 impl Sqlite {
-    /// One that is broken in this way.
+    /// The store with this defect in its own code.
     pub(crate) fn broken(name: &'static str, defect: SqliteDefect) -> Self {
         Self { name, defect: Some(defect) }
     }
@@ -45,13 +45,13 @@ impl Sqlite {
 
 const OP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Readers go on beside whoever writes; only writers wait for one another.
+/// In SQLite, readers go on while another connection writes; only writers wait for one another.
 const LOCKED: Fault = Fault {
     name: "another connection writes and does not end",
     stops_reads: false,
     stops_writes: true,
 };
-/// What somebody with an SQL shell can do, and undo.
+/// Harm that somebody with an SQL shell can do and undo.
 const GONE: Fault =
     Fault { name: "the tables were renamed", stops_reads: true, stops_writes: true };
 
@@ -82,7 +82,7 @@ impl Target for Sqlite {
         &[LOCKED, GONE]
     }
 
-    /// Nobody elects anybody, and no client comes back to another file.
+    /// Short: there are no elections, and a client whose file was replaced never recovers.
     fn failover(&self) -> Duration {
         OP_TIMEOUT
     }
@@ -101,7 +101,7 @@ impl Target for Sqlite {
 
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError> {
         let dir = directory()?;
-        // In a folder of its own, which can be renamed.
+        // A folder inside the temporary one, since a replacement renames the database's folder.
         let folder = dir.path().join("data");
         std::fs::create_dir(&folder)?;
         let path = folder.join("members.db");
@@ -113,8 +113,9 @@ impl Target for Sqlite {
     }
 }
 
-/// Beside the executable, which is on a disk; the system's directory for such things often is
-/// memory, and tells nothing about durability.
+/// Makes a temporary directory beside the executable, which is on a disk, if possible.
+///
+/// The system's temporary directory is often in memory, where nothing shows that data are durable.
 fn directory() -> std::io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("membership-");
@@ -128,14 +129,14 @@ fn directory() -> std::io::Result<TempDir> {
 struct SqliteInstance {
     path: PathBuf,
     options: SqliteOptions,
-    /// Removed with everything in it when the instance is dropped; none of an attached one.
+    /// The temporary directory, removed with the instance. An attached instance has none.
     _dir: Option<TempDir>,
-    /// The fault that lasts. A std lock: held for a statement or two, never across an await.
+    /// The injected fault. A std lock: held for a statement or two, never across an await.
     fault: Mutex<Option<Lasting>>,
 }
 
 enum Lasting {
-    /// The connection in whose transaction the lock is.
+    /// The connection whose open transaction holds the write lock.
     Locked(Connection),
     Gone,
 }
@@ -168,12 +169,12 @@ impl Instance for SqliteInstance {
         Ok(Arc::new(self.options.clone().must_exist(true).open(&self.path).await?))
     }
 
-    /// The open files of this process that are the database or stand beside it.
+    /// How many descriptors of the database, its log and its shared memory this process has.
     #[cfg(target_os = "linux")]
     async fn held(&self) -> Result<Option<usize>, TargetError> {
         let path = self.path.to_str().ok_or("the path is not UTF-8")?;
         let ours = |entry: std::io::Result<std::fs::DirEntry>| {
-            // One that was closed meanwhile is nobody's.
+            // A file that was closed meanwhile has no entry any more.
             let target = entry.ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
             target.is_some_and(|target| target.to_string_lossy().starts_with(path))
         };
@@ -186,7 +187,7 @@ impl Instance for SqliteInstance {
 
     fn files(&self) -> Result<Files, TargetError> {
         let folder = self.path.parent().ok_or("a path without a folder")?.to_owned();
-        // The index of the write-ahead log is made anew from the log.
+        // SQLite makes the index of the write-ahead log anew from the log.
         Ok(Files { folder, scratch: &["-shm"] })
     }
 

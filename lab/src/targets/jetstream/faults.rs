@@ -1,4 +1,4 @@
-//! The ways in which servers, and the links to them, fail.
+//! Faults of servers and of the links to them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::home::BUCKETS;
 use membership_conformance::{Fault, Harm, TargetError};
 use nats_cluster::{Cluster, Flow, Link, NatsError};
 
-/// Nothing is answered and nothing acknowledged while it lasts.
+/// A fault during which no call is answered.
 const fn total(name: &'static str) -> Fault {
     Fault { name, stops_reads: true, stops_writes: true }
 }
@@ -33,13 +33,13 @@ pub(super) fn of(servers: u8) -> &'static [Fault] {
     if servers == 1 { OF_ONE } else { OF_SEVERAL }
 }
 
-/// What a slow link does to what it carries.
+/// How a slow link delays what it carries.
 const SLOW: Flow = Flow::Delay(Duration::from_millis(100));
 
-/// How long the buckets may take to have leaders again.
+/// How long the buckets may take to elect leaders.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether anything was done to the servers that is not undone.
+/// Whether servers were harmed and not healed since.
 #[derive(Default)]
 pub(super) struct Harmed(AtomicBool);
 
@@ -97,8 +97,7 @@ impl Harmed {
         Ok(done?)
     }
 
-    /// Undoes everything, and waits until every server serves and every bucket has a leader whom
-    /// all its other replicas follow.
+    /// Ends all harm, and waits as [`wait`](Self::wait) does.
     pub(super) async fn heal(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
         if !self.0.swap(false, Ordering::SeqCst) {
             return Ok(());
@@ -110,8 +109,7 @@ impl Harmed {
         self.wait(cluster, prefix).await
     }
 
-    /// Waits until every server that runs serves, and every bucket has a leader, as most servers
-    /// see it.
+    /// Waits until every running server serves, and most agree on the leader of each bucket.
     pub(super) async fn wait(&self, cluster: &Cluster, prefix: &str) -> Result<(), TargetError> {
         cluster.wait_ready().await?;
         let deadline = Instant::now() + PATIENCE;
@@ -129,8 +127,10 @@ impl Harmed {
     }
 }
 
-/// Whether every bucket comes to have a leader whom enough others follow, and to keep it for longer than a
-/// follower waits for one (4 to 9 s): then nobody stands for election any more.
+/// Waits until every bucket has a leader that enough servers follow, and keeps it for 10 s.
+///
+/// A follower stands for election after 4 to 9 s without a leader, so no election is pending then.
+/// Returns `false` if the servers do not get there in time.
 pub(super) async fn settles(cluster: &Cluster, prefix: &str) -> bool {
     let deadline = Instant::now() + PATIENCE;
     let mut since = None;
@@ -147,7 +147,7 @@ pub(super) async fn settles(cluster: &Cluster, prefix: &str) -> bool {
     false
 }
 
-/// Who leads a bucket, as most servers see it.
+/// The leader of a bucket, if most servers agree on one.
 pub(super) async fn leader(cluster: &Cluster, prefix: &str, bucket: &str) -> Option<usize> {
     cluster.leader_of(&stream(prefix, bucket)).await
 }

@@ -1,4 +1,4 @@
-//! Which servers an instance's buckets are on.
+//! The servers that have an instance's buckets.
 
 use std::sync::Arc;
 
@@ -14,10 +14,12 @@ use nats_cluster::{Cluster, NatsError, Sync};
 pub(super) const BUCKETS: [&str; 5] = ["rooms", "members", "rooms_by_member", "room_keys", "users"];
 
 pub(super) enum Home {
-    /// Servers that other instances use too, and nobody breaks.
+    /// Servers that other instances use, too, and that no case breaks.
     Shared(Arc<Cluster>),
-    /// Servers that are broken. Had when they are first used, so that a case that makes further
-    /// stores, and never uses the one it was given, does not hold two clusters.
+    /// Servers for a case that breaks them, borrowed at first use.
+    ///
+    /// Otherwise a case that makes further stores, and never uses its first one, would hold two
+    /// clusters.
     Own { servers: u8, sync: Sync, lent: Box<OnceCell<Lent>> },
     /// Another process's servers, by their URLs.
     Elsewhere(Vec<String>),
@@ -28,8 +30,10 @@ impl Home {
         Self::Own { servers, sync, lent: Box::default() }
     }
 
-    /// The URLs of all servers: straight where nothing is ever cut, through their links where it
-    /// may be.
+    /// The URLs of all servers.
+    ///
+    /// URLs of servers that a case breaks lead through links that can be cut; others lead straight
+    /// to the servers.
     pub(super) async fn urls(&self, supply: &Supply) -> Result<Vec<String>, TargetError> {
         match self {
             Self::Shared(cluster) => Ok(direct(cluster)?),
@@ -38,7 +42,7 @@ impl Home {
         }
     }
 
-    /// The same for another process, without starting anything.
+    /// As [`urls`](Self::urls), for another process. Starts no servers.
     pub(super) fn known_urls(&self) -> Result<Vec<String>, TargetError> {
         match self {
             Self::Shared(cluster) => Ok(direct(cluster)?),
@@ -50,7 +54,7 @@ impl Home {
         }
     }
 
-    /// How many connections of this name the servers have, where they are ours.
+    /// How many connections of this name the servers have; `None` for another process's servers.
     pub(super) async fn connections(
         &self,
         supply: &Supply,
@@ -64,7 +68,7 @@ impl Home {
         Ok(Some(cluster.connections_of(name).await?))
     }
 
-    /// The servers that are to be broken.
+    /// The servers, for a case to break.
     pub(super) async fn cluster(&self, supply: &Supply) -> Result<&Cluster, TargetError> {
         let Self::Own { servers, sync, lent } = self else {
             return Err("its servers are shared, and must not be broken".into());
@@ -74,8 +78,9 @@ impl Home {
         Ok(own.cluster().ok_or("its servers have not started")?)
     }
 
-    /// Removes the buckets in the background; servers that were broken are made whole first, or ended where
-    /// they are `spoiled`.
+    /// Removes the buckets in the background.
+    ///
+    /// A case's own servers are healed before and given back to the pool, or ended if `spoiled`.
     pub(super) fn leave(&mut self, prefix: &str, supply: &Supply, spoiled: bool) {
         match self {
             Self::Shared(cluster) => {
@@ -100,7 +105,7 @@ fn direct(cluster: &Cluster) -> Result<Vec<String>, NatsError> {
     (0..cluster.size()).map(|node| cluster.direct_url(node)).collect()
 }
 
-/// What cannot be removed goes with the servers.
+/// Removes the buckets under `prefix`. Buckets that cannot be removed go with the servers.
 pub(super) async fn remove(cluster: &Cluster, prefix: &str) {
     let Ok(client) = cluster.admin(0).await else { return };
     let requests = BUCKETS.map(|bucket| {

@@ -21,24 +21,24 @@ use membership_conformance::{
 /// Five buckets under a prefix of their own.
 pub(super) struct JetStreamInstance {
     pub(super) home: Home,
-    /// Without the servers.
+    /// The clients' configuration, without the servers' URLs.
     pub(super) config: JetStreamConfig,
     pub(super) supply: Arc<Supply>,
     pub(super) harmed: Harmed,
-    /// What the target declines.
+    /// The needs that the target declines.
     pub(super) declines: Declines,
-    /// Whether its servers must not be used again.
+    /// Whether the servers may differ for good, so that no other case may use them.
     pub(super) spoiled: AtomicBool,
     pub(super) connect: Connect,
-    /// The clients that were opened, as far as they are still there.
+    /// The clients that were opened, for [`suspend`](Instance::suspend).
     pub(super) opened: Mutex<Vec<Weak<JetStreamStore>>>,
 }
 
-/// Opens a client as a configuration says.
+/// Opens a client with a configuration.
 pub(super) type Connect =
     Arc<dyn Fn(JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> + Send + Sync>;
 
-/// A client, and the ways in that only tests have where it is one of ours.
+/// An open client. `ours` gives access to what only tests may do, if it is a [`JetStreamStore`].
 pub(crate) struct Opened {
     store: Arc<dyn Store>,
     ours: Weak<JetStreamStore>,
@@ -56,11 +56,11 @@ impl Opened {
     }
 }
 
-/// What a target declines, and why.
+/// The needs that a target declines, each with the reason.
 pub(super) type Declines = &'static [(Need, &'static str)];
 
 impl JetStreamInstance {
-    /// What is declined is not done either.
+    /// Fails if the target declines this need.
     fn claimed(&self, need: Need) -> Result<(), TargetError> {
         if self.declines.iter().any(|(declined, _)| *declined == need) {
             return Err(Unclaimed(need).into());
@@ -68,7 +68,7 @@ impl JetStreamInstance {
         Ok(())
     }
 
-    /// A client of these servers alone.
+    /// Opens a client that can reach these servers only.
     pub(super) async fn connect(
         &self,
         servers: Vec<String>,
@@ -85,7 +85,7 @@ impl JetStreamInstance {
         Ok(store)
     }
 
-    /// What our clients call themselves.
+    /// The name of the clients' connections.
     pub(super) fn client_name(&self) -> String {
         format!("membership {}", self.config.prefix)
     }
@@ -94,7 +94,7 @@ impl JetStreamInstance {
         self.home.urls(&self.supply).await.map_err(Error::unavailable)
     }
 
-    /// A client with the ways in that only tests have.
+    /// Opens a sound client, with access to what only tests may do.
     pub(super) async fn client(&self) -> Result<JetStreamStore, Error> {
         let servers = self.servers().await?;
         JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
@@ -148,8 +148,8 @@ impl Instance for JetStreamInstance {
         std::fs::remove_dir_all(folder)?;
         std::fs::create_dir(folder)?;
         contents.lay_out(folder)?;
-        // Not until it says that it is well: it never does while there is a folder of a bucket that was
-        // being made, until the store has made that bucket.
+        // Does not wait until the server reports that it is healthy. If the folder of a half-made
+        // bucket is there, the server does so only after the store has made that bucket.
         Ok(cluster.run(0).await?)
     }
 

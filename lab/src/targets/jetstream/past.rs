@@ -1,4 +1,4 @@
-//! Buckets that go back, are replaced, lose records, or come to be served by an older server.
+//! Harm to buckets: they go back, are replaced, lose records, or are served by an older server.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,9 +23,12 @@ const MEMBERS: Rewind = rewind("only the bucket members goes back", Leaves::Mixt
 const INDEX: Rewind = rewind("only the bucket rooms_by_member goes back", Leaves::Mixture);
 const KEYS: Rewind = rewind("only the bucket room_keys goes back", Leaves::Mixture);
 const USERS: Rewind = rewind("only the bucket users goes back", Leaves::Mixture);
-/// The others kept everything.
+/// The other servers kept everything, and give it to this one.
 const ONE_BACK: Rewind = rewind("the files of one server go back", Leaves::Latest);
-/// Neither of two can be elected without the one that has everything.
+/// The latest state stays: only the server that kept everything can be elected.
+///
+/// The servers that start first are a bare majority, so an election needs all their votes, and the
+/// server that kept everything votes for no shorter log.
 const KEPT_FIRST: Rewind =
     rewind("the files of most servers go back, and another one is up first", Leaves::Latest);
 const KEPT_LAST: Rewind =
@@ -67,27 +70,29 @@ pub(super) const LOSSES: &[Loss] = &[
     ALL_PURGED,
 ];
 
-/// The last one before atomic batches, which serves no bucket that a newer one made.
+/// The last version without atomic batches. It refuses buckets that a newer version made.
 const REFUSES: Downgrade = Downgrade { name: "nats-server 2.11.11" };
-/// It serves them, and stores the messages of a batch one by one.
+/// An earlier version. It serves such buckets, and stores the messages of a batch one by one.
 const IGNORES: Downgrade = Downgrade { name: "nats-server 2.11.4" };
 
 pub(super) const DOWNGRADES: &[Downgrade] = &[REFUSES, IGNORES];
 
-/// How long a server may take to answer an operator, or to remove what is too old.
+/// How long a server may take to answer an operator, or to remove expired messages.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often a server that others cannot follow is started again.
+/// How often a leader that the others cannot follow is restarted.
 const TRIES: usize = 5;
 
 impl JetStreamInstance {
-    /// Its own servers, which nobody gets after this: they may differ from one another for good.
+    /// The instance's own servers, marked so that no other case gets them.
+    ///
+    /// After the harm they may differ from one another for good.
     async fn to_spoil(&self) -> Result<&Cluster, TargetError> {
         self.spoiled.store(true, Ordering::SeqCst);
         self.home.cluster(&self.supply).await
     }
 
-    /// Returns once every bucket has a leader whom the other replicas follow.
+    /// Waits until every running server serves and every bucket has a leader.
     async fn serves(&self, cluster: &Cluster) -> Result<(), TargetError> {
         self.harmed.wait(cluster, &self.config.prefix).await
     }
@@ -101,7 +106,7 @@ impl JetStreamInstance {
     pub(super) async fn rewind_servers(&self, how: &Rewind) -> Result<(), TargetError> {
         let cluster = self.to_spoil().await?;
         let all: Vec<_> = (0..cluster.size()).collect();
-        // The leader of users is one of those that go back, where not all do.
+        // If only some servers go back, the leader of the bucket users is one of them.
         let leads = faults::leader(cluster, &self.config.prefix, "users").await.unwrap_or(0);
         let kept = (leads + 1) % cluster.size();
         let (mut back, mut first) = (all.clone(), all.clone());
@@ -140,11 +145,13 @@ impl JetStreamInstance {
         }
     }
 
-    /// Waits until most servers serve every bucket, after one came back that has a longer log than they. It
-    /// may never follow them again, neither in the list of all streams nor in a stream. Where it leads, they
-    /// may be unable to follow it, and nothing is acknowledged ("Expected first catchup entry to be a
-    /// snapshot and peerstate, will retry", nats-server 2.15.1): then it is started again, until
-    /// another one leads.
+    /// Waits until most servers serve every bucket after the server `kept` came back.
+    ///
+    /// `kept` has a longer log than the others. It may never follow the others again, neither in
+    /// the list of all streams nor in a single stream. If `kept` becomes a leader, the others may
+    /// be unable to follow it, and nothing is acknowledged ("Expected first catchup entry to be a
+    /// snapshot and peerstate, will retry", nats-server 2.15.1). Then `kept` is restarted until
+    /// another server leads.
     async fn joined(&self, cluster: &Cluster, kept: usize) -> Result<(), TargetError> {
         for _ in 0..TRIES {
             if faults::settles(cluster, &self.config.prefix).await {
@@ -187,11 +194,13 @@ impl JetStreamInstance {
         let purges = emptied.iter().map(|bucket| async {
             self.operator("STREAM.PURGE", bucket, &Value::Null).await.is_ok()
         });
-        // Where one was refused, not all is gone.
+        // If a purge was refused, its records are still there.
         Ok(join_all(purges).await.into_iter().all(|gone| gone))
     }
 
-    /// Has all that is in a bucket grow too old, and then takes the age back.
+    /// Sets a `max_age` on a bucket until all messages have expired, and removes it again.
+    ///
+    /// Returns `false` if the servers refuse the age.
     async fn expire(&self, bucket: &str) -> Result<bool, TargetError> {
         let mut config = self.operator("STREAM.INFO", bucket, &Value::Null).await?;
         let mut config = config.get_mut("config").map(Value::take).unwrap_or_default();
@@ -208,7 +217,7 @@ impl JetStreamInstance {
             if info.pointer("/state/messages").and_then(Value::as_u64) == Some(0) {
                 break;
             }
-            // Clients that write barriers keep some there.
+            // Clients that go on writing barriers may keep the bucket from becoming empty.
             if Instant::now() > deadline {
                 return Err(format!("{bucket} still holds messages: {info}").into());
             }
@@ -221,7 +230,7 @@ impl JetStreamInstance {
         Ok(true)
     }
 
-    /// What an operator asks of JetStream, and its answer.
+    /// Makes a request to JetStream's API, as an operator would, and returns the answer.
     async fn operator(&self, what: &str, bucket: &str, body: &Value) -> Result<Value, TargetError> {
         let cluster = self.home.cluster(&self.supply).await?;
         let client = cluster.connect_options()?.request_timeout(Some(PATIENCE));
@@ -241,7 +250,7 @@ impl JetStreamInstance {
         let find = if *to == IGNORES { NatsServer::ignorant } else { NatsServer::too_old };
         let older = tokio::task::spawn_blocking(find).await??;
         cluster.serve_with(&older).await?;
-        // One that refuses the buckets has no leader of any.
+        // A server that refuses the buckets elects no leader of them.
         if *to == IGNORES { self.serves(cluster).await } else { Ok(cluster.wait_ready().await?) }
     }
 

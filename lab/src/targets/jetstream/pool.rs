@@ -1,9 +1,9 @@
-//! Clusters that are broken, healed, and broken again by another case.
+//! A pool of clusters that cases break: after each case a cluster is healed and lent to another.
 //!
-//! Starting one takes seconds of every core, and an election that is missed six more; healing one
-//! takes little, and nobody waits for it. A case cannot tell one that was used before: all its
-//! servers run, nothing between them is cut, and the buckets of whoever had it are gone. One that
-//! cannot be brought there is thrown away.
+//! Starting a cluster keeps all processors busy for seconds, and a missed election takes six
+//! seconds more; healing one costs little, and no case waits for it. A healed cluster is as good as
+//! a new one: all its servers run, no link is cut, and the former case's buckets are gone. A
+//! cluster that cannot be healed is thrown away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,48 +16,51 @@ use super::supply::Supply;
 use membership_conformance::TargetError;
 use nats_cluster::{Cluster, NatsError, Sync};
 
-/// How many servers there may be at once: a cluster of three for each of five faults, for three
-/// cases. Nearly all of them wait nearly all the time.
+/// How many servers may run at once: for three cases, a cluster of three for each of five faults.
+///
+/// Nearly all servers are idle nearly all the time.
 const SERVERS: usize = 45;
 
-/// How many servers, and how they sync.
+/// How many servers a cluster has, and how they sync.
 type Kind = (u8, Sync);
 
 #[derive(Default)]
 pub(super) struct Pool {
     /// A std lock: never held across an await.
     state: Mutex<State>,
-    /// Told when a cluster was given back or is gone.
+    /// Notified when a cluster was given back or has ended.
     moved: Notify,
 }
 
 #[derive(Default)]
 struct State {
     idle: Vec<(Kind, Cluster)>,
-    /// The servers of all clusters, idle ones too.
+    /// How many servers all clusters have, idle ones included.
     servers: usize,
 }
 
-/// A cluster that a case has to itself. Dropped, it is gone.
+/// A cluster that a case has to itself. Dropping it ends the cluster.
 pub(super) struct Lent {
     kind: Kind,
     cluster: Option<Cluster>,
-    /// Where its servers are counted.
+    /// The pool that counts the cluster's servers.
     pool: Option<Arc<Pool>>,
 }
 
-/// How somebody comes to a cluster.
+/// How a case gets a cluster.
 enum Next {
+    /// An idle cluster fits.
     Has(Lent),
-    /// There is room for a new one, and it is counted.
+    /// A new cluster may start; its servers are counted already.
     Starts(Lent),
-    /// There is room once this one is gone.
+    /// This idle cluster must end first, to make room.
     Ends(Lent),
+    /// The case must wait for a cluster that is lent.
     Waits,
 }
 
 impl Pool {
-    /// Lends one that is idle, or a new one; waits until there is room.
+    /// Lends an idle cluster or a new one. Waits until there is room for it.
     pub(super) async fn lend(
         self: &Arc<Self>,
         servers: u8,
@@ -99,7 +102,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends those that are idle.
+    /// Ends all idle clusters.
     pub(super) async fn empty(self: &Arc<Self>) {
         let idle = std::mem::take(&mut self.state().idle);
         for (kind, cluster) in idle {
@@ -109,12 +112,12 @@ impl Pool {
 }
 
 impl Lent {
-    /// `None` for one that has not started.
+    /// The cluster; `None` if it has not started.
     pub(super) fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
     }
 
-    /// Makes it whole, removes the buckets under `prefix`, and lets somebody else have it.
+    /// Heals the cluster, removes the buckets under `prefix`, and makes the cluster idle.
     pub(super) async fn give_back(mut self, prefix: String) {
         let healed = match &self.cluster {
             Some(cluster) => heal(cluster, &prefix).await.is_ok(),
@@ -129,7 +132,7 @@ impl Lent {
         }
     }
 
-    /// Lets nobody have it any more.
+    /// Ends the cluster, so that no other case gets it.
     pub(super) async fn end(self) {
         end(self).await;
     }
@@ -139,8 +142,9 @@ async fn heal(cluster: &Cluster, prefix: &str) -> Result<(), NatsError> {
     cluster.heal();
     try_join_all((0..cluster.size()).map(|node| cluster.resume(node))).await?;
     try_join_all((0..cluster.size()).map(|node| cluster.run(node))).await?;
-    // A bucket that stays behind on a server, where nobody writes any more, would make it wait in
-    // vain; and it cannot be removed before the servers have a leader.
+    // A bucket that is out of date on a server never catches up once nobody writes to it, so
+    // `wait_ready` would wait in vain until it is removed. The servers can remove it only once they
+    // have a leader, so removal is tried again and again.
     let removing = async {
         loop {
             home::remove(cluster, prefix).await;
@@ -155,7 +159,7 @@ async fn heal(cluster: &Cluster, prefix: &str) -> Result<(), NatsError> {
     Ok(())
 }
 
-/// Waits until its processes have ended.
+/// Ends a cluster and waits until its processes have ended.
 async fn end(lent: Lent) {
     let _ = tokio::task::spawn_blocking(move || drop(lent)).await;
 }

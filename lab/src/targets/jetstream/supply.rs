@@ -1,4 +1,4 @@
-//! What all clusters of a run have in common.
+//! What all clusters of a run share: the server's program, the pool and the bucket prefixes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,12 +13,12 @@ use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision, Sync};
 /// Where servers come from.
 pub(super) struct Supply {
     provision: Provision,
-    /// Looked for once, also where there is none: it takes long to find that out.
+    /// The server that was found, or why there is none. The search takes long, so it is done once.
     found: OnceCell<Result<NatsServer, String>>,
-    /// Those that are broken, one case after the other.
+    /// The clusters that cases break, one case after the other.
     pub(super) pool: Arc<Pool>,
     prefixes: AtomicU64,
-    /// Buckets on their way out. A std lock: never held across an await.
+    /// Removals of buckets in the background. A std lock: never held across an await.
     leaving: Mutex<JoinSet<()>>,
 }
 
@@ -33,7 +33,7 @@ impl Supply {
         }
     }
 
-    /// Whether the server is somebody else's. No I/O.
+    /// Whether the suite uses a server that it did not start. Does no I/O.
     pub(super) fn is_elsewhere(&self) -> bool {
         let named = || std::env::var_os("MEMBERSHIP_NATS_URL").is_some_and(|url| !url.is_empty());
         match self.provision {
@@ -43,12 +43,12 @@ impl Supply {
         }
     }
 
-    /// Whether servers are processes of ours, unless no binary is found. No I/O.
+    /// Whether the suite runs servers as processes of its own, if a binary is found. Does no I/O.
     pub(super) fn is_process(&self) -> bool {
         !self.is_elsewhere() && self.provision != Provision::Docker
     }
 
-    /// The server that clusters of this many are made of.
+    /// The server that clusters of this size are made of.
     pub(super) async fn server(&self, servers: u8) -> Result<NatsServer, TargetError> {
         let provision = self.provision;
         let find = || async move {
@@ -74,17 +74,17 @@ impl Supply {
         Ok(Cluster::start_with(server, options).await?)
     }
 
-    /// What no other instance's buckets begin with: not on a server that others use, either.
+    /// A bucket prefix that no other instance has, also on a server that other processes use.
     pub(super) fn prefix(&self) -> String {
         let number = self.prefixes.fetch_add(1, Ordering::Relaxed);
         format!("c{}-{number}-", std::process::id())
     }
 
-    /// Has it done in the background; not at all where no runtime is left to do it.
+    /// Runs a removal in the background; drops it if there is no runtime any more.
     pub(super) fn leave(&self, removal: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that are done.
+            // Otherwise the results of finished removals would pile up until the end of the run.
             while leaving.try_join_next().is_some() {}
             leaving.spawn_on(removal, &runtime);
         }

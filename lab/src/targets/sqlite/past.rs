@@ -1,7 +1,7 @@
-//! Harm to a database's files: put back, replaced, emptied.
+//! Harm to a database's files: they are put back, replaced or emptied.
 //!
-//! What reads or writes a database that is open here is a process of its own: SQLite loses its locks when
-//! this process closes any other descriptor of the file.
+//! Another process (`cp`) reads and writes the files while the database is open in this process.
+//! SQLite would lose its locks if this process closed any other descriptor of the database.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +32,7 @@ const FOLDER: Replacement = Replacement { name: "its folder is renamed and made 
 
 pub(super) const REPLACEMENTS: &[Replacement] = &[OTHER, REMOVED, FOLDER];
 
-/// What somebody with an SQL shell can do.
+/// Losses that somebody with an SQL shell can cause.
 pub(super) const LOSSES: &[Loss] = &[
     Loss { name: "all users are deleted", of: Lost::Users, traces: true },
     Loss { name: "all keys are deleted", of: Lost::Keys, traces: true },
@@ -40,16 +40,16 @@ pub(super) const LOSSES: &[Loss] = &[
     Loss { name: "every table is emptied", of: Lost::Everything, traces: false },
 ];
 
-/// How long others may hold the log.
+/// How long other connections may keep the log from being emptied.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Copies all that is committed to a file beside this one.
+/// Copies the database, with everything that is committed, to a file beside it.
 pub(super) fn remember(db: &Connection, path: &Path) -> Result<(), TargetError> {
     empty_log(db)?;
     copy(path, &remembered(path))
 }
 
-/// Connects to it only where that belongs to the harm.
+/// Puts the copy back as `how` says. Connects to the database only if that needs it.
 pub(super) fn rewind(
     connect: impl FnOnce() -> rusqlite::Result<Connection>,
     path: &Path,
@@ -57,7 +57,7 @@ pub(super) fn rewind(
 ) -> Result<(), TargetError> {
     let past = remembered(path);
     if *how == WRITTEN_OVER {
-        // What is in the log would count more than what is written over the file.
+        // Otherwise pages in the log would replace those that are written over the file.
         empty_log(&connect()?)?;
         return copy(&past, path);
     }
@@ -67,7 +67,7 @@ pub(super) fn rewind(
     Ok(fs::rename(past, path)?)
 }
 
-/// Puts nothing in its place, or the empty database at `other`.
+/// Replaces the database by nothing, or by the empty database at `other`.
 pub(super) fn replace(path: &Path, how: &Replacement, other: &Path) -> Result<(), TargetError> {
     let folder = path.parent().ok_or("a path without a folder")?;
     match *how {
@@ -95,12 +95,12 @@ pub(super) fn lose(db: &Connection, how: &Loss) -> rusqlite::Result<()> {
         Lost::Everything => &["room_keys", "members", "rooms", "revocations", "users", "bootstrap"],
     };
     let deletions: Vec<_> = tables.iter().map(|table| format!("DELETE FROM {table};")).collect();
-    // As an SQL shell is, unless told otherwise.
+    // An SQL shell does not enforce foreign keys by default either.
     db.pragma_update(None, "foreign_keys", false)?;
     db.execute_batch(&format!("BEGIN IMMEDIATE; {} COMMIT", deletions.concat()))
 }
 
-/// Where the empty database for [`OTHER`] is made.
+/// The path of the empty database for [`OTHER`].
 pub(super) fn other(path: &Path) -> PathBuf {
     path.with_extension("other")
 }
@@ -109,7 +109,7 @@ fn remembered(path: &Path) -> PathBuf {
     path.with_extension("remembered")
 }
 
-/// Has everything in the file itself, and nothing in its log.
+/// Moves everything from the log into the database file.
 fn empty_log(db: &Connection) -> Result<(), TargetError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -118,7 +118,7 @@ fn empty_log(db: &Connection) -> Result<(), TargetError> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(format!("somebody reads the log for {PATIENCE:?}").into());
+            return Err(format!("other connections use the log for {PATIENCE:?}").into());
         }
         std::thread::sleep(Duration::from_millis(2));
     }
