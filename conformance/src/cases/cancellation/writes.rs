@@ -362,8 +362,7 @@ async fn a_dropped_bootstrap_and_a_concurrent_bootstrap_are_linearizable(cx: Cx)
     once(&cx, nothing, |n| Op::BootstrapAdmin(admin(user_number(n))), Some(beside)).await
 }
 
-/// As [`each`], with a new store for each number of polls: for calls that work once in a store's
-/// life.
+/// As [`each`], on a new store for each try: for calls that work only once in a store's life.
 async fn once(
     cx: &Cx,
     before: fn(u64) -> Vec<Op>,
