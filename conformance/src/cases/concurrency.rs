@@ -1,5 +1,6 @@
-//! Concurrent calls: some order explains all answers (LIN-1), and every state seen keeps the
-//! contract.
+//! Concurrent calls: some order explains all answers (LIN-1).
+//!
+//! Also, every state that a reader sees keeps the rules that hold in every state.
 
 pub(super) mod index;
 pub(super) mod memberships;
