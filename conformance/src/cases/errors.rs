@@ -20,7 +20,7 @@ declare! { "errors";
     not_found_names_the_missing_user: "ERR-1";
     a_missing_user_is_denied_as_unknown: "AUTH-1";
     a_refused_write_can_be_corrected_and_repeated: "ERR-2";
-    a_room_id_in_use_is_already_exists_whatever_else_differs: "ERR-4" "ERR-2";
+    creating_a_room_twice_is_already_exists_whatever_else_differs: "ERR-4" "ERR-2";
     deleting_a_missing_room_changes_nothing: "ERR-4" "ERR-2";
     adding_a_member_returns_the_first_error_that_applies: "ERR-4" "ERR-2";
     removing_a_member_returns_the_first_error_that_applies: "ERR-4" "ERR-2";
@@ -152,7 +152,7 @@ async fn a_refused_write_can_be_corrected_and_repeated(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_room_id_in_use_is_already_exists_whatever_else_differs(cx: Cx) -> Verdict {
+async fn creating_a_room_twice_is_already_exists_whatever_else_differs(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     for (id, new) in [("e", plain("e", "carl")), ("p", encrypted("p", "carl"))] {
         scope.refuses(&store, store.create_room(new), &room_exists(id)).await?;
