@@ -46,8 +46,8 @@ async fn decides(store: &Client, key: &UserKey, right: Decision, deadline: Insta
 
 /// Waits until `store` denies a user as revoked whose revocation is longer ago than the bound.
 ///
-/// Until then every decision must be a denial that failed. On a busy machine a store may be without
-/// contact for longer than the bound, and denies meanwhile.
+/// Until then every decision must be a denial with the reason `Failed`: on a busy machine a store
+/// may be without contact for longer than the bound, and denies meanwhile.
 async fn keeps_out(store: &Client, key: &UserKey) -> Verdict {
     decides_after(store, key, REVOKED, soon(), denies_as_failed).await
 }
