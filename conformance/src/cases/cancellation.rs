@@ -46,8 +46,8 @@ async fn cut_here<T>(call: impl Future<Output = T>, polls: u64) -> Option<T> {
 
 /// The numbers of polls after which to drop a call. The case stops when a call ends by itself.
 ///
-/// On a target whose calls are slow, the numbers leave gaps, elsewhere with another seed. A faster
-/// target with the same code has no gaps.
+/// On a slow target the numbers leave gaps, in other places with another seed. A faster target that
+/// runs the same code tries the numbers in the gaps.
 fn each_poll(cx: &Cx) -> impl Iterator<Item = u64> + Send + use<> {
     let step = u64::from(cx.target().pace() / 5).max(1);
     let first = cx.seed() % step;
