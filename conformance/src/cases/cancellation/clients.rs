@@ -27,8 +27,7 @@ declare! { "cancellation";
 /// At how many moments of a call its client is dropped.
 const MOMENTS: u32 = 24;
 
-/// Drops a client with its call in flight, a little later in each round, up to the call's usual
-/// end.
+/// Drops a client with its call in flight, later in each round, up to the call's usual end.
 ///
 /// Another client then sees the call done entirely or not at all, and can make the call itself.
 async fn each(cx: &Cx, script: &Script) -> Verdict {
