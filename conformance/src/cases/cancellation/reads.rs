@@ -1,4 +1,4 @@
-//! Dropped reads and closes: other calls do not notice.
+//! Dropped reads and closes, which must not affect other calls.
 
 use futures::future::join_all;
 use membership::{Decision, DenyReason, Error, Page, Store};
