@@ -38,7 +38,7 @@ declare! { "cancellation";
     a_dropped_revocation_and_a_concurrent_revocation_are_linearizable: "TIME-2" "LIN-1" "USER-4";
 }
 
-/// How long a case waits for a dropped write to wrongly take effect a second time.
+/// How long a case watches for undone writes that wrongly take effect again.
 const LEFT_OVERS: Duration = Duration::from_millis(50);
 
 /// A write to drop, with the calls around it.
@@ -157,8 +157,8 @@ pub(super) async fn seen(store: &Client, may: Vec<May>, views: &[Op]) -> Verdict
 
 /// Drops the call of `script` at each poll, beside a concurrent call if there is one.
 ///
-/// Reads the store after each drop. Then makes the call again, which must be answered as in a state
-/// in which the dropped one took effect, or as in one in which it did not.
+/// Reads the store after each drop. Then repeats the call: its answer must fit a state in which the
+/// dropped call took effect, or one in which it did not.
 async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdict {
     let clients = clients(cx, 2).await?;
     let [store, other] = clients.as_slice() else { return Ok(()) };
@@ -343,7 +343,7 @@ async fn a_dropped_user_addition_and_a_concurrent_addition_are_linearizable(cx: 
     each(&cx, &NEW_USER, Some(|n| Op::AddUser(admin(user_number(n))))).await
 }
 
-/// Both users are the only admins, so at most one revocation succeeds.
+/// The two users are the only admins, so at most one revocation succeeds.
 async fn a_dropped_revocation_and_a_concurrent_revocation_are_linearizable(cx: Cx) -> Verdict {
     let beside = |n| Op::RevokeUser(user_number(n + 1_000_000), at(8));
     once(&cx, beside_revocations, |n| Op::RevokeUser(user_number(n), at(7)), Some(beside)).await
