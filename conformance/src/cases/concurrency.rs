@@ -1,6 +1,6 @@
 //! Concurrent calls: some order explains all answers (LIN-1).
 //!
-//! Also, every state that a reader sees keeps the rules that hold in every state.
+//! Readers also check rules that hold in every state, as KEY-1.
 
 pub(super) mod index;
 pub(super) mod memberships;
