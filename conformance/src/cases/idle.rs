@@ -22,7 +22,7 @@ declare! { "idle";
     a_failed_write_that_was_undone_does_not_come_back: "ERR-2" "LIN-1", needs Faults;
 }
 
-/// The time of a rest: longer than a store's cache of a second or two lasts.
+/// The length of a rest: longer than a store may cache something "for a second or two".
 const REST: Duration = Duration::from_secs(4);
 
 /// The calls before the clients rest, and the writes that their first calls afterwards must see.
