@@ -1,4 +1,4 @@
-//! The cases, a file a group.
+//! The cases. Each group has a file, or several in a folder.
 
 mod bootstrap;
 mod bounded;
@@ -39,7 +39,7 @@ mod whole;
 
 use crate::case::Case;
 
-/// Every group, in the order of the matrix.
+/// The cases of every group, in the order of the matrix.
 pub(crate) const GROUPS: &[&[Case]] = &[
     types::CASES,
     ids::apart::CASES,
@@ -102,15 +102,18 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     processes::CASES,
 ];
 
-/// The groups that measure how long calls take: each of their cases runs when nothing else does, so
-/// that a busy machine does not make it lie. `.config/nextest.toml` says the same to nextest.
+/// The groups that measure how long calls take.
+///
+/// Each of their cases runs while no other case does. Otherwise a busy machine would make a store
+/// look slow. `.config/nextest.toml` names these groups and those of [`WAITING`] for nextest.
 pub(crate) const ALONE: &[&str] = &["time"];
 
-/// The groups that break what a store stands on, and then wait: for deadlines, for elections, for as
-/// long as a cut has to last. Their cases run beside one another, and beside no others, because
-/// they measure time too; a deadline is so long that they can be many.
+/// The groups that inject faults and then wait for deadlines and elections.
+///
+/// Their cases run beside one another, because they wait most of the time. They run beside no cases
+/// of other groups, because they measure time, too.
 pub(crate) const WAITING: &[&str] =
     &["fail_closed", "failover", "partitions", "bounded", "past", "claims", "idle", "in_step"];
 
-/// The groups that play for as long as they are told: all of their cases side by side.
+/// The groups that play histories for as long as the run says. All of their cases run at once.
 pub(crate) const PLAYED: &[&str] = &["histories"];

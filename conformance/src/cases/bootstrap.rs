@@ -1,4 +1,4 @@
-//! The first admin, who can be made once.
+//! The first admin, whom `bootstrap_admin` makes once in a store's life.
 
 use membership::{Conflict, NewUser, Store, UserKey};
 use rand::RngExt;
@@ -11,17 +11,17 @@ use crate::race::{clients, together};
 use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "bootstrap";
-    the_first_admin_is_an_admin_whatever_the_request_says: "USER-1";
+    a_bootstrapped_user_is_an_admin_whatever_the_request_says: "USER-1";
     a_second_bootstrap_is_a_conflict: "USER-1" "ERR-2";
     a_bootstrap_after_an_added_admin_is_a_conflict: "USER-1";
-    a_bootstrap_is_a_conflict_although_its_admin_is_revoked: "USER-1";
-    users_who_are_no_admins_leave_the_bootstrap_open: "USER-1";
-    a_bootstrap_of_a_known_user_is_refused_and_stays_open: "USER-1" "USER-2" "ERR-2";
-    a_conflict_comes_before_a_known_key: "USER-1" "ERR-4";
+    a_bootstrap_after_the_first_admin_is_revoked_is_a_conflict: "USER-1";
+    users_who_are_no_admins_leave_the_bootstrap_free: "USER-1";
+    a_bootstrap_refused_for_a_known_user_can_succeed_with_another: "USER-1" "USER-2" "ERR-2";
+    a_bootstrap_of_a_known_user_after_an_admin_is_a_conflict: "USER-1" "ERR-4";
     one_of_sixteen_concurrent_bootstraps_wins: "USER-1" "LIN-1";
     one_of_many_concurrent_bootstraps_of_one_key_wins: "USER-1" "LIN-1";
     a_bootstrap_racing_an_added_admin_is_before_it_or_a_conflict: "USER-1" "LIN-1";
-    a_bootstrap_racing_the_same_key_makes_one_user: "USER-1" "USER-2" "LIN-1";
+    a_bootstrap_racing_an_addition_of_the_same_key_makes_one_user: "USER-1" "USER-2" "LIN-1";
 }
 
 const ANN: UserKey = UserKey::from_bytes([0xa1; 32]);
@@ -36,7 +36,7 @@ fn over() -> membership::Error {
     Conflict::AdminExists.into()
 }
 
-async fn the_first_admin_is_an_admin_whatever_the_request_says(cx: Cx) -> Verdict {
+async fn a_bootstrapped_user_is_an_admin_whatever_the_request_says(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let made = store.bootstrap_admin(NewUser { label: label("first"), ..user(ANN) }).await?;
     same(&made, &NewUser { label: label("first"), ..admin(ANN) }.user())?;
@@ -60,7 +60,7 @@ async fn a_bootstrap_after_an_added_admin_is_a_conflict(cx: Cx) -> Verdict {
     everyone().refuses(&store, store.bootstrap_admin(admin(BOB)), &over()).await
 }
 
-async fn a_bootstrap_is_a_conflict_although_its_admin_is_revoked(cx: Cx) -> Verdict {
+async fn a_bootstrap_after_the_first_admin_is_revoked_is_a_conflict(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ANN)).await?;
     store.add_user(admin(BOB)).await?;
@@ -71,7 +71,7 @@ async fn a_bootstrap_is_a_conflict_although_its_admin_is_revoked(cx: Cx) -> Verd
     Ok(())
 }
 
-async fn users_who_are_no_admins_leave_the_bootstrap_open(cx: Cx) -> Verdict {
+async fn users_who_are_no_admins_leave_the_bootstrap_free(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(user(ANN)).await?;
     store.add_user(user(BOB)).await?;
@@ -79,7 +79,7 @@ async fn users_who_are_no_admins_leave_the_bootstrap_open(cx: Cx) -> Verdict {
     same(store.bootstrap_admin(admin(EVE)).await?, admin(EVE).user())
 }
 
-async fn a_bootstrap_of_a_known_user_is_refused_and_stays_open(cx: Cx) -> Verdict {
+async fn a_bootstrap_refused_for_a_known_user_can_succeed_with_another(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(user(ANN)).await?;
     store.add_user(user(BOB)).await?;
@@ -90,7 +90,7 @@ async fn a_bootstrap_of_a_known_user_is_refused_and_stays_open(cx: Cx) -> Verdic
     same(store.bootstrap_admin(admin(EVE)).await?, admin(EVE).user())
 }
 
-async fn a_conflict_comes_before_a_known_key(cx: Cx) -> Verdict {
+async fn a_bootstrap_of_a_known_user_after_an_admin_is_a_conflict(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ANN)).await?;
     store.add_user(user(BOB)).await?;
@@ -142,7 +142,7 @@ async fn one_of_many_concurrent_bootstraps_of_one_key_wins(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// The bootstrap works once in a store's life, so each round needs a store of its own.
+/// The rounds of a race, each on a new store, since the bootstrap works once in a store's life.
 const ROUNDS: u64 = 12;
 
 async fn a_bootstrap_racing_an_added_admin_is_before_it_or_a_conflict(cx: Cx) -> Verdict {
@@ -170,14 +170,14 @@ async fn a_bootstrap_racing_an_added_admin_is_before_it_or_a_conflict(cx: Cx) ->
         }
         for client in &clients {
             let bob = client.user(&BOB).await;
-            holds(bob.is_ok() == bootstrapped, "the second admin only if its call won", &bob)?;
+            holds(bob.is_ok() == bootstrapped, "bob to exist only if his bootstrap won", &bob)?;
         }
         cx.close_all().await;
     }
     Ok(())
 }
 
-async fn a_bootstrap_racing_the_same_key_makes_one_user(cx: Cx) -> Verdict {
+async fn a_bootstrap_racing_an_addition_of_the_same_key_makes_one_user(cx: Cx) -> Verdict {
     for round in 0..cx.rounds(ROUNDS) {
         let cx = cx.another().await?;
         let clients = clients(&cx, 2).await?;
@@ -196,7 +196,8 @@ async fn a_bootstrap_racing_the_same_key_makes_one_user(cx: Cx) -> Verdict {
         let [added, bootstrapped] = results.as_slice() else { continue };
         let expected = match (added, bootstrapped) {
             (Ok(added), Err(refused)) => {
-                // After the add: the bootstrap is over if it was an admin, else the key is known.
+                // The bootstrap came second. If ann was added as an admin, an admin exists;
+                // otherwise only the key is known.
                 let expected = if added_as.admin { over() } else { user_exists(ANN) };
                 same(refused, &expected)?;
                 same(added, &added_as.user())?;
@@ -207,7 +208,7 @@ async fn a_bootstrap_racing_the_same_key_makes_one_user(cx: Cx) -> Verdict {
                 same(made, &NewUser { added_at: at(7), ..admin(ANN) }.user())?;
                 made
             }
-            _ => return Err(Failure::answer("one of the two to win", &results)),
+            _ => return Err(Failure::answer("one of the two calls to succeed", &results)),
         };
         for client in &clients {
             same(&client.user(&ANN).await?, expected)?;

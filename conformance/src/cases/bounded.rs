@@ -1,4 +1,4 @@
-//! Clients that may be out of date, and by how much at most (clause AUTH-4).
+//! Bounded clients: their decisions may be out of date, by at most a bound (clause AUTH-4).
 
 use std::time::{Duration, Instant};
 
@@ -14,19 +14,20 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, denies_as_failed, holds, same};
 
 declare! { "bounded";
-    it_lets_in_who_may_come_in: "AUTH-1" "AUTH-4", needs Bounded Clients;
-    a_revocation_counts_once_the_bound_is_over: "AUTH-4" "AUTH-3", needs Bounded Clients;
-    its_own_revocations_count_once_the_bound_is_over: "AUTH-4" "AUTH-3", needs Bounded;
-    without_contact_it_denies_once_the_bound_is_over: "AUTH-4" "AUTH-2", needs Bounded Faults;
-    time_in_suspension_counts: "TIME-3" "AUTH-4", needs Bounded Faults Suspend;
-    with_contact_again_it_decides_again: "AUTH-4" "AUTH-2", needs Bounded Faults;
-    a_cut_off_server_lets_nobody_in_past_the_bound: "AUTH-4" "AUTH-3", needs Bounded Replicas;
-    it_is_off_unless_it_is_asked_for: "AUTH-4" "AUTH-3", needs Bounded Clients;
+    a_bounded_client_allows_authorized_users: "AUTH-1" "AUTH-4", needs Bounded Clients;
+    a_bounded_client_denies_a_revoked_user_past_the_bound: "AUTH-4" "AUTH-3", needs Bounded Clients;
+    a_bounded_client_denies_a_user_that_it_revoked_past_the_bound: "AUTH-4" "AUTH-3", needs Bounded;
+    a_bounded_client_without_contact_denies_past_the_bound: "AUTH-4" "AUTH-2", needs Bounded Faults;
+    time_in_suspension_counts_against_the_bound: "TIME-3" "AUTH-4", needs Bounded Faults Suspend;
+    a_bounded_client_decides_again_once_it_has_contact: "AUTH-4" "AUTH-2", needs Bounded Faults;
+    a_bounded_client_of_a_cut_off_server_denies_past_the_bound:
+        "AUTH-4" "AUTH-3", needs Bounded Replicas;
+    bounded_staleness_is_off_unless_configured: "AUTH-4" "AUTH-3", needs Bounded Clients;
 }
 
-/// Long enough to see answers within it, short beside everything else.
+/// The bound of most clients: long enough for decisions within it, and short to wait for.
 const BOUND: Duration = Duration::from_millis(500);
-/// Longer than a case takes.
+/// A bound that no case outlasts.
 const LONG: Duration = Duration::from_mins(10);
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
 const USER: UserKey = UserKey::from_bytes([0x05; 32]);
@@ -38,19 +39,20 @@ async fn set_up(store: &Client) -> Verdict {
     Ok(())
 }
 
-/// Waits until `store` decides so; it may be out of date, or without contact, until `deadline`.
+/// Waits until `store` decides `right`. Until `deadline` it may decide otherwise.
 async fn decides(store: &Client, key: &UserKey, right: Decision, deadline: Instant) -> Verdict {
     decides_after(store, key, right, deadline, |_| Ok(())).await
 }
 
-/// The bound is over since the user was revoked: nothing lets that user in any more. A busy machine
-/// may have the store without contact for longer than the bound; then it denies, and decides later.
+/// Waits until `store` denies a user as revoked whose revocation is longer ago than the bound.
+///
+/// Until then every decision must be a denial with the reason `Failed`: on a busy machine a store
+/// may be without contact for longer than the bound, and denies meanwhile.
 async fn keeps_out(store: &Client, key: &UserKey) -> Verdict {
     decides_after(store, key, REVOKED, soon(), denies_as_failed).await
 }
 
-/// Waits until `store` decides so, at the latest at `deadline`; whatever it decides `before` is judged,
-/// too.
+/// Waits until `store` decides `right`, until `deadline`. Judges each earlier decision by `before`.
 async fn decides_after(
     store: &Client,
     key: &UserKey,
@@ -64,7 +66,7 @@ async fn decides_after(
             return Ok(());
         }
         before(&decision)?;
-        holds(Instant::now() < deadline, &format!("{} by now", right.show()), &decision)?;
+        holds(Instant::now() < deadline, &format!("{} by the deadline", right.show()), &decision)?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -73,7 +75,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
 
-async fn it_lets_in_who_may_come_in(cx: Cx) -> Verdict {
+async fn a_bounded_client_allows_authorized_users(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     let bounded = cx.open_bounded(BOUND).await?;
@@ -88,7 +90,7 @@ async fn it_lets_in_who_may_come_in(cx: Cx) -> Verdict {
     same(bounded.is_authorized(&user_key(0x77)).await, Decision::Deny(DenyReason::Unknown))
 }
 
-/// Revokes users and asks `bounded` about each from a bound after the revocation has returned.
+/// Revokes users. `bounded` must deny each, as soon as its revocation is longer ago than the bound.
 async fn revoked_in_time(revoker: &Client, bounded: &Client, users: u64) -> Verdict {
     let rounds = (0..users).map(|number| async move {
         let key = user_number(number);
@@ -102,25 +104,25 @@ async fn revoked_in_time(revoker: &Client, bounded: &Client, users: u64) -> Verd
     Ok(())
 }
 
-async fn a_revocation_counts_once_the_bound_is_over(cx: Cx) -> Verdict {
+async fn a_bounded_client_denies_a_revoked_user_past_the_bound(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     let bounded = cx.open_bounded(BOUND).await?;
     revoked_in_time(&store, &bounded, 100).await
 }
 
-async fn its_own_revocations_count_once_the_bound_is_over(cx: Cx) -> Verdict {
+async fn a_bounded_client_denies_a_user_that_it_revoked_past_the_bound(cx: Cx) -> Verdict {
     let bounded = cx.open_bounded(BOUND).await?;
     set_up(&bounded).await?;
     revoked_in_time(&bounded, &bounded, 100).await
 }
 
-/// The faults under which no read is answered.
+/// The faults during which no read is answered.
 fn silences(cx: &Cx) -> Vec<Fault> {
     cx.target().faults().iter().filter(|fault| fault.stops_reads).copied().collect()
 }
 
-/// Nobody is let in, whether known or not, and each denial says that the question failed.
+/// The client must deny a user, an admin and an unknown key, each with the reason `Failed`.
 async fn denies_everybody(cx: &Cx, bounded: &Client) -> Verdict {
     for key in [USER, ADMIN, user_key(0x77)] {
         denies_as_failed(&cx.within_bound(bounded.is_authorized(&key)).await?)?;
@@ -129,13 +131,13 @@ async fn denies_everybody(cx: &Cx, bounded: &Client) -> Verdict {
     Ok(())
 }
 
-async fn without_contact_it_denies_once_the_bound_is_over(cx: Cx) -> Verdict {
+async fn a_bounded_client_without_contact_denies_past_the_bound(cx: Cx) -> Verdict {
     each(&cx, &silences(&cx), |cx, fault| async move {
         let bounded = cx.open_bounded(BOUND).await?;
         set_up(&bounded).await?;
         decides(&bounded, &USER, Decision::Allow, soon()).await?;
         cx.instance().inject(&fault).await?;
-        // From memory, while the bound allows it; that is right, for nobody was revoked.
+        // Within the bound the client may allow from memory; past it, on a slow machine, it denies.
         let decision = cx.within_bound(bounded.is_authorized(&USER)).await?;
         if decision != Decision::Allow {
             denies_as_failed(&decision)?;
@@ -146,20 +148,21 @@ async fn without_contact_it_denies_once_the_bound_is_over(cx: Cx) -> Verdict {
     .await
 }
 
-async fn time_in_suspension_counts(cx: Cx) -> Verdict {
+async fn time_in_suspension_counts_against_the_bound(cx: Cx) -> Verdict {
     each(&cx, &silences(&cx), |cx, fault| async move {
         let bounded = cx.open_bounded(LONG).await?;
         set_up(&bounded).await?;
         decides(&bounded, &USER, Decision::Allow, soon()).await?;
         cx.instance().inject(&fault).await?;
         cx.instance().suspend(LONG).await?;
-        // Whoever was revoked meanwhile would be let in by anything else.
+        // The bound is over, though no timer ran meanwhile. A client that allowed now would allow a
+        // user who was revoked during the suspension.
         denies_everybody(&cx, &bounded).await
     })
     .await
 }
 
-async fn with_contact_again_it_decides_again(cx: Cx) -> Verdict {
+async fn a_bounded_client_decides_again_once_it_has_contact(cx: Cx) -> Verdict {
     each(&cx, &silences(&cx), |cx, fault| async move {
         let bounded = cx.open_bounded(BOUND).await?;
         set_up(&bounded).await?;
@@ -180,14 +183,14 @@ async fn with_contact_again_it_decides_again(cx: Cx) -> Verdict {
     .await
 }
 
-/// What the server that is cut off was before.
+/// The role that the server had before it was cut off.
 #[derive(Clone, Copy, Debug)]
 enum Was {
     Leader,
     Follower,
 }
 
-async fn a_cut_off_server_lets_nobody_in_past_the_bound(cx: Cx) -> Verdict {
+async fn a_bounded_client_of_a_cut_off_server_denies_past_the_bound(cx: Cx) -> Verdict {
     each(&cx, &[Was::Leader, Was::Follower], |cx, was| async move {
         let there = cx.open_at(1).await?;
         set_up(&there).await?;
@@ -198,7 +201,7 @@ async fn a_cut_off_server_lets_nobody_in_past_the_bound(cx: Cx) -> Verdict {
         servers.harm(0, Harm::Isolate).await?;
         let cut = Instant::now();
         let store = bounded.unrecorded();
-        // Nobody has to be revoked for it: without contact it cannot know.
+        // It must deny whether or not the user was revoked: without contact it cannot know.
         let ask = keep_asking(cut + Duration::from_secs(10), || async {
             let late = cut.elapsed() >= BOUND;
             let decision = cx.within_bound(store.is_authorized(&USER)).await?;
@@ -218,8 +221,8 @@ async fn a_cut_off_server_lets_nobody_in_past_the_bound(cx: Cx) -> Verdict {
     .await
 }
 
-/// Clients that were not asked to be out of date are not, beside one that was.
-async fn it_is_off_unless_it_is_asked_for(cx: Cx) -> Verdict {
+/// A client opened without a bound is never out of date, though another one has a bound.
+async fn bounded_staleness_is_off_unless_configured(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     let _bounded = cx.open_bounded(Duration::from_mins(1)).await?;

@@ -1,8 +1,7 @@
-//! Callers who stop waiting: every call is dropped at its first poll, at its second, and so on
-//! until it ends by itself.
+//! Dropped calls: each call is dropped unpolled, after one poll, and so on until it ends by itself.
 //!
-//! A call that is dropped is done once or not at all, then or later; the store goes on; and
-//! nothing of it is left behind.
+//! A dropped call takes effect once or not at all, at once or later. The store goes on, and the
+//! call leaves no task, file or connection behind.
 
 pub(super) mod clients;
 pub(super) mod leaks;
@@ -17,11 +16,10 @@ use crate::context::Cx;
 use crate::race::joined;
 use crate::verdict::Failure;
 
-/// Calls are polled far less often than this before they end.
+/// How many numbers of polls are tried: far more than a call needs to end.
 const MOST: u64 = 2000;
 
-/// Polls the call so many times, each time it asks to be, in a task of its own; and drops it if it
-/// has not ended by then.
+/// Runs the call in a task of its own, and drops it after `polls` polls. `None` if it was dropped.
 pub(super) async fn cut<T: Send + 'static>(
     call: impl Future<Output = T> + Send + 'static,
     polls: u64,
@@ -29,7 +27,7 @@ pub(super) async fn cut<T: Send + 'static>(
     joined(tokio::spawn(cut_here(call, polls))).await
 }
 
-/// The same, inside the caller's task.
+/// As [`cut`], in the caller's task.
 async fn cut_here<T>(call: impl Future<Output = T>, polls: u64) -> Option<T> {
     let (mut call, mut left) = (pin!(call), polls);
     std::future::poll_fn(|context| {
@@ -46,16 +44,17 @@ async fn cut_here<T>(call: impl Future<Output = T>, polls: u64) -> Option<T> {
     .await
 }
 
-/// After how many polls to drop a call: none, one, and so on, for the caller to stop when a call
-/// ends. A target on which calls are slow leaves out some, other ones with another seed: the code
-/// that is dropped is the same as on a faster one of its kind.
+/// The numbers of polls after which to drop a call. The case stops when a call ends by itself.
+///
+/// On a slow target the numbers leave gaps, in other places with another seed. A faster target that
+/// runs the same code tries the numbers in the gaps.
 fn each_poll(cx: &Cx) -> impl Iterator<Item = u64> + Send + use<> {
     let step = u64::from(cx.target().pace() / 5).max(1);
     let first = cx.seed() % step;
     (0..MOST).map(move |tries| first + tries * step)
 }
 
-/// What a case ends with that has tried each of them.
+/// The failure of a case whose call has not ended by itself after [`MOST`] tries.
 fn never_ends() -> Failure {
     Failure::new(format!("a call that ends within {MOST} polls"), "one that does not")
 }

@@ -1,4 +1,4 @@
-//! What a target says of itself, held to it.
+//! Checks of the target itself: it refuses what it does not claim, and its harm has an effect.
 
 use std::time::Instant;
 
@@ -17,13 +17,13 @@ use crate::target::{
 use crate::verdict::{Failure, Verdict, holds};
 
 declare! { "claims";
-    what_is_not_claimed_is_refused_and_changes_nothing: "ERR-2" "AUTH-4";
-    harm_that_is_claimed_reaches_its_server: "FAULT-1" "AUTH-2", needs Replicas;
+    an_unclaimed_ability_is_refused_and_changes_nothing: "ERR-2" "AUTH-4";
+    every_harm_affects_the_harmed_server: "FAULT-1" "AUTH-2", needs Replicas;
 }
 
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
 
-async fn what_is_not_claimed_is_refused_and_changes_nothing(cx: Cx) -> Verdict {
+async fn an_unclaimed_ability_is_refused_and_changes_nothing(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ADMIN)).await?;
     store.add_user(user(user_key(5))).await?;
@@ -39,7 +39,7 @@ async fn what_is_not_claimed_is_refused_and_changes_nothing(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// Asks for what is not claimed, in every way there is.
+/// Asks the target for the ability `need`, which it does not claim, by every call there is for it.
 async fn refused(cx: &Cx, need: Need) -> Verdict {
     let instance = cx.instance();
     let (id, who): (_, EndpointId) = (room("r"), endpoint("bob"));
@@ -97,7 +97,8 @@ async fn refused(cx: &Cx, need: Need) -> Verdict {
             let opened = instance.open_bounded(cx.target().op_timeout()).await;
             vec![("open_bounded", opened.err().map(TargetError::from))]
         }
-        // Nothing to ask for: a second client, another one later, when a server syncs.
+        // No call of the target is for this need alone: `Clients` and `Reopen` use `open`, and
+        // `Synced` and `Unsynced` say when writes are synced.
         _ => Vec::new(),
     };
     for (asked, error) in answers {
@@ -109,7 +110,7 @@ async fn refused(cx: &Cx, need: Need) -> Verdict {
     Ok(())
 }
 
-async fn harm_that_is_claimed_reaches_its_server(cx: Cx) -> Verdict {
+async fn every_harm_affects_the_harmed_server(cx: Cx) -> Verdict {
     let ways = [
         Harm::Isolate,
         Harm::Blackhole,
@@ -128,11 +129,11 @@ async fn harm_that_is_claimed_reaches_its_server(cx: Cx) -> Verdict {
         let began = Instant::now();
         let decision = store.is_admin(&ADMIN).await;
         let reached = match harm {
-            // Every way to the server and back is a tenth of a second longer.
+            // A tenth of a second in each direction.
             Harm::Slow => began.elapsed() >= std::time::Duration::from_millis(100),
             _ => matches!(decision, Decision::Deny(DenyReason::Failed(_))),
         };
-        holds(reached, "a server that was harmed to say so to its client", &decision)
+        holds(reached, "the harm to affect the client of its server", &decision)
     })
     .await
 }

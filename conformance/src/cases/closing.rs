@@ -1,4 +1,4 @@
-//! Closing a client, and what comes after.
+//! Closing or dropping a client, and the calls during and after that.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::verdict::{Failure, Verdict, fails, holds, same};
 declare! { "closing";
     close_is_idempotent: "CLOSE-1";
     concurrent_closes_all_return: "CLOSE-1";
-    closing_in_the_middle_of_calls_ends_each_of_them: "CLOSE-1";
-    a_call_refused_as_closed_changed_nothing: "CLOSE-1" "ERR-2", needs Clients;
-    closing_loses_nothing_that_was_acknowledged: "CLOSE-1" "LIN-1", needs Clients;
+    close_ends_every_call_in_flight: "CLOSE-1";
+    a_call_refused_as_closed_changes_nothing: "CLOSE-1" "ERR-2", needs Clients;
+    close_loses_no_acknowledged_write: "CLOSE-1" "LIN-1", needs Clients;
     no_call_succeeds_once_close_has_returned: "CLOSE-2";
-    every_method_of_a_closed_client_is_closed: "CLOSE-2";
-    decisions_of_a_closed_client_are_denied: "CLOSE-2" "AUTH-2";
-    whether_there_is_an_admin_is_not_told_by_a_closed_client: "CLOSE-2" "AUTH-5";
+    every_method_of_a_closed_client_fails_as_closed: "CLOSE-2";
+    a_closed_client_denies_everybody: "CLOSE-2" "AUTH-2";
+    has_admin_on_a_closed_client_is_an_error: "CLOSE-2" "AUTH-5";
     closed_comes_before_every_other_error: "ERR-4" "CLOSE-2";
-    other_clients_go_on: "CLOSE-2", needs Clients;
+    other_clients_go_on_after_one_is_closed: "CLOSE-2", needs Clients;
     a_client_can_be_opened_after_another_was_closed: "CLOSE-2", needs Clients;
-    a_dropped_client_loses_nothing_that_was_acknowledged: "CLOSE-3", needs Clients;
-    dropping_a_client_in_the_middle_of_calls_leaves_the_others_at_work: "CLOSE-3", needs Clients;
+    a_dropped_client_loses_no_acknowledged_write: "CLOSE-3", needs Clients;
+    dropping_a_client_with_calls_in_flight_leaves_other_clients_working: "CLOSE-3", needs Clients;
     many_clients_can_be_dropped_without_close: "CLOSE-3", needs Clients;
-    nothing_is_acknowledged_that_was_not_there_when_close_returned: "CLOSE-1", needs Clients;
+    every_acknowledged_write_has_taken_effect_when_close_returns: "CLOSE-1", needs Clients;
     a_close_ends_no_call_of_another_client: "CLOSE-2", needs Clients;
-    a_client_opened_after_a_close_sees_what_comes_after: "CLOSE-2" "LIN-1" "AUTH-3", needs Clients;
+    a_client_opened_after_a_close_sees_later_writes: "CLOSE-2" "LIN-1" "AUTH-3", needs Clients;
 }
 
-/// What every case finds in the store: an encrypted and an unencrypted room, an admin and a user.
+/// Makes an encrypted and an unencrypted room, an admin and a user.
 async fn set_up(store: &Client) -> Verdict {
     store.create_room(encrypted("e", "ann")).await?;
     store.add_member(&room("e"), joins_at("bob", 1)).await?;
@@ -55,7 +55,7 @@ fn scope() -> Scope {
     Scope::new(&["e", "p", "new"], &["ann", "bob", "eve"]).with_users(&users)
 }
 
-/// Every method but `close`, each with arguments that an open store of [`set_up`] would take.
+/// Every method but `close`. After [`set_up`] each call but the bootstrap would succeed by itself.
 pub(super) fn calls_that_work() -> Vec<Op> {
     let (e, p, ann, bob) = (room("e"), room("p"), endpoint("ann"), endpoint("bob"));
     vec![
@@ -81,7 +81,7 @@ pub(super) fn calls_that_work() -> Vec<Op> {
     ]
 }
 
-/// Every method that can fail otherwise, with arguments for which it would.
+/// Calls for which an open client returns an error or a denial after [`set_up`].
 fn calls_that_fail() -> Vec<Op> {
     let (e, p, none, eve) = (room("e"), room("p"), room("none"), endpoint("eve"));
     vec![
@@ -112,10 +112,10 @@ fn calls_that_fail() -> Vec<Op> {
     ]
 }
 
-/// What is at once, on a busy machine, too.
+/// The longest time that counts as at once; long enough for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
-/// The call must be answered with `Closed`, or the denial that comes of it, at once.
+/// The call must be answered at once with `Closed`, or with the denial of a failure by `Closed`.
 async fn is_closed(store: &Client, call: &Op) -> Verdict {
     let began = Instant::now();
     let answer = call.apply(store).await;
@@ -141,7 +141,7 @@ async fn concurrent_closes_all_return(cx: Cx) -> Verdict {
     let racers = vec![store.clone(); 16];
     let racers = racers.into_iter().map(|store| async move {
         store.close().await?;
-        // Whichever of them did the work: who has returned has a closed client.
+        // The client must be closed, whichever of the calls closed it.
         Ok::<_, Error>(store.room(&room("e")).await)
     });
     for after in together(racers).await {
@@ -150,9 +150,11 @@ async fn concurrent_closes_all_return(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// What one caller had acknowledged, and what it was refused as closed, until it was.
+/// The rooms that one caller asked for, by number.
 struct Work {
+    /// The rooms whose creation was acknowledged.
     acknowledged: Vec<u64>,
+    /// The room whose creation failed with `Closed`.
     refused: u64,
 }
 
@@ -164,20 +166,20 @@ async fn works(store: Client, caller: u64) -> Verdict<Work> {
         match store.create_room(plain(&format!("{caller}-{number}"), "ann")).await {
             Ok(_) => acknowledged.push(number),
             Err(Error::Closed) => return Ok(Work { acknowledged, refused: number }),
-            // Ended at its deadline (CLOSE-1), so it may or may not be there.
+            // `close` ended the call at its deadline (CLOSE-1): the outcome is unknown.
             Err(error) if error.outcome_unknown() => {}
             Err(other) => return Err(Failure::answer("success, or Closed", &other)),
         }
-        // A store that never has to wait would keep the thread from everybody else.
+        // Otherwise a store whose calls never wait would keep the other tasks from running.
         tokio::task::yield_now().await;
     }
     Ok(Work { acknowledged, refused: u64::MAX })
 }
 
-/// Closes a client in the middle of the work of 64 callers, who all must come to an end.
+/// Closes a client while 64 callers use it. Every caller must end.
 async fn closed_at_work(cx: &Cx, store: &Client) -> Verdict<Vec<Work>> {
     let load: Vec<_> = (0..64).map(|number| tokio::spawn(works(store.clone(), number))).collect();
-    // In the middle: when each of the callers has had its turn, going by the last one.
+    // Closes once the last caller has made its first room, so that every caller is at work.
     let (asked, last) = (store.unrecorded(), room("63-0"));
     cx.until("the last caller's first room", || async { asked.room(&last).await.is_ok() }).await?;
     store.close().await?;
@@ -188,23 +190,23 @@ async fn closed_at_work(cx: &Cx, store: &Client) -> Verdict<Vec<Work>> {
     Ok(done)
 }
 
-async fn closing_in_the_middle_of_calls_ends_each_of_them(cx: Cx) -> Verdict {
+async fn close_ends_every_call_in_flight(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let done = closed_at_work(&cx, &store).await?;
     same(done.len(), 64)
 }
 
-async fn a_call_refused_as_closed_changed_nothing(cx: Cx) -> Verdict {
+async fn a_call_refused_as_closed_changes_nothing(cx: Cx) -> Verdict {
     let (store, other) = (cx.open().await?, cx.open().await?);
     for (caller, work) in closed_at_work(&cx, &store).await?.iter().enumerate() {
         let id = room(&format!("{caller}-{}", work.refused));
         let found = other.unrecorded().room(&id).await;
-        holds(found.is_err(), "no trace of the call that was refused", &found)?;
+        holds(found.is_err(), "no room from a call that failed with Closed", &found)?;
     }
     Ok(())
 }
 
-async fn closing_loses_nothing_that_was_acknowledged(cx: Cx) -> Verdict {
+async fn close_loses_no_acknowledged_write(cx: Cx) -> Verdict {
     let (store, other) = (cx.open().await?, cx.open().await?);
     for (caller, work) in closed_at_work(&cx, &store).await?.iter().enumerate() {
         for number in &work.acknowledged {
@@ -243,7 +245,7 @@ async fn no_call_succeeds_once_close_has_returned(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn every_method_of_a_closed_client_is_closed(cx: Cx) -> Verdict {
+async fn every_method_of_a_closed_client_fails_as_closed(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     store.close().await?;
@@ -253,7 +255,7 @@ async fn every_method_of_a_closed_client_is_closed(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn decisions_of_a_closed_client_are_denied(cx: Cx) -> Verdict {
+async fn a_closed_client_denies_everybody(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     same(store.is_authorized(&user_key(2)).await, Decision::Allow)?;
@@ -267,9 +269,9 @@ async fn decisions_of_a_closed_client_are_denied(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn whether_there_is_an_admin_is_not_told_by_a_closed_client(cx: Cx) -> Verdict {
+async fn has_admin_on_a_closed_client_is_an_error(cx: Cx) -> Verdict {
     let store = cx.open().await?;
-    // Before there is one, too: `false` would be true, and yet not known to be.
+    // There is no admin, but a closed client cannot know that.
     store.close().await?;
     fails(store.has_admin().await, &Error::Closed)
 }
@@ -289,14 +291,14 @@ async fn closed_comes_before_every_other_error(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn other_clients_go_on(cx: Cx) -> Verdict {
+async fn other_clients_go_on_after_one_is_closed(cx: Cx) -> Verdict {
     let clients = clients(&cx, 3).await?;
     let [one, two, three] = clients.as_slice() else { return Ok(()) };
     set_up(one).await?;
     let before = scope().observe(two).await?;
     one.close().await?;
     scope().observe(two).await?.unchanged_since(&before)?;
-    // Reads and writes, and each sees the other's.
+    // The other clients read and write, and see each other's writes.
     let made = two.create_room(encrypted("new", "eve")).await?;
     same(three.room(&room("new")).await?, made)?;
     three.revoke_user(&user_key(2), at(9)).await?;
@@ -316,7 +318,7 @@ async fn a_client_can_be_opened_after_another_was_closed(cx: Cx) -> Verdict {
     same(two.room(&room("new")).await?, made)
 }
 
-async fn a_dropped_client_loses_nothing_that_was_acknowledged(cx: Cx) -> Verdict {
+async fn a_dropped_client_loses_no_acknowledged_write(cx: Cx) -> Verdict {
     let other = cx.open().await?;
     let dropped = cx.open_unheld().await?;
     set_up(&dropped).await?;
@@ -327,7 +329,7 @@ async fn a_dropped_client_loses_nothing_that_was_acknowledged(cx: Cx) -> Verdict
     same(other.room(&room("new")).await?, made)
 }
 
-async fn dropping_a_client_in_the_middle_of_calls_leaves_the_others_at_work(cx: Cx) -> Verdict {
+async fn dropping_a_client_with_calls_in_flight_leaves_other_clients_working(cx: Cx) -> Verdict {
     let other = cx.open().await?;
     for round in 0..5 {
         let dropped = cx.open_unheld().await?;
@@ -339,7 +341,7 @@ async fn dropping_a_client_in_the_middle_of_calls_leaves_the_others_at_work(cx: 
         for task in &load {
             task.abort();
         }
-        // With its last task the client is gone; nothing was closed.
+        // The client is dropped, unclosed, with the last of these tasks.
         for task in load {
             let _ended = task.await;
         }
@@ -362,8 +364,8 @@ async fn many_clients_can_be_dropped_without_close(cx: Cx) -> Verdict {
     same(store.rooms_of(&endpoint("eve"), Page::first()).await?.len(), clients)
 }
 
-/// A call that `close` neither waited for nor ended would take effect after it, and be acknowledged.
-async fn nothing_is_acknowledged_that_was_not_there_when_close_returned(cx: Cx) -> Verdict {
+/// A call that `close` neither waits for nor ends could take effect, and succeed, after `close`.
+async fn every_acknowledged_write_has_taken_effect_when_close_returns(cx: Cx) -> Verdict {
     let other = cx.open().await?.unrecorded();
     for round in 0..cx.rounds(5).min(5) {
         let store = cx.open().await?;
@@ -379,7 +381,7 @@ async fn nothing_is_acknowledged_that_was_not_there_when_close_returned(cx: Cx) 
         for (caller, task) in (first..).zip(load) {
             for number in joined(task).await?.acknowledged {
                 let id = room(&format!("{caller}-{number}"));
-                let expected = format!("{id:?}, acknowledged, to be there once close has returned");
+                let expected = format!("the acknowledged {id:?} to be there when close returned");
                 holds(there.contains(&id), &expected, &false)?;
             }
         }
@@ -417,7 +419,7 @@ async fn a_close_ends_no_call_of_another_client(cx: Cx) -> Verdict {
         };
         over.store(true, Ordering::SeqCst);
         for task in load {
-            // In flight on another client: it succeeds.
+            // Every call of this client succeeds, though another client was closed meanwhile.
             joined(task).await?;
         }
         ended?;
@@ -425,12 +427,12 @@ async fn a_close_ends_no_call_of_another_client(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_client_opened_after_a_close_sees_what_comes_after(cx: Cx) -> Verdict {
+async fn a_client_opened_after_a_close_sees_later_writes(cx: Cx) -> Verdict {
     let (one, two) = (cx.open().await?, cx.open().await?);
     set_up(&one).await?;
     two.close().await?;
     let three = cx.open().await?;
-    // It has seen everything once.
+    // Has the new client read everything once, so that whatever it caches would be stale below.
     let before = scope().observe(&three).await?;
     scope().observe(&one).await?.unchanged_since(&before)?;
     one.revoke_user(&user_key(2), at(9)).await?;
@@ -441,7 +443,6 @@ async fn a_client_opened_after_a_close_sees_what_comes_after(cx: Cx) -> Verdict 
     let after = scope().observe(&one).await?;
     scope().observe(&three).await?.unchanged_since(&after)?;
     same(three.is_authorized(&user_key(2)).await.is_allowed(), false)?;
-    // And the other way round.
     three.revoke_user(&user_key(3), at(9)).await?;
     same(one.is_authorized(&user_key(3)).await.is_allowed(), false)
 }

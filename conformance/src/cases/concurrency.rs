@@ -1,5 +1,6 @@
-//! Many callers at once: whatever happens has an order that explains it (LIN-1), and what must
-//! hold in every state holds in each that somebody sees.
+//! Concurrent calls: some order explains all answers (LIN-1).
+//!
+//! Readers also check rules that hold in every state, as KEY-1.
 
 pub(super) mod index;
 pub(super) mod memberships;
@@ -12,7 +13,7 @@ use crate::context::Cx;
 use crate::transcript::Client;
 use crate::verdict::Verdict;
 
-/// So many clients of one store; for cases that need `Clients`.
+/// Opens `count` clients of one store, for cases that need `Clients`.
 async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {

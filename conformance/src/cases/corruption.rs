@@ -1,4 +1,4 @@
-//! Records that cannot be decoded: never skipped, never absent, never a way in.
+//! Corrupt records: the store reports them, never skips them, and never lets in their users.
 
 use membership::{Conflict, Decision, DenyReason, Epoch, Error, Page, Store, UserKey};
 
@@ -21,13 +21,12 @@ declare! { "corruption";
     a_corrupt_user_is_not_let_in: "ERR-3" "AUTH-2", needs Corruption;
     a_corrupt_admin_is_not_let_in: "ERR-3" "AUTH-2", needs Corruption;
     a_corrupt_revoked_user_is_not_let_in: "ERR-3" "AUTH-2" "AUTH-3", needs Corruption;
-    a_corrupt_only_admin_is_neither_an_admin_nor_none: "ERR-3" "AUTH-5", needs Corruption;
-    a_corrupt_only_admin_does_not_open_the_bootstrap: "ERR-3" "USER-1", needs Corruption;
-    a_corrupt_admin_does_not_count_as_the_other_one: "ERR-3" "USER-4", needs Corruption;
-    adding_and_revoking_do_not_launder_a_corrupt_user: "ERR-3" "USER-2" "USER-3",
-        needs Corruption;
-    each_corrupt_record_is_named: "ERR-3", needs Corruption;
-    other_records_are_unaffected: "ERR-3", needs Corruption;
+    has_admin_is_corrupt_if_the_only_admin_is_corrupt: "ERR-3" "AUTH-5", needs Corruption;
+    a_corrupt_only_admin_does_not_free_the_bootstrap: "ERR-3" "USER-1", needs Corruption;
+    a_corrupt_admin_does_not_count_as_an_active_one: "ERR-3" "USER-4", needs Corruption;
+    adding_or_revoking_does_not_repair_a_corrupt_user: "ERR-3" "USER-2" "USER-3", needs Corruption;
+    an_error_about_a_corrupt_record_names_it_uniquely: "ERR-3", needs Corruption;
+    a_corrupt_record_does_not_affect_other_records: "ERR-3", needs Corruption;
 }
 
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
@@ -49,7 +48,7 @@ async fn set_up(store: &Client) -> Verdict {
     Ok(())
 }
 
-/// A store that was set up, with these records corrupted.
+/// Opens a client, makes the records of [`set_up`], and corrupts `records`.
 async fn corrupted(cx: &Cx, records: &[Stored]) -> Verdict<Client> {
     let store = cx.open().await?;
     set_up(&store).await?;
@@ -63,16 +62,16 @@ fn is_corrupt(answer: &Answer) -> bool {
     matches!(answer.error(), Some(Error::Corrupt(_)))
 }
 
-/// Each of the calls needs what the record says, so each must say that it is corrupt.
+/// Every call must fail with `Corrupt`: it needs a corrupt record.
 async fn all_corrupt(store: &Client, calls: Vec<Op>) -> Verdict {
     for call in calls {
         let answer = call.apply(store).await;
-        holds(is_corrupt(&answer), &format!("Corrupt, of {call:?}"), &answer)?;
+        holds(is_corrupt(&answer), &format!("Corrupt from {call:?}"), &answer)?;
     }
     Ok(())
 }
 
-/// Each of the calls may do without what the record says: then it is `right`, else corrupt.
+/// Every call must return its right answer or `Corrupt`: a store may do without the corrupt record.
 async fn corrupt_or(store: &Client, calls: Vec<(Op, Answer)>) -> Verdict {
     for (call, right) in calls {
         let answer = call.apply(store).await;
@@ -83,7 +82,7 @@ async fn corrupt_or(store: &Client, calls: Vec<(Op, Answer)>) -> Verdict {
     Ok(())
 }
 
-/// What the calls answer now.
+/// Makes the calls. Returns each with its answer.
 async fn answers(store: &Client, calls: Vec<Op>) -> Vec<(Op, Answer)> {
     let mut answers = Vec::new();
     for call in calls {
@@ -116,7 +115,7 @@ async fn a_corrupt_room_is_corrupt_to_every_method_that_reads_it(cx: Cx) -> Verd
     };
     all_corrupt(&store, direct()).await?;
     corrupt_or(&store, right).await?;
-    // None of the writes above made it whole again.
+    // The writes above must not have repaired the record.
     all_corrupt(&store, direct()).await
 }
 
@@ -148,7 +147,7 @@ async fn a_corrupt_member_is_corrupt_to_every_method_that_reads_it(cx: Cx) -> Ve
     ];
     all_corrupt(&store, direct).await?;
     corrupt_or(&store, right).await?;
-    // A page that the record is not on has nothing to do with it.
+    // The corrupt record is not on this page.
     let others = crate::make::page(Some(bob), 10);
     same(store.members(&r, others).await?.len(), 1)
 }
@@ -190,7 +189,7 @@ async fn a_corrupt_user_is_corrupt_to_every_method_that_reads_it(cx: Cx) -> Verd
     all_corrupt(&store, direct).await
 }
 
-/// The user must be denied for no other reason than the corruption.
+/// The store must deny a user whose record is corrupt, with `Failed(Corrupt)` as the reason.
 async fn is_not_let_in(cx: &Cx, key: UserKey) -> Verdict {
     let store = corrupted(cx, &[Stored::User(key)]).await?;
     for decision in [store.is_authorized(&key).await, store.is_admin(&key).await] {
@@ -212,7 +211,7 @@ async fn a_corrupt_revoked_user_is_not_let_in(cx: Cx) -> Verdict {
     is_not_let_in(&cx, REVOKED).await
 }
 
-async fn a_corrupt_only_admin_is_neither_an_admin_nor_none(cx: Cx) -> Verdict {
+async fn has_admin_is_corrupt_if_the_only_admin_is_corrupt(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ADMIN)).await?;
     cx.instance().corrupt(&Stored::User(ADMIN)).await?;
@@ -220,7 +219,7 @@ async fn a_corrupt_only_admin_is_neither_an_admin_nor_none(cx: Cx) -> Verdict {
     holds(is_corrupt(&answer), "Corrupt: neither true nor false is proved", &answer)
 }
 
-async fn a_corrupt_only_admin_does_not_open_the_bootstrap(cx: Cx) -> Verdict {
+async fn a_corrupt_only_admin_does_not_free_the_bootstrap(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ADMIN)).await?;
     cx.instance().corrupt(&Stored::User(ADMIN)).await?;
@@ -232,14 +231,14 @@ async fn a_corrupt_only_admin_does_not_open_the_bootstrap(cx: Cx) -> Verdict {
     all_corrupt(&store, vec![Op::User(ADMIN)]).await
 }
 
-async fn a_corrupt_admin_does_not_count_as_the_other_one(cx: Cx) -> Verdict {
+async fn a_corrupt_admin_does_not_count_as_an_active_one(cx: Cx) -> Verdict {
     let store = corrupted(&cx, &[Stored::User(OTHER)]).await?;
     let last = Answer::Done(Err(Conflict::LastAdmin.into()));
     corrupt_or(&store, vec![(Op::RevokeUser(ADMIN, at(9)), last)]).await?;
     same(store.is_admin(&ADMIN).await, Decision::Allow)
 }
 
-async fn adding_and_revoking_do_not_launder_a_corrupt_user(cx: Cx) -> Verdict {
+async fn adding_or_revoking_does_not_repair_a_corrupt_user(cx: Cx) -> Verdict {
     let store = corrupted(&cx, &[Stored::User(USER), Stored::User(REVOKED)]).await?;
     for key in [USER, REVOKED] {
         let known = Answer::User(Err(crate::make::user_exists(key)));
@@ -256,7 +255,7 @@ async fn adding_and_revoking_do_not_launder_a_corrupt_user(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn each_corrupt_record_is_named(cx: Cx) -> Verdict {
+async fn an_error_about_a_corrupt_record_names_it_uniquely(cx: Cx) -> Verdict {
     let (r, s, bob) = (room("r"), room("s"), endpoint("bob"));
     let records = [
         (Stored::Room(r.clone()), Op::Room(r)),
@@ -275,7 +274,7 @@ async fn each_corrupt_record_is_named(cx: Cx) -> Verdict {
     for call in calls {
         let answer = call.apply(&store).await;
         let Some(Error::Corrupt(corrupt)) = answer.error() else {
-            return Err(Failure::answer(format!("Corrupt, of {call:?}"), &answer));
+            return Err(Failure::answer(format!("Corrupt from {call:?}"), &answer));
         };
         let name = (corrupt.place().to_owned(), corrupt.key().to_owned());
         holds(!name.0.is_empty(), "the bucket or table", &answer)?;
@@ -286,10 +285,10 @@ async fn each_corrupt_record_is_named(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn other_records_are_unaffected(cx: Cx) -> Verdict {
+async fn a_corrupt_record_does_not_affect_other_records(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
-    // Neither of the endpoints that are looked at here is in the room that goes bad.
+    // The endpoints dan and eve are in no room whose records are corrupted.
     store.create_room(encrypted("t", "dan")).await?;
     store.add_member(&room("t"), joins_at("eve", 1)).await?;
     let scope = Scope::new(&["t"], &["dan", "eve"]);

@@ -1,4 +1,4 @@
-//! What a page costs, in a small store and in a large one.
+//! The time that a page takes, in a small store and in a large one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ declare! { "time";
     a_page_costs_the_same_in_a_larger_store: "LIST-5";
 }
 
-/// How many records a page has, and how many times as many the store has in the end.
+/// About how many records a page has.
 const PAGE: u64 = 20;
+/// How many times larger the large store is than the small one, if calls are fast.
 const TIMES: u64 = 200;
-/// How much dearer a page may get: a store so much larger is a step or two deeper, and
-/// no more than that. A call of a few microseconds is measured no better than to this.
+/// How many times longer a page may take in the large store: search trees are a step or two deeper.
 const RATIO: u32 = 4;
+/// The accuracy with which a call of a few microseconds is measured.
 const BLUR: Duration = Duration::from_micros(30);
 
-/// Adds the rooms, with their owners, and the users with these numbers, none of which is on ann's pages or on
-/// those of the room r.
+/// Adds the rooms and users with these numbers. None is on a page of ann's rooms or of r's members.
 async fn fill(store: &Arc<dyn Store>, numbers: std::ops::Range<u64>) -> Verdict {
     let filling = numbers.map(|number| {
         let store = Arc::clone(store);
@@ -38,8 +38,9 @@ async fn fill(store: &Arc<dyn Store>, numbers: std::ops::Range<u64>) -> Verdict 
     together(filling).await.map(drop)
 }
 
-/// The listings' pages, and one that is empty, which costs nothing that a search could hide
-/// behind: how long one takes, at the best of three medians.
+/// How long a page of each listing takes: the best of three medians.
+///
+/// An empty page is measured, too: a search through all records shows best in it.
 async fn measure(store: &dyn Store) -> Verdict<[(&'static str, Duration); 4]> {
     let mut best = ["members", "rooms_of", "users", "no rooms"].map(|name| (name, Duration::MAX));
     let nobody = endpoint("nobody");
@@ -83,13 +84,14 @@ async fn a_page_costs_the_same_in_a_larger_store(cx: Cx) -> Verdict {
     }
     fill(&store, 0..2 * PAGE).await?;
     let small = measure(&*store).await?;
-    // What a search costs shows in a store of thousands, which takes long to fill elsewhere.
+    // A search through all records shows in a store of thousands. A slow target would take long to
+    // fill one, so its large store is smaller.
     let times = if cx.target().pace() == 1 { TIMES } else { cx.rounds(TIMES / 2) };
     fill(&store, 2 * PAGE..2 * PAGE * times).await?;
     let large = measure(&*store).await?;
     for ((listing, before), (_, after)) in small.into_iter().zip(large) {
         if after > before * RATIO + BLUR {
-            let expected = format!("a page of {listing} to cost what it did: {before:?}");
+            let expected = format!("a page of {listing} to take little longer than {before:?}");
             let got = format!("{after:?} in a store {times} times the size");
             return Err(Failure::new(expected, got));
         }

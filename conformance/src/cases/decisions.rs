@@ -1,4 +1,4 @@
-//! Who is let in.
+//! The decisions `is_authorized`, `is_admin` and `has_admin`.
 
 use membership::{Decision, DenyReason, Store, UserKey};
 
@@ -12,20 +12,20 @@ use crate::verdict::{Verdict, holds, same};
 
 declare! { "decisions";
     an_unknown_key_is_denied_as_unknown: "AUTH-1";
-    a_user_is_let_in_but_not_as_an_admin: "AUTH-1";
-    an_admin_is_let_in_as_both: "AUTH-1";
-    a_bootstrapped_admin_is_let_in_as_both: "AUTH-1" "USER-1";
+    a_user_is_allowed_as_user_but_not_as_admin: "AUTH-1";
+    an_admin_is_allowed_as_user_and_as_admin: "AUTH-1";
+    a_bootstrapped_admin_is_allowed_as_user_and_as_admin: "AUTH-1" "USER-1";
     a_revoked_user_is_denied_as_revoked: "AUTH-1" "USER-3";
     a_revoked_admin_is_denied_as_revoked: "AUTH-1" "USER-3";
-    every_spelling_of_a_key_gets_the_one_decision: "AUTH-1" "TYPE-2";
-    a_key_that_differs_in_one_bit_is_somebody_else: "AUTH-1" "TYPE-2";
-    refused_calls_let_nobody_in: "AUTH-1" "ERR-2";
+    every_spelling_of_a_key_gets_the_same_decision: "AUTH-1" "TYPE-2";
+    a_key_that_differs_in_one_bit_is_unknown: "AUTH-1" "TYPE-2";
+    refused_writes_change_no_decision: "AUTH-1" "ERR-2";
     there_is_no_admin_in_an_empty_store: "AUTH-5";
-    there_is_an_admin_exactly_when_one_is_active: "AUTH-5";
-    other_clients_have_an_admin_as_soon_as_one_is_made: "AUTH-5" "LIN-1", needs Clients;
-    no_client_allows_once_a_revocation_has_returned: "AUTH-3";
-    no_client_takes_a_revoked_admin_for_one: "AUTH-3" "AUTH-1";
-    every_client_allows_once_an_addition_has_returned: "AUTH-1" "LIN-1";
+    has_admin_is_true_exactly_while_an_admin_is_active: "AUTH-5";
+    other_clients_see_the_first_admin_as_soon_as_it_is_made: "AUTH-5" "LIN-1", needs Clients;
+    no_client_allows_a_user_once_its_revocation_has_returned: "AUTH-3";
+    no_client_allows_an_admin_once_its_revocation_has_returned: "AUTH-3" "AUTH-1";
+    every_client_allows_a_user_once_its_addition_has_returned: "AUTH-1" "LIN-1";
 }
 
 const ANN: UserKey = UserKey::from_bytes([0xa1; 32]);
@@ -35,7 +35,7 @@ const UNKNOWN: Decision = Decision::Deny(DenyReason::Unknown);
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
 const NOT_ADMIN: Decision = Decision::Deny(DenyReason::NotAdmin);
 
-/// What the store decides of `key`: as a user, and as an admin.
+/// The store's decisions on `key`: `is_authorized` and `is_admin`.
 async fn decisions(store: &Client, key: UserKey) -> (Decision, Decision) {
     (store.is_authorized(&key).await, store.is_admin(&key).await)
 }
@@ -47,19 +47,19 @@ async fn an_unknown_key_is_denied_as_unknown(cx: Cx) -> Verdict {
     same(decisions(&store, ANN).await, (UNKNOWN, UNKNOWN))
 }
 
-async fn a_user_is_let_in_but_not_as_an_admin(cx: Cx) -> Verdict {
+async fn a_user_is_allowed_as_user_but_not_as_admin(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(user(ANN)).await?;
     same(decisions(&store, ANN).await, (Decision::Allow, NOT_ADMIN))
 }
 
-async fn an_admin_is_let_in_as_both(cx: Cx) -> Verdict {
+async fn an_admin_is_allowed_as_user_and_as_admin(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(admin(ANN)).await?;
     same(decisions(&store, ANN).await, (Decision::Allow, Decision::Allow))
 }
 
-async fn a_bootstrapped_admin_is_let_in_as_both(cx: Cx) -> Verdict {
+async fn a_bootstrapped_admin_is_allowed_as_user_and_as_admin(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(user(ANN)).await?;
     same(decisions(&store, ANN).await, (Decision::Allow, Decision::Allow))
@@ -69,7 +69,7 @@ async fn a_revoked_user_is_denied_as_revoked(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(user(ANN)).await?;
     store.add_user(user(BOB)).await?;
-    // Revoked is revoked, whenever the caller says that it was.
+    // A revocation counts at once, also with a time in the future.
     store.revoke_user(&ANN, at(i64::MAX)).await?;
     same(decisions(&store, ANN).await, (REVOKED, REVOKED))?;
     same(decisions(&store, BOB).await, (Decision::Allow, NOT_ADMIN))
@@ -84,7 +84,7 @@ async fn a_revoked_admin_is_denied_as_revoked(cx: Cx) -> Verdict {
     same(decisions(&store, BOB).await, (Decision::Allow, Decision::Allow))
 }
 
-async fn every_spelling_of_a_key_gets_the_one_decision(cx: Cx) -> Verdict {
+async fn every_spelling_of_a_key_gets_the_same_decision(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(admin(BOB)).await?;
     for (added, expected) in [
@@ -106,7 +106,7 @@ async fn every_spelling_of_a_key_gets_the_one_decision(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_key_that_differs_in_one_bit_is_somebody_else(cx: Cx) -> Verdict {
+async fn a_key_that_differs_in_one_bit_is_unknown(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(admin(ANN)).await?;
     for bit in 0..256 {
@@ -119,7 +119,7 @@ async fn a_key_that_differs_in_one_bit_is_somebody_else(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn refused_calls_let_nobody_in(cx: Cx) -> Verdict {
+async fn refused_writes_change_no_decision(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(ANN)).await?;
     let eve = user_number(0xee);
@@ -136,7 +136,7 @@ async fn there_is_no_admin_in_an_empty_store(cx: Cx) -> Verdict {
     same(store.has_admin().await?, false)
 }
 
-async fn there_is_an_admin_exactly_when_one_is_active(cx: Cx) -> Verdict {
+async fn has_admin_is_true_exactly_while_an_admin_is_active(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.add_user(user(user_number(1))).await?;
     same(store.has_admin().await?, false)?;
@@ -149,22 +149,22 @@ async fn there_is_an_admin_exactly_when_one_is_active(cx: Cx) -> Verdict {
     same(store.has_admin().await?, true)
 }
 
-async fn other_clients_have_an_admin_as_soon_as_one_is_made(cx: Cx) -> Verdict {
+async fn other_clients_see_the_first_admin_as_soon_as_it_is_made(cx: Cx) -> Verdict {
     let (one, two) = (cx.open().await?, cx.open().await?);
-    // Whatever it keeps of the answer, it may not keep it past the bootstrap.
+    // A client that caches this answer must drop it at the bootstrap.
     same(two.has_admin().await?, false)?;
     one.bootstrap_admin(admin(ANN)).await?;
     same(two.has_admin().await?, true)?;
     same(decisions(&two, ANN).await, (Decision::Allow, Decision::Allow))
 }
 
-async fn no_client_allows_once_a_revocation_has_returned(cx: Cx) -> Verdict {
+async fn no_client_allows_a_user_once_its_revocation_has_returned(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     for (round, revoker) in (0..cx.rounds(100)).zip(clients.iter().cycle()) {
         let key = user_number(round);
         let adder = clients.last().unwrap_or(revoker);
         adder.unrecorded().add_user(user(key)).await?;
-        // Each client has decided it once, so that each has whatever it keeps of a decision.
+        // Each client decides once before the revocation, so that a cached decision would be stale.
         for client in &clients {
             same(client.unrecorded().is_authorized(&key).await, Decision::Allow)?;
         }
@@ -179,7 +179,7 @@ async fn no_client_allows_once_a_revocation_has_returned(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn no_client_takes_a_revoked_admin_for_one(cx: Cx) -> Verdict {
+async fn no_client_allows_an_admin_once_its_revocation_has_returned(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     let Some(first) = clients.first() else { return Ok(()) };
     first.bootstrap_admin(admin(ANN)).await?;
@@ -198,11 +198,11 @@ async fn no_client_takes_a_revoked_admin_for_one(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn every_client_allows_once_an_addition_has_returned(cx: Cx) -> Verdict {
+async fn every_client_allows_a_user_once_its_addition_has_returned(cx: Cx) -> Verdict {
     let clients = clients(&cx, 4).await?;
     for (round, adder) in (0..cx.rounds(100)).zip(clients.iter().cycle()) {
         let key = user_number(round);
-        // Asked about before it comes, so that a kept "unknown" would show.
+        // Each client decides once before the addition, so that a cached denial would be stale.
         for client in &clients {
             same(client.unrecorded().is_authorized(&key).await, UNKNOWN)?;
         }

@@ -1,4 +1,4 @@
-//! What is still there when the store is opened again.
+//! Data that must still be there when a store is opened again.
 
 use membership::{Conflict, Decision, DenyReason, Error, Store};
 use rand::RngExt;
@@ -19,22 +19,24 @@ declare! { "durability";
     everything_is_there_after_close_and_reopening: "DUR-1", needs Reopen;
     everything_is_there_after_a_drop_without_close: "DUR-1" "CLOSE-3", needs Reopen;
     an_empty_store_reopens_empty: "DUR-1", needs Reopen;
-    each_write_survives_on_its_own: "DUR-1", needs Reopen;
+    each_write_survives_a_drop_right_after_its_answer: "DUR-1", needs Reopen;
     a_store_reopened_many_times_keeps_everything: "DUR-1", needs Reopen;
-    long_random_lives_survive_reopening: "DUR-1", needs Reopen;
-    a_bootstrap_stays_over_after_reopening: "USER-1" "DUR-1", needs Reopen;
+    the_result_of_random_calls_survives_reopening: "DUR-1", needs Reopen;
+    a_used_bootstrap_stays_a_conflict_after_reopening: "USER-1" "DUR-1", needs Reopen;
     a_revocation_stays_after_reopening: "AUTH-3" "USER-3" "DUR-1", needs Reopen;
-    the_last_admin_is_still_the_last_after_reopening: "USER-4" "DUR-1", needs Reopen;
-    a_room_made_again_stays_afresh_after_reopening: "ROOM-5" "DUR-1", needs Reopen;
+    the_last_admin_cannot_be_revoked_after_reopening: "USER-4" "DUR-1", needs Reopen;
+    a_room_made_again_shows_nothing_of_the_former_one_after_reopening:
+        "ROOM-5" "DUR-1", needs Reopen;
     a_removed_member_stays_without_keys_after_reopening: "MEM-3" "MEM-5" "DUR-1", needs Reopen;
     a_refused_write_leaves_no_trace_after_reopening: "ERR-2" "DUR-1", needs Reopen;
-    what_a_newer_version_wrote_is_refused: "DUR-3", needs Reopen Corruption;
-    calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all: "DUR-2" "CLOSE-3", needs Reopen;
-    what_must_exist_and_does_not_is_not_made: "DUR-4" "USER-1", needs Existing;
-    what_must_exist_and_does_is_opened: "DUR-4" "DUR-1", needs Existing Clients;
+    data_of_a_newer_version_are_refused: "DUR-3", needs Reopen Corruption;
+    a_call_interrupted_by_a_drop_takes_effect_entirely_or_not_at_all:
+        "DUR-2" "CLOSE-3", needs Reopen;
+    opening_missing_data_that_must_exist_fails_and_makes_nothing: "DUR-4" "USER-1", needs Existing;
+    opening_data_that_must_exist_finds_them: "DUR-4" "DUR-1", needs Existing Clients;
 }
 
-/// A bit of everything there can be.
+/// Makes records of every kind and state.
 async fn set_up(store: &Client) -> Verdict {
     store.create_room(encrypted("e", "ann")).await?;
     store.add_member(&room("e"), joins_at("bob", 1)).await?;
@@ -62,7 +64,7 @@ fn scope() -> Scope {
     Scope::new(&rooms, &["ann", "bob", "cat", "eve"]).with_users(&users)
 }
 
-/// Closes the client, and opens another on what it left.
+/// Closes the client, and opens another one on the same data.
 async fn reopen(cx: &Cx, store: Client) -> Verdict<Client> {
     store.close().await?;
     drop(store);
@@ -96,14 +98,14 @@ async fn an_empty_store_reopens_empty(cx: Cx) -> Verdict {
     same(store.has_admin().await?, false)
 }
 
-async fn each_write_survives_on_its_own(cx: Cx) -> Verdict {
+async fn each_write_survives_a_drop_right_after_its_answer(cx: Cx) -> Verdict {
     let mut model = Script::beginning();
     let store = cx.open().await?;
     Script::first_call().apply(&store).await;
     store.close().await?;
     let script = Script::new(cx.seed(), 0, usize::try_from(cx.rounds(40).max(12)).unwrap_or(40));
     for (number, call) in (1..).zip(script.calls()) {
-        // Dropped without close, right after the answer.
+        // The client is dropped without close, right after the answer.
         let store = cx.open_unheld().await?;
         let (answer, right) = (call.apply(&store).await, model.apply(call));
         same(answer, right)?;
@@ -128,7 +130,7 @@ async fn a_store_reopened_many_times_keeps_everything(cx: Cx) -> Verdict {
     scope().observe(&store).await?.unchanged_since(&before)
 }
 
-async fn long_random_lives_survive_reopening(cx: Cx) -> Verdict {
+async fn the_result_of_random_calls_survives_reopening(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     Script::first_call().apply(&store).await;
     let scripts: Vec<_> =
@@ -146,7 +148,7 @@ async fn long_random_lives_survive_reopening(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_bootstrap_stays_over_after_reopening(cx: Cx) -> Verdict {
+async fn a_used_bootstrap_stays_a_conflict_after_reopening(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(user_key(1))).await?;
     store.add_user(admin(user_key(2))).await?;
@@ -168,7 +170,7 @@ async fn a_revocation_stays_after_reopening(cx: Cx) -> Verdict {
     same(store.is_authorized(&user_key(3)).await, denied)
 }
 
-async fn the_last_admin_is_still_the_last_after_reopening(cx: Cx) -> Verdict {
+async fn the_last_admin_cannot_be_revoked_after_reopening(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.bootstrap_admin(admin(user_key(1))).await?;
     store.add_user(admin(user_key(2))).await?;
@@ -178,7 +180,7 @@ async fn the_last_admin_is_still_the_last_after_reopening(cx: Cx) -> Verdict {
     scope().refuses(&store, store.revoke_user(&user_key(2), at(4)), &last).await
 }
 
-async fn a_room_made_again_stays_afresh_after_reopening(cx: Cx) -> Verdict {
+async fn a_room_made_again_shows_nothing_of_the_former_one_after_reopening(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     store.create_room(encrypted("e", "ann")).await?;
     store.add_member(&room("e"), joins_at("bob", 1)).await?;
@@ -227,13 +229,13 @@ async fn a_refused_write_leaves_no_trace_after_reopening(cx: Cx) -> Verdict {
     scope().observe(&store).await?.unchanged_since(&before)
 }
 
-async fn what_a_newer_version_wrote_is_refused(cx: Cx) -> Verdict {
+async fn data_of_a_newer_version_are_refused(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     store.close().await?;
     drop(store);
     cx.instance().corrupt(&Stored::Version).await?;
-    // Twice: a refusal must not bring it back to what it knows, either.
+    // Twice: the first refusal must not change the version to one that the store accepts.
     for _ in 0..2 {
         let opened = cx.instance().open().await.map(|_| ());
         let refused = matches!(&opened, Err(Error::Corrupt(_) | Error::Invalid(_)));
@@ -242,7 +244,7 @@ async fn what_a_newer_version_wrote_is_refused(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_call_interrupted_by_a_drop_takes_effect_entirely_or_not_at_all(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     Script::first_call().apply(&store).await;
     store.close().await?;
@@ -271,7 +273,7 @@ async fn calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all(cx: Cx) -> Ver
             }
             wait_for -= 1;
             if wait_for == 0 {
-                // All of them at once, and with the last of them the client.
+                // Ends all tasks at once. The last one drops the client.
                 tasks.iter().for_each(tokio::task::JoinHandle::abort);
             }
         }
@@ -287,8 +289,8 @@ async fn calls_cut_off_by_a_drop_are_there_entirely_or_not_at_all(cx: Cx) -> Ver
     Ok(())
 }
 
-async fn what_must_exist_and_does_not_is_not_made(cx: Cx) -> Verdict {
-    // More than once: the first time must not have made what the second finds.
+async fn opening_missing_data_that_must_exist_fails_and_makes_nothing(cx: Cx) -> Verdict {
+    // More than once: a failed attempt must not make data that the next one finds.
     for _ in 0..3 {
         match cx.instance().open_existing().await {
             Err(Error::Invalid(_)) => {}
@@ -305,7 +307,7 @@ async fn what_must_exist_and_does_not_is_not_made(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn what_must_exist_and_does_is_opened(cx: Cx) -> Verdict {
+async fn opening_data_that_must_exist_finds_them(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
     let before = scope().observe(&store).await?;

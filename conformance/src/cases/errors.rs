@@ -1,4 +1,4 @@
-//! What a miss says, and which of several errors a write ends in.
+//! What `NotFound` names, and which error is returned where several apply (clause ERR-4).
 
 use membership::{Conflict, Epoch, Error, Page, Rekey, Store};
 
@@ -15,26 +15,29 @@ use crate::verdict::{Verdict, fails};
 
 declare! { "errors";
     every_look_up_in_a_missing_room_names_the_room: "ERR-1" "LIST-3";
-    a_missing_member_is_named: "ERR-1";
-    a_missing_key_is_named_with_its_epoch: "ERR-1" "KEY-2" "KEY-3";
-    a_missing_user_is_named: "ERR-1";
+    not_found_names_the_missing_member: "ERR-1";
+    not_found_names_the_missing_key_and_its_epoch: "ERR-1" "KEY-2" "KEY-3";
+    not_found_names_the_missing_user: "ERR-1";
     a_missing_user_is_denied_as_unknown: "AUTH-1";
-    a_refused_write_may_be_corrected_and_made: "ERR-2";
-    a_room_created_twice_exists_already_whatever_else_differs: "ERR-4" "ERR-2";
+    a_refused_write_can_be_corrected_and_repeated: "ERR-2";
+    creating_a_room_twice_is_already_exists_whatever_else_differs: "ERR-4" "ERR-2";
     deleting_a_missing_room_changes_nothing: "ERR-4" "ERR-2";
-    adding_a_member_ends_in_the_first_error_that_applies: "ERR-4" "ERR-2";
-    removing_a_member_ends_in_the_first_error_that_applies: "ERR-4" "ERR-2";
-    the_kind_of_room_comes_before_all_else_of_a_rekey: "ERR-4" "ERR-2";
-    a_stale_epoch_comes_before_whom_a_rekey_removes: "ERR-4" "ERR-2";
-    a_missing_member_comes_before_the_conflicts_of_a_rekey: "ERR-4" "ERR-2";
-    the_last_epoch_comes_after_the_other_errors_of_a_rekey: "ERR-4" "ERR-2", needs Epochs;
-    a_former_bootstrap_comes_before_a_known_key: "ERR-4" "USER-1" "ERR-2";
-    writing_users_ends_in_the_first_error_that_applies: "ERR-4" "ERR-2";
-    closed_comes_before_every_other: "ERR-4" "CLOSE-2";
+    adding_a_member_returns_the_first_error_that_applies: "ERR-4" "ERR-2";
+    removing_a_member_returns_the_first_error_that_applies: "ERR-4" "ERR-2";
+    a_rekey_reports_a_missing_or_unencrypted_room_before_all_else: "ERR-4" "ERR-2";
+    a_rekey_reports_a_stale_epoch_before_wrong_members: "ERR-4" "ERR-2";
+    a_rekey_reports_a_missing_member_before_owner_and_key_conflicts: "ERR-4" "ERR-2";
+    a_rekey_reports_the_last_epoch_after_stale_epoch_and_missing_member:
+        "ERR-4" "ERR-2", needs Epochs;
+    a_used_bootstrap_is_reported_before_a_known_key: "ERR-4" "USER-1" "ERR-2";
+    adding_or_revoking_a_user_returns_the_first_error_that_applies: "ERR-4" "ERR-2";
+    a_closed_client_reports_closed_before_any_other_error: "ERR-4" "CLOSE-2";
 }
 
-/// The encrypted room e (ann, bob) at epoch 2, the unencrypted room p (ann, bob), the admin 1,
-/// the user 2 and the revoked user 3; carl and user 9 are nowhere.
+/// Opens a client and makes the records that most cases of this file use.
+///
+/// These are the encrypted room e at epoch 2 and the unencrypted room p, both with ann and bob, the
+/// admin 1, the user 2 and the revoked user 3. The endpoint carl and the user 9 do not exist.
 async fn a_world(cx: &Cx) -> Verdict<Client> {
     let store = cx.open().await?;
     store.create_room(encrypted("e", "ann")).await?;
@@ -78,21 +81,22 @@ async fn every_look_up_in_a_missing_room_names_the_room(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_member_is_named(cx: Cx) -> Verdict {
+async fn not_found_names_the_missing_member(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     for id in ["e", "p"] {
         let missed = store.member(&room(id), &endpoint("carl")).await;
         fails(missed, &no_member(id, "carl"))?;
     }
-    // Gone is as good as never there.
+    // A removed member is missing like any other endpoint.
     store.remove_member(&room("e"), &endpoint("bob")).await?;
     fails(store.member(&room("e"), &endpoint("bob")).await, &no_member("e", "bob"))
 }
 
-async fn a_missing_key_is_named_with_its_epoch(cx: Cx) -> Verdict {
+async fn not_found_names_the_missing_key_and_its_epoch(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     store.add_member(&room("e"), joins_at("dora", 2)).await?;
-    // A member at an epoch before its time, or to come; no member; an unencrypted room.
+    // Members at epochs before they joined or after the current one, endpoints that are no members,
+    // and an unencrypted room.
     let never = Epoch::MAX.get();
     for (id, who, numbers) in [
         ("e", "ann", &[0, 3, never][..]),
@@ -112,7 +116,7 @@ async fn a_missing_key_is_named_with_its_epoch(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_missing_user_is_named(cx: Cx) -> Verdict {
+async fn not_found_names_the_missing_user(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     fails(store.user(&user_key(9)).await, &no_user(user_key(9)))?;
     fails(store.revoke_user(&user_key(9), at(5)).await, &no_user(user_key(9)))
@@ -127,8 +131,8 @@ async fn a_missing_user_is_denied_as_unknown(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// A refusal leaves nothing behind that stands in the way of the right call.
-async fn a_refused_write_may_be_corrected_and_made(cx: Cx) -> Verdict {
+/// A refused write leaves nothing behind that makes the corrected one fail.
+async fn a_refused_write_can_be_corrected_and_repeated(cx: Cx) -> Verdict {
     let (store, e, p) = (a_world(&cx).await?, room("e"), room("p"));
     fails(store.add_member(&e, joins("carl")).await, &KEY_MISSING)?;
     fails(store.add_member(&e, joins_at("carl", 1)).await, &stale(2))?;
@@ -148,7 +152,7 @@ async fn a_refused_write_may_be_corrected_and_made(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_room_created_twice_exists_already_whatever_else_differs(cx: Cx) -> Verdict {
+async fn creating_a_room_twice_is_already_exists_whatever_else_differs(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     for (id, new) in [("e", plain("e", "carl")), ("p", encrypted("p", "carl"))] {
         scope.refuses(&store, store.create_room(new), &room_exists(id)).await?;
@@ -161,15 +165,15 @@ async fn deleting_a_missing_room_changes_nothing(cx: Cx) -> Verdict {
     everything().refuses(&store, store.delete_room(&none), &no_room("none")).await
 }
 
-/// Missing room, then the kind of key, then a member already, then the epoch.
-async fn adding_a_member_ends_in_the_first_error_that_applies(cx: Cx) -> Verdict {
+/// The order is: missing room, wrong kind of room, member already, stale epoch.
+async fn adding_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     let table = [
-        // A missing room, and whatever else could be wrong there.
+        // A missing room, whatever else is wrong.
         ("none", joins("bob"), no_room("none")),
         ("none", joins_at("bob", 2), no_room("none")),
         ("none", joins_at("ann", 0), no_room("none")),
-        // The wrong kind of room, and a member already, and the wrong epoch.
+        // The wrong kind of room, also for a member already or with a wrong epoch.
         ("e", joins("carl"), KEY_MISSING),
         ("e", joins("bob"), KEY_MISSING),
         ("e", joins("ann"), KEY_MISSING),
@@ -178,12 +182,12 @@ async fn adding_a_member_ends_in_the_first_error_that_applies(cx: Cx) -> Verdict
         ("p", joins_at("bob", 0), UNENCRYPTED),
         ("p", joins_at("bob", 7), UNENCRYPTED),
         ("p", joins_at("ann", 7), UNENCRYPTED),
-        // A member already, and the wrong epoch.
+        // A member already, also with a wrong epoch.
         ("e", joins_at("bob", 2), member_exists("e", "bob")),
         ("e", joins_at("bob", 1), member_exists("e", "bob")),
         ("e", joins_at("ann", 9), member_exists("e", "ann")),
         ("p", joins("bob"), member_exists("p", "bob")),
-        // The wrong epoch alone.
+        // Only a wrong epoch.
         ("e", joins_at("carl", 1), stale(2)),
         ("e", joins_at("carl", 3), stale(2)),
     ];
@@ -194,7 +198,7 @@ async fn adding_a_member_ends_in_the_first_error_that_applies(cx: Cx) -> Verdict
     Ok(())
 }
 
-async fn removing_a_member_ends_in_the_first_error_that_applies(cx: Cx) -> Verdict {
+async fn removing_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     let table = [
         ("none", "ann", no_room("none")),
@@ -211,7 +215,7 @@ async fn removing_a_member_ends_in_the_first_error_that_applies(cx: Cx) -> Verdi
     Ok(())
 }
 
-/// Rekeys of a room, each with the error it must end in.
+/// Makes the rekeys of `table`. Each must fail with its error and change nothing.
 async fn refused_rekeys<const N: usize>(
     store: &Client,
     id: &str,
@@ -225,7 +229,7 @@ async fn refused_rekeys<const N: usize>(
     Ok(())
 }
 
-async fn the_kind_of_room_comes_before_all_else_of_a_rekey(cx: Cx) -> Verdict {
+async fn a_rekey_reports_a_missing_or_unencrypted_room_before_all_else(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     for (id, error) in [("none", no_room("none")), ("p", UNENCRYPTED)] {
         let refused = || error.clone();
@@ -247,7 +251,7 @@ async fn the_kind_of_room_comes_before_all_else_of_a_rekey(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn a_stale_epoch_comes_before_whom_a_rekey_removes(cx: Cx) -> Verdict {
+async fn a_rekey_reports_a_stale_epoch_before_wrong_members(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     refused_rekeys(
         &store,
@@ -256,7 +260,8 @@ async fn a_stale_epoch_comes_before_whom_a_rekey_removes(cx: Cx) -> Verdict {
             (1, &[], &["ann", "bob"], stale(2)),
             (3, &[], &["ann", "bob"], stale(2)),
             (0, &[], &["ann", "bob"], stale(2)),
-            // … and somebody to remove who is no member, the owner, a key missing, one too many.
+            // These rekeys are wrong in other ways, too: they remove an endpoint that is no member
+            // or the owner, or have a key too few or too many.
             (1, &["carl"], &["ann", "bob"], stale(2)),
             (1, &["ann"], &["bob"], stale(2)),
             (1, &[], &["ann"], stale(2)),
@@ -267,7 +272,7 @@ async fn a_stale_epoch_comes_before_whom_a_rekey_removes(cx: Cx) -> Verdict {
     .await
 }
 
-async fn a_missing_member_comes_before_the_conflicts_of_a_rekey(cx: Cx) -> Verdict {
+async fn a_rekey_reports_a_missing_member_before_owner_and_key_conflicts(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     let missed = |who| no_member("e", who);
     refused_rekeys(
@@ -276,15 +281,16 @@ async fn a_missing_member_comes_before_the_conflicts_of_a_rekey(cx: Cx) -> Verdi
         [
             (2, &["carl"], &["ann", "bob"], missed("carl")),
             (2, &["bob", "carl"], &["ann"], missed("carl")),
-            // The first in byte order is the one that is named.
+            // The error names the first missing member in byte order.
             (2, &["zoe", "carl", "dora"], &["ann", "bob"], missed("carl")),
             (2, &["zoe", "Zoe"], &["ann", "bob"], missed("Zoe")),
-            // … and the owner is to go, a key is missing, one is too many.
+            // These rekeys are wrong in other ways, too: they remove the owner, or have a key too
+            // few or too many.
             (2, &["ann", "carl"], &["bob"], missed("carl")),
             (2, &["carl"], &["ann"], missed("carl")),
             (2, &["carl"], &["ann", "bob", "dora"], missed("carl")),
             (2, &["ann", "carl"], &["dora"], missed("carl")),
-            // With every member to remove known, what is left is a conflict.
+            // Every endpoint to remove is a member, so a conflict is left.
             (2, &["ann"], &["bob"], OWNER_STAYS),
             (2, &["bob"], &[], mismatch(["ann"], [])),
             (2, &[], &["ann", "carl"], mismatch(["bob"], ["carl"])),
@@ -293,7 +299,7 @@ async fn a_missing_member_comes_before_the_conflicts_of_a_rekey(cx: Cx) -> Verdi
     .await
 }
 
-async fn the_last_epoch_comes_after_the_other_errors_of_a_rekey(cx: Cx) -> Verdict {
+async fn a_rekey_reports_the_last_epoch_after_stale_epoch_and_missing_member(cx: Cx) -> Verdict {
     let (store, e, scope) = (a_world(&cx).await?, room("e"), everything());
     cx.instance().plant_epoch(&e, Epoch::MAX).await?;
     let (last, key) = (Epoch::MAX, |who: &str| (endpoint(who), sealed("next")));
@@ -309,8 +315,8 @@ async fn the_last_epoch_comes_after_the_other_errors_of_a_rekey(cx: Cx) -> Verdi
     Ok(())
 }
 
-/// That an admin was ever made comes even before a known key.
-async fn a_former_bootstrap_comes_before_a_known_key(cx: Cx) -> Verdict {
+/// A bootstrap of a known key is `AlreadyExists` before the first admin, a conflict afterwards.
+async fn a_used_bootstrap_is_reported_before_a_known_key(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let scope = everything();
     store.add_user(user(user_key(2))).await?;
@@ -327,7 +333,7 @@ async fn a_former_bootstrap_comes_before_a_known_key(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn writing_users_ends_in_the_first_error_that_applies(cx: Cx) -> Verdict {
+async fn adding_or_revoking_a_user_returns_the_first_error_that_applies(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     for number in [1, 2, 3] {
         let key = user_key(number);
@@ -340,8 +346,8 @@ async fn writing_users_ends_in_the_first_error_that_applies(cx: Cx) -> Verdict {
     scope.refuses(&store, store.revoke_user(&unknown, at(6)), &no_user(unknown)).await
 }
 
-/// Each call would end in another error if the client were open.
-async fn closed_comes_before_every_other(cx: Cx) -> Verdict {
+/// Most of the calls would fail with another error on an open client.
+async fn a_closed_client_reports_closed_before_any_other_error(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     store.close().await?;
     let (none, carl) = (room("none"), endpoint("carl"));

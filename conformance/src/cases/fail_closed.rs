@@ -1,4 +1,4 @@
-//! A broken store denies, in time, and is whole again when it is healed.
+//! Faults: decisions deny, calls fail in time, and the store works again once the fault ends.
 
 use std::time::{Duration, Instant};
 
@@ -17,18 +17,18 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, denies_as_failed, fails, holds, same};
 
 declare! { "fail_closed";
-    decisions_deny_or_are_right: "AUTH-2" "TIME-1", needs Faults;
-    whether_there_is_an_admin_is_an_error_or_right: "AUTH-5" "TIME-1", needs Faults;
-    nobody_new_gets_in: "AUTH-2" "AUTH-3", needs Faults;
-    reads_fail_or_are_right: "ERR-1" "TIME-1", needs Faults;
-    writes_are_not_acknowledged_or_take_effect: "ERR-2" "TIME-1", needs Faults;
-    rekeys_and_deletions_end_within_their_bound: "TIME-1" "ERR-2", needs Faults;
-    everything_works_once_the_store_is_healed: "AUTH-2" "LIN-1", needs Faults;
-    a_write_of_unknown_outcome_took_effect_once_or_not_at_all: "ERR-2" "LIN-1", needs Faults;
-    a_fault_in_the_middle_of_calls_leaves_none_hanging: "TIME-1" "ERR-2", needs Faults;
-    decisions_made_while_a_fault_begins_are_right_or_denials: "AUTH-2" "TIME-1", needs Faults;
-    closing_a_broken_store_ends_within_its_bound: "CLOSE-1" "TIME-1", needs Faults;
-    a_closed_client_of_a_broken_store_is_closed: "ERR-4" "CLOSE-2", needs Faults;
+    a_decision_during_a_fault_denies_or_is_right: "AUTH-2" "TIME-1", needs Faults;
+    has_admin_during_a_fault_fails_or_is_right: "AUTH-5" "TIME-1", needs Faults;
+    nobody_gains_access_during_or_after_a_fault: "AUTH-2" "AUTH-3", needs Faults;
+    a_read_during_a_fault_fails_or_is_right: "ERR-1" "TIME-1", needs Faults;
+    a_write_acknowledged_during_a_fault_takes_effect: "ERR-2" "TIME-1", needs Faults;
+    rekeys_and_deletions_during_a_fault_end_within_their_bound: "TIME-1" "ERR-2", needs Faults;
+    an_open_client_works_again_once_a_fault_ends: "AUTH-2" "LIN-1", needs Faults;
+    a_write_of_unknown_outcome_takes_effect_once_or_not_at_all: "ERR-2" "LIN-1", needs Faults;
+    a_fault_leaves_no_call_in_flight_hanging: "TIME-1" "ERR-2", needs Faults;
+    a_decision_made_as_a_fault_begins_denies_or_is_right: "AUTH-2" "TIME-1", needs Faults;
+    close_during_a_fault_ends_within_its_bound: "CLOSE-1" "TIME-1", needs Faults;
+    a_closed_client_reports_closed_during_a_fault: "ERR-4" "CLOSE-2", needs Faults;
 }
 
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
@@ -51,7 +51,7 @@ fn scope() -> Scope {
     Scope::new(&["e", "p"], &["ann", "bob"]).with_users(&[ADMIN, USER, REVOKED, UNKNOWN])
 }
 
-/// What is decided of each of the four, as a user and as an admin, in a store that works.
+/// The decisions on the four keys, with the answers of a store that works.
 fn decisions() -> Vec<(Op, Decision)> {
     use Decision::{Allow, Deny};
     vec![
@@ -66,7 +66,7 @@ fn decisions() -> Vec<(Op, Decision)> {
     ]
 }
 
-/// Names the fault in whatever `verdict` says did not hold.
+/// Adds the fault's name to a failure.
 fn under<T>(fault: &Fault, verdict: Verdict<T>) -> Verdict<T> {
     verdict.map_err(|failure| {
         let expected = format!("{} (fault: {})", failure.expected, fault.name);
@@ -74,8 +74,9 @@ fn under<T>(fault: &Fault, verdict: Verdict<T>) -> Verdict<T> {
     })
 }
 
-/// Runs `case` once for each fault of the target, on a store and a client of its own that were
-/// [`set_up`]; it injects the fault when it likes, and it ends here.
+/// Runs `case` once for each fault of the target, each on its own store after [`set_up`].
+///
+/// The case injects the fault. The fault ends here, after the case.
 async fn each_fault<Ran>(cx: &Cx, case: impl Fn(Cx, Client, Fault) -> Ran) -> Verdict
 where
     Ran: Future<Output = Verdict>,
@@ -83,7 +84,7 @@ where
     let target = cx.target().clone();
     let faults = target.faults();
     holds(!faults.is_empty(), "a target that claims faults to have one", &faults.len())?;
-    // At once, because most of it is waiting for deadlines.
+    // All faults at the same time, because the cases mostly wait for deadlines.
     let each = faults.iter().map(|fault| under_one(cx, fault, &case));
     futures::future::join_all(each).await.into_iter().collect()
 }
@@ -101,7 +102,7 @@ where
     under(fault, verdict)
 }
 
-/// Awaits calls that run at the same time; each must end within its bound.
+/// Makes the calls at the same time. Each must end within its bound.
 async fn at_once(cx: &Cx, store: &Client, calls: Vec<Op>) -> Verdict<Vec<(Op, Answer)>> {
     let answers = calls.into_iter().map(|call| async move {
         let slow = matches!(call, Op::Rekey(..) | Op::DeleteRoom(_));
@@ -115,12 +116,12 @@ async fn at_once(cx: &Cx, store: &Client, calls: Vec<Op>) -> Verdict<Vec<(Op, An
     futures::future::join_all(answers).await.into_iter().collect()
 }
 
-/// A failure of the store: that it timed out, cannot serve, or found what it cannot decode.
+/// Whether the error is one of a fault: `Timeout`, `Unavailable` or `Corrupt`.
 fn failed(error: &Error) -> bool {
     error.outcome_unknown() || matches!(error, Error::Corrupt(_))
 }
 
-async fn decisions_deny_or_are_right(cx: Cx) -> Verdict {
+async fn a_decision_during_a_fault_denies_or_is_right(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
         let (calls, right): (Vec<_>, Vec<_>) = decisions().into_iter().unzip();
@@ -137,11 +138,11 @@ async fn decisions_deny_or_are_right(cx: Cx) -> Verdict {
     .await
 }
 
-async fn whether_there_is_an_admin_is_an_error_or_right(cx: Cx) -> Verdict {
+async fn has_admin_during_a_fault_fails_or_is_right(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
         match cx.within_bound(store.has_admin()).await? {
-            Err(error) if fault.stops_reads => holds(failed(&error), "a failure", &error),
+            Err(error) if fault.stops_reads => holds(failed(&error), "an error of a fault", &error),
             other if fault.stops_reads => Err(Failure::answer("an error", &other)),
             other => same(other, Ok(true)),
         }
@@ -149,10 +150,11 @@ async fn whether_there_is_an_admin_is_an_error_or_right(cx: Cx) -> Verdict {
     .await
 }
 
-async fn nobody_new_gets_in(cx: Cx) -> Verdict {
+async fn nobody_gains_access_during_or_after_a_fault(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
-        // The ways in, each refused or of no effect for who is revoked, known or not asked about.
+        // Writes that would let somebody in. Each must fail: with an error of the fault, or because
+        // the key is known or an admin exists.
         let tries = vec![
             Op::AddUser(admin(REVOKED)),
             Op::BootstrapAdmin(admin(REVOKED)),
@@ -166,7 +168,7 @@ async fn nobody_new_gets_in(cx: Cx) -> Verdict {
         let asked = asked.map(|(call, _)| call).collect();
         for (_, answer) in at_once(&cx, &store, asked).await? {
             let let_in = answer == Answer::Decision(Decision::Allow);
-            holds(!let_in, "a denial, whatever the store can do", &answer)?;
+            holds(!let_in, "a denial, during any fault", &answer)?;
         }
         cx.instance().heal().await?;
         for (call, right) in decisions() {
@@ -177,7 +179,7 @@ async fn nobody_new_gets_in(cx: Cx) -> Verdict {
     .await
 }
 
-async fn reads_fail_or_are_right(cx: Cx) -> Verdict {
+async fn a_read_during_a_fault_fails_or_is_right(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         let (e, ann) = (room("e"), endpoint("ann"));
         let calls = vec![
@@ -210,7 +212,7 @@ async fn reads_fail_or_are_right(cx: Cx) -> Verdict {
     .await
 }
 
-/// Writes of every quick kind, which a store of [`set_up`] takes, all of them at once.
+/// A write of every kind with an ordinary bound, but no bootstrap. All are valid after [`set_up`].
 fn writes() -> Vec<Op> {
     vec![
         Op::CreateRoom(plain("new", "eve")),
@@ -221,7 +223,7 @@ fn writes() -> Vec<Op> {
     ]
 }
 
-async fn writes_are_not_acknowledged_or_take_effect(cx: Cx) -> Verdict {
+async fn a_write_acknowledged_during_a_fault_takes_effect(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
         let answers = at_once(&cx, &store, writes()).await?;
@@ -247,10 +249,10 @@ async fn writes_are_not_acknowledged_or_take_effect(cx: Cx) -> Verdict {
     .await
 }
 
-/// Whether one of [`writes`] is to be seen, entirely; that it is partly fails the case.
+/// Whether one of [`writes`] took effect. Fails if it took effect only in part.
 ///
-/// One whose outcome is unknown may take effect between two of these questions (LIN-1). Then it is not
-/// seen, and from some question on it is, also when all are asked once more.
+/// A write of unknown outcome may take effect between two of the reads (LIN-1). Then the first
+/// reads do not show it, the later ones do, and all of them show it when they are repeated.
 async fn took_effect(store: &Client, call: &Op) -> Verdict<bool> {
     let seen = traces(store, call).await?;
     let whole = match (seen.first(), seen.last()) {
@@ -262,7 +264,7 @@ async fn took_effect(store: &Client, call: &Op) -> Verdict<bool> {
     Ok(seen.last().copied().unwrap_or_default())
 }
 
-/// What is to be seen of one of [`writes`], question by question.
+/// For each read that one of [`writes`] changes: whether the answer shows the write.
 async fn traces(store: &Client, call: &Op) -> Verdict<Vec<bool>> {
     let (e, eve, bob) = (room("e"), endpoint("eve"), endpoint("bob"));
     Ok(match call {
@@ -298,7 +300,7 @@ async fn traces(store: &Client, call: &Op) -> Verdict<Vec<bool>> {
         },
         Op::RevokeUser(key, when) => {
             let found = store.user(key).await?;
-            holds(found.revoked_at.is_none_or(|at| at == *when), "revoked then", &found)?;
+            holds(found.revoked_at.is_none_or(|at| at == *when), "the requested time", &found)?;
             let denied = !store.is_authorized(key).await.is_allowed();
             same(found.revoked, found.revoked_at.is_some())?;
             vec![found.revoked, denied]
@@ -307,7 +309,7 @@ async fn traces(store: &Client, call: &Op) -> Verdict<Vec<bool>> {
     })
 }
 
-async fn rekeys_and_deletions_end_within_their_bound(cx: Cx) -> Verdict {
+async fn rekeys_and_deletions_during_a_fault_end_within_their_bound(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
         let rekey = Op::Rekey(room("e"), rekey(1, ["bob"], ["ann"]));
@@ -326,14 +328,14 @@ async fn rekeys_and_deletions_end_within_their_bound(cx: Cx) -> Verdict {
     .await
 }
 
-async fn everything_works_once_the_store_is_healed(cx: Cx) -> Verdict {
+async fn an_open_client_works_again_once_a_fault_ends(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         let before = scope().observe(&store).await?;
         for round in 0..2 {
             cx.instance().inject(&fault).await?;
             let _while_broken = cx.within_bound(store.is_authorized(&USER)).await?;
             cx.instance().heal().await?;
-            // The same client, not opened again.
+            // The client recovers by itself, without being opened again.
             scope().observe(&store).await?.unchanged_since(&before)?;
             let new = plain(&format!("after {round}"), "eve");
             same(cx.within_bound(store.create_room(new.clone())).await??, new.room())?;
@@ -344,7 +346,7 @@ async fn everything_works_once_the_store_is_healed(cx: Cx) -> Verdict {
     .await
 }
 
-async fn a_write_of_unknown_outcome_took_effect_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_write_of_unknown_outcome_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
         let new = |number| NewUser { added_at: at(7), ..user(user_number(number)) };
@@ -353,12 +355,12 @@ async fn a_write_of_unknown_outcome_took_effect_once_or_not_at_all(cx: Cx) -> Ve
         cx.instance().heal().await?;
         for (number, (_, answer)) in (0..).zip(answers) {
             let key = user_number(number);
-            // Done again until that is answered, it is there once, as it was asked for; which of
-            // them did it, where an outcome was unknown, nobody can tell.
+            // The same call is repeated until it is answered. If the first one's outcome was
+            // unknown, either may have added the user; the record must be the same.
             match answered(&cx, &store, &Op::AddUser(new(number))).await? {
                 Answer::User(Ok(_)) => {
                     let failed = answer.error().is_some();
-                    holds(failed, "AlreadyExists, for what was acknowledged", &answer)?;
+                    holds(failed, "AlreadyExists for an acknowledged user", &answer)?;
                 }
                 Answer::User(again) => fails(again, &crate::make::user_exists(key))?,
                 other => holds(false, "an answer about a user", &other)?,
@@ -374,8 +376,9 @@ async fn a_write_of_unknown_outcome_took_effect_once_or_not_at_all(cx: Cx) -> Ve
     .await
 }
 
-/// The answer of a store that is whole again. It may need a moment for that, and several attempts;
-/// each ends within its bound.
+/// Makes a call after the fault has ended, and repeats it while its outcome is unknown.
+///
+/// A store may need a moment to recover. Each call must end within its bound.
 async fn answered(cx: &Cx, store: &Client, call: &Op) -> Verdict<Answer> {
     let deadline = Instant::now() + 5 * cx.bound();
     loop {
@@ -387,7 +390,9 @@ async fn answered(cx: &Cx, store: &Client, call: &Op) -> Verdict<Answer> {
     }
 }
 
-/// Asks and writes until told to stop; each call must end within its bound.
+/// Adds users and asks for decisions until `until`. Returns the additions with their answers.
+///
+/// Each call must end within its bound.
 async fn busy(cx: Cx, store: Client, caller: u64, until: Instant) -> Verdict<Vec<(Op, Answer)>> {
     let mut made = Vec::new();
     for number in 0.. {
@@ -412,13 +417,13 @@ async fn busy(cx: Cx, store: Client, caller: u64, until: Instant) -> Verdict<Vec
     Ok(made)
 }
 
-async fn a_fault_in_the_middle_of_calls_leaves_none_hanging(cx: Cx) -> Verdict {
+async fn a_fault_leaves_no_call_in_flight_hanging(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         let until = Instant::now() + Duration::from_millis(200);
         let callers: Vec<_> = (1..=64)
             .map(|caller| tokio::spawn(busy(cx.clone(), store.clone(), caller, until)))
             .collect();
-        // In the middle: once the last caller's first write is there.
+        // The fault begins once the last caller has added a user, so that every caller is at work.
         let (asked, last) = (store.unrecorded(), user_number(64_000_000));
         cx.until("the last caller's first user", || async { asked.user(&last).await.is_ok() })
             .await?;
@@ -439,7 +444,7 @@ async fn a_fault_in_the_middle_of_calls_leaves_none_hanging(cx: Cx) -> Verdict {
     .await
 }
 
-async fn decisions_made_while_a_fault_begins_are_right_or_denials(cx: Cx) -> Verdict {
+async fn a_decision_made_as_a_fault_begins_denies_or_is_right(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         for _ in 0..cx.rounds(5) {
             let askers: Vec<_> = (0..64)
@@ -474,7 +479,7 @@ async fn decisions_made_while_a_fault_begins_are_right_or_denials(cx: Cx) -> Ver
     .await
 }
 
-async fn closing_a_broken_store_ends_within_its_bound(cx: Cx) -> Verdict {
+async fn close_during_a_fault_ends_within_its_bound(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         cx.instance().inject(&fault).await?;
         let in_flight: Vec<_> = (0..16)
@@ -483,7 +488,7 @@ async fn closing_a_broken_store_ends_within_its_bound(cx: Cx) -> Verdict {
                 tokio::spawn(async move { store.add_user(user(user_number(number))).await })
             })
             .collect();
-        // It may say that it could not close all as it should; it may not hang.
+        // `close` may fail during a fault, but must not hang.
         let _closed = cx.within_bound(store.close()).await?;
         for call in in_flight {
             let Err(error) = cx.within_bound(joined(call)).await? else { continue };
@@ -495,7 +500,7 @@ async fn closing_a_broken_store_ends_within_its_bound(cx: Cx) -> Verdict {
     .await
 }
 
-async fn a_closed_client_of_a_broken_store_is_closed(cx: Cx) -> Verdict {
+async fn a_closed_client_reports_closed_during_a_fault(cx: Cx) -> Verdict {
     each_fault(&cx, |cx, store, fault| async move {
         store.close().await?;
         cx.instance().inject(&fault).await?;

@@ -1,4 +1,4 @@
-//! Servers that are lost and come back: one of them, most of them, all of them.
+//! Servers that are lost and come back: one, the majority, or all.
 
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,16 @@ use crate::verdict::{Verdict, denies_as_failed, fails, holds, same, unknown};
 
 declare! { "failover";
     every_call_works_again_when_one_server_is_lost: "FAULT-1" "TIME-1", needs Replicas;
-    nobody_gets_in_and_nothing_is_answered_without_a_majority:
+    every_call_fails_and_every_decision_denies_without_a_majority:
         "AUTH-2" "AUTH-5" "FAULT-1" "TIME-1", needs Replicas;
     every_call_works_again_when_the_majority_is_back: "FAULT-1" "LIN-1", needs Replicas;
     a_write_without_a_majority_takes_effect_once_or_not_at_all:
         "ERR-2" "FAULT-1" "LIN-1", needs Replicas;
-    calls_in_flight_when_the_majority_goes_end_in_time: "TIME-1" "ERR-2" "FAULT-1", needs Replicas;
-    nothing_is_lost_when_all_servers_are_stopped: "DUR-1" "FAULT-1", needs Replicas;
-    nothing_is_lost_when_all_servers_are_killed: "DUR-1" "FAULT-1", needs Replicas Synced;
-    a_server_that_comes_back_is_never_behind: "AUTH-3" "LIN-1" "FAULT-1", needs Replicas;
+    calls_in_flight_when_the_majority_is_lost_end_in_time:
+        "TIME-1" "ERR-2" "FAULT-1", needs Replicas;
+    stopping_all_servers_loses_no_acknowledged_write: "DUR-1" "FAULT-1", needs Replicas;
+    killing_all_servers_loses_no_acknowledged_write: "DUR-1" "FAULT-1", needs Replicas Synced;
+    a_server_that_comes_back_gives_no_stale_answer: "AUTH-3" "LIN-1" "FAULT-1", needs Replicas;
 }
 
 const ADMIN: UserKey = UserKey::from_bytes([0xad; 32]);
@@ -38,7 +39,7 @@ const USER: UserKey = UserKey::from_bytes([0x05; 32]);
 const REVOKED: UserKey = UserKey::from_bytes([0xee; 32]);
 const UNKNOWN: UserKey = UserKey::from_bytes([0x99; 32]);
 
-/// Each way in which most servers can be lost.
+/// The ways in which the majority of the servers is lost.
 const LOST: [Harm; 4] = [Harm::Kill, Harm::Pause, Harm::Isolate, Harm::Blackhole];
 
 async fn set_up(store: &Client) -> Verdict {
@@ -55,7 +56,7 @@ fn scope() -> Scope {
     Scope::new(&["e", "p", "none"], &["ann", "bob"]).with_users(&[ADMIN, USER, REVOKED, UNKNOWN])
 }
 
-/// Does this to most servers.
+/// Harms the majority of the servers.
 async fn harm_most(cx: &Cx, harm: Harm) -> Verdict {
     let servers = servers(cx)?;
     for server in 0..=servers.count() / 2 {
@@ -70,7 +71,7 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
         let store = cx.open().await?;
         set_up(&store).await?;
         let servers = servers(&cx)?;
-        // A client that loses its server, and one that does not.
+        // `store` loses its server, which leads every part. `other` uses a server that stays.
         let lost = servers.connected().await?;
         lead_all(&cx, lost).await?;
         let before = scope().observe(&store).await?;
@@ -90,12 +91,12 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
     .await
 }
 
-/// What [`set_up`] made is as it was; there may be more users.
+/// The records of [`set_up`] must be unchanged. There may be more users.
 async fn only_users_were_added(store: &Client, before: &Observed) -> Verdict {
     scope().observe(store).await?.unchanged_but("users()", before)
 }
 
-/// What can be asked, of what is there and what is not.
+/// Every read, of records that exist and of some that do not.
 fn reads() -> Vec<Op> {
     let (e, ann) = (room("e"), endpoint("ann"));
     vec![
@@ -114,7 +115,7 @@ fn reads() -> Vec<Op> {
     ]
 }
 
-/// Writes of every kind: some that could be done, some that would be refused.
+/// Writes of every kind: some valid, others that a working store refuses.
 fn writes() -> Vec<Op> {
     vec![
         Op::CreateRoom(plain("new", "eve")),
@@ -136,12 +137,12 @@ fn decisions() -> Vec<Op> {
     [ADMIN, USER, REVOKED, UNKNOWN].into_iter().flat_map(of).collect()
 }
 
-async fn nobody_gets_in_and_nothing_is_answered_without_a_majority(cx: Cx) -> Verdict {
+async fn every_call_fails_and_every_decision_denies_without_a_majority(cx: Cx) -> Verdict {
     each(&cx, &LOST, |cx, harm| async move {
         let store = cx.open().await?;
         set_up(&store).await?;
         harm_most(&cx, harm).await?;
-        // At once, and when the client has had time to notice and to look elsewhere.
+        // By the second time, the client has had time to notice the loss and to try other servers.
         for _ in 0..2 {
             for answer in at_once(&cx, &store, &decisions()).await? {
                 let Answer::Decision(decision) = answer else { continue };
@@ -192,7 +193,7 @@ async fn a_write_without_a_majority_takes_effect_once_or_not_at_all(cx: Cx) -> V
         }
         heal_and_work(&cx, &*store.unrecorded(), 1_000_000).await?;
         for call in &calls {
-            // Done again, it is there once, as it was asked for, whichever of the two did it.
+            // The call is repeated. Either the first or the second one must have taken effect.
             let again = call.apply(&store).await;
             let refused =
                 matches!(again.error(), Some(Error::AlreadyExists(_) | Error::StaleEpoch { .. }));
@@ -211,7 +212,9 @@ async fn a_write_without_a_majority_takes_effect_once_or_not_at_all(cx: Cx) -> V
     .await
 }
 
-/// Asks and writes until told to stop; each call must end within its bound. What was acknowledged.
+/// Adds users and asks for decisions until `until`. Returns the users that were acknowledged.
+///
+/// Each call must end within its bound.
 async fn busy(cx: Cx, store: Client, caller: u64, until: Instant) -> Verdict<Vec<UserKey>> {
     let store = store.unrecorded();
     let mut acknowledged = Vec::new();
@@ -228,12 +231,12 @@ async fn busy(cx: Cx, store: Client, caller: u64, until: Instant) -> Verdict<Vec
         }
         let decision = in_time(&cx, &*store, &Op::IsAuthorized(USER)).await?;
         let right = decision == Answer::Decision(Decision::Allow) || unanswered(&decision);
-        holds(right, "Allow, or a denial that failed", &decision)?;
+        holds(right, "Allow, or Deny as failed", &decision)?;
     }
     Ok(acknowledged)
 }
 
-async fn calls_in_flight_when_the_majority_goes_end_in_time(cx: Cx) -> Verdict {
+async fn calls_in_flight_when_the_majority_is_lost_end_in_time(cx: Cx) -> Verdict {
     each(&cx, &LOST, |cx, harm| async move {
         let store = cx.open().await?;
         set_up(&store).await?;
@@ -241,7 +244,7 @@ async fn calls_in_flight_when_the_majority_goes_end_in_time(cx: Cx) -> Verdict {
         let callers: Vec<_> = (1..=64)
             .map(|caller| tokio::spawn(busy(cx.clone(), store.clone(), caller, until)))
             .collect();
-        // In the middle: once the last caller's first write is there.
+        // The harm begins once the last caller has added a user, so that every caller is at work.
         let (asked, last) = (store.unrecorded(), user_number(64_000_000));
         cx.until("the last caller's first user", || async { asked.user(&last).await.is_ok() })
             .await?;
@@ -261,7 +264,7 @@ async fn calls_in_flight_when_the_majority_goes_end_in_time(cx: Cx) -> Verdict {
     .await
 }
 
-/// Many writes at once, then every server is lost at once: what was acknowledged is there.
+/// Makes many writes and then harms all servers. Every acknowledged write must be there afterwards.
 async fn all_lost(cx: &Cx, harm: Harm) -> Verdict {
     let store = cx.open().await?;
     set_up(&store).await?;
@@ -283,7 +286,7 @@ async fn all_lost(cx: &Cx, harm: Harm) -> Verdict {
     denies_as_failed(&cx.within_bound(store.is_authorized(&USER)).await?)?;
     unknown(&cx.within_bound(store.room(&room("e"))).await?)?;
     servers.heal().await?;
-    // Not opened again; and nothing was written since.
+    // The client is not opened again, and nothing is written before it reads.
     let deadline = Instant::now() + servers.failover();
     while unanswered(&in_time(cx, &store, &Op::HasAdmin).await?) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -293,17 +296,18 @@ async fn all_lost(cx: &Cx, harm: Harm) -> Verdict {
     Ok(())
 }
 
-async fn nothing_is_lost_when_all_servers_are_stopped(cx: Cx) -> Verdict {
+async fn stopping_all_servers_loses_no_acknowledged_write(cx: Cx) -> Verdict {
     all_lost(&cx, Harm::Stop).await
 }
 
-async fn nothing_is_lost_when_all_servers_are_killed(cx: Cx) -> Verdict {
+async fn killing_all_servers_loses_no_acknowledged_write(cx: Cx) -> Verdict {
     all_lost(&cx, Harm::Kill).await
 }
 
-/// A server misses many revocations and more, comes back with what it had, and is asked from then
-/// on: through the others' election, its own catching up, and afterwards.
-async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
+/// A server misses many writes and comes back with stale data.
+///
+/// Its client asks during the elections, while the server catches up, and afterwards.
+async fn a_server_that_comes_back_gives_no_stale_answer(cx: Cx) -> Verdict {
     each(&cx, &[Harm::Kill, Harm::Pause, Harm::Stop], |cx, harm| async move {
         let there = cx.open_at(1).await?;
         let here = cx.open_at(2).await?;
@@ -323,7 +327,7 @@ async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
         }
         there.delete_room(&room("p")).await?;
         there.rekey(&room("e"), rekey(1, ["bob"], ["ann"])).await?;
-        // A moment longer than it takes to come back.
+        // Asks until the harm has ended, and for another second.
         let (done, over) = tokio::sync::watch::channel(false);
         let store = here.unrecorded();
         let ask = async {
@@ -339,7 +343,7 @@ async fn a_server_that_comes_back_is_never_behind(cx: Cx) -> Verdict {
                 let (e, bob) = (room("e"), endpoint("bob"));
                 for call in [Op::Room(room("p")), Op::LatestKey(e, bob)] {
                     let answer = call.apply(&**store).await;
-                    holds(answer.error().is_some(), "nothing of what is gone", &answer)?;
+                    holds(answer.error().is_some(), "an error: the record is gone", &answer)?;
                 }
                 let answer = Op::Room(room("e")).apply(&**store).await;
                 match &answer {

@@ -1,5 +1,6 @@
-//! Many clients at once, for as long as the run says; afterwards one order of all their calls must
-//! explain every answer.
+//! Histories of concurrent clients: one order of all calls must explain every answer.
+//!
+//! The clients play for as long as the run says.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,52 +26,59 @@ use crate::target::{Claim, Instance, Need};
 use crate::verdict::{Failure, Verdict};
 
 declare! { "histories";
-    rooms_members_and_keys_have_one_order:
+    concurrent_calls_on_rooms_members_and_keys_are_linearizable:
         "LIN-1" "KEY-1" "KEY-4" "KEY-7" "KEY-8" "MEM-2" "ROOM-2" "ROOM-5";
-    lists_and_their_rooms_have_one_order: "LIN-1" "LIST-2" "LIST-4" "ROOM-4";
-    users_and_decisions_have_one_order: "LIN-1" "AUTH-3" "USER-1" "USER-2" "USER-3" "USER-4";
-    calls_nobody_waits_for_take_effect_once_or_never: "LIN-1" "TIME-2" "ERR-2";
-    faults_leave_one_order: "LIN-1" "ERR-2" "AUTH-2" "AUTH-3", needs Faults;
-    servers_that_fail_leave_one_order:
+    concurrent_listings_and_room_changes_are_linearizable: "LIN-1" "LIST-2" "LIST-4" "ROOM-4";
+    concurrent_decisions_and_changes_of_users_are_linearizable:
+        "LIN-1" "AUTH-3" "USER-1" "USER-2" "USER-3" "USER-4";
+    dropped_calls_take_effect_once_or_never: "LIN-1" "TIME-2" "ERR-2";
+    concurrent_calls_during_faults_are_linearizable:
+        "LIN-1" "ERR-2" "AUTH-2" "AUTH-3", needs Faults;
+    concurrent_calls_during_server_failures_are_linearizable:
         "LIN-1" "AUTH-3" "FAULT-1" "ERR-2" "KEY-7", needs Replicas;
 }
 
-/// How much longer than it was told a case goes on until it has met what it is for.
+/// How long a case goes on after the run's time if an event that it needs has not happened.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Histories of a kind, and what they are for.
+/// A kind of histories.
 #[derive(Clone, Copy)]
 struct Kind {
+    /// Which calls the clients make.
     mix: Mix,
+    /// How many of a hundred calls are dropped.
     dropped: u32,
+    /// The events that must happen: without them the histories show nothing.
     needs: &'static [&'static str],
 }
 
-async fn rooms_members_and_keys_have_one_order(cx: Cx) -> Verdict {
+async fn concurrent_calls_on_rooms_members_and_keys_are_linearizable(cx: Cx) -> Verdict {
     let needs = &[CONTENDED_REKEYS, MEMBERS_BESIDE_REKEYS, STALE_EPOCHS];
     play(&cx, Kind { mix: Mix::Rooms, dropped: 0, needs }).await
 }
 
-async fn lists_and_their_rooms_have_one_order(cx: Cx) -> Verdict {
+async fn concurrent_listings_and_room_changes_are_linearizable(cx: Cx) -> Verdict {
     play(&cx, Kind { mix: Mix::Lists, dropped: 0, needs: &[LISTS_BESIDE_CHANGES] }).await
 }
 
-async fn users_and_decisions_have_one_order(cx: Cx) -> Verdict {
+async fn concurrent_decisions_and_changes_of_users_are_linearizable(cx: Cx) -> Verdict {
     let needs = &[DECISIONS_BESIDE_REVOCATIONS, REVOKED_KEPT_OUT];
     play(&cx, Kind { mix: Mix::Users, dropped: 0, needs }).await
 }
 
-async fn calls_nobody_waits_for_take_effect_once_or_never(cx: Cx) -> Verdict {
+async fn dropped_calls_take_effect_once_or_never(cx: Cx) -> Verdict {
     let needs = &[UNKNOWN_OUTCOMES, CONTENDED_REKEYS, DECISIONS_BESIDE_REVOCATIONS];
     play(&cx, Kind { mix: Mix::All, dropped: 10, needs }).await
 }
 
-/// One history after the other, each on a store of its own.
+/// Plays one history after the other, each on its own store.
 async fn play(cx: &Cx, kind: Kind) -> Verdict {
     until_met(cx, kind.needs, move |cx, number| one(cx, kind, number).boxed()).await
 }
 
-/// Histories, for as long as the run says and until they have met what they are for.
+/// Plays histories for as long as the run says, and until each event of `needs` has happened.
+///
+/// Fails if one has not happened [`PATIENCE`] later.
 async fn until_met(
     cx: &Cx,
     needs: &[&'static str],
@@ -88,8 +96,8 @@ async fn until_met(
             None => break,
             Some(what) if began.elapsed() > soak::length() + PATIENCE => {
                 return Err(Failure::new(
-                    format!("histories that meet what they are for: {what}"),
-                    format!("none in {} histories, which show nothing", number + 1),
+                    format!("histories with some {what}"),
+                    format!("none in {} histories, so they test nothing", number + 1),
                 ));
             }
             Some(_) => {}
@@ -118,8 +126,9 @@ async fn one(cx: Cx, kind: Kind, number: u64) -> Verdict {
     end(&cx, &*instance, play.begin(&stores), stores, |_| false).await
 }
 
-/// Waits until the clients have made their calls, and judges these but for those whose answers say
-/// nothing.
+/// Waits until the clients have made their calls, and judges the history.
+///
+/// Leaves out the calls whose answer `says_nothing`.
 async fn end(
     cx: &Cx,
     instance: &dyn Instance,
@@ -137,7 +146,7 @@ async fn end(
     judge(cx, history).await.map(drop)
 }
 
-/// Clients of the same data; one alone where there cannot be more.
+/// Opens `count` clients of the same data; only one if the target cannot have several.
 async fn clients(cx: &Cx, instance: &dyn Instance, count: usize) -> Verdict<Vec<Arc<dyn Store>>> {
     let several = cx.target().claims(Need::Clients) == Claim::Claimed;
     let mut stores = Vec::new();
@@ -147,8 +156,9 @@ async fn clients(cx: &Cx, instance: &dyn Instance, count: usize) -> Verdict<Vec<
     Ok(stores)
 }
 
-/// Clients that go on until they are stopped, and rest a little between two calls: for a fault it
-/// counts how long they ask, not how often.
+/// Clients that go on until they are stopped, and rest between two calls.
+///
+/// During a fault the time matters, not the number of calls; the rests keep the history short.
 fn patient(rng: &mut ChaCha8Rng, clients: usize) -> Play {
     Play {
         mix: Mix::All,
@@ -161,7 +171,7 @@ fn patient(rng: &mut ChaCha8Rng, clients: usize) -> Play {
     }
 }
 
-async fn faults_leave_one_order(cx: Cx) -> Verdict {
+async fn concurrent_calls_during_faults_are_linearizable(cx: Cx) -> Verdict {
     let history = |cx, number| with_faults(cx, number).boxed();
     until_met(&cx, &[FAULTS, UNKNOWN_OUTCOMES], history).await
 }
@@ -171,22 +181,22 @@ async fn with_faults(cx: Cx, number: u64) -> Verdict {
     let instance = cx.target().create_for(&[Need::Faults]).await?;
     let stores = clients(&cx, &*instance, 3).await?;
     let playing = patient(&mut rng, 8).begin(&stores);
-    // Two at a time, in an order of this run's own.
+    // Two faults in each history. The histories of a run go through all faults in one random order.
     let mut faults = cx.target().faults().to_vec();
     faults.shuffle(&mut cx.rng(u64::MAX));
     let first = usize::try_from(number * 2).unwrap_or_default() % faults.len().max(1);
     for fault in faults.iter().cycle().skip(first).take(2) {
         cx.reached(&inject(&*instance, fault, &playing, cx.slow_bound()).await?);
     }
-    // A fault may spoil what is stored for as long as it lasts. Who meets that is told so, which
-    // says nothing about an order and means that nothing was changed.
+    // During a fault, stored data may be corrupt. `Corrupt` says that the call changed nothing, and
+    // says nothing about the order of the calls.
     let spoilt = |answer: &Answer| matches!(answer.error(), Some(Error::Corrupt(_)));
     playing.stop();
     end(&cx, &*instance, playing, stores, spoilt).await
 }
 
-async fn servers_that_fail_leave_one_order(cx: Cx) -> Verdict {
-    // A store that counts them must have been made to try again, and to turn old replies away.
+async fn concurrent_calls_during_server_failures_are_linearizable(cx: Cx) -> Verdict {
+    // A store that counts its retries and the stale replies that it refused must have had some.
     let counted = cx.target().create().await?.reached();
     let mut needs = vec![FAULTS, UNKNOWN_OUTCOMES];
     needs.extend([RETRIES, STALE_REPLIES].iter().filter(|what| counted.contains_key(**what)));
@@ -198,7 +208,7 @@ async fn with_a_nemesis(cx: Cx, number: u64) -> Verdict {
     let mut rng = cx.rng(number);
     let instance = cx.target().create_for(&[Need::Replicas]).await?;
     let servers = instance.replicas()?;
-    // Some that go where they are answered, and one at each server, cut off with it.
+    // Two clients that may go to another server, and for each server one that stays with it.
     let mut stores = clients(&cx, &*instance, 2).await?;
     for server in 0..servers.count() {
         stores.push(servers.open_at(server).await?);

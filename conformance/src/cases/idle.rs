@@ -1,4 +1,4 @@
-//! What happens after a while in which nothing did.
+//! Rests of some seconds: the first call afterwards is right, and undone writes do not come back.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict, holds, same};
 
 declare! { "idle";
-    the_first_call_after_a_rest_sees_what_was_written_meanwhile:
+    the_first_call_after_an_idle_time_sees_all_earlier_writes:
         "LIN-1" "AUTH-3" "AUTH-5", needs Clients;
     a_dropped_write_that_was_undone_does_not_come_back: "ERR-2" "TIME-2" "LIN-1";
     a_failed_write_that_was_undone_does_not_come_back: "ERR-2" "LIN-1", needs Faults;
 }
 
-/// Longer than what is kept "for a second or two" is kept.
+/// The length of a rest: longer than a store may cache something "for a second or two".
 const REST: Duration = Duration::from_secs(4);
 
-/// What there is before, and what is done while nobody asks.
+/// The calls before the clients rest, and the writes that their first calls afterwards must see.
 fn story() -> (Vec<Op>, Vec<Op>) {
     let (ops, ann) = (room("ops"), endpoint("ann"));
     let before = vec![
@@ -48,7 +48,7 @@ fn story() -> (Vec<Op>, Vec<Op>) {
     (before, meanwhile)
 }
 
-/// Each of them is the first call of a client of its own.
+/// Reads, each of which is the first call of its own client after the rest.
 fn questions() -> Vec<Op> {
     let (ops, bob) = (room("ops"), endpoint("bob"));
     vec![
@@ -68,7 +68,7 @@ fn questions() -> Vec<Op> {
     ]
 }
 
-async fn the_first_call_after_a_rest_sees_what_was_written_meanwhile(cx: Cx) -> Verdict {
+async fn the_first_call_after_an_idle_time_sees_all_earlier_writes(cx: Cx) -> Verdict {
     let writer = cx.open().await?;
     let (mut model, (before, meanwhile)) = (Model::new(), story());
     for call in before {
@@ -89,7 +89,7 @@ async fn the_first_call_after_a_rest_sees_what_was_written_meanwhile(cx: Cx) -> 
     for (client, question) in &clients {
         same(question.apply(client).await, model.apply(question))?;
     }
-    // And where the write is what is long ago.
+    // Now the clients rest after the write, so that the write is long ago when they ask.
     for (user, (client, _)) in (100..).map(user_number).zip(&clients) {
         writer.unrecorded().add_user(crate::make::user(user)).await?;
         same(client.unrecorded().is_authorized(&user).await, Decision::Allow)?;
@@ -102,11 +102,11 @@ async fn the_first_call_after_a_rest_sees_what_was_written_meanwhile(cx: Cx) -> 
     Ok(())
 }
 
-/// A write, how to see that it took effect, and how to undo it.
+/// A write, and the call that undoes it.
 struct Undone {
     write: Op,
     undo: Op,
-    /// What is answered of it once it is undone.
+    /// A read, and its error while the write has not taken effect or is undone.
     gone: (Op, Error),
 }
 
@@ -126,9 +126,9 @@ fn undone(number: u64) -> [Undone; 2] {
     ]
 }
 
-/// Undoes what took effect of these, and waits: what was undone was done once, and is not done again.
+/// Undoes the writes that took effect, and waits. No undone write may take effect again.
 async fn stay_undone(cx: &Cx, store: &Client, cut_off: Vec<Undone>) -> Verdict {
-    // One may be on its way, and take effect at any moment; until it has, there is nothing to undo.
+    // A write in flight may take effect at any moment, and can be undone only then.
     let deadline = tokio::time::Instant::now() + cx.bound();
     let store = store.unrecorded();
     let (mut waiting, mut done) = (cut_off, Vec::new());
@@ -136,7 +136,7 @@ async fn stay_undone(cx: &Cx, store: &Client, cut_off: Vec<Undone>) -> Verdict {
         let mut left = Vec::new();
         for write in waiting {
             let seen = write.gone.0.apply(&*store).await;
-            // A store that failed a moment ago may fail once more.
+            // After a fault the store may fail once more.
             let unknown = seen.error().is_some_and(Error::outcome_unknown);
             if unknown || seen.error() == Some(&write.gone.1) {
                 left.push(write);
@@ -160,7 +160,7 @@ async fn stay_undone(cx: &Cx, store: &Client, cut_off: Vec<Undone>) -> Verdict {
         for write in &done {
             let answer = write.gone.0.apply(&*store).await;
             let expected =
-                format!("{:?} to take effect once, and not after its undoing", write.write);
+                format!("{:?} not to take effect again after it was undone", write.write);
             let unknown = answer.error().is_some_and(Error::outcome_unknown);
             holds(unknown || answer.error() == Some(&write.gone.1), &expected, &answer)?;
         }
@@ -199,7 +199,7 @@ async fn a_failed_write_that_was_undone_does_not_come_back(cx: Cx) -> Verdict {
             let answers = writes.iter().map(|write| write.write.apply(&store));
             futures::future::join_all(answers).await;
             cx.instance().heal().await?;
-            // A store may need a moment until it is whole again.
+            // The store may need a moment to recover.
             let asked = store.unrecorded();
             cx.until("a read once the store is healed", || async {
                 asked.room(&room("p")).await.is_ok()

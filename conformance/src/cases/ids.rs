@@ -1,4 +1,4 @@
-//! Ids are opaque: none of them is special, and no two of them are the same.
+//! Ids are opaque: no id is special, and different ids stay apart.
 
 pub(super) mod apart;
 pub(super) mod each;
@@ -13,7 +13,7 @@ use crate::make::{at, endpoint, room, sealed};
 use crate::together::together;
 use crate::verdict::{Verdict, same};
 
-/// A sealed key no other number has.
+/// The sealed key of this number. Every number's key differs.
 fn numbered(number: usize) -> Ciphertext {
     sealed(number.to_be_bytes())
 }
@@ -22,8 +22,9 @@ fn moment(number: usize) -> membership::Timestamp {
     at(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// Makes a room for each id, all of them owned by `owner`, told apart by their time; every second
-/// one encrypted. Returns them in byte order.
+/// Makes a room of `owner` for each id, every second one encrypted. Returns them in byte order.
+///
+/// Each room has its own creation time and key, which show a mix-up.
 async fn rooms_for(store: &Arc<dyn Store>, ids: &[String], owner: &str) -> Verdict<Vec<Room>> {
     let news = ids.iter().enumerate().map(|(number, id)| {
         let (id, owner, when) = (room(id), endpoint(owner), moment(number));
@@ -44,7 +45,9 @@ async fn rooms_for(store: &Arc<dyn Store>, ids: &[String], owner: &str) -> Verdi
     Ok(rooms)
 }
 
-/// Adds each id to the encrypted room `id`, told apart by its time and key.
+/// Adds an endpoint for each of `ids` to the encrypted room `id`. Returns them in byte order.
+///
+/// Each member has its own time and key, which show a mix-up.
 async fn members_for(store: &Arc<dyn Store>, id: &str, ids: &[String]) -> Verdict<Vec<Member>> {
     let adding = ids.iter().enumerate().map(|(number, who)| {
         let (store, r, who) = (Arc::clone(store), room(id), endpoint(who));

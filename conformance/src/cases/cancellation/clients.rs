@@ -1,4 +1,4 @@
-//! Clients that go in the middle of a write, with all they do in the background.
+//! Clients that are dropped in the middle of a write, with all their background tasks.
 
 use std::time::{Duration, Instant};
 
@@ -12,23 +12,24 @@ use crate::show::Show;
 use crate::verdict::{Failure, Verdict};
 
 declare! { "cancellation";
-    a_creation_ends_with_its_client_entirely_or_not_at_all:
+    a_room_creation_of_a_dropped_client_is_done_entirely_or_not_at_all:
         "CLOSE-3" "ROOM-1" "LIST-4", needs Clients;
-    a_deletion_ends_with_its_client_entirely_or_not_at_all:
+    a_room_deletion_of_a_dropped_client_is_done_entirely_or_not_at_all:
         "CLOSE-3" "ROOM-4" "LIST-4", needs Clients;
-    an_addition_ends_with_its_client_entirely_or_not_at_all:
+    a_member_addition_of_a_dropped_client_is_done_entirely_or_not_at_all:
         "CLOSE-3" "MEM-1" "LIST-4", needs Clients;
-    a_removal_ends_with_its_client_entirely_or_not_at_all:
+    a_member_removal_of_a_dropped_client_is_done_entirely_or_not_at_all:
         "CLOSE-3" "MEM-3" "LIST-4", needs Clients;
-    a_rekey_ends_with_its_client_entirely_or_not_at_all:
+    a_rekey_of_a_dropped_client_is_done_entirely_or_not_at_all:
         "CLOSE-3" "KEY-5" "LIST-4", needs Clients;
 }
 
-/// How many moments of a call are tried.
+/// At how many moments of a call its client is dropped.
 const MOMENTS: u32 = 24;
 
-/// Drops a client with its call, a little later each time, up to when the call ends. Another client
-/// sees the call done or not, and makes it as if the first had never been.
+/// Drops a client with its call in flight, later in each round, up to the call's usual end.
+///
+/// Another client then sees the call done entirely or not at all, and can make the call itself.
 async fn each(cx: &Cx, script: &Script) -> Verdict {
     let other = cx.open().await?;
     let mut model = Model::new();
@@ -43,7 +44,7 @@ async fn each(cx: &Cx, script: &Script) -> Verdict {
         let (store, op) = (client.unrecorded(), call.clone());
         let began = Instant::now();
         let task = tokio::spawn(async move { op.apply(&*store).await });
-        // The first few tell how long it takes.
+        // The first four calls end by themselves, to measure how long a call takes.
         let moment = match round {
             0..4 => Duration::MAX,
             _ => longest * u32::try_from(round).unwrap_or(MOMENTS) / MOMENTS,
@@ -54,7 +55,7 @@ async fn each(cx: &Cx, script: &Script) -> Verdict {
         longest = longest.max(if round < 4 { began.elapsed() } else { Duration::ZERO });
         task.abort();
         drop(client);
-        // Gone, with the client: or it has answered before.
+        // `None` if the call was dropped before it had an answer.
         let answer = task.await.ok();
         let (before, mut after) = (model.clone(), model);
         let full = after.apply(&call);
@@ -67,7 +68,8 @@ async fn each(cx: &Cx, script: &Script) -> Verdict {
         };
         cx.within_slow_bound(seen(&other, may, &views)).await??;
         let again = cx.within_slow_bound(call.apply(&other)).await?;
-        // What is on its way to a server when its client goes may arrive later.
+        // The dropped call may have taken effect only now, if its message reached the server late.
+        // Then this call is refused.
         let refused = after.clone().apply(&call);
         if again != full && again != refused {
             let expected = format!("{} or {}", full.show(), refused.show());
@@ -81,22 +83,22 @@ async fn each(cx: &Cx, script: &Script) -> Verdict {
     Ok(())
 }
 
-async fn a_creation_ends_with_its_client_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_room_creation_of_a_dropped_client_is_done_entirely_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &writes::CREATION).await
 }
 
-async fn a_deletion_ends_with_its_client_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_room_deletion_of_a_dropped_client_is_done_entirely_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &writes::DELETION).await
 }
 
-async fn an_addition_ends_with_its_client_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_member_addition_of_a_dropped_client_is_done_entirely_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &writes::ADDITION).await
 }
 
-async fn a_removal_ends_with_its_client_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_member_removal_of_a_dropped_client_is_done_entirely_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &writes::REMOVAL).await
 }
 
-async fn a_rekey_ends_with_its_client_entirely_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_rekey_of_a_dropped_client_is_done_entirely_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &writes::REKEY).await
 }

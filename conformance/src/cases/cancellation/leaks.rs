@@ -1,7 +1,7 @@
-//! Nothing is left: no task, no file, no connection.
+//! Leaks: dropped calls, closed clients and dropped clients leave no task, file or connection.
 //!
-//! Tasks are counted on a runtime that only the store under test has; files and connections by the
-//! target, which knows whose they are.
+//! Tasks are counted on a runtime that only the store under test uses. The target counts files and
+//! connections, since it can tell which are the store's.
 
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,12 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict};
 
 declare! { "cancellation";
-    nothing_is_left_of_a_call: "TIME-2";
-    nothing_is_left_of_a_client_that_was_closed: "CLOSE-1";
-    nothing_is_left_of_a_client_that_was_dropped: "CLOSE-3";
+    a_dropped_call_leaves_no_task_file_or_connection: "TIME-2";
+    a_closed_client_leaves_no_task_file_or_connection: "CLOSE-1";
+    a_dropped_client_leaves_no_task_file_or_connection: "CLOSE-3";
 }
 
-/// Runs `case` on a runtime of its own, so that each of its tasks is the store's.
+/// Runs `case` on a runtime of its own, so that every task on the runtime is the store's.
 async fn apart<F>(cx: &Cx, case: impl FnOnce(Cx) -> F + Send + 'static) -> Verdict
 where
     F: Future<Output = Verdict>,
@@ -33,7 +33,7 @@ where
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new("a runtime", error.to_string()))?;
         let verdict = runtime.block_on(case(cx));
-        // A task that blocks does not keep the case from ending.
+        // Does not wait for the store's tasks: one that blocks would keep the case from ending.
         runtime.shutdown_background();
         verdict
     };
@@ -43,10 +43,12 @@ where
     }
 }
 
-/// What there is of a store: tasks on this runtime, and what the target counts of its clients.
+/// The resources that a store holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Held {
+    /// Tasks on this runtime.
     tasks: usize,
+    /// Files or connections, as the target counts them; `None` if it cannot.
     outside: Option<usize>,
 }
 
@@ -62,7 +64,7 @@ async fn held(cx: &Cx) -> Verdict<Held> {
     Ok(Held { tasks, outside: cx.instance().held().await? })
 }
 
-/// Waits until there is no more than `most`, as long as a long call may take.
+/// Waits until the store holds at most `most`. Fails after twice the bound of a call.
 async fn settles_at(cx: &Cx, most: Held) -> Verdict {
     let until = Instant::now() + cx.bound() * 2;
     loop {
@@ -77,7 +79,7 @@ async fn settles_at(cx: &Cx, most: Held) -> Verdict {
     }
 }
 
-/// A call of every kind, each of them in order after those before it.
+/// Calls of every kind but `close`, which are made in this order.
 fn every_call(number: u64) -> Vec<Op> {
     let id = format!("r{number}");
     let (key, r) = (user_number(number), room(&id));
@@ -95,20 +97,20 @@ fn every_call(number: u64) -> Vec<Op> {
     calls
 }
 
-async fn nothing_is_left_of_a_call(cx: Cx) -> Verdict {
+async fn a_dropped_call_leaves_no_task_file_or_connection(cx: Cx) -> Verdict {
     apart(&cx, |cx| async move {
         let store = cx.open_unheld().await?.unrecorded();
         for call in every_call(1_000_000) {
             cx.within_slow_bound(call.apply(&*store)).await?;
         }
-        // What the calls have begun in the background ends when it is done.
+        // Tasks that the calls started in the background may still run, and must not be counted.
         let before = rest(&cx).await?;
         for polls in each_poll(&cx) {
             let mut ended = true;
             for call in every_call(polls) {
                 if cut_here(call.apply(&*store), polls).await.is_none() {
                     ended = false;
-                    // The next one is in order if this one is done.
+                    // The next calls presuppose this one.
                     cx.within_slow_bound(call.apply(&*store)).await?;
                 }
             }
@@ -121,7 +123,7 @@ async fn nothing_is_left_of_a_call(cx: Cx) -> Verdict {
     .await
 }
 
-/// What there is once it has not changed for a while.
+/// What the store holds, once that has not changed for 100 ms.
 async fn rest(cx: &Cx) -> Verdict<Held> {
     let until = Instant::now() + cx.bound();
     let (mut last, mut since) = (held(cx).await?, Instant::now());
@@ -135,25 +137,25 @@ async fn rest(cx: &Cx) -> Verdict<Held> {
     Ok(last)
 }
 
-/// What there is before the first client is opened, or after the last is gone.
+/// What a store without clients holds: nothing. `outside` tells whether the target can count.
 const fn none(outside: Option<usize>) -> Held {
     Held { tasks: 0, outside: if outside.is_some() { Some(0) } else { None } }
 }
 
+/// Opens a client that has made every call, and has dropped every call once.
 async fn in_use(cx: &Cx) -> Verdict<Client> {
     let store = cx.open_unheld().await?;
     let raw = store.unrecorded();
     for call in every_call(1) {
         cx.within_slow_bound(call.apply(&*raw)).await?;
     }
-    // And some that are dropped.
     for call in every_call(2) {
         cut_here(call.apply(&*raw), 1).await;
     }
     Ok(store)
 }
 
-async fn nothing_is_left_of_a_client_that_was_closed(cx: Cx) -> Verdict {
+async fn a_closed_client_leaves_no_task_file_or_connection(cx: Cx) -> Verdict {
     apart(&cx, |cx| async move {
         let store = in_use(&cx).await?;
         cx.within_bound(store.close()).await??;
@@ -164,7 +166,7 @@ async fn nothing_is_left_of_a_client_that_was_closed(cx: Cx) -> Verdict {
     .await
 }
 
-async fn nothing_is_left_of_a_client_that_was_dropped(cx: Cx) -> Verdict {
+async fn a_dropped_client_leaves_no_task_file_or_connection(cx: Cx) -> Verdict {
     apart(&cx, |cx| async move {
         drop(in_use(&cx).await?);
         settles_at(&cx, none(cx.instance().held().await?)).await

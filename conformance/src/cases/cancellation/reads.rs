@@ -1,4 +1,4 @@
-//! A read or a close that is dropped: nobody notices.
+//! Dropped reads and closes, which must not affect other calls.
 
 use futures::future::join_all;
 use membership::{Decision, DenyReason, Error, Page, Store};
@@ -13,12 +13,12 @@ use crate::race::clients;
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "cancellation";
-    a_read_hurts_nobody: "TIME-2";
-    a_read_beside_a_write_hurts_nobody: "TIME-2" "LIN-1";
-    a_close_can_be_made_again: "TIME-2" "CLOSE-1", needs Clients;
+    a_client_keeps_working_after_a_dropped_read: "TIME-2";
+    a_dropped_read_does_not_disturb_a_concurrent_write: "TIME-2" "LIN-1";
+    a_dropped_close_can_be_repeated: "TIME-2" "CLOSE-1", needs Clients;
 }
 
-/// Every read there is, of what [`set_up`] made.
+/// Every read of what [`set_up`] made.
 fn all_reads() -> Vec<Op> {
     let mut all = views(&[room("r")], &["ann", "bob"].map(endpoint), &[user_number(1)], 3);
     all.push(Op::Members(room("r"), Page::first()));
@@ -33,7 +33,7 @@ fn set_up() -> [Op; 3] {
     ]
 }
 
-async fn a_read_hurts_nobody(cx: Cx) -> Verdict {
+async fn a_client_keeps_working_after_a_dropped_read(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let mut model = Model::new();
     for op in set_up() {
@@ -46,7 +46,6 @@ async fn a_read_hurts_nobody(cx: Cx) -> Verdict {
             let store = store.unrecorded();
             ended &= cut(async move { read.apply(&*store).await }, polls).await.is_some();
         }
-        // The client still answers.
         cx.within_slow_bound(looks_like(&*raw, &model, &all_reads())).await??;
         if ended {
             return Ok(());
@@ -55,8 +54,8 @@ async fn a_read_hurts_nobody(cx: Cx) -> Verdict {
     Err(never_ends())
 }
 
-/// Reads of every kind are dropped, all at once, while a rekey goes on: it is made, once.
-async fn a_read_beside_a_write_hurts_nobody(cx: Cx) -> Verdict {
+/// Drops reads of every kind during a rekey, which must take effect once.
+async fn a_dropped_read_does_not_disturb_a_concurrent_write(cx: Cx) -> Verdict {
     let clients = clients(&cx, 2).await?;
     let [store, other] = clients.as_slice() else { return Ok(()) };
     let mut model = Model::new();
@@ -82,8 +81,8 @@ async fn a_read_beside_a_write_hurts_nobody(cx: Cx) -> Verdict {
     Err(never_ends())
 }
 
-/// A close that is dropped has closed the client or not; made again, it has.
-async fn a_close_can_be_made_again(cx: Cx) -> Verdict {
+/// A dropped close may have closed the client or not. A second close succeeds either way.
+async fn a_dropped_close_can_be_repeated(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let mut model = Model::new();
     for op in set_up() {

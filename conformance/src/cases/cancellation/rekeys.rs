@@ -1,4 +1,4 @@
-//! Many rekeys at once, half of which are dropped.
+//! Concurrent rekeys, half of which are dropped.
 
 use membership::{Ciphertext, Rekey, Store};
 
@@ -11,10 +11,10 @@ use crate::scene::crew;
 use crate::verdict::{Failure, Verdict, fails, holds, same};
 
 declare! { "cancellation";
-    of_many_rekeys_half_of_them_dropped_at_most_one_wins: "TIME-2" "KEY-7";
+    one_of_many_concurrent_rekeys_wins_though_half_are_dropped: "TIME-2" "KEY-7";
 }
 
-async fn of_many_rekeys_half_of_them_dropped_at_most_one_wins(cx: Cx) -> Verdict {
+async fn one_of_many_concurrent_rekeys_wins_though_half_are_dropped(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let who = ["ann", "bob", "cid"];
     let key = |number: usize, who: &str| -> Ciphertext { sealed(format!("{number} to {who}")) };
@@ -25,7 +25,7 @@ async fn of_many_rekeys_half_of_them_dropped_at_most_one_wins(cx: Cx) -> Verdict
             let keys = who.map(|who| (endpoint(who), key(number, who)));
             let (store, id) = (store.clone(), before.id.clone());
             let rekey = Rekey::new(epoch(1), [], keys)?;
-            // Every other one waits for its answer.
+            // The rekeys with even numbers are dropped after one poll or three.
             calls.push(async move {
                 let call = store.rekey(&id, rekey);
                 if number % 2 == 0 {
@@ -47,15 +47,15 @@ async fn of_many_rekeys_half_of_them_dropped_at_most_one_wins(cx: Cx) -> Verdict
             }
         }
         holds(winners.len() <= 1, "one winner at most", &winners)?;
-        // Those who waited had an answer, so somebody won: perhaps one who was dropped.
+        // The rekeys that were not dropped had answers, so one rekey won, perhaps a dropped one.
         same(store.room(&before.id).await?, at_epoch(&before, 2))?;
         let found = store.latest_key(&before.id, &endpoint("ann")).await?.ciphertext;
         let winner = (0..16).find(|number| key(*number, "ann") == found);
-        let winner = winner.ok_or_else(|| Failure::answer("a contender's key", &found))?;
+        let winner = winner.ok_or_else(|| Failure::answer("a key of one of the rekeys", &found))?;
         let waited = winners.first().copied();
         let told = waited.is_none_or(|told| told == winner);
-        holds(told, &format!("keys of contender {winner}, the winner"), &winners)?;
-        holds(waited.is_some() || winner % 2 == 0, "a winner that was dropped or told", &winner)?;
+        holds(told, &format!("success for rekey {winner} alone, whose keys are stored"), &winners)?;
+        holds(waited.is_some() || winner % 2 == 0, "a winner dropped or answered Ok", &winner)?;
         for who in who {
             let latest = store.latest_key(&before.id, &endpoint(who)).await?;
             same(latest.ciphertext, key(winner, who))?;

@@ -1,4 +1,4 @@
-//! A write that is dropped, alone and beside another about the same record.
+//! Dropped writes, alone and beside a concurrent write on the same record.
 
 use std::time::{Duration, Instant};
 
@@ -19,43 +19,45 @@ use crate::transcript::Client;
 use crate::verdict::{Failure, Verdict};
 
 declare! { "cancellation";
-    a_creation_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "ROOM-1";
-    a_deletion_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "ROOM-4";
-    an_addition_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "MEM-1";
-    a_removal_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "MEM-3";
-    a_rekey_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "KEY-5";
-    a_bootstrap_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "USER-1";
-    a_new_user_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "USER-2";
-    a_revocation_is_done_once_or_not_at_all: "TIME-2" "ERR-2" "USER-3";
-    a_creation_beside_another_has_an_order: "TIME-2" "LIN-1" "ROOM-2";
-    a_deletion_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "ROOM-5";
-    an_addition_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "KEY-8";
-    a_removal_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "KEY-8";
-    a_rekey_beside_an_addition_has_an_order: "TIME-2" "LIN-1" "KEY-6";
-    a_rekey_beside_a_rekey_has_an_order: "TIME-2" "LIN-1" "KEY-7";
-    a_bootstrap_beside_another_has_an_order: "TIME-2" "LIN-1" "USER-1";
-    a_new_user_beside_another_has_an_order: "TIME-2" "LIN-1" "USER-2";
-    a_revocation_beside_another_has_an_order: "TIME-2" "LIN-1" "USER-4";
+    a_dropped_room_creation_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "ROOM-1";
+    a_dropped_room_deletion_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "ROOM-4";
+    a_dropped_member_addition_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "MEM-1";
+    a_dropped_member_removal_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "MEM-3";
+    a_dropped_rekey_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "KEY-5";
+    a_dropped_bootstrap_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "USER-1";
+    a_dropped_user_addition_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "USER-2";
+    a_dropped_revocation_takes_effect_once_or_not_at_all: "TIME-2" "ERR-2" "USER-3";
+    a_dropped_room_creation_and_a_concurrent_creation_are_linearizable: "TIME-2" "LIN-1" "ROOM-2";
+    a_dropped_room_deletion_and_a_concurrent_rekey_are_linearizable: "TIME-2" "LIN-1" "ROOM-5";
+    a_dropped_member_addition_and_a_concurrent_rekey_are_linearizable: "TIME-2" "LIN-1" "KEY-8";
+    a_dropped_member_removal_and_a_concurrent_rekey_are_linearizable: "TIME-2" "LIN-1" "KEY-8";
+    a_dropped_rekey_and_a_concurrent_member_addition_are_linearizable: "TIME-2" "LIN-1" "KEY-6";
+    a_dropped_rekey_and_a_concurrent_rekey_are_linearizable: "TIME-2" "LIN-1" "KEY-7";
+    a_dropped_bootstrap_and_a_concurrent_bootstrap_are_linearizable: "TIME-2" "LIN-1" "USER-1";
+    a_dropped_user_addition_and_a_concurrent_addition_are_linearizable: "TIME-2" "LIN-1" "USER-2";
+    a_dropped_revocation_and_a_concurrent_revocation_are_linearizable: "TIME-2" "LIN-1" "USER-4";
 }
 
-/// How long what is left of calls that were dropped is watched.
+/// How long a case watches for undone writes that wrongly take effect again.
 const LEFT_OVERS: Duration = Duration::from_millis(50);
 
-/// What is tried with the number of polls, which keeps the tries apart.
+/// A write to drop, with the calls around it.
+///
+/// Each function takes the number of polls, which gives each try its own room and users.
 pub(super) struct Script {
-    /// Makes the call one that is in order.
+    /// The calls that the write presupposes.
     pub(super) before: fn(u64) -> Vec<Op>,
     pub(super) call: fn(u64) -> Op,
-    /// Takes back what the call did.
+    /// The calls that undo the write, if any can.
     undo: fn(u64) -> Vec<Op>,
-    /// Through what to look at it.
+    /// The reads that show whether the write took effect.
     pub(super) views: fn(u64) -> Vec<Op>,
 }
 
-/// A state that may be, and whether the dropped call has taken effect in it.
+/// A possible state, and whether the dropped call has taken effect in it.
 pub(super) type May = (Model, bool);
 
-/// Where these calls, one after the other, lead to; `None` if one of them had another answer.
+/// The state after these calls in this order; `None` if one of them would have another answer.
 fn leads_to(model: &Model, calls: &[(&Op, Option<&Answer>)]) -> Option<Model> {
     let mut after = model.clone();
     let as_told = calls.iter().all(|(op, told)| {
@@ -65,8 +67,10 @@ fn leads_to(model: &Model, calls: &[(&Op, Option<&Answer>)]) -> Option<Model> {
     as_told.then_some(after)
 }
 
-/// Drops `call` after so many polls, beside another if there is one. Its answer, if it had ended, and
-/// the states that may be now; none is a failure.
+/// Drops `call` after `polls` polls, beside a concurrent call if there is one.
+///
+/// Returns the answer of `call`, if it ended by itself, and the states that are possible now. Fails
+/// if no state is.
 async fn dropped(
     cx: &Cx,
     [store, other]: [&Client; 2],
@@ -111,8 +115,10 @@ async fn dropped(
     Ok((answer, may))
 }
 
-/// The states of `may` that the store looks like. The call may take effect while it is looked at, but
-/// only once: then the second look is whole.
+/// The states of `may` that agree with the store's answers. Fails if none does.
+///
+/// The dropped call may take effect between two reads, so that the answers agree with no state. It
+/// takes effect only once, so all are read a second time then.
 pub(super) async fn seen(store: &Client, may: Vec<May>, views: &[Op]) -> Verdict<Vec<May>> {
     let raw = store.unrecorded();
     let mut last = Vec::new();
@@ -127,7 +133,7 @@ pub(super) async fn seen(store: &Client, may: Vec<May>, views: &[Op]) -> Verdict
             return Ok(left);
         }
     }
-    // Of the state that comes nearest, the first view that differs.
+    // The failure shows the first difference from the state with the fewest differences.
     let mut nearest: Option<(usize, String, String)> = None;
     for (model, _) in &may {
         let mut model = model.clone();
@@ -149,13 +155,14 @@ pub(super) async fn seen(store: &Client, may: Vec<May>, views: &[Op]) -> Verdict
     Err(Failure::new(expected, got))
 }
 
-/// Drops the call of `script` at each poll, beside another if there is one; looks at what became of
-/// it; and makes it again, which is in order or refused as it was not done or done.
+/// Drops the call of `script` at each poll, beside a concurrent call if there is one.
+///
+/// Reads the store after each drop. Then repeats the call: its answer must fit a state in which the
+/// dropped call took effect, or one in which it did not.
 async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdict {
     let clients = clients(cx, 2).await?;
     let [store, other] = clients.as_slice() else { return Ok(()) };
     let mut model = Model::new();
-    // So that a view of all users is short, and what is about admins has one to spare.
     agree(store, &mut model, &Op::AddUser(user(user_key(0xff)))).await?;
     let mut undone = Vec::new();
     for polls in each_poll(cx) {
@@ -167,7 +174,7 @@ async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdic
         let (answer, may) = dropped(cx, [store, other], &model, both, polls).await?;
         let mut may = cx.within_slow_bound(seen(other, may, &views)).await??;
         let surely = may.iter().all(|(_, done)| *done);
-        // It may take effect from now on, and does so before what comes next or finds its work done.
+        // A dropped call that has not taken effect may still do so before the next call.
         if answer.is_none() {
             let late = may.iter().filter(|(_, done)| !done).map(|(model, _)| {
                 let mut late = model.clone();
@@ -194,8 +201,8 @@ async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdic
             undone.push(polls);
         }
         if answer.is_some() {
-            // What was seen done was done once, and is not done again by anything left of it,
-            // which had the time for it.
+            // The writes that were seen and then undone must not take effect again, as when a
+            // background task of a dropped call repeats one.
             let until = Instant::now() + LEFT_OVERS;
             loop {
                 let over = Instant::now() > until;
@@ -279,65 +286,65 @@ pub(super) const REVOCATION: Script = Script {
     views: user_views,
 };
 
-async fn a_creation_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_room_creation_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &CREATION, None).await
 }
 
-async fn a_deletion_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_room_deletion_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &DELETION, None).await
 }
 
-async fn an_addition_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_member_addition_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &ADDITION, None).await
 }
 
-async fn a_removal_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_member_removal_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &REMOVAL, None).await
 }
 
-async fn a_rekey_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_rekey_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &REKEY, None).await
 }
 
-async fn a_new_user_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_user_addition_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &NEW_USER, None).await
 }
 
-async fn a_revocation_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_revocation_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     each(&cx, &REVOCATION, None).await
 }
 
-async fn a_creation_beside_another_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_room_creation_and_a_concurrent_creation_are_linearizable(cx: Cx) -> Verdict {
     let beside = |n| Op::CreateRoom(encrypted(id(n).as_str(), "bob"));
     each(&cx, &CREATION, Some(beside)).await
 }
 
-async fn a_deletion_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_room_deletion_and_a_concurrent_rekey_are_linearizable(cx: Cx) -> Verdict {
     each(&cx, &DELETION, Some(|n| Op::Rekey(id(n), rekey(1, ["bob"], ["ann"])))).await
 }
 
-async fn an_addition_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_member_addition_and_a_concurrent_rekey_are_linearizable(cx: Cx) -> Verdict {
     each(&cx, &ADDITION, Some(|n| Op::Rekey(id(n), rekey(1, [], ["ann"])))).await
 }
 
-async fn a_removal_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_member_removal_and_a_concurrent_rekey_are_linearizable(cx: Cx) -> Verdict {
     each(&cx, &REMOVAL, Some(|n| Op::Rekey(id(n), rekey(1, [], ["ann", "bob"])))).await
 }
 
-async fn a_rekey_beside_an_addition_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_rekey_and_a_concurrent_member_addition_are_linearizable(cx: Cx) -> Verdict {
     each(&cx, &REKEY, Some(|n| Op::AddMember(id(n), joins_at("cat", 1)))).await
 }
 
-async fn a_rekey_beside_a_rekey_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_rekey_and_a_concurrent_rekey_are_linearizable(cx: Cx) -> Verdict {
     each(&cx, &REKEY, Some(|n| Op::Rekey(id(n), rekey(1, [], ["ann", "bob"])))).await
 }
 
-async fn a_new_user_beside_another_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_user_addition_and_a_concurrent_addition_are_linearizable(cx: Cx) -> Verdict {
     each(&cx, &NEW_USER, Some(|n| Op::AddUser(admin(user_number(n))))).await
 }
 
-/// Both are admins, and the last.
-async fn a_revocation_beside_another_has_an_order(cx: Cx) -> Verdict {
+/// The two users are the only admins, so at most one revocation succeeds.
+async fn a_dropped_revocation_and_a_concurrent_revocation_are_linearizable(cx: Cx) -> Verdict {
     let beside = |n| Op::RevokeUser(user_number(n + 1_000_000), at(8));
     once(&cx, beside_revocations, |n| Op::RevokeUser(user_number(n), at(7)), Some(beside)).await
 }
@@ -346,16 +353,16 @@ fn beside_revocations(polls: u64) -> Vec<Op> {
     [polls, polls + 1_000_000].map(|number| Op::AddUser(admin(user_number(number)))).to_vec()
 }
 
-async fn a_bootstrap_is_done_once_or_not_at_all(cx: Cx) -> Verdict {
+async fn a_dropped_bootstrap_takes_effect_once_or_not_at_all(cx: Cx) -> Verdict {
     once(&cx, nothing, |n| Op::BootstrapAdmin(admin(user_number(n))), None).await
 }
 
-async fn a_bootstrap_beside_another_has_an_order(cx: Cx) -> Verdict {
+async fn a_dropped_bootstrap_and_a_concurrent_bootstrap_are_linearizable(cx: Cx) -> Verdict {
     let beside = |n| Op::BootstrapAdmin(admin(user_number(n + 1_000_000)));
     once(&cx, nothing, |n| Op::BootstrapAdmin(admin(user_number(n))), Some(beside)).await
 }
 
-/// What can be tried only once in a store's life: with a fresh store for each number of polls.
+/// As [`each`], on a new store for each try: for calls that work only once in a store's life.
 async fn once(
     cx: &Cx,
     before: fn(u64) -> Vec<Op>,

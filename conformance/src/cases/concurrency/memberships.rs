@@ -1,4 +1,4 @@
-//! Adding and removing members, against each other and against rekeys.
+//! Concurrent additions, removals and rekeys in one room.
 
 use membership::{Ciphertext, Epoch, NewMember, Store};
 
@@ -21,15 +21,15 @@ declare! { "concurrency";
     an_add_racing_a_rekey_is_before_or_after_it: "KEY-8" "KEY-1";
     an_add_racing_a_rekey_through_two_clients_is_before_or_after_it: "KEY-8" "LIN-1", needs Clients;
     a_removal_racing_a_rekey_is_before_or_after_it: "KEY-8" "KEY-1";
-    a_removal_racing_a_rekey_that_removes_the_same_member: "KEY-8" "MEM-3";
-    a_removal_racing_an_add_of_the_same_endpoint: "MEM-2" "MEM-3";
+    a_removal_racing_a_rekey_that_removes_the_same_member_is_linearizable: "KEY-8" "MEM-3";
+    a_removal_racing_an_add_of_the_same_endpoint_is_linearizable: "MEM-2" "MEM-3";
     one_of_many_concurrent_removals_of_a_member_succeeds: "MEM-3";
     one_of_many_concurrent_adds_of_an_endpoint_succeeds: "MEM-2" "KEY-1";
     concurrent_adds_of_different_endpoints_all_succeed: "MEM-1" "LIN-1" "LIST-4";
     concurrent_adds_to_many_rooms_are_all_in_the_reverse_index: "LIST-4";
 }
 
-/// Many rounds of `ops` at once, each in a new room of ann, bob and cid.
+/// Makes `ops` at once in a new room of ann, bob and cid, in many rounds.
 async fn raced(cx: &Cx, clients: &[Client], ops: impl Fn() -> Vec<Op>) -> Verdict {
     let who = ["ann", "bob", "cid", "dee"].map(endpoint);
     let views = views(&[room("r")], &who, &[], 3);
@@ -81,12 +81,12 @@ async fn a_removal_racing_a_rekey_is_before_or_after_it(cx: Cx) -> Verdict {
     raced(&cx, &clients, || vec![rekey_of(&["cid"], &["ann", "bob"]), remove("bob")]).await
 }
 
-async fn a_removal_racing_a_rekey_that_removes_the_same_member(cx: Cx) -> Verdict {
+async fn a_removal_racing_a_rekey_that_removes_the_same_member_is_linearizable(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
     raced(&cx, &clients, || vec![rekey_of(&["bob"], &["ann", "cid"]), remove("bob")]).await
 }
 
-async fn a_removal_racing_an_add_of_the_same_endpoint(cx: Cx) -> Verdict {
+async fn a_removal_racing_an_add_of_the_same_endpoint_is_linearizable(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
     let add = || Op::AddMember(room("r"), joins_at("bob", 1));
     raced(&cx, &clients, || vec![remove("bob"), add(), remove("bob"), add()]).await
@@ -151,7 +151,7 @@ async fn concurrent_adds_of_different_endpoints_all_succeed(cx: Cx) -> Verdict {
         let new = |name: &String| if id == "p" { joins(name) } else { joins_at(name, 1) };
         let ops: Vec<_> = names.iter().map(|name| Op::AddMember(room(id), new(name))).collect();
         let answers = at_once(std::slice::from_ref(&store), &ops).await?;
-        // None is in another's way, so that any order gives these answers.
+        // Any order of these calls gives the same answers.
         for (op, answer) in ops.iter().zip(answers) {
             same(answer, model.apply(op))?;
         }

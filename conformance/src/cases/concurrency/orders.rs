@@ -1,4 +1,4 @@
-//! Small histories, each judged against every order there is.
+//! A few concurrent random calls, judged by trying every order.
 
 use membership::{EndpointId, Epoch, Page, RoomId};
 use rand::RngExt;
@@ -17,15 +17,17 @@ use crate::verdict::Verdict;
 use super::clients;
 
 declare! { "concurrency";
-    any_four_calls_at_once_have_an_order: "LIN-1" "LIST-2";
-    any_four_calls_at_once_through_several_clients_have_an_order: "LIN-1" "LIST-2", needs Clients;
-    any_three_calls_about_users_at_once_have_an_order: "LIN-1" "USER-4";
+    any_four_concurrent_calls_are_linearizable: "LIN-1" "LIST-2";
+    any_four_concurrent_calls_through_several_clients_are_linearizable:
+        "LIN-1" "LIST-2", needs Clients;
+    any_three_concurrent_calls_about_users_are_linearizable: "LIN-1" "USER-4";
 }
 
 const WHO: [&str; 3] = ["ann", "bob", "cid"];
 
-/// Runs `ops` at once from a state that one of `before` is, and keeps the states that explain both
-/// the answers and what is seen afterwards.
+/// Makes `ops` at once, and then the reads `views`. Returns the states that explain all answers.
+///
+/// The store's state before the calls is one of `before`.
 pub(super) async fn judged(
     clients: &[Client],
     before: &[Model],
@@ -40,8 +42,7 @@ pub(super) async fn judged(
     }
 }
 
-/// A call about one room of few members: one that changes it more often than not, and as often as
-/// not one that is in order.
+/// Draws a call on the room r. Most calls are writes, and many are valid in the state `model`.
 fn some_call(rng: &mut ChaCha8Rng, model: &Model) -> Op {
     let r = room("r");
     let drawn = |rng: &mut ChaCha8Rng| WHO.get(rng.random_range(0..WHO.len())).copied();
@@ -83,20 +84,20 @@ async fn rounds(cx: &Cx, clients: &[Client], rounds: u64) -> Verdict {
     Ok(())
 }
 
-async fn any_four_calls_at_once_have_an_order(cx: Cx) -> Verdict {
+async fn any_four_concurrent_calls_are_linearizable(cx: Cx) -> Verdict {
     rounds(&cx, &[cx.open().await?], cx.rounds(150)).await
 }
 
-async fn any_four_calls_at_once_through_several_clients_have_an_order(cx: Cx) -> Verdict {
+async fn any_four_concurrent_calls_through_several_clients_are_linearizable(cx: Cx) -> Verdict {
     rounds(&cx, &clients(&cx, 3).await?, cx.rounds(150)).await
 }
 
-async fn any_three_calls_about_users_at_once_have_an_order(cx: Cx) -> Verdict {
+async fn any_three_concurrent_calls_about_users_are_linearizable(cx: Cx) -> Verdict {
     let clients = [cx.open().await?];
     let (mut rng, mut models) = (cx.rng(1), vec![Model::new()]);
     for round in 0..cx.rounds(60) {
-        // Two admins and a user that nobody revoked yet; before the first round there is no other
-        // admin, so that one of the two has to stay.
+        // Two new admins and a new user. In the first round the store has no other admin, so one of
+        // the two cannot be revoked.
         let keys = [0, 1, 2].map(|number| user_number(3 * round + number));
         let [one, two, three] = keys;
         let drawn = |rng: &mut ChaCha8Rng| match rng.random_range(0..5) {

@@ -1,5 +1,7 @@
-//! What readers see while writers work: only facts that hold for one call, or from one call to the
-//! next.
+//! Reads while a writer changes the data.
+//!
+//! No order of all calls is searched for. The cases check facts that one answer shows, or two
+//! answers in a row.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,20 +23,23 @@ use super::clients;
 
 declare! { "concurrency";
     a_member_always_has_a_key_at_the_current_epoch: "KEY-1" "KEY-3" "KEY-9";
-    who_was_removed_for_ever_never_has_a_key_again: "KEY-1" "MEM-3";
-    a_page_of_rooms_is_one_state: "LIST-2" "LIST-4";
-    a_room_never_shows_its_rekey_half_done: "KEY-5" "LIST-2";
-    who_was_removed_by_a_rekey_is_gone_at_its_epoch: "KEY-5" "LIN-1";
+    a_member_removed_for_good_never_has_a_key_again: "KEY-1" "MEM-3";
+    a_page_of_rooms_is_one_consistent_state: "LIST-2" "LIST-4";
+    a_reader_never_sees_a_partial_rekey: "KEY-5" "LIST-2";
+    a_removal_by_a_rekey_is_not_visible_before_the_new_epoch: "KEY-5" "LIN-1";
     epochs_never_go_back_for_any_reader: "LIN-1" "KEY-4";
     epochs_never_go_back_through_any_client: "LIN-1" "KEY-4", needs Clients;
-    what_one_client_wrote_another_reads_at_once: "LIN-1", needs Clients;
-    what_one_client_removed_no_other_finds: "LIN-1" "MEM-3" "LIST-4", needs Clients;
+    a_client_sees_every_rekey_that_another_client_made: "LIN-1", needs Clients;
+    a_client_does_not_find_a_member_that_another_client_removed:
+        "LIN-1" "MEM-3" "LIST-4", needs Clients;
 }
 
 pub(super) type Task = BoxFuture<'static, Verdict>;
 
-/// Runs the writer to its end, and the readers again and again until then, at least once each. The first
-/// that fails ends them all: a writer that waits for its readers would wait for that one in vain.
+/// Runs the writer once, and each reader again and again until the writer has ended.
+///
+/// Each reader runs at least once after the writer. The first failure ends all of them; otherwise a
+/// writer that waits for its readers would wait for a failed one in vain.
 pub(super) async fn while_writing(
     writer: impl Future<Output = Verdict> + Send + 'static,
     readers: impl IntoIterator<Item = impl FnMut() -> Task + Send + 'static>,
@@ -55,7 +60,7 @@ pub(super) async fn while_writing(
                 if last {
                     return Ok(());
                 }
-                // A store that never waits would keep the writer from its turn.
+                // Otherwise a store whose calls never wait would keep the writer from running.
                 tokio::task::yield_now().await;
             }
         }));
@@ -63,7 +68,7 @@ pub(super) async fn while_writing(
     all_hold(tasks).await
 }
 
-/// How many rekeys a writer makes: some hundred milliseconds of a store that syncs.
+/// How many rekeys a writer makes: some hundred milliseconds on a store that syncs.
 const REKEYS: u64 = 120;
 
 async fn rekeys(
@@ -73,7 +78,7 @@ async fn rekeys(
     who: &'static [&'static str],
 ) -> Verdict {
     for from in 1..=count {
-        // A store that never waits would leave its readers no turn in between.
+        // Otherwise a store whose calls never wait would keep the readers from running.
         tokio::task::yield_now().await;
         client.rekey(&room(id), rekey(from, [], who.iter().copied())).await?;
     }
@@ -93,7 +98,7 @@ async fn a_member_always_has_a_key_at_the_current_epoch(cx: Cx) -> Verdict {
                 let latest = store.latest_key(&r, &who).await?;
                 holds(latest.epoch >= current, &format!("a key from epoch {current} on"), &latest)?;
                 same(latest.ciphertext, key_of(&who, latest.epoch))?;
-                // What was the latest once stays readable.
+                // The key that an earlier read returned stays readable.
                 let former = epoch(seen.swap(latest.epoch.get(), Ordering::SeqCst));
                 same(store.key(&r, &who, former).await?.ciphertext, key_of(&who, former))
             })
@@ -102,12 +107,12 @@ async fn a_member_always_has_a_key_at_the_current_epoch(cx: Cx) -> Verdict {
     while_writing(rekeys(client.clone(), cx.rounds(REKEYS), "r", &["ann", "bob"]), readers).await
 }
 
-async fn who_was_removed_for_ever_never_has_a_key_again(cx: Cx) -> Verdict {
+async fn a_member_removed_for_good_never_has_a_key_again(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     let names: Vec<_> = (0..24).map(|number| format!("e{number:02}")).collect();
     let who: Vec<&str> = std::iter::once("ann").chain(names.iter().map(String::as_str)).collect();
     crew(&client, "r", &who).await?;
-    // How many of `names` are gone for certain.
+    // How many of `names` are removed for certain.
     let gone = Arc::new(AtomicU64::new(0));
     let (writer, removed, left) = (client.clone(), Arc::clone(&gone), names.clone());
     let write = async move {
@@ -150,14 +155,15 @@ async fn who_was_removed_for_ever_never_has_a_key_again(cx: Cx) -> Verdict {
     while_writing(write, readers).await
 }
 
-async fn a_page_of_rooms_is_one_state(cx: Cx) -> Verdict {
+async fn a_page_of_rooms_is_one_consistent_state(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     client.create_room(plain("home", "bob")).await?;
     let (writer, rounds) = (client.clone(), cx.rounds(40));
     let write = async move {
         for _ in 0..rounds {
             tokio::task::yield_now().await;
-            // a, then b, then c: and away in the order that keeps a while there is b or c.
+            // Bob joins a, b and c in this order and leaves them in the opposite order. So he is
+            // never in a later room without the earlier ones.
             writer.create_room(plain("a", "bob")).await?;
             writer.create_room(encrypted("b", "ann")).await?;
             writer.add_member(&room("b"), joins_at("bob", 1)).await?;
@@ -179,14 +185,14 @@ async fn a_page_of_rooms_is_one_state(cx: Cx) -> Verdict {
                 let names: Vec<_> = seen.iter().map(RoomId::as_str).collect();
                 let states: [&[&str]; 4] =
                     [&["home"], &["a", "home"], &["a", "b", "home"], &["a", "b", "c", "home"]];
-                holds(states.contains(&names.as_slice()), "a, then b, then c, and home", &seen)
+                holds(states.contains(&names.as_slice()), "home alone or with a, ab or abc", &seen)
             })
         }
     });
     while_writing(write, readers).await
 }
 
-async fn a_room_never_shows_its_rekey_half_done(cx: Cx) -> Verdict {
+async fn a_reader_never_sees_a_partial_rekey(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     crew(&client, "r", &["ann"]).await?;
     let writer = client.clone();
@@ -208,15 +214,16 @@ async fn a_room_never_shows_its_rekey_half_done(cx: Cx) -> Verdict {
         move || -> Task {
             let store = Arc::clone(&store);
             Box::pin(async move {
-                // A rekey is only ever due at an odd epoch: at an even one none was skipped.
+                // `remove_member` is called at odd epochs only. So a room at an even epoch with a
+                // rekey due is a mixture of two states.
                 let mut views = vec![store.room(&room("r")).await?];
                 views.extend(store.rooms_of(&endpoint("ann"), Page::first()).await?);
                 same(views.len(), 2)?;
                 for seen in views {
                     let due = seen.rekey_due && seen.epoch.get() % 2 == 0;
-                    holds(!due, "a rekey due at an odd epoch alone", &seen)?;
+                    holds(!due, "a rekey due only at an odd epoch", &seen)?;
                 }
-                // Whoever is listed joined at an epoch the room has reached, and no later one.
+                // No listed member joined at an epoch that the room has not reached.
                 for member in store.members(&room("r"), Page::first()).await? {
                     let now = store.room(&room("r")).await?.epoch;
                     holds(member.joined_epoch <= now, &format!("epoch {now} at most"), &member)?;
@@ -228,8 +235,8 @@ async fn a_room_never_shows_its_rekey_half_done(cx: Cx) -> Verdict {
     while_writing(write, readers).await
 }
 
-/// Bob is removed by rekeys alone: where he is gone, the room has left the epoch he joined at.
-async fn who_was_removed_by_a_rekey_is_gone_at_its_epoch(cx: Cx) -> Verdict {
+/// Bob is removed only by rekeys. Once he is gone, the room has left the epoch at which he joined.
+async fn a_removal_by_a_rekey_is_not_visible_before_the_new_epoch(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     crew(&client, "r", &["ann"]).await?;
     let (writer, rounds) = (client.clone(), cx.rounds(120));
@@ -259,8 +266,9 @@ async fn who_was_removed_by_a_rekey_is_gone_at_its_epoch(cx: Cx) -> Verdict {
     while_writing(write, readers).await
 }
 
-/// One writer, and readers of every kind who tell each other, by one number, what they saw before:
-/// who begins after that sees no less.
+/// One writer rekeys. No reader sees an earlier epoch than a read that ended before its own began.
+///
+/// The readers share the highest epoch that any of them has seen.
 async fn epochs_grow(cx: &Cx, clients: &[Client]) -> Verdict {
     let Some(client) = clients.first() else { return Ok(()) };
     crew(client, "r", &["ann"]).await?;
@@ -296,7 +304,7 @@ async fn epochs_never_go_back_through_any_client(cx: Cx) -> Verdict {
     epochs_grow(&cx, &clients(&cx, 3).await?).await
 }
 
-async fn what_one_client_wrote_another_reads_at_once(cx: Cx) -> Verdict {
+async fn a_client_sees_every_rekey_that_another_client_made(cx: Cx) -> Verdict {
     let clients = clients(&cx, 3).await?;
     let tasks = (0..3).map(|room_number| {
         let clients = clients.clone();
@@ -318,7 +326,7 @@ async fn what_one_client_wrote_another_reads_at_once(cx: Cx) -> Verdict {
     all_hold(tasks).await
 }
 
-async fn what_one_client_removed_no_other_finds(cx: Cx) -> Verdict {
+async fn a_client_does_not_find_a_member_that_another_client_removed(cx: Cx) -> Verdict {
     let clients = clients(&cx, 2).await?;
     let [one, two] = clients.as_slice() else { return Ok(()) };
     let (r, bob) = (room("r"), endpoint("bob"));

@@ -1,4 +1,4 @@
-//! Rekeys against rekeys.
+//! Concurrent rekeys.
 
 use membership::{Ciphertext, EndpointId, Error, Rekey, Room, RoomId, Store};
 
@@ -19,13 +19,13 @@ declare! { "concurrency";
     one_of_sixty_four_concurrent_rekeys_wins: "KEY-7";
     one_of_many_concurrent_rekeys_through_several_clients_wins: "KEY-7" "LIN-1", needs Clients;
     only_the_winner_of_concurrent_rekeys_removes_anybody: "KEY-7" "KEY-5";
-    rekeys_that_try_again_win_one_epoch_each: "KEY-4" "KEY-7" "KEY-9";
+    concurrent_rekeys_that_are_retried_win_one_epoch_each: "KEY-4" "KEY-7" "KEY-9";
     rekeys_of_different_rooms_do_not_hinder_each_other: "KEY-5" "ERR-2";
 }
 
 const WHO: [&str; 5] = ["ann", "bob", "cid", "dee", "eve"];
 
-/// The key that the contender with this number seals to `who`: nobody else's.
+/// The key that the contender with this number stores for `who`. Every contender's key differs.
 fn contended(number: usize, from: u64, who: &str) -> Ciphertext {
     sealed(format!("contender {number}, {who}@{}", from + 1))
 }
@@ -35,7 +35,7 @@ fn contender(number: usize, from: u64, who: &[&str]) -> Verdict<Rekey> {
     Ok(Rekey::new(epoch(from), [], keys)?)
 }
 
-/// Exactly one of the results is the room at epoch 2, the others are stale; the winner's number.
+/// The number of the winner: exactly one result must be the room at epoch 2, the others stale.
 fn one_winner(results: &[Result<Room, Error>], before: &Room) -> Verdict<usize> {
     let mut winner = None;
     for (number, result) in results.iter().enumerate() {
@@ -51,7 +51,7 @@ fn one_winner(results: &[Result<Room, Error>], before: &Room) -> Verdict<usize> 
     winner.ok_or_else(|| Failure::new("one winner", results.to_vec().show()))
 }
 
-/// Everybody's key at epoch 2 is that of the contender with this number.
+/// Every member's key at epoch 2 must be the one from the contender with this number.
 async fn keys_are_all_of(store: &dyn Store, id: &RoomId, winner: usize, who: &[&str]) -> Verdict {
     for who in who {
         let ours = contended(winner, 1, who);
@@ -100,7 +100,7 @@ async fn only_the_winner_of_concurrent_rekeys_removes_anybody(cx: Cx) -> Verdict
     let r = room("r");
     for _ in 0..cx.rounds(8) {
         let before = crew(&store, "r", &WHO).await?;
-        // Each contender removes another one, and seals to all the others.
+        // Each contender removes a different member.
         let mut calls = Vec::new();
         for (number, victim) in WHO.iter().enumerate().skip(1) {
             let keys = WHO.iter().filter(|who| *who != victim);
@@ -119,7 +119,7 @@ async fn only_the_winner_of_concurrent_rekeys_removes_anybody(cx: Cx) -> Verdict
     Ok(())
 }
 
-async fn rekeys_that_try_again_win_one_epoch_each(cx: Cx) -> Verdict {
+async fn concurrent_rekeys_that_are_retried_win_one_epoch_each(cx: Cx) -> Verdict {
     const WORKERS: usize = 8;
     const EACH: usize = 6;
     let client = cx.open().await?;
@@ -137,8 +137,8 @@ async fn rekeys_that_try_again_win_one_epoch_each(cx: Cx) -> Verdict {
                         from += 1;
                     }
                     Err(Error::StaleEpoch { current }) => {
-                        // Another won meanwhile: only a later epoch can be the reason.
-                        holds(current > epoch(from), "a later epoch than mine", &current)?;
+                        // Another rekey won meanwhile, so the room must be at a later epoch.
+                        holds(current > epoch(from), "a later epoch than the rekey's", &current)?;
                         from = current.get();
                     }
                     Err(error) => return Err(Failure::from(error)),
@@ -169,7 +169,7 @@ async fn rekeys_of_different_rooms_do_not_hinder_each_other(cx: Cx) -> Verdict {
     for id in &ids {
         crew(&store, id, &["ann", "bob"]).await?;
     }
-    // Half of them are refused; a refusal is its caller's alone.
+    // Half of the rekeys are stale. Their refusal must not affect the others.
     let calls = ids.iter().enumerate().map(|(number, id)| {
         let (store, id, from) = (store.clone(), room(id), 1 + (number as u64 % 2));
         async move { store.rekey(&id, rekey(from, [], ["ann", "bob"])).await }

@@ -1,4 +1,4 @@
-//! Rooms made and deleted while others use them.
+//! Rooms that are made and deleted while concurrent calls use them.
 
 use membership::{NewRoom, Store};
 
@@ -17,11 +17,11 @@ use super::orders::judged;
 declare! { "concurrency";
     one_of_many_concurrent_creations_of_a_room_succeeds: "ROOM-2" "ROOM-1";
     one_of_many_concurrent_deletions_of_a_room_succeeds: "ROOM-4";
-    a_creation_racing_a_deletion_has_an_order: "ROOM-5" "LIN-1";
-    nothing_is_left_of_an_add_that_raced_a_deletion: "ROOM-5" "ROOM-4";
-    nothing_is_left_of_a_rekey_that_raced_a_deletion: "ROOM-5" "ROOM-4";
-    nothing_is_left_of_a_removal_that_raced_a_deletion: "ROOM-5" "ROOM-4";
-    calls_of_a_former_life_do_not_reach_the_next: "ROOM-5" "LIN-1";
+    a_creation_racing_a_deletion_is_linearizable: "ROOM-5" "LIN-1";
+    an_add_racing_a_deletion_leaves_no_trace: "ROOM-5" "ROOM-4";
+    a_rekey_racing_a_deletion_leaves_no_trace: "ROOM-5" "ROOM-4";
+    a_removal_racing_a_deletion_leaves_no_trace: "ROOM-5" "ROOM-4";
+    late_calls_on_a_deleted_room_do_not_affect_its_successor: "ROOM-5" "LIN-1";
 }
 
 async fn one_of_many_concurrent_creations_of_a_room_succeeds(cx: Cx) -> Verdict {
@@ -30,7 +30,7 @@ async fn one_of_many_concurrent_creations_of_a_room_succeeds(cx: Cx) -> Verdict 
         let id = format!("r{round}");
         let owner = |number: usize| endpoint(&format!("owner{number}"));
         let key = |number: usize| sealed(format!("owner's key {number}"));
-        // Every other one would be unencrypted.
+        // Half of the creations are of an unencrypted room.
         let new = |number: usize| match number % 2 {
             0 => NewRoom::encrypted(room(&id), owner(number), at(1), key(number)),
             _ => NewRoom::unencrypted(room(&id), owner(number), at(1)),
@@ -78,8 +78,9 @@ async fn one_of_many_concurrent_deletions_of_a_room_succeeds(cx: Cx) -> Verdict 
     Ok(())
 }
 
-/// Many rounds of `ops` at once in a room of ann and bob at epoch 2; then its successor, through
-/// which nothing of it can be seen.
+/// Makes `ops` at once in a room of ann and bob at epoch 2, in many rounds.
+///
+/// Afterwards the room is made again under its id, and nothing of the former room may be seen.
 async fn raced(cx: &Cx, ops: &[Op]) -> Verdict {
     let store = cx.open().await?;
     let r = room("r");
@@ -96,7 +97,7 @@ async fn raced(cx: &Cx, ops: &[Op]) -> Verdict {
             agree(&store, &mut model, &op).await?;
         }
         let after = judged(&clients, &[model], ops, &views).await?;
-        // Where it was made again by the race itself, its successor is deleted first.
+        // The race may leave a room under the id. It is deleted, since the id must be free below.
         let mut model = after.into_iter().next().unwrap_or_default();
         if model.epoch_of(&r).is_some() {
             agree(&store, &mut model, &Op::DeleteRoom(r.clone())).await?;
@@ -104,7 +105,7 @@ async fn raced(cx: &Cx, ops: &[Op]) -> Verdict {
         looks_like(&*store.unrecorded(), &Model::new(), &views).await?;
         agree(&store, &mut model, &Op::CreateRoom(encrypted("r", "cid"))).await?;
         looks_like(&*store.unrecorded(), &model, &views).await?;
-        // Up to the epoch that the former one was at, or would have come to.
+        // Keys of the former room's epochs could be seen once the new room reaches them.
         for from in 1..=2 {
             agree(&store, &mut model, &Op::Rekey(r.clone(), rekey(from, [], ["cid"]))).await?;
             looks_like(&*store.unrecorded(), &model, &views).await?;
@@ -114,23 +115,23 @@ async fn raced(cx: &Cx, ops: &[Op]) -> Verdict {
     Ok(())
 }
 
-async fn a_creation_racing_a_deletion_has_an_order(cx: Cx) -> Verdict {
+async fn a_creation_racing_a_deletion_is_linearizable(cx: Cx) -> Verdict {
     let r = room("r");
     let create = Op::CreateRoom(plain("r", "bob"));
     raced(&cx, &[Op::DeleteRoom(r.clone()), create.clone(), Op::DeleteRoom(r), create]).await
 }
 
-async fn nothing_is_left_of_an_add_that_raced_a_deletion(cx: Cx) -> Verdict {
+async fn an_add_racing_a_deletion_leaves_no_trace(cx: Cx) -> Verdict {
     let r = room("r");
     raced(&cx, &[Op::DeleteRoom(r.clone()), Op::AddMember(r, joins_at("cid", 2))]).await
 }
 
-async fn nothing_is_left_of_a_rekey_that_raced_a_deletion(cx: Cx) -> Verdict {
+async fn a_rekey_racing_a_deletion_leaves_no_trace(cx: Cx) -> Verdict {
     let r = room("r");
     raced(&cx, &[Op::DeleteRoom(r.clone()), Op::Rekey(r, rekey(2, [], ["ann", "bob"]))]).await
 }
 
-async fn nothing_is_left_of_a_removal_that_raced_a_deletion(cx: Cx) -> Verdict {
+async fn a_removal_racing_a_deletion_leaves_no_trace(cx: Cx) -> Verdict {
     let r = room("r");
     let removals = [
         Op::RemoveMember(r.clone(), endpoint("bob")),
@@ -139,10 +140,10 @@ async fn nothing_is_left_of_a_removal_that_raced_a_deletion(cx: Cx) -> Verdict {
     raced(&cx, &[&[Op::DeleteRoom(r)][..], &removals].concat()).await
 }
 
-async fn calls_of_a_former_life_do_not_reach_the_next(cx: Cx) -> Verdict {
+async fn late_calls_on_a_deleted_room_do_not_affect_its_successor(cx: Cx) -> Verdict {
     let r = room("r");
-    // bob owns the next life, from epoch 1 on: what was meant for the former one's epoch 2 has no
-    // place there.
+    // The new room is owned by bob and at epoch 1. The late calls are for the former room's epoch
+    // 2, so they must fail in the new one.
     let next = Op::CreateRoom(encrypted("r", "bob"));
     let late = [
         Op::Rekey(r.clone(), rekey(2, [], ["ann", "bob"])),

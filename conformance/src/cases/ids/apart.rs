@@ -1,4 +1,4 @@
-//! Ids that something or somebody takes for one.
+//! Different ids that a careless store takes for the same.
 
 use std::collections::BTreeSet;
 
@@ -16,17 +16,17 @@ use crate::observe::Scope;
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "ids";
-    a_room_and_an_endpoint_may_have_the_same: "TYPE-1";
-    a_pair_that_joins_to_the_same_text_is_another_pair: "TYPE-1" "KEY-2";
-    one_that_is_the_beginning_of_another_is_another: "TYPE-1" "ROOM-4" "MEM-3";
-    those_that_differ_only_in_case_are_different: "TYPE-1";
-    composed_and_decomposed_letters_are_different: "TYPE-1";
-    spaces_around_one_are_part_of_it: "TYPE-1";
-    a_wildcard_matches_only_itself: "TYPE-1" "ERR-1";
-    random_ones_of_special_characters_stay_apart: "TYPE-1" "LIST-1";
+    a_room_and_an_endpoint_may_have_the_same_id: "TYPE-1";
+    pairs_of_ids_that_concatenate_to_the_same_text_stay_apart: "TYPE-1" "KEY-2";
+    an_id_that_is_a_prefix_of_another_stays_apart: "TYPE-1" "ROOM-4" "MEM-3";
+    ids_that_differ_only_in_case_are_different: "TYPE-1";
+    ids_of_composed_and_decomposed_letters_are_different: "TYPE-1";
+    spaces_around_an_id_are_part_of_it: "TYPE-1";
+    an_id_that_looks_like_a_wildcard_matches_only_itself: "TYPE-1" "ERR-1";
+    random_ids_of_special_characters_stay_apart: "TYPE-1" "LIST-1";
 }
 
-async fn a_room_and_an_endpoint_may_have_the_same(cx: Cx) -> Verdict {
+async fn a_room_and_an_endpoint_may_have_the_same_id(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let r = store.create_room(encrypted("x", "x")).await?;
     same(store.rooms_of(&endpoint("x"), Page::first()).await?, vec![r.clone()])?;
@@ -40,8 +40,8 @@ async fn a_room_and_an_endpoint_may_have_the_same(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// (room "a", endpoint "b.c") is not (room "a.b", endpoint "c"), whatever stands for the dot.
-async fn a_pair_that_joins_to_the_same_text_is_another_pair(cx: Cx) -> Verdict {
+/// Room "a" with endpoint "b.c" is not room "a.b" with endpoint "c", for any separator.
+async fn pairs_of_ids_that_concatenate_to_the_same_text_stay_apart(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     for between in
         [".", "/", ":", "|", "_", "-", ",", " ", "#", "=", "%", "%2E", "\\", "'", "\u{1f980}"]
@@ -57,7 +57,7 @@ async fn a_pair_that_joins_to_the_same_text_is_another_pair(cx: Cx) -> Verdict {
         for (id, _) in &pairs {
             store.create_room(encrypted(id, "owner")).await?;
         }
-        // Each room has one of the endpoints alone; every other pair must be missed.
+        // Each room has only its own endpoint as a member. Every other pair must be `NotFound`.
         for (number, (id, who)) in pairs.iter().enumerate() {
             let new =
                 NewMember::sealed(endpoint(who), moment(number), Epoch::FIRST, numbered(number));
@@ -85,8 +85,8 @@ async fn a_pair_that_joins_to_the_same_text_is_another_pair(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// A store that finds what belongs to a room by the beginning of a key takes too much.
-async fn one_that_is_the_beginning_of_another_is_another(cx: Cx) -> Verdict {
+/// A store that finds a room's records by a prefix of their keys would change other rooms, too.
+async fn an_id_that_is_a_prefix_of_another_stays_apart(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let ids = ["a", "aa", "aaa", "a.", "a.a", "a/", "a/a", "a\u{10ffff}", "a "];
     for id in ids {
@@ -96,7 +96,7 @@ async fn one_that_is_the_beginning_of_another_is_another(cx: Cx) -> Verdict {
         }
     }
     let rest = |but: &str| ids.into_iter().filter(|id| *id != but).collect::<Vec<_>>();
-    // Of the endpoint "a" the rooms change; of all others nothing does.
+    // Only the endpoint "a" leaves, and only the room "aa".
     let r = room("aa");
     store.rekey(&r, crate::make::rekey(1, ["a"], rest("a").into_iter().chain(["o"]))).await?;
     for id in ids {
@@ -115,11 +115,11 @@ async fn one_that_is_the_beginning_of_another_is_another(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// Rooms and members by these names are kept apart, through every view, while they come and go.
+/// Rooms and members with these ids must stay apart in every read while they come and go.
 async fn stay_apart(cx: &Cx, ids: &[&str]) -> Verdict {
     let store = cx.open().await?;
     let first = ids.first().copied().unwrap_or_default();
-    // None of the others is there because the first one is.
+    // Only the first id exists so far. The others must be `NotFound`.
     store.create_room(encrypted(first, "owner")).await?;
     store.add_member(&room(first), joins_at(first, 1)).await?;
     for id in ids.iter().copied().filter(|id| *id != first) {
@@ -140,7 +140,7 @@ async fn stay_apart(cx: &Cx, ids: &[&str]) -> Verdict {
         let key = store.latest_key(&room(first), &endpoint(id)).await?;
         same(key.ciphertext, numbered(number))?;
     }
-    // The first one goes, as a member and then as a room, alone.
+    // The first id goes, as a member and then as a room. The others must stay.
     store.remove_member(&room(first), &endpoint(first)).await?;
     same(store.members(&room(first), Page::first()).await?.len(), ids.len())?;
     store.delete_room(&room(first)).await?;
@@ -152,12 +152,12 @@ async fn stay_apart(cx: &Cx, ids: &[&str]) -> Verdict {
     Ok(())
 }
 
-async fn those_that_differ_only_in_case_are_different(cx: Cx) -> Verdict {
+async fn ids_that_differ_only_in_case_are_different(cx: Cx) -> Verdict {
     let ids = ["ops", "Ops", "OPS", "oPs", "straße", "STRASSE", "strasse", "İ", "i̇", "I", "i", "ı"];
     stay_apart(&cx, &ids).await
 }
 
-async fn composed_and_decomposed_letters_are_different(cx: Cx) -> Verdict {
+async fn ids_of_composed_and_decomposed_letters_are_different(cx: Cx) -> Verdict {
     let ids = [
         "caf\u{e9}",
         "cafe\u{301}",
@@ -176,7 +176,7 @@ async fn composed_and_decomposed_letters_are_different(cx: Cx) -> Verdict {
     stay_apart(&cx, &ids).await
 }
 
-async fn spaces_around_one_are_part_of_it(cx: Cx) -> Verdict {
+async fn spaces_around_an_id_are_part_of_it(cx: Cx) -> Verdict {
     let ids = [
         "a",
         " a",
@@ -198,7 +198,7 @@ async fn spaces_around_one_are_part_of_it(cx: Cx) -> Verdict {
     stay_apart(&cx, &ids).await
 }
 
-async fn a_wildcard_matches_only_itself(cx: Cx) -> Verdict {
+async fn an_id_that_looks_like_a_wildcard_matches_only_itself(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     for id in ["a", "ab", "a.b", "a.b.c", "_x", "b"] {
         store.create_room(plain(id, "ann")).await?;
@@ -217,7 +217,7 @@ async fn a_wildcard_matches_only_itself(cx: Cx) -> Verdict {
         fails(store.member(&room("a"), &who).await, &no_member("a", id))?;
         fails(store.remove_member(&room("a"), &who).await, &no_member("a", id))?;
         same(store.rooms_of(&who, Page::first()).await?, vec![])?;
-        // And where there is such a room, it is that one and no other that goes.
+        // Deleting a room with such an id must delete no other room.
         store.create_room(plain(id, id)).await?;
         same(store.members(&r, Page::first()).await?.len(), 1)?;
         store.delete_room(&r).await?;
@@ -231,7 +231,7 @@ const SPECIAL: &[char] = &[
     '2', 'e', 'E', 'a', 'A', '0', '\u{301}', '\u{e9}', '\u{200d}', '\u{ffff}', '🦀',
 ];
 
-async fn random_ones_of_special_characters_stay_apart(cx: Cx) -> Verdict {
+async fn random_ids_of_special_characters_stay_apart(cx: Cx) -> Verdict {
     let mut rng = cx.rng(0);
     let mut ids = BTreeSet::new();
     while ids.len() < 300 {

@@ -1,4 +1,4 @@
-//! Every odd id, through every call.
+//! Every id of the list `odd`, in every call.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::together::together;
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "ids";
-    each_names_a_room_of_its_own: "TYPE-1" "ROOM-3" "LIST-1";
-    each_names_an_endpoint_of_its_own: "TYPE-1" "KEY-2" "LIST-1";
-    each_goes_through_every_call: "TYPE-1" "KEY-2" "LIST-4";
-    each_is_missed_by_its_own_name: "TYPE-1" "ERR-1";
-    each_room_deleted_takes_no_other_with_it: "TYPE-1" "ROOM-4";
-    each_member_removed_takes_no_other_with_it: "TYPE-1" "MEM-3" "KEY-9";
+    each_odd_id_names_its_own_room: "TYPE-1" "ROOM-3" "LIST-1";
+    each_odd_id_names_its_own_endpoint: "TYPE-1" "KEY-2" "LIST-1";
+    each_odd_id_works_in_every_call: "TYPE-1" "KEY-2" "LIST-4";
+    not_found_names_each_odd_id: "TYPE-1" "ERR-1";
+    deleting_a_room_with_an_odd_id_deletes_no_other: "TYPE-1" "ROOM-4";
+    removing_a_member_with_an_odd_id_removes_no_other: "TYPE-1" "MEM-3" "KEY-9";
 }
 
-async fn each_names_a_room_of_its_own(cx: Cx) -> Verdict {
+async fn each_odd_id_names_its_own_room(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let ids = odd::all();
     let rooms = rooms_for(&store, &ids, "owner").await?;
@@ -41,7 +41,7 @@ async fn each_names_a_room_of_its_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn each_names_an_endpoint_of_its_own(cx: Cx) -> Verdict {
+async fn each_odd_id_names_its_own_endpoint(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let r = store.create_room(encrypted("r", "!")).await?;
     let ids = odd::all();
@@ -65,7 +65,7 @@ async fn each_names_an_endpoint_of_its_own(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// The whole life of a room with an odd id and a member with the same one.
+/// Makes every call on a room with this id and a member with the same id.
 async fn live(store: Arc<dyn Store>, id: String) -> Verdict {
     let (r, who, owner) = (room(&id), endpoint(&id), endpoint("the owner"));
     let (second, third) = (sealed("2"), sealed("3"));
@@ -100,13 +100,13 @@ async fn live(store: Arc<dyn Store>, id: String) -> Verdict {
     fails(store.latest_key(&r, &owner).await, &no_room(&id))
 }
 
-async fn each_goes_through_every_call(cx: Cx) -> Verdict {
+async fn each_odd_id_works_in_every_call(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     together(odd::all().into_iter().map(|id| live(Arc::clone(&store), id))).await?;
     same(store.rooms_of(&endpoint("the owner"), Page::first()).await?, vec![])
 }
 
-async fn each_is_missed_by_its_own_name(cx: Cx) -> Verdict {
+async fn not_found_names_each_odd_id(cx: Cx) -> Verdict {
     let client = cx.open().await?;
     client.create_room(encrypted("here", "ann")).await?;
     let (store, here) = (client.unrecorded(), room("here"));
@@ -130,14 +130,14 @@ async fn each_is_missed_by_its_own_name(cx: Cx) -> Verdict {
     same(client.members(&here, Page::first()).await?.len(), 1)
 }
 
-async fn each_room_deleted_takes_no_other_with_it(cx: Cx) -> Verdict {
+async fn deleting_a_room_with_an_odd_id_deletes_no_other(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let mut ids = odd::all();
     let mut left = rooms_for(&store, &ids, "owner").await?;
     ids.shuffle(&mut cx.rng(0));
     for (round, id) in ids.iter().enumerate() {
         let id = room(id);
-        // What went with another one is not found here, or not listed.
+        // Fails if an earlier deletion has deleted this room, too.
         store.delete_room(&id).await?;
         left.retain(|room| room.id != id);
         if round % 4 == 0 || left.is_empty() {
@@ -147,7 +147,7 @@ async fn each_room_deleted_takes_no_other_with_it(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn each_member_removed_takes_no_other_with_it(cx: Cx) -> Verdict {
+async fn removing_a_member_with_an_odd_id_removes_no_other(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let r = store.create_room(encrypted("r", "\u{10ffff}~ the last")).await?.id;
     let mut ids = odd::all();

@@ -1,4 +1,4 @@
-//! Ids that meet under a hash of 32 bits: whoever keeps a hash in an id's place takes two for one.
+//! Ids that collide under a common 32-bit hash: a store that keeps hashes takes them for the same.
 
 use membership::{Decision, DenyReason, NewRoom, Page, Store};
 
@@ -10,15 +10,17 @@ use crate::make::{
 use crate::verdict::{Verdict, fails, same};
 
 declare! { "ids";
-    those_that_meet_under_a_common_hash_stay_apart: "TYPE-1" "ROOM-2" "MEM-2" "LIST-4";
-    users_whose_keys_meet_under_a_common_hash_are_two: "TYPE-2" "AUTH-1" "USER-2";
+    ids_that_collide_under_a_common_hash_stay_apart: "TYPE-1" "ROOM-2" "MEM-2" "LIST-4";
+    users_whose_keys_collide_under_a_common_hash_stay_apart: "TYPE-2" "AUTH-1" "USER-2";
 }
 
-/// A hash; two ids with the same one; two numbers of users whose keys have the same one, and two whose
-/// keys' canonical texts have it.
+/// A collision of each kind under one hash function.
+///
+/// The function's name; two ids; two users' numbers whose keys collide; and two users' numbers
+/// whose keys' canonical texts collide.
 type Meeting = (&'static str, [&'static str; 2], [u64; 2], [u64; 2]);
 
-/// Found by a search, with the start value that is usual.
+/// Collisions that a search found, under each function with its usual start value.
 const MEETINGS: [Meeting; 11] = [
     (
         "FNV-1",
@@ -88,7 +90,7 @@ const MEETINGS: [Meeting; 11] = [
     ),
 ];
 
-async fn those_that_meet_under_a_common_hash_stay_apart(cx: Cx) -> Verdict {
+async fn ids_that_collide_under_a_common_hash_stay_apart(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     for (_, [one, other], ..) in MEETINGS {
         store.create_room(plain(one, one)).await?;
@@ -111,7 +113,7 @@ async fn those_that_meet_under_a_common_hash_stay_apart(cx: Cx) -> Verdict {
     Ok(())
 }
 
-async fn users_whose_keys_meet_under_a_common_hash_are_two(cx: Cx) -> Verdict {
+async fn users_whose_keys_collide_under_a_common_hash_stay_apart(cx: Cx) -> Verdict {
     let store = cx.open().await?;
     let pairs = MEETINGS.iter().flat_map(|(_, _, bytes, text)| [bytes, text]);
     for [one, other] in pairs.map(|pair| pair.map(user_number)) {
@@ -129,7 +131,7 @@ async fn users_whose_keys_meet_under_a_common_hash_are_two(cx: Cx) -> Verdict {
 mod tests {
     use super::*;
 
-    /// The simplest of them, so that a table gone wrong is noticed.
+    /// The simplest of the hash functions, to check their rows of the table. `None` for the others.
     fn hash(name: &str, bytes: &[u8]) -> Option<u32> {
         let times = |start: u32, factor: u32| {
             bytes

@@ -1,8 +1,8 @@
-//! Legal ids that some backend, encoding or file system takes for something else.
+//! Legal ids that some backends, encodings or file systems misread.
 
-/// Ids that are all different, byte for byte, and none of them special.
+/// Odd ids, all different byte for byte.
 pub(super) const ODD: &[&str] = &[
-    // Spaces and dots, which some trim, and some read as folders.
+    // Spaces and dots, which may be trimmed or read as folders.
     " ",
     "  ",
     "a",
@@ -29,7 +29,7 @@ pub(super) const ODD: &[&str] = &[
     "/a",
     "a/",
     "a//b",
-    // What separates, joins or matches in KV subjects, SQL patterns, globs and key spaces.
+    // Separators and wildcards of KV subjects, SQL patterns, globs and key spaces.
     "a.b",
     "a.b.c",
     "a_b",
@@ -72,7 +72,7 @@ pub(super) const ODD: &[&str] = &[
     "$KV.rooms.a",
     "_INBOX.a",
     "$G",
-    // What ends or escapes a string.
+    // Quotes, escapes, comments and placeholders.
     "'",
     "''",
     "\"",
@@ -97,7 +97,7 @@ pub(super) const ODD: &[&str] = &[
     "%s",
     "%n",
     "%00",
-    // What looks like another id once it is encoded, or decoded.
+    // Ids that equal another id once encoded or decoded.
     "a%2Eb",
     "a%2eb",
     "a.2Eb",
@@ -129,7 +129,7 @@ pub(super) const ODD: &[&str] = &[
     "a\\u002eb",
     "xn--a",
     "U+0061",
-    // Values of other types, and names that mean something somewhere.
+    // Values of other types, and names with a meaning in some system.
     "0",
     "00",
     "-0",
@@ -162,7 +162,7 @@ pub(super) const ODD: &[&str] = &[
     "\\\\a\\b",
     "file:a",
     "http://a/b?c=d#e",
-    // Letters that fold, normalize, or only look alike.
+    // Letters that are the same after case folding or normalization, or only look alike.
     "A",
     "B",
     "b",
@@ -205,7 +205,7 @@ pub(super) const ODD: &[&str] = &[
     "\u{1100}\u{1161}",
     "q\u{307}\u{323}",
     "q\u{323}\u{307}",
-    // The ends of the planes, and what is one sign to the eye.
+    // Code points at the ends of Unicode's planes and ranges, and sequences shown as one sign.
     "🦀",
     "👩‍👩‍👧‍👦",
     "👩👩👧👦",
@@ -225,7 +225,7 @@ pub(super) const ODD: &[&str] = &[
     "\u{d7ff}",
 ];
 
-/// Ids of 128 bytes exactly, in characters of one to four bytes, that differ at their ends alone.
+/// Ids of exactly 128 bytes, in characters of one to four bytes; some differ only at one end.
 pub(super) fn longest() -> Vec<String> {
     vec![
         "x".repeat(128),
@@ -243,7 +243,7 @@ pub(super) fn longest() -> Vec<String> {
     ]
 }
 
-/// All of them.
+/// All odd ids.
 pub(super) fn all() -> Vec<String> {
     ODD.iter().map(|id| (*id).to_owned()).chain(longest()).collect()
 }
