@@ -105,11 +105,17 @@ impl Replicas for Data {
 }
 
 #[rstest]
-#[case::harm("harm_that_is_claimed_reaches_its_server", "a server that was harmed")]
-#[case::in_a_history("servers_that_fail_leave_one_order", "some call to be hit")]
-#[case::fault_in_a_history("faults_leave_one_order", "it is stopped: some call to be hit")]
+#[case::harm("every_harm_affects_the_harmed_server", "a server that was harmed")]
+#[case::in_a_history(
+    "concurrent_calls_during_server_failures_are_linearizable",
+    "some call to be hit"
+)]
+#[case::fault_in_a_history(
+    "concurrent_calls_during_faults_are_linearizable",
+    "it is stopped: some call to be hit"
+)]
 #[case::unclaimed(
-    "what_is_not_claimed_is_refused_and_changes_nothing",
+    "an_unclaimed_ability_is_refused_and_changes_nothing",
     "plant_epoch to be refused"
 )]
 #[tokio::test(flavor = "multi_thread")]

@@ -12,9 +12,9 @@ use membership_conformance::run::{Status, run_case};
 use membership_conformance::{controls, soak};
 use rstest::rstest;
 
-const ROOMS: &str = "rooms_members_and_keys_have_one_order";
-const LISTS: &str = "lists_and_their_rooms_have_one_order";
-const USERS: &str = "users_and_decisions_have_one_order";
+const ROOMS: &str = "concurrent_calls_on_rooms_members_and_keys_are_linearizable";
+const LISTS: &str = "concurrent_listings_and_room_changes_are_linearizable";
+const USERS: &str = "concurrent_decisions_and_changes_of_users_are_linearizable";
 
 #[rstest]
 #[case::stale_read("remembers_rooms", ROOMS)]

@@ -61,7 +61,7 @@ impl Defect for LandsLate {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_of_unknown_outcome_may_take_effect_between_two_reads() {
-    let name = "fail_closed::writes_are_not_acknowledged_or_take_effect";
+    let name = "fail_closed::a_write_acknowledged_during_a_fault_takes_effect";
     tried::<LandsLate>(name, LONG).await.unwrap();
 }
 
@@ -85,7 +85,7 @@ impl Defect for ListsNothingOnce {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_finds_a_violation_ends_its_writer() {
     let began = Instant::now();
-    let name = "concurrency::who_moves_from_room_to_room_is_always_in_one";
+    let name = "concurrency::an_endpoint_that_moves_between_two_rooms_is_always_listed_in_one";
     let report = tried::<ListsNothingOnce>(name, LONG).await.unwrap_err();
     assert!(report.failure.expected.contains("among bob's rooms"), "{:?}", report.failure);
     assert!(began.elapsed() < LONG / 4, "{:?}", began.elapsed());

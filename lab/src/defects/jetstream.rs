@@ -23,7 +23,7 @@ pub(super) fn controls() -> Vec<Control> {
         jetstream_stops_its_clock: "TIME-3", "measures the staleness bound with a clock that stands still in suspension" => StopsItsClock;
         jetstream_goes_on_anywhere: "PAST-1", "continues its copy of users without checking that the anchor is still there" => GoesOnAnywhere, by "past::a_decision_after_a_rewind_follows_the_present_data";
         jetstream_commits_before_the_keys: "KEY-5", "commits a rekey before its keys are stored" => CommitsBeforeTheKeys;
-        jetstream_indexes_after_the_commit: "LIST-4", "adds a member before its index entry is stored" => IndexesAfterTheCommit, by "concurrency::who_is_a_member_is_in_the_index_from_then_on";
+        jetstream_indexes_after_the_commit: "LIST-4", "adds a member before its index entry is stored" => IndexesAfterTheCommit, by "concurrency::rooms_of_lists_a_room_as_soon_as_its_new_member_is_seen";
         jetstream_ignores_attempts: "KEY-7", "stores the keys of racing rekeys under the same names" => IgnoresAttempts;
         jetstream_expects_nothing: "KEY-7", "commits a change without an expected revision" => ExpectsNothing;
         jetstream_reuses_memberships: "LIST-4", "gives a member that is added again the id of its former membership" => ReusesMemberships;
