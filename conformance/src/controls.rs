@@ -96,7 +96,7 @@ pub fn sound() -> Arc<dyn Target> {
 /// Lists the controls of a file: `name: "CLAUSE", "what it does" => Defect;`.
 ///
 /// The word `unseen` after the name says that no golden transcript can show the defect.
-macro_rules! mutants {
+macro_rules! controls {
     ($($name:ident $($unseen:ident)?: $clause:literal, $what:literal => $defect:ty;)+) => {
         pub(super) fn controls() -> Vec<$crate::controls::Control> {
             vec![$($crate::controls::Control {
@@ -112,7 +112,7 @@ macro_rules! mutants {
         }
     };
 }
-use mutants;
+use controls;
 
 #[cfg(test)]
 mod odd;

@@ -189,11 +189,11 @@ mod tests {
     use crate::run::{Status, run_case};
 
     /// The calls of the failure that `case` ends in on a broken store, without their times.
-    async fn shrunk(mutant: &str, case: &str, seed: u64) -> Vec<String> {
-        let mutant = controls::all().into_iter().find(|m| m.name == mutant).unwrap();
+    async fn shrunk(control: &str, case: &str, seed: u64) -> Vec<String> {
+        let control = controls::all().into_iter().find(|m| m.name == control).unwrap();
         let case = registry().find(|c| c.group == "sequences" && c.title == case).unwrap();
-        let Status::Fail(report) = run_case(case, &mutant.target, seed).await.status else {
-            panic!("{} passed {} with seed {seed}", mutant.name, case.name());
+        let Status::Fail(report) = run_case(case, &control.target, seed).await.status else {
+            panic!("{} passed {} with seed {seed}", control.name, case.name());
         };
         let timeless = |line: &String| line.rsplit_once("   (").unwrap().0.to_owned();
         report.transcript.iter().map(timeless).collect()
@@ -208,13 +208,13 @@ mod tests {
     #[case("loses_the_last_write", "a_store_opened_again_is_as_it_was", 4)]
     #[tokio::test]
     async fn a_failure_is_shrunk_to_the_calls_it_takes(
-        #[case] mutant: &str,
+        #[case] control: &str,
         #[case] case: &str,
         #[case] most: usize,
         #[values(1, 2, 3)] seed: u64,
     ) {
-        let calls = shrunk(mutant, case, seed).await;
+        let calls = shrunk(control, case, seed).await;
         assert!(calls.len() <= most, "{} calls: {calls:#?}", calls.len());
-        assert_eq!(calls, shrunk(mutant, case, seed).await, "one seed, one failure");
+        assert_eq!(calls, shrunk(control, case, seed).await, "one seed, one failure");
     }
 }

@@ -34,15 +34,15 @@ const USERS: &str = "concurrent_decisions_and_changes_of_users_are_linearizable"
 #[case::last_admin_lost("revokes_the_last_admin", USERS)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seeded_violation_is_found_within_a_minute_and_replays(
-    #[case] mutant: &str,
+    #[case] control: &str,
     #[case] title: &str,
 ) {
     soak::set(Duration::from_mins(1));
     let began = Instant::now();
-    let mutant = controls::all().into_iter().find(|found| found.name == mutant).unwrap();
+    let control = controls::all().into_iter().find(|found| found.name == control).unwrap();
     let case = registry().find(|case| case.title == title).unwrap();
-    let Status::Fail(report) = run_case(case, &mutant.target, 1).await.status else {
-        panic!("{} passed {}", mutant.name, case.name());
+    let Status::Fail(report) = run_case(case, &control.target, 1).await.status else {
+        panic!("{} passed {}", control.name, case.name());
     };
     assert!(began.elapsed() < Duration::from_mins(1));
     let told = report.failure.got;
@@ -62,6 +62,6 @@ async fn a_seeded_violation_is_found_within_a_minute_and_replays(
     let past = |call: &&Call| call.ended.as_ref().is_some_and(|(ended, _)| *ended < last);
     let before = witness.calls.iter().filter(past).count();
     assert!(before <= 8, "{before} of {whole} calls are left, and {least} in all:\n{picture}");
-    println!("{} in {:?}, {least} of {whole} calls\n{picture}", mutant.name, began.elapsed());
+    println!("{} in {:?}, {least} of {whole} calls\n{picture}", control.name, began.elapsed());
     std::fs::remove_file(file).unwrap();
 }

@@ -20,7 +20,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[rstest]
 #[case::unknown_flag(&["--sotre", "memory"], "unexpected argument '--sotre'")]
-#[case::unknown_mutant(&["mutants", "nonesuch"], "no broken store's name contains \"nonesuch\"; --broken lists them")]
+#[case::unknown_control(&["controls", "nonesuch"], "no broken store's name contains \"nonesuch\"; --broken lists them")]
 #[case::unknown_store(&["--store", "mongodb"], "no store \"mongodb\"; there are memory, sqlite")]
 #[case::filter_matches_nothing(&["--filter", "nonesuch"], "no case's name contains \"nonesuch\"; --list shows them all")]
 #[case::bad_seed(&["--seed", "tomorrow"], "\"tomorrow\" is no seed")]
@@ -76,8 +76,8 @@ fn a_broken_store_exits_with_1_and_is_told_of_in_full() {
 }
 
 #[test]
-fn the_table_of_mutants_says_which_case_caught_which() {
-    let output = conformance(&["mutants", "folds_case", "answers_epoch_zero", "--seed", "42"]);
+fn the_table_of_controls_says_which_case_caught_which() {
+    let output = conformance(&["controls", "folds_case", "answers_epoch_zero", "--seed", "42"]);
     let stdout = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{stdout}");
     let row = stdout.lines().find(|line| line.contains("folds_case_in_room_ids")).unwrap();
@@ -86,8 +86,8 @@ fn the_table_of_mutants_says_which_case_caught_which() {
 }
 
 #[test]
-fn the_table_of_cases_says_which_mutants_each_catches() {
-    let output = conformance(&["mutants", "folds_case", "--cases", "--seed", "42"]);
+fn the_table_of_cases_says_which_controls_each_catches() {
+    let output = conformance(&["controls", "folds_case", "--cases", "--seed", "42"]);
     let stdout = text(&output.stdout);
     let row = stdout.lines().find(|line| line.contains("those_that_differ_only_in_case")).unwrap();
     assert!(row.contains("folds_case_in_room_ids"), "{row}");

@@ -11,11 +11,11 @@ use membership::{
     Room, RoomId, Store, Timestamp, User, UserKey,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     closes_under_its_calls unseen: "CLOSE-1", "returns from close while a call in flight goes on" => ClosesUnder;
     closes_the_calls_of_others unseen: "CLOSE-2", "fails other clients' writes in flight when one client is closed" => ClosesOthers;
     freezes_who_is_opened_after_a_close unseen: "AUTH-3", "repeats its first decision on each user on clients opened after a close" => Frozen<Closed>;

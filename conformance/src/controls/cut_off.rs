@@ -8,11 +8,11 @@ use membership::{
     Error, Member, MemoryStore, NewMember, NewUser, Rekey, Room, RoomId, Store, User,
 };
 
+use super::controls;
 use super::defect::Defect;
-use super::mutants;
 use super::races::{RekeysInSteps, pause};
 
-mutants! {
+controls! {
     leaks_its_lock_when_dropped unseen: "TIME-2", "keeps the lock of a call that is dropped" => LeaksItsLock;
     stays_half_done_when_dropped unseen: "TIME-2", "removes members without moving the epoch when a rekey is dropped" => RekeysInSteps;
     does_it_later_as_well unseen: "ERR-2", "repeats a finished removal later when its call is dropped" => DoesItTwice;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use membership::{Decision, DenyReason, Error, Store, UserKey};
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     allows_on_error: "AUTH-2", "answers is_authorized with Allow when the decision fails" => AllowsOnError;
     allows_on_timeout unseen: "AUTH-2", "answers is_authorized with Allow when the decision times out" => AllowsOnTimeout;
     admits_admins_on_error: "AUTH-2", "answers is_admin with Allow when the decision fails" => AdminOnError;

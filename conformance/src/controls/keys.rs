@@ -9,11 +9,11 @@ use membership::{
     Room, RoomId, SealedKey, Store,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     keeps_the_removed_members_key: "MEM-3", "still returns a removed member's keys" => Keeps<Gone>;
     returns_keys_to_who_comes_back: "MEM-5", "returns the former keys of a member that was removed and added again" => Keeps<Back>;
     keeps_the_deleted_rooms_keys: "ROOM-5", "returns a deleted room's keys from a room created again under its id" => Keeps<Again>;

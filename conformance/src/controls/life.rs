@@ -10,11 +10,11 @@ use membership::{
     UserKey,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     second_close_fails: "CLOSE-1", "returns an error from a second close" => ClosesOnce;
     second_close_panics: "CLOSE-1", "panics at a second close" => PanicsTwice;
     closes_every_client: "CLOSE-2", "closes all clients when one is closed" => ClosesAll;

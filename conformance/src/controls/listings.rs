@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use membership::{EndpointId, Error, Member, Page, Rekey, Room, RoomId, Store, User, UserKey};
 
+use super::controls;
 use super::defect::Defect;
-use super::mutants;
 use super::races::pause;
 
-mutants! {
+controls! {
     forgets_the_index_on_removal: "LIST-4", "still lists in rooms_of the room from which the endpoint was removed" => IndexAfterRemoval;
     forgets_the_index_on_rekey: "LIST-4", "still lists in rooms_of the room from which a rekey removed the endpoint" => IndexAfterRekey;
     pages_include_their_start: "LIST-1", "begins a page of members with the member that it comes after" => AfterInclusive;

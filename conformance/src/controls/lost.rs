@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use membership::{Error, Member, NewMember, Role, RoomId, Store};
 
+use super::controls;
 use super::defect::Defect;
-use super::mutants;
 use super::races::pause;
 
-mutants! {
+controls! {
     loses_one_of_two unseen: "LIN-1", "acknowledges two members added at the same time, and keeps one" => LosesUpdate;
 }
 

@@ -9,11 +9,11 @@ use membership::{
     Timestamp,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     accepts_a_key_of_another_epoch: "MEM-1", "accepts a new member's key that was sealed for another epoch" => AnyEpoch;
     accepts_a_key_in_a_plain_room: "MEM-1", "accepts a new member's key in an unencrypted room, and drops it" => DropsKey;
     joins_at_the_first_epoch: "MEM-1", "returns joined_epoch 1 for every member of an encrypted room" => JoinsFirst;

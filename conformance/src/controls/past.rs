@@ -9,12 +9,12 @@ use membership::{
     SealedKey, Store, Timestamp, User, UserKey,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 use crate::observe::all_users;
 
-mutants! {
+controls! {
     believes_sequence_numbers unseen: "PAST-1", "decides from a client's copy of users while the data have fewer changes than the copy" => Copies<BELIEVES>;
     hands_on_its_copy unseen: "PAST-1", "decides from an earlier client's copy of users on a client that is opened later" => HandsOn;
     resumes_its_copy unseen: "PAST-1", "adds new users to a client's copy of users, and never removes lost ones" => Copies<RESUMES>;

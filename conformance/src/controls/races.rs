@@ -9,11 +9,11 @@ use membership::{
     EndpointId, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room, RoomId, Store, User,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     lets_two_rekeys_win unseen: "KEY-7", "retries the loser of two concurrent rekeys from the winner's epoch" => TwoWin;
     adds_with_the_old_key unseen: "KEY-8", "adds a member during a rekey with a key of the former epoch" => AddsLate;
     deletes_in_steps unseen: "ROOM-4", "removes a deleted room's members one by one, and then the room" => DeletesInSteps;

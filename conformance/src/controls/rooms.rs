@@ -8,11 +8,11 @@ use membership::{
     Ciphertext, Epoch, Error, Member, NewMember, NewRoom, Page, Room, RoomId, Store, Timestamp,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     folds_case_in_room_ids: "TYPE-1", "stores every room under its id in lower case" => FoldsCase;
     trims_room_ids: "TYPE-1", "drops the spaces around a room's id" => Trims;
     normalizes_room_ids: "TYPE-1", "treats a letter with a combining accent as the accented letter" => Normalizes;

@@ -10,12 +10,12 @@ use membership::{
 };
 use tokio::sync::Semaphore;
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 use super::races::pause;
 
-mutants! {
+controls! {
     loses_acknowledged_writes unseen: "LIN-1", "acknowledges concurrent writes, and keeps one of them (SpiceDB issue 3212)" => LosesWrites;
     merges_endpoints_by_case: "TYPE-1", "treats endpoints that differ only in case as one (SpiceDB issue 3161, OpenFGA issue 3169)" => MergesCase;
     locks_up_inside_itself unseen: "TIME-1", "deadlocks in a rekey with removals, and blocks all later changes of members (dex issue 5017)" => LocksUp;

@@ -11,11 +11,11 @@ use membership::{
     UserKey,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     rounds_revocations_to_seconds unseen: "TYPE-3", "returns the time of a revocation in whole seconds" => RoundsRevocations;
     trims_labels unseen: "USER-2", "drops the spaces around a user's label" => TrimsLabels;
     remembers_that_a_rekey_was_due unseen: "ROOM-5", "keeps a deleted room's rekey_due for a room created again under its id" => DueAgain;

@@ -10,12 +10,12 @@ use membership::{
     Rekey, Room, RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::{Index, locked, with_former};
-use super::mutants;
 use super::races::pause;
 
-mutants! {
+controls! {
     joins_one_epoch_late: "MEM-1", "returns a joined_epoch one too high for a member added while a rekey is due" => OffByOne;
     stale_by_one_write unseen: "LIN-1", "returns a room as of before its last rekey while another rekey is in flight" => StaleByOne;
     rekey_forgets_who_came_meanwhile unseen: "KEY-1", "stores no key at the new epoch for a member added during a rekey" => Forgets;

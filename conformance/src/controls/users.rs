@@ -8,11 +8,11 @@ use membership::{
     Conflict, Decision, Error, Label, NewUser, Record, Store, Timestamp, User, UserKey,
 };
 
+use super::controls;
 use super::defect::Defect;
 use super::listings::locked;
-use super::mutants;
 
-mutants! {
+controls! {
     bootstraps_again: "USER-1", "makes another admin at a second bootstrap" => BootstrapsAgain;
     bootstrap_tells_exists_first: "USER-1", "returns AlreadyExists instead of Conflict for a second bootstrap of a known key" => ExistsFirst;
     replaces_a_user: "USER-2", "changes a user's label when the user is added again" => Relabels;
