@@ -7,7 +7,7 @@
 
 mod jobs;
 mod process;
-pub mod script;
+pub(crate) mod script;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 use crate::power;
 use crate::target::Target;
 
-pub use jobs::Job;
-pub use process::{Process, watched};
+pub(crate) use jobs::Job;
+pub(crate) use process::{Process, watched};
 
 /// Says what a child is to do, and where: the environment variable.
 const VARIABLE: &str = "MEMBERSHIP_CONFORMANCE_CHILD";
@@ -28,7 +28,7 @@ const WATCHED: &str = "MEMBERSHIP_CONFORMANCE_WATCHED";
 const FAILED: u8 = 2;
 
 /// If this process was started as a child, does its job; `None` if it was not.
-pub fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
+pub(crate) fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
     let orders = std::env::var(VARIABLE).ok()?;
     Some(match obey(&orders, targets) {
         Ok(()) => ExitCode::SUCCESS,

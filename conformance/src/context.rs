@@ -17,9 +17,9 @@ use crate::transcript::{Client, Transcript};
 use crate::verdict::{Failure, Verdict};
 
 /// The time that every call may take beyond the store's `op_timeout` (clause TIME-1).
-pub const GRACE: Duration = Duration::from_millis(250);
+pub(crate) const GRACE: Duration = Duration::from_millis(250);
 /// How many times `op_timeout` a rekey or a deletion may take (clause TIME-1).
-pub const SLOW: u32 = 10;
+pub(crate) const SLOW: u32 = 10;
 
 /// The context of one run of one case. Cheap to clone into tasks.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ use crate::verdict::{Failure, Verdict, fails};
 
 /// The answers to every read of some rooms, endpoints and users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed(Vec<(String, String)>);
+pub(crate) struct Observed(Vec<(String, String)>);
 
 impl Observed {
     fn note<T: Show>(&mut self, call: String, answer: &T) {
@@ -26,7 +26,7 @@ impl Observed {
     /// Fails if an answer differs from `before`. The failure shows the answers that differ and no
     /// others.
     #[track_caller]
-    pub fn unchanged_since(&self, before: &Self) -> Verdict {
+    pub(crate) fn unchanged_since(&self, before: &Self) -> Verdict {
         let differ = |(was, is): &(&(String, String), &(String, String))| was != is;
         let differing: Vec<_> = before.0.iter().zip(&self.0).filter(differ).collect();
         if differing.is_empty() && before.0.len() == self.0.len() {
@@ -43,7 +43,7 @@ impl Observed {
 impl Observed {
     /// As [`unchanged_since`](Self::unchanged_since), without the answer to `call`.
     #[track_caller]
-    pub fn unchanged_but(&self, call: &str, before: &Self) -> Verdict {
+    pub(crate) fn unchanged_but(&self, call: &str, before: &Self) -> Verdict {
         let rest = |all: &Self| Self(all.0.iter().filter(|(of, _)| of != call).cloned().collect());
         rest(self).unchanged_since(&rest(before))
     }
@@ -61,7 +61,7 @@ impl Show for Observed {
 ///
 /// The answers must also agree with one another, as in every state: clauses LIST-1, LIST-4, MEM-4,
 /// KEY-1, KEY-3, KEY-10, AUTH-1 and AUTH-5.
-pub async fn observe(
+pub(crate) async fn observe(
     store: &dyn Store,
     rooms: &[RoomId],
     endpoints: &[EndpointId],
@@ -147,17 +147,17 @@ fn epochs(room: Option<&Room>) -> BTreeSet<Epoch> {
 }
 
 /// All members of a room, page by page.
-pub async fn members(store: &dyn Store, room: &RoomId) -> Result<Vec<Member>, Error> {
+pub(crate) async fn members(store: &dyn Store, room: &RoomId) -> Result<Vec<Member>, Error> {
     walk(|member: &Member| member.endpoint.clone(), |page| store.members(room, page)).await
 }
 
 /// All rooms of an endpoint, page by page.
-pub async fn rooms_of(store: &dyn Store, endpoint: &EndpointId) -> Result<Vec<Room>, Error> {
+pub(crate) async fn rooms_of(store: &dyn Store, endpoint: &EndpointId) -> Result<Vec<Room>, Error> {
     walk(|room: &Room| room.id.clone(), |page| store.rooms_of(endpoint, page)).await
 }
 
 /// All users, page by page.
-pub async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
+pub(crate) async fn all_users(store: &dyn Store) -> Result<Vec<User>, Error> {
     walk(|user: &User| user.key, |page| store.users(page)).await
 }
 
@@ -184,7 +184,7 @@ async fn walk<T, Id: Ord + Clone, Fetch: Future<Output = Result<Vec<T>, Error>>>
 
 /// The ids that a case observes: those it uses, and some that it does not.
 #[derive(Clone, Debug)]
-pub struct Scope {
+pub(crate) struct Scope {
     rooms: Vec<RoomId>,
     endpoints: Vec<EndpointId>,
     users: Vec<UserKey>,
@@ -193,7 +193,7 @@ pub struct Scope {
 impl Scope {
     /// These rooms and endpoints, and no user.
     #[must_use]
-    pub fn new(rooms: &[&str], endpoints: &[&str]) -> Self {
+    pub(crate) fn new(rooms: &[&str], endpoints: &[&str]) -> Self {
         let rooms = rooms.iter().map(|id| room(id)).collect();
         let endpoints = endpoints.iter().map(|id| endpoint(id)).collect();
         Self { rooms, endpoints, users: Vec::new() }
@@ -201,13 +201,16 @@ impl Scope {
 
     /// These users, beside the rooms and endpoints.
     #[must_use]
-    pub fn with_users(self, users: &[UserKey]) -> Self {
+    pub(crate) fn with_users(self, users: &[UserKey]) -> Self {
         Self { users: users.to_vec(), ..self }
     }
 
     /// [`observe`]s all of them. The calls stay out of the transcript.
     #[track_caller]
-    pub fn observe(&self, client: &Client) -> impl Future<Output = Verdict<Observed>> + Send {
+    pub(crate) fn observe(
+        &self,
+        client: &Client,
+    ) -> impl Future<Output = Verdict<Observed>> + Send {
         let at = Location::caller();
         let store = client.unrecorded();
         async move {
@@ -218,7 +221,7 @@ impl Scope {
 
     /// Awaits a write that must fail with exactly `expected` and change nothing (clause ERR-2).
     #[track_caller]
-    pub fn refuses<T: Show + Send>(
+    pub(crate) fn refuses<T: Show + Send>(
         &self,
         client: &Client,
         call: impl Future<Output = Result<T, Error>> + Send,

@@ -11,7 +11,7 @@ use crate::transcript::Client;
 use crate::verdict::Verdict;
 
 /// `count` clients of the same data; handles of one client if the target has only one.
-pub async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
+pub(crate) async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
     let several = cx.target().claims(Need::Clients) == Claim::Claimed;
     let mut clients = vec![cx.open().await?];
     while clients.len() < count {
@@ -27,7 +27,7 @@ pub async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
 /// Runs each future in a task of its own and starts them together. Returns the results in order.
 ///
 /// A panic in one of them is resumed here.
-pub async fn together<T: Send + 'static>(
+pub(crate) async fn together<T: Send + 'static>(
     racers: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     let racers: Vec<_> = racers.into_iter().collect();
@@ -50,7 +50,7 @@ pub async fn together<T: Send + 'static>(
 }
 
 /// Runs two futures as [`together`] does.
-pub async fn both<A: Send + 'static, B: Send + 'static>(
+pub(crate) async fn both<A: Send + 'static, B: Send + 'static>(
     one: impl Future<Output = A> + Send + 'static,
     two: impl Future<Output = B> + Send + 'static,
 ) -> (A, B) {
@@ -68,7 +68,7 @@ pub async fn both<A: Send + 'static, B: Send + 'static>(
 }
 
 /// A task's result. If the task panicked, the panic goes on here.
-pub async fn joined<T>(task: JoinHandle<T>) -> T {
+pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
     match task.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

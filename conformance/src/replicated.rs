@@ -20,13 +20,13 @@ use crate::target::Replicas;
 use crate::verdict::{Failure, Verdict};
 
 /// The servers of a case that needs [`Need::Replicas`](crate::Need::Replicas).
-pub fn servers(cx: &Cx) -> Verdict<&dyn Replicas> {
+pub(crate) fn servers(cx: &Cx) -> Verdict<&dyn Replicas> {
     Ok(cx.instance().replicas()?)
 }
 
 /// Runs `case` for each of `ways` at the same time, each on a store of its own. A failure names the
 /// way.
-pub async fn each<Way, Ran>(cx: &Cx, ways: &[Way], case: impl Fn(Cx, Way) -> Ran) -> Verdict
+pub(crate) async fn each<Way, Ran>(cx: &Cx, ways: &[Way], case: impl Fn(Cx, Way) -> Ran) -> Verdict
 where
     Way: Copy + Debug + Send + 'static,
     Ran: Future<Output = Verdict> + Send + 'static,
@@ -56,7 +56,7 @@ where
 }
 
 /// Makes one server the leader of every part of the data.
-pub async fn lead_all(cx: &Cx, server: usize) -> Verdict {
+pub(crate) async fn lead_all(cx: &Cx, server: usize) -> Verdict {
     let servers = servers(cx)?;
     for part in servers.parts() {
         servers.lead(server, part).await?;
@@ -117,7 +117,7 @@ fn every_call(number: u64) -> Vec<(Op, Answer)> {
 ///
 /// Each pass uses new ids, from `number` on. Calls may fail until `deadline`. A wrong answer, or a
 /// call past its bound, fails the case at any time.
-pub async fn works(
+pub(crate) async fn works(
     cx: &Cx,
     store: &dyn Store,
     number: u64,
@@ -140,7 +140,7 @@ pub async fn works(
 ///
 /// Calls go on until every server is well: one that was cut off may stay behind in a part to which
 /// nothing is written, for as long as nobody writes.
-pub async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
+pub(crate) async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
     let servers = servers(cx)?;
     // Once for the servers to come back, once for their election.
     let deadline = Instant::now() + servers.failover() * 2;
@@ -186,7 +186,7 @@ async fn failing(cx: &Cx, store: &dyn Store, number: u64) -> Verdict<Option<(Op,
 }
 
 /// Makes a call, which must end within its bound (clause TIME-1).
-pub async fn in_time(cx: &Cx, store: &dyn Store, call: &Op) -> Verdict<Answer> {
+pub(crate) async fn in_time(cx: &Cx, store: &dyn Store, call: &Op) -> Verdict<Answer> {
     let slow = matches!(call, Op::Rekey(..) | Op::DeleteRoom(_));
     let answer = call.apply(store);
     let answered =
@@ -198,19 +198,19 @@ pub async fn in_time(cx: &Cx, store: &dyn Store, call: &Op) -> Verdict<Answer> {
 }
 
 /// Makes these calls at the same time; each must end within its bound.
-pub async fn at_once(cx: &Cx, store: &dyn Store, calls: &[Op]) -> Verdict<Vec<Answer>> {
+pub(crate) async fn at_once(cx: &Cx, store: &dyn Store, calls: &[Op]) -> Verdict<Vec<Answer>> {
     let answers = calls.iter().map(|call| in_time(cx, store, call));
     futures::future::join_all(answers).await.into_iter().collect()
 }
 
 /// Whether the call ended in `Timeout` or `Unavailable`.
-pub fn unanswered(answer: &Answer) -> bool {
+pub(crate) fn unanswered(answer: &Answer) -> bool {
     answer.error().is_some_and(Error::outcome_unknown)
 }
 
 /// Repeats a write until its effect is sure: the store acknowledges it, or refuses it because an
 /// earlier try took effect.
-pub async fn achieve(store: &dyn Store, call: &Op, deadline: Instant) -> Verdict {
+pub(crate) async fn achieve(store: &dyn Store, call: &Op, deadline: Instant) -> Verdict {
     loop {
         let answer = call.apply(store).await;
         if !unanswered(&answer) {
@@ -226,7 +226,7 @@ pub async fn achieve(store: &dyn Store, call: &Op, deadline: Instant) -> Verdict
 
 /// Calls `ask` at once, and then four times a second until `until`. Does not wait for an answer
 /// before it asks again. Ends with the first failure, or when every question is answered.
-pub async fn keep_asking<Asked>(until: Instant, ask: impl Fn() -> Asked) -> Verdict
+pub(crate) async fn keep_asking<Asked>(until: Instant, ask: impl Fn() -> Asked) -> Verdict
 where
     Asked: Future<Output = Verdict>,
 {

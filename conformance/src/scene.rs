@@ -7,7 +7,7 @@ use crate::verdict::{Failure, Verdict};
 
 /// An encrypted room at epoch 1: the first of `who` owns it, the others are members, each with the
 /// key that [`key_of`](crate::make::key_of) gives.
-pub async fn crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
+pub(crate) async fn crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
     let (owner, others) = owner_and_others(who)?;
     let made = store.create_room(encrypted(id, owner)).await?;
     for other in others {
@@ -17,7 +17,7 @@ pub async fn crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
 }
 
 /// An unencrypted room: the first of `who` owns it, the others are members.
-pub async fn open_crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
+pub(crate) async fn open_crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
     let (owner, others) = owner_and_others(who)?;
     let made = store.create_room(plain(id, owner)).await?;
     for other in others {
@@ -28,7 +28,13 @@ pub async fn open_crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Roo
 
 /// Rekeys a room of these members from epoch `from` up to epoch `to`. The keys are those of
 /// [`key_of`](crate::make::key_of).
-pub async fn advance(store: &dyn Store, id: &str, who: &[&str], from: u64, to: u64) -> Verdict {
+pub(crate) async fn advance(
+    store: &dyn Store,
+    id: &str,
+    who: &[&str],
+    from: u64,
+    to: u64,
+) -> Verdict {
     for at in from..to {
         store.rekey(&room(id), make::rekey(at, [], who.iter().copied())).await?;
     }
@@ -36,7 +42,7 @@ pub async fn advance(store: &dyn Store, id: &str, who: &[&str], from: u64, to: u
 }
 
 /// The endpoints of all members of a room, page by page.
-pub async fn endpoints_of(store: &dyn Store, id: &RoomId) -> Verdict<Vec<EndpointId>> {
+pub(crate) async fn endpoints_of(store: &dyn Store, id: &RoomId) -> Verdict<Vec<EndpointId>> {
     let mut all: Vec<EndpointId> = Vec::new();
     loop {
         let after = all.last().cloned().map_or_else(Page::first, Page::after_id);
@@ -53,7 +59,7 @@ pub async fn endpoints_of(store: &dyn Store, id: &RoomId) -> Verdict<Vec<Endpoin
 }
 
 /// The ids of the rooms an endpoint is in, of at most one page.
-pub async fn rooms_of(store: &dyn Store, who: &str) -> Verdict<Vec<RoomId>> {
+pub(crate) async fn rooms_of(store: &dyn Store, who: &str) -> Verdict<Vec<RoomId>> {
     let rooms = store.rooms_of(&make::endpoint(who), Page::first()).await?;
     Ok(rooms.into_iter().map(|room| room.id).collect())
 }

@@ -22,7 +22,7 @@ use crate::target::Instance;
 use crate::verdict::{Failure, Verdict};
 use draw::{Act, Draw, views};
 
-pub use draw::Mix;
+pub(crate) use draw::Mix;
 
 /// How many sequences a case tries of a store in this process.
 const SEQUENCES: u64 = 8;
@@ -33,7 +33,7 @@ const CALLS: usize = 250;
 ///
 /// A failure is shrunk, and the shortest sequence that still fails is what the case's transcript
 /// shows.
-pub async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
+pub(crate) async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
     for sequence in 0..cx.rounds(SEQUENCES) {
         let drawn = draws(cx.seed(), sequence)?;
         let whole: Vec<_> = drawn.iter().map(ValueTree::current).collect();

@@ -8,7 +8,7 @@ use crate::verdict::Verdict;
 const IN_FLIGHT: usize = 64;
 
 /// Runs all of `calls` and returns the results in order, or the first failure.
-pub fn together<T, Call>(
+pub(crate) fn together<T, Call>(
     calls: impl IntoIterator<Item = Call>,
 ) -> impl Future<Output = Verdict<Vec<T>>>
 where

@@ -7,7 +7,7 @@ use membership::{Decision, DenyReason, Error};
 use crate::show::Show;
 
 /// The result of a case, or of a part of it: success, or the first failure.
-pub type Verdict<T = ()> = Result<T, Failure>;
+pub(crate) type Verdict<T = ()> = Result<T, Failure>;
 
 /// A failed check.
 #[derive(Debug)]
@@ -63,13 +63,13 @@ impl From<Error> for Failure {
 /// `got` must equal `expected`.
 #[allow(clippy::needless_pass_by_value, reason = "calls read better without a row of `&`s")]
 #[track_caller]
-pub fn same<T: PartialEq + Show>(got: T, expected: T) -> Verdict {
+pub(crate) fn same<T: PartialEq + Show>(got: T, expected: T) -> Verdict {
     if got == expected { Ok(()) } else { Err(Failure::answer(expected.show(), &got)) }
 }
 
 /// The call must have failed with exactly `expected`.
 #[track_caller]
-pub fn fails<T: Show>(got: Result<T, Error>, expected: &Error) -> Verdict {
+pub(crate) fn fails<T: Show>(got: Result<T, Error>, expected: &Error) -> Verdict {
     match got {
         Err(error) if error == *expected => Ok(()),
         other => Err(Failure::answer(expected.show(), &other)),
@@ -78,20 +78,20 @@ pub fn fails<T: Show>(got: Result<T, Error>, expected: &Error) -> Verdict {
 
 /// `held` must be true; `expected` and `got` say it in words.
 #[track_caller]
-pub fn holds(held: bool, expected: &str, got: &impl Show) -> Verdict {
+pub(crate) fn holds(held: bool, expected: &str, got: &impl Show) -> Verdict {
     if held { Ok(()) } else { Err(Failure::answer(expected, got)) }
 }
 
 /// The decision must be a denial because the store could not tell (clause AUTH-2).
 #[track_caller]
-pub fn denies_as_failed(decision: &Decision) -> Verdict {
+pub(crate) fn denies_as_failed(decision: &Decision) -> Verdict {
     let failed = matches!(decision, Decision::Deny(DenyReason::Failed(_)));
     holds(failed, "Deny, failed", decision)
 }
 
 /// The call must have ended in `Timeout` or `Unavailable`.
 #[track_caller]
-pub fn unknown<T: Show>(got: &Result<T, Error>) -> Verdict {
+pub(crate) fn unknown<T: Show>(got: &Result<T, Error>) -> Verdict {
     let unknown = got.as_ref().is_err_and(Error::outcome_unknown);
     holds(unknown, "Timeout or Unavailable", got)
 }

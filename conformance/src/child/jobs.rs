@@ -14,7 +14,7 @@ use crate::show::Show;
 
 /// What a child is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
+pub(crate) enum Job {
     /// Run the scripts of `seed`, `len` calls each, all at once, and tell of each call
     /// `task number` once it was acknowledged.
     Work {

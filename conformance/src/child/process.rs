@@ -12,7 +12,7 @@ use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict};
 
 /// A child at its job. Dropping it kills it.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     /// Held open: its end tells the child that its parent is gone.
     input: ChildStdin,
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 /// Runs a child on the case's store to its end, and says what it did to the store's files.
-pub async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
+pub(crate) async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
     let mut command = command(cx, job)?;
     command.env(WATCHED, "");
     Ok(cx.instance().record(command).await?)
@@ -35,7 +35,7 @@ fn command(cx: &Cx, job: Job) -> Result<std::process::Command, TargetError> {
 
 impl Process {
     /// Starts a child on the case's store; it may not have opened it yet.
-    pub fn start(cx: &Cx, job: Job) -> Verdict<Self> {
+    pub(crate) fn start(cx: &Cx, job: Job) -> Verdict<Self> {
         Ok(Self::spawn(cx, job)?)
     }
 
@@ -54,12 +54,12 @@ impl Process {
     }
 
     /// The next line it tells; `None` once it has ended.
-    pub async fn line(&mut self) -> Verdict<Option<String>> {
+    pub(crate) async fn line(&mut self) -> Verdict<Option<String>> {
         Ok(self.lines.next_line().await.map_err(TargetError::from)?)
     }
 
     /// Waits until it has opened the store.
-    pub async fn ready(&mut self) -> Verdict {
+    pub(crate) async fn ready(&mut self) -> Verdict {
         match self.line().await? {
             Some(line) if line == jobs::READY => Ok(()),
             other => Err(self.failure(&format!("{:?} from a child", jobs::READY), other).await),
@@ -67,7 +67,7 @@ impl Process {
     }
 
     /// Sends it a line, and waits for its answer.
-    pub async fn ask(&mut self, line: &str) -> Verdict<String> {
+    pub(crate) async fn ask(&mut self, line: &str) -> Verdict<String> {
         let sent = self.input.write_all(format!("{line}\n").as_bytes()).await;
         sent.map_err(TargetError::from)?;
         match self.line().await? {
@@ -77,7 +77,7 @@ impl Process {
     }
 
     /// Kills it at once (SIGKILL), and returns what it had told by then beyond what was read.
-    pub async fn kill(mut self) -> Verdict<Vec<String>> {
+    pub(crate) async fn kill(mut self) -> Verdict<Vec<String>> {
         // It may have ended by itself.
         let _ = self.child.start_kill();
         let rest = self.rest().await?;
@@ -89,7 +89,7 @@ impl Process {
     }
 
     /// Waits until it has done its job, and returns what it told beyond what was read.
-    pub async fn finish(mut self) -> Verdict<Vec<String>> {
+    pub(crate) async fn finish(mut self) -> Verdict<Vec<String>> {
         let rest = self.rest().await?;
         let status = self.child.wait().await.map_err(TargetError::from)?;
         if ExitStatus::success(&status) {

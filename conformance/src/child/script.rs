@@ -14,7 +14,7 @@ use crate::verdict::{Failure, Verdict, holds};
 use membership::Store;
 
 /// The calls of one task, on rooms, endpoints and users that no other task touches.
-pub struct Script {
+pub(crate) struct Script {
     calls: Vec<Op>,
     names: Names,
 }
@@ -30,11 +30,11 @@ const ROOT: UserKey = UserKey::from_bytes([0xff; 32]);
 
 impl Script {
     /// How many tasks a seed has.
-    pub const TASKS: u64 = 4;
+    pub(crate) const TASKS: u64 = 4;
 
     /// The script of a task.
     #[must_use]
-    pub fn new(seed: u64, task: u64, len: usize) -> Self {
+    pub(crate) fn new(seed: u64, task: u64, len: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed.rotate_left(8) ^ task);
         let names = Names::new(seed, task);
         let mut model = Self::beginning();
@@ -49,25 +49,25 @@ impl Script {
 
     /// The calls, in order.
     #[must_use]
-    pub fn calls(&self) -> &[Op] {
+    pub(crate) fn calls(&self) -> &[Op] {
         &self.calls
     }
 
     /// The rooms, endpoints and users that it touches.
     #[must_use]
-    pub fn names(&self) -> (&[RoomId], &[EndpointId], &[UserKey]) {
+    pub(crate) fn names(&self) -> (&[RoomId], &[EndpointId], &[UserKey]) {
         (&self.names.rooms, &self.names.endpoints, &self.names.users)
     }
 
     /// What must have happened before any script begins.
     #[must_use]
-    pub fn first_call() -> Op {
+    pub(crate) fn first_call() -> Op {
         Op::BootstrapAdmin(admin(ROOT))
     }
 
     /// The state then.
     #[must_use]
-    pub fn beginning() -> Model {
+    pub(crate) fn beginning() -> Model {
         let mut model = Model::new();
         model.apply(&Self::first_call());
         model
@@ -75,7 +75,7 @@ impl Script {
 
     /// The store must be as it is after `acknowledged` calls, or after one more, which was in
     /// flight; returns how many it was.
-    pub async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
+    pub(crate) async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
         let mut model = Self::beginning();
         for call in self.calls.iter().take(acknowledged) {
             model.apply(call);
@@ -103,24 +103,24 @@ impl Script {
 
 /// What each task of a child had acknowledged by some moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Acknowledged(Vec<usize>);
+pub(crate) struct Acknowledged(Vec<usize>);
 
 impl Acknowledged {
     /// Nothing, by any task.
     #[must_use]
-    pub fn nothing() -> Self {
+    pub(crate) fn nothing() -> Self {
         Self(vec![0; usize::try_from(Script::TASKS).unwrap_or_default()])
     }
 
     /// What the lines `task number` tell.
-    pub fn of(lines: &[String]) -> Verdict<Self> {
+    pub(crate) fn of(lines: &[String]) -> Verdict<Self> {
         let mut acknowledged = Self::nothing();
         lines.iter().try_for_each(|line| acknowledged.hear(line))?;
         Ok(acknowledged)
     }
 
     /// One line more.
-    pub fn hear(&mut self, line: &str) -> Verdict {
+    pub(crate) fn hear(&mut self, line: &str) -> Verdict {
         let parsed = line.split_once(' ').and_then(|(task, number)| {
             Some((task.parse::<usize>().ok()?, number.parse::<usize>().ok()?))
         });
@@ -134,7 +134,7 @@ impl Acknowledged {
 
     /// Everything acknowledged is there, and no more than the one call in flight of each task; returns
     /// how much that is.
-    pub async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
+    pub(crate) async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
         let mut found = Vec::new();
         for (task, count) in (0..).zip(&self.0) {
             found.push(Script::new(seed, task, len).verify(store, *count).await?);
@@ -147,7 +147,7 @@ impl Acknowledged {
 ///
 /// The one call that each of its tasks had in flight has an unknown outcome: it may have taken effect, may
 /// do so later, or never does (LIN-1).
-pub struct Killed {
+pub(crate) struct Killed {
     seed: u64,
     len: usize,
     acknowledged: Acknowledged,
@@ -156,7 +156,7 @@ pub struct Killed {
 
 impl Killed {
     /// Looks for what a process that ran the scripts of `seed` did before it was killed.
-    pub async fn look(
+    pub(crate) async fn look(
         store: &dyn Store,
         seed: u64,
         len: usize,
@@ -167,7 +167,7 @@ impl Killed {
     }
 
     /// Looks again: what was found is there, and no more than the calls that were in flight.
-    pub async fn look_again(&mut self, store: &dyn Store) -> Verdict {
+    pub(crate) async fn look_again(&mut self, store: &dyn Store) -> Verdict {
         let now = self.acknowledged.verify(store, self.seed, self.len).await?;
         let lost = now.0.iter().zip(&self.found.0).any(|(now, before)| now < before);
         holds(!lost, &format!("at least {}, as before", self.found.show()), &now)?;
