@@ -56,7 +56,7 @@ pub(crate) fn exit_code(held: Result<Held, String>, failed: u8) -> u8 {
         Ok(Held::NotAll) => failed,
         Ok(Held::Unknown) => INCONCLUSIVE,
         Err(why) => {
-            report::refuse(&why);
+            report::complain(&why);
             REFUSED
         }
     }

@@ -75,7 +75,7 @@ fn watch() -> std::io::Result<u8> {
         Some(Ok(code)) => return Ok(code),
         _ => format!("by force ({status})"),
     };
-    report::refuse(&format!(
+    report::complain(&format!(
         "the process ended {why} before the run was over: a store, or what it is made of, ended it"
     ));
     Ok(ENDED)

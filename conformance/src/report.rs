@@ -28,18 +28,25 @@ pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
 pub(crate) fn inconclusive(cases: usize) -> String {
     let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };
     format!(
-        "{cases} passed a deadline each time on a starved machine; run again with less beside it"
+        "{cases}: a deadline passed in each run, on a starved machine; run again with less beside it"
     )
 }
 
-/// Says in one line why nothing was run, and exits with 2.
+/// Says in one line why nothing was run, and returns the exit code for that, 2.
+#[must_use]
 pub fn refuse(why: &str) -> ExitCode {
-    use owo_colors::OwoColorize;
-    anstream::eprintln!("{} {why}", "error:".red().bold());
+    complain(why);
     ExitCode::from(2)
 }
 
+/// Writes an error's line to standard error.
+pub(crate) fn complain(why: &str) {
+    use owo_colors::OwoColorize;
+    anstream::eprintln!("{} {why}", "error:".red().bold());
+}
+
 /// A duration as people read it.
+#[must_use]
 pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 10.0 {

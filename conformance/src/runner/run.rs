@@ -64,7 +64,7 @@ pub(super) fn held(
     }
     // Only where everything is run.
     let also = suite.also.filter(|_| options.store.is_empty() && options.filter.is_empty());
-    let (said, also) = also.map(|also| also(seed, options.jobs)).unwrap_or((String::new(), true));
+    let (said, also) = also.map_or((String::new(), true), |also| also(seed, options.jobs));
     if !said.is_empty() {
         anstream::println!("{said}");
     }
