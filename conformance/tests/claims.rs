@@ -105,7 +105,7 @@ impl Replicas for Data {
 }
 
 #[rstest]
-#[case::harm("every_harm_affects_the_harmed_server", "a server that was harmed")]
+#[case::harm("every_harm_affects_the_harmed_server", "the harm to affect")]
 #[case::in_a_history(
     "concurrent_calls_during_server_failures_are_linearizable",
     "some call to be hit"

@@ -159,6 +159,15 @@ fn a_call_that_is_held_anywhere_is_right_afterwards() {
     assert!(points > 1_200, "{points} points");
 }
 
+/// With this seed an earlier barrier of a client arrives after a later one and replaces it, twice in a
+/// row. A client that waits for the later one misses its deadline, though every server works.
+#[test]
+fn a_call_whose_barrier_was_replaced_by_an_earlier_one_sends_another() {
+    let mut pairs = pause::pairs();
+    pairs.retain(|(call, _)| call.name == "create");
+    assert!(pause::hold_all(pairs, 0x36c_5e20, 2).unwrap() > 0);
+}
+
 #[test]
 fn a_room_that_is_known_to_be_gone_is_gone_for_those_who_are_behind() {
     let places = pause::hold_a_deletion(None, seed()).unwrap();

@@ -214,8 +214,8 @@ impl Core {
             let fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
             let until = deadline.min(Instant::now() + self.gateway.patience());
             match self.gateway.read(bucket, filters, fresh, until).await {
-                // The servers may have lost the barrier with their latest messages.
-                Err(ReadError::Late(_)) if until < deadline => {}
+                // The servers may have lost the barrier with their latest messages, or an earlier one replaced it.
+                Err(ReadError::Late(_)) if Instant::now() < deadline => {}
                 read => return read,
             }
         }

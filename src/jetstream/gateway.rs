@@ -129,7 +129,7 @@ pub(super) enum WriteError {
 pub(super) enum ReadError {
     /// More messages match the filters than one answer may hold.
     TooMany,
-    /// No replica answered with a state that is fresh enough before the deadline.
+    /// No replica answered with a state that is fresh enough before the deadline, or none ever will.
     Late(Error),
     Failed(Error),
 }

@@ -10,7 +10,7 @@ use crate::error::{Conflict, Record};
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Core, few, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
+use crate::jetstream::gateway::{Fresh, Pause, Put, ReadError, WriteError};
 use crate::jetstream::record::{Admins, FormatRecord, UserRecord};
 use crate::jetstream::users_copy::{Contents, Seen};
 use crate::jetstream::{key, provision};
@@ -69,8 +69,15 @@ impl Core {
         let mut filters = vec![key::FORMAT.to_owned()];
         filters.extend((key != key::FORMAT).then(|| key.to_owned()));
         let deadline = Instant::now() + self.op_timeout;
-        let found = self.gateway.read(Bucket::Users, &filters, fresh, deadline).await;
-        let found = found.map_err(|error| few(Bucket::Users, error))?;
+        let mut fresh = fresh;
+        let found = loop {
+            match self.gateway.read(Bucket::Users, &filters, fresh, deadline).await {
+                Err(ReadError::Late(_)) if Instant::now() < deadline => {
+                    fresh = self.fresh(Bucket::Users).await?;
+                }
+                found => break found.map_err(|error| few(Bucket::Users, error))?,
+            }
+        };
         let missing = |key: &str, though: &str| {
             let problem = format!("missing, though {though}: it was purged, or messages vanished");
             Err(Error::corrupt(Bucket::Users.name(), key, problem))

@@ -399,6 +399,7 @@ impl Pause<'_> {
             open(&simulation, "other", replicas).await?,
         );
         self.how.hold(&held, self.after);
+        simulation.keep_trace();
         let mut call = pin!(maybe_done(recorder.call(1, &held, self.call.op.clone())));
         // A client that misheard may end its call without another exchange, so it is never held.
         if !before(&mut call, held.held()).await && !held.has_misheard() {
@@ -423,7 +424,10 @@ impl Pause<'_> {
             (self.how, answer.as_ref().and_then(|answer| answer.error()))
             && error.outcome_unknown()
         {
-            return Err(format!("every server works, but the answer is {error}"));
+            return Err(format!(
+                "every server works, but the answer is {error}\n{}",
+                simulation.trace()
+            ));
         }
         let _ = held.close().await;
         let fresh = open(&simulation, "fresh", replicas).await?;

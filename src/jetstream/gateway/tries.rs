@@ -220,6 +220,8 @@ impl Gateway {
     }
 
     /// The newest message of every key that matches a filter, all of one state that is as fresh as `fresh` demands.
+    ///
+    /// `Late` also before the deadline, if only another barrier can help.
     pub(in crate::jetstream) async fn read(
         &self,
         bucket: Bucket,
@@ -249,8 +251,12 @@ impl Gateway {
                         .retain(|entry| !key::is_barrier(&entry.key) && Some(&*entry.key) != proof);
                     return Ok(Snapshot { entries });
                 }
-                Reading::State { .. } => {
+                Reading::State { entries, .. } => {
                     self.counters.stale_reply();
+                    if self.is_overtaken(fresh, &entries) {
+                        let problem = format!("{bucket}: an earlier barrier came after this one");
+                        return Err(ReadError::Late(Error::unavailable(problem)));
+                    }
                     Error::unavailable(format!("{bucket}: the replica that answered is behind"))
                 }
                 Reading::TooMany => return Err(ReadError::TooMany),
@@ -271,6 +277,15 @@ impl Gateway {
                 newest.number >= passed.number && newest.sequence >= passed.sequence
             }),
         }
+    }
+
+    /// Whether an earlier barrier of this client was stored after this one and replaced it, so that no replica can show
+    /// this one any more.
+    fn is_overtaken(&self, fresh: Fresh, entries: &[Entry]) -> bool {
+        let Fresh::Barrier(passed) = fresh else { return false };
+        self.own_barrier(entries).is_some_and(|newest| {
+            newest.number < passed.number && newest.sequence > passed.sequence
+        })
     }
 
     /// How long a read waits for a state with its barrier before it sends another barrier.
