@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
             self.visit(*node);
             match event {
                 Event::Begin(call, _) => {
-                    node.configuration = self.linearize_reads(node.configuration, &[call])
+                    node.configuration = self.linearize_reads(node.configuration, &[call]);
                 }
                 Event::End(call, _) => {
                     let slot = self.slot(call);
