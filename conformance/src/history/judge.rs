@@ -17,7 +17,7 @@ pub async fn judge(cx: &Cx, history: History) -> Verdict<Reached> {
         let said = violation.map(|violation| {
             let file = match Saved::write(&store, seed, &violation, &history) {
                 Ok(path) => format!("again: cargo conformance replay {}", path.display()),
-                Err(error) => format!("it could not be saved: {error}"),
+                Err(error) => format!("the history could not be saved: {error}"),
             };
             format!("{violation}\n{}{file}", picture(&violation))
         });
