@@ -1,4 +1,4 @@
-//! Lets cases in beside those they may run beside.
+//! The gate: it decides which cases run at the same time.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,32 +10,32 @@ use crate::report;
 use crate::run::{Outcome, RUNS_AGAIN, run_case};
 use crate::target::Target;
 
-/// Holds back each case while others are inside that it may not run beside, or as many of its kind
-/// as may run at once.
+/// Holds back a case while cases of another kind run, or while as many of its own kind run as may
+/// run at once.
 pub(crate) struct Gate {
     jobs: Option<NonZeroUsize>,
-    /// Who is inside, and how many.
+    /// The kind of the running cases, and their number.
     inside: Mutex<(Company, usize)>,
     left: Notify,
 }
 
-/// A case that is inside until this is dropped.
+/// The permission to run a case. Dropping it says that the case has ended.
 pub(crate) struct Inside<'a>(&'a Gate);
 
 impl Gate {
-    /// Where `jobs` says how many may run at once, if it says anything.
+    /// Creates a gate. `jobs` replaces the default limit on cases that run at once.
     pub(crate) const fn new(jobs: Option<NonZeroUsize>) -> Self {
         Self { jobs, inside: Mutex::new((Company::Working, 0)), left: Notify::const_new() }
     }
 
-    /// How many are ever inside at once.
+    /// The largest number of cases that ever run at once.
     pub(crate) fn most(jobs: Option<NonZeroUsize>) -> usize {
         Company::ALL.map(|company| company.at_once(jobs)).into_iter().max().unwrap_or(1)
     }
 
     pub(crate) async fn enter(&self, company: Company) -> Inside<'_> {
         loop {
-            // Whoever leaves wakes all that wait from here on.
+            // Registered before the check: otherwise a case that ends in between wakes nobody.
             let left = self.left.notified();
             if self.admits(company) {
                 return Inside(self);
@@ -44,7 +44,7 @@ impl Gate {
         }
     }
 
-    /// Runs a case once it may be inside; again, and beside no other, if a deadline passed on a starved machine.
+    /// Runs a case once it may run, and again, alone, if a deadline passed on a starved machine.
     pub(crate) async fn run(
         &self,
         case: &'static Case,
@@ -75,7 +75,7 @@ impl Gate {
     }
 
     fn inside(&self) -> MutexGuard<'_, (Company, usize)> {
-        // A count is whole at any moment, so a poisoned lock means nothing.
+        // The state is consistent at any moment, so a poisoned lock is harmless.
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lets_in_others_of_the_same_kind_as_far_as_there_is_room_and_no_others() {
+    fn only_cases_of_one_kind_run_at_once_and_no_more_than_its_limit() {
         let gate = Gate::new(NonZeroUsize::new(2));
         let first = gate.enter(Company::Waiting).now_or_never().unwrap();
         let second = gate.enter(Company::Waiting).now_or_never().unwrap();

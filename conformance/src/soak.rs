@@ -1,26 +1,26 @@
-//! How long the cases last that play histories.
+//! The duration of the cases that play histories.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The default for a single case.
+/// The default duration of a case.
 const SHORT: Duration = Duration::from_secs(2);
 
 static LENGTH: OnceLock<Duration> = OnceLock::new();
 
-/// Sets the length for this process, once. The runner calls this.
+/// Sets the duration for this process, once. The runner calls this.
 pub fn set(length: Duration) {
     let _ = LENGTH.set(length);
 }
 
-/// The length that was set, or else that of `MEMBERSHIP_SOAK`, or else two seconds.
+/// The duration that was set, or else that in `MEMBERSHIP_SOAK`, or else two seconds.
 pub fn length() -> Duration {
     let from_environment =
         || std::env::var("MEMBERSHIP_SOAK").ok().and_then(|text| parse(&text).ok());
     *LENGTH.get_or_init(|| from_environment().unwrap_or(SHORT))
 }
 
-/// Reads a duration as people write it: `90s`, `10m`, `1h`; a bare number is seconds.
+/// Parses a duration such as `90s`, `10m` or `1h`; a bare number is seconds.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
