@@ -1,4 +1,4 @@
-//! How a run is told: to people, and to machines.
+//! The reports of a run, for people and for machines.
 
 mod failure;
 mod json;
@@ -22,17 +22,17 @@ pub(crate) use reached::reached;
 use crate::case::Case;
 use crate::run::{Outcome, Status};
 
-/// What a run came to.
+/// The results of a run.
 pub(crate) struct Results {
-    /// The columns, in their order.
+    /// The names of the stores: the columns, in order.
     pub(crate) stores: Vec<String>,
-    /// The rows, in the registry's order, with one outcome a store.
+    /// The cases in the registry's order: the rows, with one outcome per store.
     pub(crate) cases: Vec<(&'static Case, Vec<Outcome>)>,
-    /// What the stores ran on that is not ours: which servers, of which version, had how.
+    /// The servers that the stores used: their version, and where they came from.
     pub(crate) servers: Vec<String>,
     /// The seed.
     pub(crate) seed: u64,
-    /// From the first case's begin to the last one's end.
+    /// The time from the start of the first case to the end of the last.
     pub(crate) took: Duration,
 }
 
@@ -55,7 +55,7 @@ impl Results {
         })
     }
 
-    /// What passed, what failed and what was not claimed.
+    /// Counts the outcomes.
     pub(crate) fn tally(&self) -> Tally {
         Tally::of(self.outcomes().map(|(_, _, outcome)| outcome))
     }
@@ -89,7 +89,7 @@ impl Tally {
     }
 }
 
-/// Says that a case is run again, and why.
+/// The message that a case runs again, and why.
 pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
     let name = case.name();
     format!(
@@ -97,22 +97,22 @@ pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
     )
 }
 
-/// Says what so many inconclusive cases mean.
+/// The message that says what this many inconclusive cases mean.
 pub(crate) fn inconclusive(cases: usize) -> String {
     let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };
     format!(
-        "{cases} passed a deadline each time on a starved machine; run again with less beside it"
+        "{cases} missed a deadline each time on a starved machine; run again with less other load"
     )
 }
 
-/// Says in one line why nothing was run, and exits with 2.
+/// Prints one line that says why nothing was run, and returns exit code 2.
 pub(crate) fn refuse(why: &str) -> ExitCode {
     use owo_colors::OwoColorize;
     anstream::eprintln!("{} {why}", "error:".red().bold());
     ExitCode::from(2)
 }
 
-/// A duration as people read it.
+/// Formats a duration for people.
 pub(crate) fn human(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 10.0 {

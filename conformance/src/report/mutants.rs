@@ -6,7 +6,7 @@ use super::human;
 use crate::case::Case;
 use crate::gallery::{Kill, Mutant, Survived};
 
-/// A broken store, and what caught it.
+/// A broken store, and the case that caught it, if one did.
 pub(crate) struct CaughtRow {
     pub(crate) name: &'static str,
     pub(crate) clause: &'static str,
@@ -24,7 +24,7 @@ impl From<(&Mutant, &Result<Kill, Survived>)> for CaughtRow {
     }
 }
 
-/// The broken stores, each with the clause it breaks, what caught it, and how long the hunt took.
+/// The broken stores, each with its clause, the case that caught it, and how long that took.
 pub(crate) fn mutants(rows: &[CaughtRow]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -40,7 +40,7 @@ pub(crate) fn mutants(rows: &[CaughtRow]) -> String {
     table.trim_fmt()
 }
 
-/// The cases, each with the broken stores it catches.
+/// The cases, each with the broken stores that it catches.
 pub(crate) fn cases_with_mutants(rows: &[(&'static Case, Vec<&str>)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
