@@ -44,7 +44,8 @@ impl Gate {
         }
     }
 
-    /// Runs a case once it may run, and again, alone, if a deadline passed on a starved machine.
+    /// Waits until a case may run, and runs it. Runs it again, alone, if a deadline passed on a
+    /// starved machine.
     pub(crate) async fn run(
         &self,
         case: &'static Case,

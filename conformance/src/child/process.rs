@@ -79,7 +79,7 @@ impl Process {
     /// Kills the child (`SIGKILL`), and returns the lines that it had written and that were not
     /// read yet.
     pub async fn kill(mut self) -> Verdict<Vec<String>> {
-        // An error is no matter: the child may have ended by itself.
+        // Ignore an error: the child may have ended by itself.
         let _ = self.child.start_kill();
         let rest = self.rest().await?;
         let status = self.child.wait().await.map_err(TargetError::from)?;

@@ -20,7 +20,7 @@ pub struct Nemesis<'a> {
     pub rng: ChaCha8Rng,
 }
 
-/// The count of faults that hit a call: it failed, or took many times as long as others.
+/// Faults that hit a call: the call failed, or took many times as long as others.
 pub const FAULTS: &str = "faults that hit a call";
 
 /// A kind of fault.

@@ -1,4 +1,5 @@
-//! Counts of a history's events. A history without the events that it is for proves nothing.
+//! Counts of the events in a history. A history that lacks the events that a case is about proves
+//! nothing.
 
 use std::collections::BTreeMap;
 
