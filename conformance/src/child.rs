@@ -1,9 +1,9 @@
-//! Other processes on the same store: the suite starts its own executable again, as a child.
+//! Child processes: the suite starts its own executable again, to use a store from another process.
 //!
-//! [`run_if_asked`] stands first in `harness::main` and `cli::main`: started with
-//! `VARIABLE`, they are a child and nothing else. A child does what its [`Job`] says, and tells
-//! on its standard output, a line for each, what was acknowledged. It ends when its standard
-//! input does, so it outlives its parent in no case.
+//! `harness::main` and `cli::main` call [`run_if_asked`] first: with the environment variable
+//! `VARIABLE` set, the process is a child and does nothing else. A child does its [`Job`], and
+//! writes a line to its standard output for each acknowledged call. It exits when its standard
+//! input ends, so it never outlives its parent.
 
 mod jobs;
 mod process;
@@ -18,17 +18,17 @@ use crate::target::Target;
 pub(crate) use jobs::Job;
 pub(crate) use process::{Process, watched};
 
-/// Says what a child is to do, and where: the environment variable.
+/// The environment variable with a child's orders: the target, the job, and the store's address.
 const VARIABLE: &str = "MEMBERSHIP_CONFORMANCE_CHILD";
 
-/// Says that whoever started the child watches it: the environment variable.
+/// The environment variable that tells a child that its parent traces it.
 const WATCHED: &str = "MEMBERSHIP_CONFORMANCE_WATCHED";
 
-/// The exit code of a child that could not do its job; it says why on its standard error.
+/// The exit code of a child that could not do its job; its standard error says why.
 const FAILED: u8 = 2;
 
-/// If this process was started as a child, does its job; `None` if it was not.
-pub(crate) fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
+/// Does the child's job, if this process was started as a child; `None` if it was not.
+pub fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
     let orders = std::env::var(VARIABLE).ok()?;
     Some(match obey(&orders, targets) {
         Ok(()) => ExitCode::SUCCESS,
@@ -42,9 +42,9 @@ pub(crate) fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
 fn obey(orders: &str, targets: &[Arc<dyn Target>]) -> Result<(), String> {
     let (name, job, address) = parse(orders).ok_or_else(|| format!("{VARIABLE} is {orders:?}"))?;
     let target = targets.iter().find(|target| target.name() == name);
-    let target = target.ok_or_else(|| format!("it knows no store {name:?}"))?;
+    let target = target.ok_or_else(|| format!("no target is named {name:?}"))?;
     if std::env::var_os(WATCHED).is_some() {
-        power::be_watched().map_err(|error| format!("it cannot be watched: {error}"))?;
+        power::be_watched().map_err(|error| format!("it cannot be traced: {error}"))?;
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     runtime.block_on(async {
@@ -54,7 +54,7 @@ fn obey(orders: &str, targets: &[Arc<dyn Target>]) -> Result<(), String> {
     })
 }
 
-/// The orders, as they stand in the environment: the address last, because it may hold anything.
+/// The value of `VARIABLE`. The address comes last, because it may contain line breaks.
 fn orders(name: &str, job: Job, address: &str) -> String {
     format!("{name}\n{job}\n{address}")
 }
@@ -77,7 +77,7 @@ mod tests {
     #[case(Job::Race { seed: u64::MAX })]
     #[case(Job::Ask)]
     #[case(Job::Open)]
-    fn orders_are_read_as_they_were_given(#[case] job: Job) {
+    fn orders_are_parsed_as_they_were_formatted(#[case] job: Job) {
         let text = orders("sqlite", job, "/a path\nwith a line break");
         assert_eq!(parse(&text), Some(("sqlite", job, "/a path\nwith a line break")));
     }

@@ -1,8 +1,8 @@
-//! A clock that the stores under test cannot stop: a thread of its own, which only sleeps and wakes.
+//! A clock that the stores under test cannot stop: a thread that does nothing but sleep and wake.
 //!
-//! A store that blocks the threads it is called on stops tokio's timers too. A deadline that such a timer
-//! had to keep would never pass, and a lateness measured beside the call would excuse the call that
-//! caused it.
+//! A store that blocks the threads on which it is called stops tokio's timers too. A deadline kept
+//! by such a timer would never pass. A delay measured on those threads would excuse the very call
+//! that caused it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
@@ -10,20 +10,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-/// How often the thread wakes: what a deadline kept here may be late.
+/// How often the thread wakes, and so how late a deadline may be noticed.
 const TICK: Duration = Duration::from_millis(10);
-/// Less than this is what any machine is late.
+/// Shorter delays are not recorded: they occur on every machine.
 const WORTH_NOTING: Duration = Duration::from_millis(2);
-/// How long it is remembered how late the machine was: longer than any call may take.
+/// How long a delay is remembered: longer than any call may take.
 const REMEMBERED: Duration = Duration::from_mins(15);
 
 #[derive(Default)]
 struct Clock {
-    /// When the thread means to wake next.
+    /// When the thread is due to wake next.
     due: Option<Instant>,
-    /// When it woke late, and by how much.
+    /// When the thread woke late, and by how much.
     late: VecDeque<(Instant, Duration)>,
-    /// Who waits for a moment, by number.
+    /// The tasks that wait, by number, each with the moment for which it waits.
     waiting: BTreeMap<u64, (Instant, Waker)>,
     next: u64,
 }
@@ -35,7 +35,7 @@ fn clock() -> MutexGuard<'static, Clock> {
     CLOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the thread, once. An error says that there is none to be had: then nothing could be timed.
+/// Starts the thread, once. Fails if the system has no thread left: then nothing could be timed.
 pub(crate) fn start() -> Result<(), String> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     let start = || {
@@ -64,26 +64,27 @@ fn run() {
             let over = |_: &u64, (when, _): &mut (Instant, Waker)| *when <= now;
             clock.waiting.extract_if(.., over).map(|(_, (_, waker))| waker).collect()
         };
-        // Outside the lock: whoever is woken may ask for the time at once.
+        // Outside the lock: a woken task may use the clock at once.
         woken.into_iter().for_each(Waker::wake);
     }
 }
 
-/// The most that this machine has been late in waking a thread since `began`.
+/// The longest delay of this machine in waking a thread since `began`.
 pub(crate) fn late_since(began: Instant) -> Duration {
     let clock = clock();
-    // It may be late at this very moment.
+    // The thread may be late at this very moment.
     let now = clock.due.map_or(Duration::ZERO, |due| due.elapsed());
     let then = clock.late.iter().rev().take_while(|(when, _)| *when >= began);
     then.map(|(_, late)| *late).fold(now, Duration::max)
 }
 
-/// Waits for a moment.
+/// Waits until `when`.
 pub(crate) async fn until(when: Instant) {
     struct Number(Option<u64>);
     impl Drop for Number {
         fn drop(&mut self) {
-            // Dropped outside the lock: the last waker of a task takes the task with it.
+            // Dropped outside the lock: dropping the last waker of a task drops the task, which may
+            // need the lock.
             let _waker = self.0.and_then(|number| clock().waiting.remove(&number));
         }
     }
@@ -103,13 +104,13 @@ pub(crate) async fn until(when: Instant) {
     .await;
 }
 
-/// Awaits `call` for as long as `limit`; `None` once that is over.
+/// Awaits `call` for at most `limit`; `None` if it takes longer.
 pub(crate) async fn within<T>(limit: Duration, call: impl Future<Output = T>) -> Option<T> {
     let deadline = Instant::now().checked_add(limit);
     let over = async {
         match deadline {
             Some(deadline) => until(deadline).await,
-            // Further away than a clock can say.
+            // The deadline is later than any `Instant`.
             None => std::future::pending().await,
         }
     };
@@ -120,37 +121,38 @@ pub(crate) async fn within<T>(limit: Duration, call: impl Future<Output = T>) ->
     }
 }
 
-/// How long a call has taken, without the time in which it was ready to go on and its caller was not:
-/// a task that waits for its turn is not the store's fault.
+/// Measures how long a call takes, without the time between each wake-up and the next poll: a task
+/// that waits for a thread of the runtime is not the store's fault.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     began: Instant,
-    turns: Arc<Turns>,
+    delay: Arc<DelayWaker>,
 }
 
+/// The call's waker: it wakes the caller, and notes when.
 #[derive(Debug, Default)]
-struct Turns(Mutex<Turn>);
+struct DelayWaker(Mutex<Delay>);
 
 #[derive(Debug, Default)]
-struct Turn {
+struct Delay {
     caller: Option<Waker>,
-    /// Since when the caller is to go on, and has not.
+    /// When the caller was woken, if it has not polled the call since.
     woken: Option<Instant>,
     waited: Duration,
 }
 
-impl Turns {
-    fn turn(&self) -> MutexGuard<'_, Turn> {
+impl DelayWaker {
+    fn lock(&self) -> MutexGuard<'_, Delay> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Wake for Turns {
+impl Wake for DelayWaker {
     fn wake(self: Arc<Self>) {
         let caller = {
-            let mut turn = self.turn();
-            turn.woken.get_or_insert_with(Instant::now);
-            turn.caller.clone()
+            let mut delay = self.lock();
+            delay.woken.get_or_insert_with(Instant::now);
+            delay.caller.clone()
         };
         if let Some(caller) = caller {
             caller.wake();
@@ -159,35 +161,35 @@ impl Wake for Turns {
 }
 
 impl Stopwatch {
-    /// One that starts now.
+    /// Starts a stopwatch.
     pub(crate) fn start() -> Self {
-        Self { began: Instant::now(), turns: Arc::default() }
+        Self { began: Instant::now(), delay: Arc::default() }
     }
 
-    /// When it was started.
+    /// When the stopwatch was started.
     pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
-    /// Awaits the call that it measures.
+    /// Awaits the call to be measured.
     pub(crate) async fn time<T>(&self, call: impl Future<Output = T>) -> T {
         let mut call = pin!(call);
-        let waker = Waker::from(Arc::clone(&self.turns));
+        let waker = Waker::from(Arc::clone(&self.delay));
         std::future::poll_fn(|cx| {
             {
-                let mut turn = self.turns.turn();
-                let waited = turn.woken.take().map_or(Duration::ZERO, |woken| woken.elapsed());
-                turn.waited += waited;
-                turn.caller = Some(cx.waker().clone());
+                let mut delay = self.delay.lock();
+                let waited = delay.woken.take().map_or(Duration::ZERO, |woken| woken.elapsed());
+                delay.waited += waited;
+                delay.caller = Some(cx.waker().clone());
             }
             call.as_mut().poll(&mut Context::from_waker(&waker))
         })
         .await
     }
 
-    /// How long the call has taken by now.
+    /// How long the call has taken so far.
     pub(crate) fn took(&self) -> Duration {
-        self.began.elapsed().saturating_sub(self.turns.turn().waited)
+        self.began.elapsed().saturating_sub(self.delay.lock().waited)
     }
 }
 
@@ -196,7 +198,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_moment_comes_while_the_runtimes_only_thread_is_blocked() {
+    async fn a_deadline_passes_while_the_runtimes_only_thread_is_blocked() {
         start().unwrap();
         let began = Instant::now();
         let (told, hears) = std::sync::mpsc::channel();
@@ -205,7 +207,7 @@ mod tests {
             own.block_on(until(began + Duration::from_millis(50)));
             told.send(Instant::now()).unwrap();
         });
-        // This blocks the runtime, timers and all.
+        // This blocks the runtime and its timers.
         let came = hears.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(came.duration_since(began) >= Duration::from_millis(50));
         waiting.join().unwrap();
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_blocks_its_thread_took_as_long_and_one_that_was_not_asked_did_not() {
+    async fn blocking_the_thread_counts_and_waiting_to_be_polled_does_not() {
         let long = Duration::from_millis(100);
         let blocks = Stopwatch::start();
         blocks.time(async { std::thread::sleep(long) }).await;

@@ -1,13 +1,13 @@
-//! The clauses of `CONTRACT.md`, read from its text: there is no second list of them.
+//! The clauses of the contract, parsed from `CONTRACT.md`, so that there is no second list of them.
 
 use std::sync::LazyLock;
 
-/// One clause.
+/// A clause of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clause {
-    /// Its id, such as `KEY-7`.
+    /// The id, such as `KEY-7`.
     pub id: &'static str,
-    /// What it says.
+    /// The text.
     pub text: &'static str,
 }
 
@@ -25,14 +25,14 @@ pub fn clause(id: &str) -> Option<&'static Clause> {
     clauses().iter().find(|clause| clause.id == id)
 }
 
-/// The version the contract states of itself, such as `1.0`.
+/// The version that the contract states, such as `1.0`.
 #[must_use]
 pub fn version() -> &'static str {
     let stated = include_str!("../CONTRACT.md").lines().find_map(|l| l.strip_prefix("Version "));
     stated.map_or("", |line| line.trim_end_matches('.'))
 }
 
-/// A clause is a line of the form `- **ID** text`.
+/// Parses the clauses: lines of the form `- **ID** text`.
 fn parse(contract: &'static str) -> Vec<Clause> {
     let clause = |line: &'static str| {
         let (id, text) = line.strip_prefix("- **")?.split_once("** ")?;
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_clause_has_an_id_of_its_own() {
+    fn every_clause_has_a_unique_id() {
         let ids: BTreeSet<_> = clauses().iter().map(|clause| clause.id).collect();
         assert_eq!(ids.len(), clauses().len());
         assert!(ids.contains("TYPE-1") && ids.contains("FAULT-1"), "{ids:?}");

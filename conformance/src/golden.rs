@@ -1,5 +1,5 @@
-//! Golden transcripts: fixed scenarios, whose every call and answer is kept in a file that all
-//! stores are compared with.
+//! Golden transcripts: fixed scenarios, whose calls and results are kept in files with which every
+//! store is compared.
 //!
 //! `WRITE_FIXTURES=1 cargo test --package membership-conformance --lib golden` writes the files
 //! anew, as the memory store answers; read the difference before you commit it.
@@ -19,17 +19,17 @@ use membership::Store;
 use crate::model::Op;
 use crate::transcript::{Client, Transcript};
 
-/// A scenario: calls, one after the other.
+/// A scenario: a fixed sequence of calls.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// Its name, which is the name of its file under `golden/`.
+    /// The name of the scenario, and of its file under `golden/`.
     pub name: &'static str,
     /// The calls with their right answers.
     pub transcript: &'static str,
     steps: fn() -> Vec<Step>,
 }
 
-/// One call, and which client makes it; the first client is 0.
+/// One call, and the number of the client that makes it, from 0.
 struct Step {
     client: usize,
     op: Op,
@@ -49,7 +49,7 @@ pub fn all() -> Vec<Scenario> {
     .concat()
 }
 
-/// Plays a scenario on a fresh store and renders it; `open` opens a client of that store.
+/// Plays a scenario on a fresh store, of which `open` opens a client, and returns its transcript.
 ///
 /// A scenario with several clients needs [`Need::Clients`](crate::Need::Clients).
 ///
@@ -77,7 +77,7 @@ where
     Ok(golden)
 }
 
-/// The first call whose answer differs, as the file has it and as it was told.
+/// The first call with another result: as the transcript has it, and as the store answered.
 pub(crate) fn difference(scenario: &Scenario, told: &str) -> Option<(String, String)> {
     let mut call = "";
     let mut right = scenario.transcript.lines();
@@ -91,7 +91,7 @@ pub(crate) fn difference(scenario: &Scenario, told: &str) -> Option<(String, Str
     right.next().map(|expected| (expected.to_owned(), "the end".to_owned()))
 }
 
-/// Lists the scenarios of a file: functions that return their calls, all by the first client.
+/// Lists a file's scenarios: functions that return calls, all of them made by client 0.
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {
         pub(super) const SCENARIOS: &[$crate::golden::Scenario] = &[$(
@@ -133,14 +133,14 @@ mod tests {
         text.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()
     }
 
-    /// Every method, and of each error the conflicts too. What a caller alone cannot provoke
-    /// (`Timeout`, `Unavailable`, `Corrupt`, the last epoch) and what no store answers (`Invalid`,
-    /// which the types refuse first) is not here.
+    /// Every method, every error, and every kind of `Conflict`. Left out are errors that calls
+    /// alone cannot provoke (`Timeout`, `Unavailable`, `Corrupt`, the last epoch), and `Invalid`,
+    /// which the types' constructors return before a store is called.
     #[test]
     fn the_scenarios_call_every_method_and_provoke_every_error() {
         let (mut methods, mut errors) = (BTreeSet::new(), BTreeSet::new());
         for scenario in all() {
-            // Of a closed client, every call is `Closed`; the others go on.
+            // A closed client answers every call with `Closed`; the other clients go on.
             let (mut model, mut closed) = (Model::new(), BTreeSet::new());
             for Step { client, op } in (scenario.steps)() {
                 methods.insert(first_word(&op));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_has_a_name_of_its_own() {
+    fn every_scenario_has_a_unique_name() {
         let names: BTreeSet<_> = all().iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), all().len());
         assert!(names.len() >= 10);

@@ -15,19 +15,21 @@ use crate::report;
 use crate::run::{self, Status};
 use crate::schedule::{Begins, Schedule, in_order};
 use crate::seed;
+use crate::soak;
 use crate::target::Target;
 use crate::vet::vetted;
 
-/// Runs the suite on `targets` as `cargo test` and `cargo nextest run` expect it; arguments are
-/// those of any Rust test binary. Tests are named `store::group::title`; what a target does not
-/// claim is listed as ignored.
+/// Runs the suite on `targets`, as `cargo test` and `cargo nextest run` expect it.
 ///
-/// The tests run in a process of their own, which this one starts and waits for: code that a store brings
-/// may end the process, and that must not look like the end of the run.
+/// The arguments are those of any Rust test binary. Tests are named `store::group::title`. A case
+/// that needs what its target does not claim is listed as ignored.
 ///
-/// A case whose deadline passed while the machine was starved runs again, up to twice and beside no other. If its
-/// deadline passes each time, it is inconclusive: it is listed as ignored, and the exit code is 3 if nothing
-/// failed.
+/// The tests run in an inner process, which this one starts and waits for: a store may end its
+/// process, and that must not look like a run that passed.
+///
+/// A case whose deadline passed while the machine was starved runs again, alone, up to twice. If
+/// its deadline passes each time, the case is inconclusive: it is listed as ignored, and the exit
+/// code is 3 if no case failed.
 ///
 /// The seed comes from `MEMBERSHIP_SEED` (decimal, or hexadecimal after `0x`), or else from the
 /// system; a failure prints it.
@@ -38,18 +40,18 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     }
     let (arguments, filters) = arguments(std::env::args());
     let run = || exit_code(run(targets, &arguments, &filters), FAILED);
-    // Names are told by this process: no store is asked anything for them.
+    // Listing needs no inner process: it calls no store.
     if arguments.list { ExitCode::from(run()) } else { outer::supervised(run) }
 }
 
-/// The exit code of a test binary of which a test failed.
+/// The exit code of a test binary with a failed test.
 const FAILED: u8 = 101;
-/// The exit code of one that could run nothing.
+/// The exit code of a run that could not start.
 const REFUSED: u8 = 2;
-/// The exit code of a run in which nothing failed, and something remained inconclusive.
+/// The exit code of a run without a failure in which some case is inconclusive.
 const INCONCLUSIVE: u8 = 3;
 
-/// The exit code of a run that came to this, `failed` if a case failed. Says in one line why nothing was run.
+/// The exit code of a run; `failed` if a case failed. Prints why a run could not start.
 pub(crate) fn exit_code(held: Result<Held, String>, failed: u8) -> u8 {
     match held {
         Ok(Held::All) => 0,
@@ -62,16 +64,16 @@ pub(crate) fn exit_code(held: Result<Held, String>, failed: u8) -> u8 {
     }
 }
 
-/// Whether all the cases held that were run.
+/// Whether all cases of a run passed.
 pub(crate) enum Held {
     All,
     NotAll,
-    /// None failed, and some were inconclusive.
+    /// No case failed, but some are inconclusive.
     Unknown,
 }
 
-/// The arguments, and the filters among them: any number of them, as Rust's own test binaries take,
-/// of which `libtest_mimic` takes one.
+/// Splits the command line into options and filters. A Rust test binary takes any number of
+/// filters, but `libtest_mimic` only one.
 fn arguments(all: impl Iterator<Item = String>) -> (Arguments, Vec<String>) {
     const WITH_A_VALUE: [&str; 6] =
         ["--skip", "--test-threads", "--logfile", "--color", "--format", "-Z"];
@@ -85,14 +87,14 @@ fn arguments(all: impl Iterator<Item = String>) -> (Arguments, Vec<String>) {
             filters.push(argument);
         }
     }
-    // One of them it shows as it always did.
+    // A single filter can be left to `libtest_mimic`.
     if let [one] = filters.as_slice() {
         options.push(one.clone());
     }
     (Arguments::from_iter(options), filters)
 }
 
-/// Whether a test of this name is asked for.
+/// Whether the filters select the test with this name.
 fn chosen(name: &str, arguments: &Arguments, filters: &[String]) -> bool {
     let matches = |pattern: &String| {
         if arguments.exact { name == pattern } else { name.contains(pattern.as_str()) }
@@ -107,7 +109,7 @@ fn run(
 ) -> Result<Held, String> {
     let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
-    // Threads for as many as ever run at once; the schedule holds back those that may not run yet.
+    // As many threads as cases ever run at once; the schedule decides which cases run.
     arguments.test_threads = Some(Schedule::most(jobs));
     let (seed, runtime) = begun()?;
     if targets.is_empty() {
@@ -148,21 +150,25 @@ fn run(
     })
 }
 
-/// The seed of the environment, and what the tests run on.
+/// The seed of the run, and the runtime on which the tests run.
 pub(crate) fn begun() -> Result<(u64, Arc<Runtime>), String> {
     let runtime = Arc::new(runtime()?);
-    // Never dropped: that would wait for a thread that a store blocks for ever.
+    // Never dropped: the drop would wait for ever for a thread that a store blocks.
     std::mem::forget(Arc::clone(&runtime));
+    soak::set_from_environment()?;
     Ok((seed::from_environment()?, runtime))
 }
 
-/// What the cases run on.
+/// Starts the runtime on which the cases run.
 pub(crate) fn runtime() -> Result<Runtime, String> {
     Runtime::new().map_err(|error| format!("cannot start a tokio runtime: {error}"))
 }
 
-/// Has each target of which a test is to run look for what it needs. What is missing must end the
-/// run, with how to get it, rather than fail each test for itself.
+/// Prepares each target of which a test is to run.
+///
+/// # Errors
+/// A target lacks what it needs, such as a server; the error says how to get it. It ends the run,
+/// which is clearer than a failure of every test.
 fn prepared<Names: Iterator<Item = String>>(
     arguments: &Arguments,
     runtime: &Runtime,
@@ -215,12 +221,12 @@ fn trial(
                 anstream::eprintln!("{}", report::failure(case, target.name(), &failed));
                 Ok(Completion::ignored_with("inconclusive: the machine was starved"))
             }
-            // Asked for with --ignored or --include-ignored: it is not claimed then, either.
+            // Selected by `--ignored` or `--include-ignored`: the need is still not claimed.
             Status::NotClaimed(need, reason) if unclaimed => {
                 Ok(Completion::ignored_with(format!("not claimed: {need}: {reason}")))
             }
             Status::NotClaimed(need, reason) => {
-                let said = format!("{need} was claimed, and is not any more: {reason}");
+                let said = format!("{need} was claimed before, and is now declined: {reason}");
                 Err(Failed::from(said))
             }
         }
@@ -235,11 +241,11 @@ pub(crate) fn tell(case: &Case, store: &str, begins: Begins) {
     }
 }
 
-/// Ends the run after a case that blocks a thread for ever: those that run beside it and after it would hang
-/// for that, and be blamed.
+/// Ends the run after a case that blocks a thread for ever. Other cases would hang because of that
+/// thread, and be blamed.
 pub(crate) fn end_blocked(told: &str) -> ! {
     anstream::eprintln!(
-        "\n{told}\nFAILED: the run ends here, for a thread of it is blocked for ever"
+        "\n{told}\nFAILED: the run ends here, because one of its threads is blocked for ever"
     );
     std::process::exit(1);
 }
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_filters_is_taken() {
+    fn any_number_of_filters_is_accepted() {
         let (arguments, filters) = read("suite --skip one two --exact three --test-threads 3");
         assert_eq!((arguments.skip, arguments.test_threads), (vec!["one".to_owned()], Some(3)));
         assert_eq!((filters, arguments.filter), (vec!["two".into(), "three".into()], None));

@@ -1,10 +1,9 @@
-//! Histories: what several clients asked at the same time, what each was answered, and whether
-//! one order of all the calls explains every answer (clause LIN-1).
+//! Histories of concurrent calls, and the check that a history is linearizable (clause LIN-1).
 //!
-//! [`Recorder`] writes a history down while it happens, [`check()`] judges it, with the
-//! [`Model`] as the sequential specification. Time is a counter: only
-//! what came before what matters. So a history can come from real servers, from a simulation, or
-//! from a file.
+//! [`Recorder`] records the calls of several clients with their answers. [`check()`] searches for
+//! one order of all calls that explains every answer, with the [`Model`] as the sequential
+//! specification. Time is a counter: only the order of beginnings and returns matters. So a history
+//! can come from real servers, from a simulation or from a file.
 //!
 //! ```
 //! use membership_conformance::history::{History, Recorder, check};
@@ -53,51 +52,52 @@ pub use record::Recorder;
 pub use scene::Scene;
 pub use shrink::shrink;
 
-/// What some clients asked of one store's data, and were answered.
+/// The calls of several clients of one store, with their answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// What is stored before the first call.
+    /// The state before the first call.
     pub start: Model,
-    /// Every call that could have changed anything, and of the others as many as are wanted; in
-    /// any order.
+    /// Every call that may have changed the state, and any of the other calls; in any order.
     pub calls: Vec<Call>,
 }
 
 /// One call of a history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
-    /// Who made it. Only for people: it orders nothing.
+    /// The number of the client that made the call. It is for display only and implies no order.
     pub client: usize,
-    /// What was asked.
+    /// The call with its arguments.
     pub op: Op,
-    /// When it began.
+    /// The moment at which the call began.
     pub began: u64,
-    /// When it returned, and what; `None` where it never did, or its caller did not wait.
+    /// The moment at which the call returned, and its answer; `None` if it never returned, or if
+    /// its caller dropped it.
     ///
-    /// A call that returned before another began (`<`) comes before it. Two that have a moment in
-    /// common may be in either order.
+    /// A call that returned before another began (`<`) precedes it. Two calls that share a moment
+    /// are concurrent, and may take effect in either order.
     pub ended: Option<(u64, Answer)>,
 }
 
-/// What a call says about the order of things.
+/// What a call proves about the order of all calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// Nothing: a read that failed, or a call that was not let in.
+    /// Nothing: a read without a definite answer, a call that returned `Closed`, or `close` itself.
     Nothing,
-    /// What was stored at one moment of it; it changed nothing.
+    /// The call changed nothing, and its answer was right at one moment while it lasted.
     Seen,
-    /// That it took effect, with this answer, at one moment of it.
+    /// The call took effect, with its answer, at one moment while it lasted.
     Done,
-    /// That it may take effect, at one moment after it began, or never (clause ERR-2).
+    /// The outcome of the call is unknown: it takes effect at one moment after it began, or never
+    /// (clause ERR-2).
     Perhaps,
 }
 
 impl Call {
-    /// What the call says.
+    /// Classifies the call by its answer.
     ///
-    /// `Timeout` and `Unavailable` leave a write open, and say nothing where nothing could be
-    /// changed; so does a call without an answer. `Closed` says nothing at all. Every other error
-    /// is an answer like any other: the model must give it too, and so nothing may have changed.
+    /// `Timeout`, `Unavailable` or no answer leave the outcome of a write unknown, and a read
+    /// without value. `Closed` proves nothing. Every other error is a definite answer: the model
+    /// must return it too, and a call to which it returns an error changes nothing.
     #[must_use]
     pub fn says(&self) -> Says {
         let write = self.op.is_write();

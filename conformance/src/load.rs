@@ -1,32 +1,33 @@
-//! How starved the machine is: a thread computes for a known time, again and again, and measures how much
-//! longer that takes.
+//! Measures how starved the machine is: a thread does a known amount of work again and again, and
+//! measures the slowdown.
 //!
-//! On a machine whose processors are taken by others, the suite's tasks and the stores' servers run late,
-//! and a deadline that passes then says nothing of the store.
+//! On a machine whose processors are busy with other work, the suite's tasks and the stores'
+//! servers run late. A deadline that passes then says nothing about the store.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What a probe computes, on a processor of its own. Longer than a scheduler's time slice (3 to 4 ms): a
-/// shorter one is done before it is the others' turn, however many wait.
+/// How long a probe computes on an idle processor. It must be longer than a time slice of the
+/// scheduler (3 to 4 ms): a shorter probe ends before another thread gets the processor, however
+/// many wait.
 const WORK: Duration = Duration::from_millis(5);
-/// The wait between two probes.
+/// The pause between two probes.
 const REST: Duration = Duration::from_millis(195);
 /// How long a probe is remembered: longer than any case takes.
 const REMEMBERED: Duration = Duration::from_hours(1);
-/// A machine on which work takes this many times as long is starved. An idle one has 1.0 to 1.5, also where
-/// two processors share a core; four busy processes on two processors have 2.6, sixteen 7.
+/// The slowdown from which on a machine counts as starved. An idle machine has 1.0 to 1.5, even if
+/// two processors share a core; two processors have 2.6 with four busy processes, 7 with sixteen.
 const STARVED: f64 = 3.0;
-/// How many times as long as usual a starved machine is waited for, at most.
+/// The largest slowdown for which deadlines are extended.
 const SLOWEST: f64 = 20.0;
 
 #[derive(Default)]
 struct Probes {
-    /// When the probe under way began.
+    /// When the running probe began.
     began: Option<Instant>,
-    /// When each probe ended, and how many times as long it took.
+    /// When each probe ended, and its slowdown.
     done: VecDeque<(Instant, f64)>,
 }
 
@@ -54,11 +55,11 @@ fn run() {
         probes().began = Some(began);
         compute(steps);
         let now = Instant::now();
-        let stretch = times(now.duration_since(began));
+        let slowdown = slowdown_of(now.duration_since(began));
         {
             let mut probes = probes();
             probes.began = None;
-            probes.done.push_back((now, stretch));
+            probes.done.push_back((now, slowdown));
             while probes.done.front().is_some_and(|(at, _)| now.duration_since(*at) > REMEMBERED) {
                 probes.done.pop_front();
             }
@@ -67,8 +68,8 @@ fn run() {
     }
 }
 
-/// How many steps take [`WORK`] on a processor of their own: by the fastest of many short tries, which
-/// nothing interrupted.
+/// How many steps take [`WORK`] on an idle processor, measured by the fastest of many short tries,
+/// which nothing interrupted.
 fn calibrated() -> u32 {
     const TRY: u32 = 20_000;
     let fastest = (0..50).map(|_| {
@@ -90,25 +91,25 @@ fn compute(steps: u32) {
     }
 }
 
-fn times(took: Duration) -> f64 {
+fn slowdown_of(took: Duration) -> f64 {
     took.as_secs_f64() / WORK.as_secs_f64()
 }
 
-/// How many times as long as on a processor of its own something took to compute, at worst, since `since`.
+/// The largest slowdown since `since`: how many times as long work took as on an idle processor.
 pub(crate) fn worst_since(since: Instant) -> f64 {
     let probes = probes();
-    let now = probes.began.map_or(1.0, |began| times(began.elapsed()));
+    let now = probes.began.map_or(1.0, |began| slowdown_of(began.elapsed()));
     let then = probes.done.iter().rev().take_while(|(at, _)| *at >= since);
-    then.map(|(_, stretch)| *stretch).fold(now.max(1.0), f64::max)
+    then.map(|(_, slowdown)| *slowdown).fold(now.max(1.0), f64::max)
 }
 
-/// The same, if that is so much that deadlines say nothing.
+/// The largest slowdown since `since`, if the machine was starved then.
 pub(crate) fn starved_since(since: Instant) -> Option<f64> {
-    Some(worst_since(since)).filter(|stretch| *stretch >= STARVED)
+    Some(worst_since(since)).filter(|slowdown| *slowdown >= STARVED)
 }
 
-/// How long something is waited for that began at `since` and takes as long as `limit` on a machine that is not
-/// starved. What is not there even then hangs.
+/// How long to wait for something that began at `since` and takes at most `limit` on an idle
+/// machine. If it takes longer, it hangs.
 pub(crate) fn patience(limit: Duration, since: Instant) -> Duration {
     Duration::try_from_secs_f64(limit.as_secs_f64() * worst_since(since).min(SLOWEST))
         .unwrap_or(Duration::MAX)

@@ -1,6 +1,6 @@
-//! The contract as plainly as it can be written: the oracle that stores are compared with.
+//! The model: the contract as a small program, the oracle with which stores are compared.
 //!
-//! Flat maps, one a kind of record, and every answer found by going through all of them: slow, and
+//! The model has one flat map per kind of record, and scans the maps for each answer: slow, and
 //! obviously right. It shares no code with any store, so that they cannot share a mistake.
 
 mod op;
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 
 pub use op::{Answer, Op};
 
-/// All that a store may know, and what it owes for each call, exactly.
+/// The state of a store, and the exact answer that the contract demands for each call.
 ///
-/// One value stands for one client of a store: [`Op::Close`] closes it, and a clone of what it
-/// was before is another client that is not closed.
+/// A value stands for one client of a store: [`Op::Close`] closes it. A clone that was made before
+/// stands for another client, which stays open.
 ///
 /// ```
 /// use membership_conformance::make::{encrypted, joins_at, stale, room};
@@ -51,8 +51,8 @@ impl Model {
         Self::default()
     }
 
-    /// What the contract demands as the answer to `op`; the model is afterwards as a store is to
-    /// be.
+    /// Applies a call: changes the state as the contract demands, and returns the answer that it
+    /// demands.
     pub fn apply(&mut self, op: &Op) -> Answer {
         if let (true, Some(answer)) = (self.closed, op.fails_with(Error::Closed)) {
             return answer;
@@ -84,30 +84,30 @@ impl Model {
         }
     }
 
-    /// The current epoch of a room, if there is one; for whoever draws calls that are in order.
+    /// The current epoch of a room, if the room exists; for drawing valid calls.
     #[must_use]
     pub fn epoch_of(&self, id: &RoomId) -> Option<Epoch> {
         self.rooms.get(id).map(|room| room.epoch)
     }
 
-    /// The members of a room, in byte order; for whoever draws calls that are in order.
+    /// The members of a room, in byte order; for drawing valid calls.
     #[must_use]
     pub fn endpoints_in(&self, id: &RoomId) -> Vec<EndpointId> {
         let here = self.members.keys().filter(|(room, _)| room == id);
         here.map(|(_, endpoint)| endpoint.clone()).collect()
     }
 
-    /// Every membership; for whoever has to know who may be where.
+    /// Every membership, as a room and an endpoint.
     pub fn memberships(&self) -> impl Iterator<Item = (&RoomId, &EndpointId)> {
         self.members.keys().map(|(room, endpoint)| (room, endpoint))
     }
 
-    /// Everybody who is or was a user.
+    /// Every user, revoked ones included.
     pub fn users_known(&self) -> impl Iterator<Item = UserKey> {
         self.users.keys().copied()
     }
 
-    /// Everybody who is or was an admin.
+    /// Every admin, revoked ones included.
     pub fn admins(&self) -> impl Iterator<Item = UserKey> {
         self.users.values().filter(|user| user.admin).map(|user| user.key)
     }
@@ -147,7 +147,7 @@ impl Model {
         self.rooms.get(id).cloned().ok_or_else(|| Error::NotFound(Record::Room(id.clone())))
     }
 
-    // LIST-1, LIST-3, LIST-4: no index, so it cannot lie.
+    // LIST-1, LIST-3, LIST-4: without an index, which could differ from the members.
     fn rooms_of(&self, endpoint: &EndpointId, page: &Page<RoomId>) -> Vec<Room> {
         let is_in = |room: &RoomId| self.members.contains_key(&(room.clone(), endpoint.clone()));
         listed(self.rooms.values().filter(|room| is_in(&room.id)), |room| &room.id, page)
@@ -351,14 +351,14 @@ impl Model {
         self.users.values().filter(|user| user.admin && !user.revoked).count()
     }
 
-    /// Removes a membership and all its keys, in this room alone.
+    /// Removes an endpoint's membership and keys in one room.
     fn forget(&mut self, id: &RoomId, endpoint: &EndpointId) {
         self.members.retain(|(room, who), _| room != id || who != endpoint);
         self.keys.retain(|(room, who, _), _| room != id || who != endpoint);
     }
 }
 
-/// The page of `records`, which come in byte order of their ids already.
+/// The page of `records`, which must be in byte order of their ids.
 fn listed<'a, T: Clone + 'a, Id: Ord>(
     records: impl Iterator<Item = &'a T>,
     id: impl Fn(&T) -> &Id,

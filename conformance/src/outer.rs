@@ -1,33 +1,33 @@
-//! The run in a process of its own, so that no store under test can end it with success.
+//! Runs the suite in an inner process, so that no store under test can end a run with success.
 //!
-//! The code under test is in the suite's process, and may end it: `exit(0)` in a store would read as a run
-//! in which everything held. So the process that was started starts itself again and waits. Only an inner
-//! process that has come to the end of the run, and found that everything held, ends with [`HELD`].
+//! The code under test shares the suite's process and may end it: `exit(0)` in a store would look
+//! like a run that passed. So the outer process starts itself again and waits. The inner process
+//! exits with [`HELD`] only after a complete run that passed.
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::report;
 
-/// Tells the inner process that it is one, and whose: the environment variable.
+/// The environment variable that marks the inner process: the process id of the outer one.
 const VARIABLE: &str = "MEMBERSHIP_CONFORMANCE_OUTER";
 
-/// With what the inner process ends after a run in which everything held: no code that a store ends a
-/// process with by chance.
+/// The exit code of the inner process after a run that passed. A store is unlikely to exit with it
+/// by chance.
 const HELD: u8 = 86;
 
-/// The exit code of a run that its store ended.
+/// The exit code of a run that a store ended early.
 const ENDED: u8 = 1;
 
-/// Has `run` done by an inner process, and ends as that did; 0 only where `run` returned 0 there.
+/// Calls `run` in an inner process, and returns its exit code; 0 only if `run` returned 0 there.
 pub(crate) fn supervised(run: impl FnOnce() -> u8) -> ExitCode {
     if is_inner() {
         if let Err(error) = std::thread::Builder::new().spawn(end_with_the_outer) {
             return report::refuse(&format!("cannot start a thread: {error}"));
         }
         let code = run();
-        // Not returned: what called the harness may read a code other than 0 as a failure, and end with
-        // one of its own (a doctest does).
+        // Exit instead of returning: a caller such as a doctest replaces every code other than 0 by
+        // its own.
         std::process::exit(i32::from(if code == 0 { HELD } else { code }));
     }
     match watch() {
@@ -38,7 +38,8 @@ pub(crate) fn supervised(run: impl FnOnce() -> u8) -> ExitCode {
     }
 }
 
-/// The variable alone could have been inherited from another run, in which this one is a test.
+/// Whether this is the inner process. The variable alone does not prove that: a run that is started
+/// by a test of another run inherits the variable.
 fn is_inner() -> bool {
     let outer = std::env::var(VARIABLE).ok().and_then(|outer| outer.parse::<u32>().ok());
     outer.is_some_and(is_parent)
@@ -54,7 +55,8 @@ fn is_parent(_: u32) -> bool {
     true
 }
 
-/// Nothing is ever sent to the inner process: the end of its input is the end of the outer one.
+/// Exits when the outer process has ended. It never writes to the inner process, whose standard
+/// input therefore ends only with it.
 fn end_with_the_outer() {
     let _ended = std::io::stdin().lock().read_to_end(&mut Vec::new());
     std::process::exit(i32::from(ENDED));
@@ -66,7 +68,7 @@ fn watch() -> std::io::Result<u8> {
         .env(VARIABLE, std::process::id().to_string())
         .stdin(Stdio::piped())
         .spawn()?;
-    // Held open for as long as this process lives; `wait` would close it.
+    // Keep the pipe open: otherwise `wait` would close it, and the inner process would exit.
     let _input = inner.stdin.take();
     let status = inner.wait()?;
     let why = match status.code().map(u8::try_from) {
@@ -76,7 +78,7 @@ fn watch() -> std::io::Result<u8> {
         _ => format!("by force ({status})"),
     };
     report::complain(&format!(
-        "the process ended {why} before the run was over: a store, or what it is made of, ended it"
+        "the process ended {why} before the run was over: a store or a library of it ended it"
     ));
     Ok(ENDED)
 }

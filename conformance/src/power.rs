@@ -1,13 +1,14 @@
-//! Power cuts: what a store has done to its files, call by call of the operating system, and what
-//! could have been left of that at each moment.
+//! Crash consistency: what a store does to its files, system call by system call, and what a crash
+//! at each moment leaves of them.
 //!
-//! A child at work is watched (`ptrace`), and each of its writes, syncs and changes of names is
-//! written down in order, with what it has acknowledged in between ([`Recording`]). From one
-//! recording come, without running anything again, the files as each possible end would have left
-//! them ([`Disk`]): the process killed, so that the system has everything; the power cut, so that
-//! only what was synced is there; the power cut, and of what was not synced some sectors made it.
+//! A child process is traced (`ptrace`). Its writes, syncs and changes of names are recorded in
+//! order, together with the calls that it acknowledges in between ([`Recording`]). From one
+//! recording, and without running anything again, [`Disk`] computes the files after each possible
+//! crash. If only the process was killed, all of its writes are there. After a power cut, only the
+//! synced writes are there, or also some sectors of the others.
 //!
-//! The method is that of ALICE (Pillai et al., *All File Systems Are Not Created Equal*, OSDI 2014).
+//! The method is that of ALICE (Pillai et al., "All File Systems Are Not Created Equal", OSDI
+//! 2014).
 
 mod contents;
 mod disk;
@@ -25,18 +26,18 @@ pub use recording::{Change, Event, Recording};
 
 use std::path::PathBuf;
 
-/// Where a store keeps its files, for whoever watches them.
+/// Where a store keeps its files.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The folder they are in, and nothing else.
+    /// The folder that holds the store's files and nothing else.
     pub folder: PathBuf,
-    /// What the names of files end in that hold nothing which is needed after a power cut. They
-    /// are not watched, and gone afterwards.
+    /// Name endings of scratch files, which nobody needs after a crash. Changes of these files are
+    /// not recorded, and a crash leaves none of them.
     pub scratch: &'static [&'static str],
 }
 
 impl Files {
-    /// Whether this one, named from the folder, is of no account.
+    /// Whether the file with this path, relative to the folder, is a scratch file.
     #[must_use]
     pub fn is_scratch(&self, name: &str) -> bool {
         self.scratch.iter().any(|ending| name.ends_with(ending))

@@ -1,4 +1,4 @@
-//! How a run is told: to people, and to machines.
+//! The reports of a run, for people and for machines.
 
 mod failure;
 pub(crate) mod rerun;
@@ -16,7 +16,7 @@ pub(crate) use results::{
     not_claimed, reached, verdict,
 };
 
-/// Says that a case is run again, and why.
+/// The message that a case runs again, and why.
 pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
     let name = case.name();
     format!(
@@ -24,28 +24,28 @@ pub(crate) fn again(case: &Case, store: &str, slower: f64) -> String {
     )
 }
 
-/// Says what so many inconclusive cases mean.
+/// The message that says what this many inconclusive cases mean.
 pub(crate) fn inconclusive(cases: usize) -> String {
     let cases = if cases == 1 { "1 case".to_owned() } else { format!("{cases} cases") };
     format!(
-        "{cases}: a deadline passed in each run, on a starved machine; run again with less beside it"
+        "{cases}: a deadline passed in each run, on a starved machine; run again with less other load"
     )
 }
 
-/// Says in one line why nothing was run, and returns the exit code for that, 2.
+/// Prints one line that says why nothing was run, and returns exit code 2.
 #[must_use]
 pub fn refuse(why: &str) -> ExitCode {
     complain(why);
     ExitCode::from(2)
 }
 
-/// Writes an error's line to standard error.
+/// Prints an error in one line to standard error.
 pub(crate) fn complain(why: &str) {
     use owo_colors::OwoColorize;
     anstream::eprintln!("{} {why}", "error:".red().bold());
 }
 
-/// A duration as people read it.
+/// Formats a duration for people.
 #[must_use]
 pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();

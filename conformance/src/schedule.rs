@@ -10,9 +10,10 @@ use crate::case::{Case, Company};
 use crate::run::{Outcome, RUNS_AGAIN, run_case};
 use crate::target::Target;
 
-/// Every case on every target, in the order in which they should begin: company by company, or cases would
-/// wait for one another; of the cases that wait, those of the slowest targets first, or one of them would
-/// be the only one left at the end.
+/// Every case on every target, in the order in which they begin.
+///
+/// Kind by kind: otherwise cases would wait for cases of another kind. Of the cases that wait, those of slow
+/// targets come first: otherwise a single long case would run alone at the end.
 pub(crate) fn in_order<'a>(
     cases: &[&'static Case],
     targets: &'a [Arc<dyn Target>],
@@ -31,11 +32,11 @@ pub(crate) fn in_order<'a>(
     Company::ALL.into_iter().flat_map(of).collect()
 }
 
-/// Holds back each case while others are inside that it may not run beside, or as many of its kind
-/// as may run at once.
+/// Holds back a case while cases of another kind run, or while as many of its own kind run as may
+/// run at once.
 pub(crate) struct Schedule {
     jobs: Option<NonZeroUsize>,
-    /// Who is inside, and how many.
+    /// The kind of the running cases, and their number.
     inside: Mutex<(Company, usize)>,
     left: Notify,
 }
@@ -49,29 +50,29 @@ pub(crate) enum Begins {
     Again { slower: f64 },
 }
 
-/// A case that is inside until this is dropped.
+/// The permission to run a case. Dropping it says that the case has ended.
 pub(crate) struct Inside<'a>(&'a Schedule);
 
 impl Schedule {
-    /// Where `jobs` says how many may run at once, if it says anything.
+    /// Creates a schedule. `jobs` replaces the default limit on cases that run at once.
     pub(crate) const fn new(jobs: Option<NonZeroUsize>) -> Self {
         Self { jobs, inside: Mutex::new((Company::Working, 0)), left: Notify::const_new() }
     }
 
-    /// How many may run at once, if that was said.
+    /// The limit on cases that run at once, if it is not the default.
     #[cfg(feature = "runner")]
     pub(crate) fn jobs(&self) -> Option<NonZeroUsize> {
         self.jobs
     }
 
-    /// How many are ever inside at once.
+    /// The largest number of cases that ever run at once.
     pub(crate) fn most(jobs: Option<NonZeroUsize>) -> usize {
         Company::ALL.map(|company| company.at_once(jobs)).into_iter().max().unwrap_or(1)
     }
 
     pub(crate) async fn enter(&self, company: Company) -> Inside<'_> {
         loop {
-            // Whoever leaves wakes all that wait from here on.
+            // Registered before the check: otherwise a case that ends in between wakes nobody.
             let left = self.left.notified();
             if self.admits(company) {
                 return Inside(self);
@@ -80,8 +81,8 @@ impl Schedule {
         }
     }
 
-    /// Runs a case once it may be inside; again, and beside no other, if a deadline passed on a starved machine.
-    /// `tell` is called when the case begins.
+    /// Waits until a case may run, and runs it. Runs it again, alone, if a deadline passed on a
+    /// starved machine. Calls `tell` whenever the case begins.
     pub(crate) async fn run(
         &self,
         case: &'static Case,
@@ -114,7 +115,7 @@ impl Schedule {
     }
 
     fn inside(&self) -> MutexGuard<'_, (Company, usize)> {
-        // A count is whole at any moment, so a poisoned lock means nothing.
+        // The state is consistent at any moment, so a poisoned lock is harmless.
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lets_in_others_of_the_same_kind_as_far_as_there_is_room_and_no_others() {
+    fn only_cases_of_one_kind_run_at_once_and_no_more_than_its_limit() {
         let schedule = Schedule::new(NonZeroUsize::new(2));
         let first = schedule.enter(Company::Waiting).now_or_never().unwrap();
         let second = schedule.enter(Company::Waiting).now_or_never().unwrap();

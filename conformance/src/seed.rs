@@ -1,9 +1,9 @@
-//! The one number that all randomness of a run comes from.
+//! The seed of a run: the number from which all its random choices are drawn.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
 
-/// Reads a seed as it is printed: hexadecimal after `0x`, or decimal.
+/// Parses a seed: hexadecimal after `0x`, or decimal.
 pub fn parse(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),
@@ -16,16 +16,16 @@ pub fn parse(text: &str) -> Result<u64, String> {
     })
 }
 
-/// A seed nobody chose.
+/// Draws a random seed.
 pub(crate) fn fresh() -> Result<u64, String> {
-    // 32 bits tell runs apart well enough, and can be read out to somebody.
+    // 32 bits are enough to tell runs apart, and short enough to be read aloud or typed.
     SysRng
         .try_next_u32()
         .map(u64::from)
         .map_err(|error| format!("the system gives no randomness: {error}"))
 }
 
-/// The seed in `MEMBERSHIP_SEED`, or a fresh one where there is none.
+/// The seed in `MEMBERSHIP_SEED`, or a random one if the variable is not set.
 pub fn from_environment() -> Result<u64, String> {
     match std::env::var("MEMBERSHIP_SEED") {
         Ok(text) => parse(&text).map_err(|error| format!("MEMBERSHIP_SEED: {error}")),

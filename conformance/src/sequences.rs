@@ -1,10 +1,10 @@
 //! Random sequences of calls, made on a store and on the [`Model`] side by side.
 //!
-//! Few rooms, endpoints and users, so that the calls get in each other's way. A sequence is drawn
-//! as plain numbers; what they mean is decided against the model's state at that moment
-//! (`draw`), so that an epoch or a set of keys is mostly right and else wrong by little, and so
-//! that a sequence still makes sense with calls taken out: a failure is shrunk to the fewest and
-//! plainest calls that still show it.
+//! The sequences name few rooms, endpoints and users, so that the calls interfere. A sequence is
+//! drawn as plain numbers, which become calls when it is played (`draw`). They are interpreted in
+//! the model's state at that moment, so that an epoch or a set of keys is mostly right, and else
+//! slightly wrong. A sequence also still makes sense without some of its calls. So a failure can be
+//! shrunk to the fewest and simplest calls that show it.
 
 mod draw;
 mod shrink;
@@ -24,16 +24,16 @@ use draw::{Act, Draw, views};
 
 pub(crate) use draw::Mix;
 
-/// How many sequences a case tries of a store in this process.
+/// The number of sequences that a case tries on a store in memory; a slower store gets fewer.
 const SEQUENCES: u64 = 8;
-/// How many calls each has.
+/// The number of calls in a sequence.
 const CALLS: usize = 250;
 
-/// Tries sequences of `mix` on fresh stores, by `clients` clients in turn.
+/// Compares a store with the model on random sequences of `mix`, each on a fresh store, with
+/// `clients` clients.
 ///
-/// A failure is shrunk, and the shortest sequence that still fails is what the case's transcript
-/// shows.
-pub(crate) async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
+/// A failure is shrunk, and the case's transcript shows the shortest sequence that still fails.
+pub async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
     for sequence in 0..cx.rounds(SEQUENCES) {
         let drawn = draws(cx.seed(), sequence)?;
         let whole: Vec<_> = drawn.iter().map(ValueTree::current).collect();
@@ -46,7 +46,7 @@ pub(crate) async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
     Ok(())
 }
 
-/// The numbers of a whole sequence, as trees that can be shrunk.
+/// Draws the numbers of a whole sequence, as trees that can be shrunk.
 fn draws(seed: u64, sequence: u64) -> Verdict<Vec<impl ValueTree<Value = Draw> + Send>> {
     let mut bytes = [0; 32];
     for (byte, from) in bytes.iter_mut().zip([seed, sequence].iter().flat_map(|n| n.to_le_bytes()))
@@ -61,9 +61,9 @@ fn draws(seed: u64, sequence: u64) -> Verdict<Vec<impl ValueTree<Value = Draw> +
     trees.map_err(|reason| Failure::new("a random sequence", reason.to_string()))
 }
 
-/// Where the store and the model parted.
+/// The first call to which the store and the model give different answers.
 struct Mismatch {
-    /// The number of calls that came before.
+    /// The number of calls before it.
     before: usize,
     call: String,
     expected: String,
@@ -76,20 +76,20 @@ struct Trial<'a> {
     clients: usize,
 }
 
-/// A client, and the same one off the record.
+/// A client, and the same client without a record of its calls in the transcript.
 struct Seat {
     client: Arc<dyn Store>,
     unrecorded: Arc<dyn Store>,
 }
 
 impl Trial<'_> {
-    /// Plays a sequence on a store of its own, off the record.
+    /// Plays a sequence on a fresh store, unrecorded.
     async fn afresh(&self, draws: &[Draw]) -> Verdict<Result<(), Mismatch>> {
         let instance = self.cx.target().create().await?;
         self.play(Some(&*instance), draws).await
     }
 
-    /// Plays a failing sequence once more, on the case's own store and on the record.
+    /// Plays a failing sequence once more, recorded, on the case's own store.
     async fn show(&self, sequence: u64, draws: &[Draw], found: Mismatch) -> Verdict {
         let Mismatch { before, call, expected, got } = match self.play(None, draws).await? {
             Err(mismatch) => mismatch,
@@ -103,7 +103,7 @@ impl Trial<'_> {
         ))
     }
 
-    /// Opens the clients: of `instance`, or else of the case's own store, on the record.
+    /// Opens the clients: of `instance`, or else, recorded, of the case's own store.
     async fn open(&self, instance: Option<&dyn Instance>) -> Verdict<Vec<Seat>> {
         let mut seats = Vec::new();
         for _ in 0..self.clients {
@@ -118,7 +118,7 @@ impl Trial<'_> {
         Ok(seats)
     }
 
-    /// Compares every answer, and everything that can be seen at the end.
+    /// Plays a sequence, and compares every answer and all that can be read at the end.
     async fn play(
         &self,
         instance: Option<&dyn Instance>,
@@ -129,7 +129,7 @@ impl Trial<'_> {
         for (before, draw) in draws.iter().enumerate() {
             match draw.act(self.mix, &mut model) {
                 Act::Call(op) => {
-                    // One of them writes; all of them must see what is there.
+                    // One client makes a write; every client makes a read.
                     let writer = op.is_write().then(|| draw.client(seats.len()));
                     for (number, seat) in seats.iter().enumerate() {
                         if writer.is_none_or(|writer| writer == number)
@@ -149,7 +149,7 @@ impl Trial<'_> {
             for seat in &seats {
                 let seen = compare(&mut model, &*seat.unrecorded, &op, draws.len()).await;
                 if seen.is_err() {
-                    // Once more, for the transcript.
+                    // Repeat the call, so that the transcript shows it.
                     op.apply(&*seat.client).await;
                     return Ok(seen);
                 }
@@ -188,7 +188,7 @@ mod tests {
     use crate::controls;
     use crate::run::{Status, run_case};
 
-    /// The calls of the failure that `case` ends in on a broken store, without their times.
+    /// The shrunk calls of the failure in which `case` ends on a broken store, without durations.
     async fn shrunk(control: &str, case: &str, seed: u64) -> Vec<String> {
         let control = controls::all().into_iter().find(|m| m.name == control).unwrap();
         let case = registry().find(|c| c.group == "sequences" && c.title == case).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     #[case("remembers_rooms", "two_clients_in_turn_are_as_in_the_model", 6)]
     #[case("loses_the_last_write", "a_store_opened_again_is_as_it_was", 4)]
     #[tokio::test]
-    async fn a_failure_is_shrunk_to_the_calls_it_takes(
+    async fn a_failure_is_shrunk_to_the_calls_that_it_needs(
         #[case] control: &str,
         #[case] case: &str,
         #[case] most: usize,

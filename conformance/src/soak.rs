@@ -1,26 +1,37 @@
-//! How long the cases last that play histories.
+//! The duration of the cases that play histories.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The default for a single case.
+/// The default duration of a case.
 const SHORT: Duration = Duration::from_secs(2);
 
 static LENGTH: OnceLock<Duration> = OnceLock::new();
 
-/// Sets the length for this process, once. The runner calls this.
+/// Sets the duration for this process, once. The runner calls this.
 pub fn set(length: Duration) {
     let _ = LENGTH.set(length);
 }
 
-/// The length that was set, or else that of `MEMBERSHIP_SOAK`, or else two seconds.
-pub fn length() -> Duration {
-    let from_environment =
-        || std::env::var("MEMBERSHIP_SOAK").ok().and_then(|text| parse(&text).ok());
-    *LENGTH.get_or_init(|| from_environment().unwrap_or(SHORT))
+/// Sets the duration in `MEMBERSHIP_SOAK`, if the variable is there. The test harness calls this.
+///
+/// # Errors
+/// One line: the variable is no duration.
+pub(crate) fn set_from_environment() -> Result<(), String> {
+    match std::env::var("MEMBERSHIP_SOAK") {
+        Ok(text) => set(parse(&text).map_err(|error| format!("MEMBERSHIP_SOAK: {error}"))?),
+        Err(std::env::VarError::NotPresent) => {}
+        Err(error) => return Err(format!("MEMBERSHIP_SOAK: {error}")),
+    }
+    Ok(())
 }
 
-/// Reads a duration as people write it: `90s`, `10m`, `1h`; a bare number is seconds.
+/// The duration that was set, or else two seconds.
+pub fn length() -> Duration {
+    *LENGTH.get_or_init(|| SHORT)
+}
+
+/// Parses a duration such as `90s`, `10m` or `1h`; a bare number is seconds.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);

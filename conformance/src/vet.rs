@@ -1,4 +1,4 @@
-//! What a target says of itself, looked at before anything runs.
+//! Checks of what targets say of themselves, before anything runs.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,25 +9,25 @@ use crate::case::registry;
 use crate::run::panic_message;
 use crate::target::{Claim, Need, Target};
 
-/// The longest `op_timeout` of a store that is held to the contract: a store that may take longer for each
-/// call could hang, and nobody would call it that (clause TIME-1).
+/// The longest `op_timeout` that is accepted. With a longer one, even a store that hangs could keep
+/// clause TIME-1.
 pub(crate) const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The shortest one: below it a deadline passes before anything can happen.
+/// The shortest `op_timeout` that is accepted. A shorter deadline passes before any call can end.
 pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// What a target claimed when it was asked.
+/// The claims of a target at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claims(Vec<(Need, Claim)>);
 
 impl Claims {
-    /// Asks for all there is to claim; an error is the panic that it ended in.
+    /// Asks the target about every need. An error is the panic in which that ended.
     pub(crate) fn of(target: &dyn Target) -> Result<Self, String> {
         let ask = || Need::ALL.map(|need| (need, target.claims(need))).to_vec();
         caught("claims", ask).map(Self)
     }
 
-    /// What it declines of `needs`, if anything.
+    /// The first of `needs` that the target declines, with its reason.
     pub(crate) fn declined(&self, needs: &[Need]) -> Option<(Need, &'static str)> {
         self.0.iter().find_map(|(need, claim)| match claim {
             Claim::Declined(reason) if needs.contains(need) => Some((*need, *reason)),
@@ -35,7 +35,7 @@ impl Claims {
         })
     }
 
-    /// The first claim that is another one now, in words.
+    /// Describes the first claim that differs from the one in `now`.
     pub(crate) fn changed(&self, now: &Self) -> Option<String> {
         let differs = |(was, is): &(&(Need, Claim), &(Need, Claim))| was != is;
         let ((need, was), (_, is)) = self.0.iter().zip(&now.0).find(differs)?;
@@ -43,7 +43,7 @@ impl Claims {
     }
 }
 
-/// What is wrong with these targets, in one line, and what they claim, in their order.
+/// Checks the targets, and returns the claims of each. An error says in one line what is wrong.
 pub(crate) fn vetted(targets: &[Arc<dyn Target>]) -> Result<Vec<Claims>, String> {
     let mut names = BTreeSet::new();
     for target in targets {
@@ -84,7 +84,7 @@ fn one(target: &dyn Target) -> Result<Claims, String> {
     }
 }
 
-/// Asks a target something that must not panic.
+/// Calls a target, and turns a panic into an error that names `what` panicked.
 pub(crate) fn caught<T>(what: &str, ask: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(ask))
         .map_err(|panic| format!("{what} panicked: {}", panic_message(&*panic)))

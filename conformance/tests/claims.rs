@@ -1,4 +1,5 @@
-//! Targets that do not do what they claim, or do what they do not, are found out.
+//! A target that does not do what it claims fails the suite, and so does one that does what it does
+//! not claim.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -13,13 +14,14 @@ use membership_conformance::{
 };
 use rstest::rstest;
 
-/// Claims servers and faults, and stops nothing; claims no epochs, and plants them.
-struct Boasts;
+/// A target with false claims. It claims servers and faults, but nothing that it does stops a call;
+/// it declines to plant epochs, but plants them.
+struct FalseClaims;
 
 const STOPS: Fault = Fault { name: "it is stopped", stops_reads: true, stops_writes: true };
 
 #[async_trait]
-impl Target for Boasts {
+impl Target for FalseClaims {
     fn name(&self) -> &'static str {
         "boasts"
     }
@@ -119,10 +121,11 @@ impl Replicas for Data {
     "plant_epoch to be refused"
 )]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_is_not_as_it_says_is_found_out(#[case] title: &str, #[case] said: &str) {
-    let target: Arc<dyn Target> = Arc::new(Boasts);
+async fn a_target_with_a_false_claim_fails(#[case] title: &str, #[case] said: &str) {
+    let target: Arc<dyn Target> = Arc::new(FalseClaims);
     let case = registry().find(|case| case.title == title).unwrap();
-    // What a nemesis does first is drawn; a change of replicas cannot be told from none.
+    // The seed decides which fault the nemesis injects first. It must not be a change of replicas:
+    // one that does nothing looks like one that works.
     let Status::Fail(report) = run_case(case, &target, 1).await.status else {
         panic!("{title} passed");
     };

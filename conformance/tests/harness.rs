@@ -1,8 +1,8 @@
-//! The suite as a test binary, as whoever plugs in a store meets it: what it takes, what it refuses, and
-//! how it ends when the store does what a store must not.
+//! The suite as the test binary of a store: the arguments that it accepts, the targets that it
+//! refuses, and how it ends when a store misbehaves.
 //!
-//! This binary is also that test binary: started with `TARGET` in its environment, it holds the store of
-//! that name to the contract.
+//! This binary is also the test binary under test: started with `TARGET` in its environment, it
+//! runs the suite on the target of that name.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -27,10 +27,10 @@ fn main() -> ExitCode {
     }
     let trials = [
         ("a_sound_store_passes", a_sound_store_passes as fn()),
-        ("two_filters_are_taken", two_filters_are_taken),
-        ("what_is_not_claimed_is_ignored_when_it_is_asked_for", what_is_not_claimed_is_ignored),
+        ("two_filters_are_accepted", two_filters_are_accepted),
+        ("an_unclaimed_case_is_ignored_even_if_it_is_selected", an_unclaimed_case_is_ignored),
         ("a_store_that_exits_ends_no_run_with_success", exits),
-        ("a_store_that_blocks_its_thread_is_told_of_and_the_run_ends", blocks),
+        ("a_store_that_blocks_its_thread_is_reported_and_ends_the_run", blocks),
         ("a_target_that_cannot_be_run_is_refused_in_one_line", refused),
         ("a_target_that_panics_is_refused", panics),
         ("claims_that_change_are_noticed", changes),
@@ -46,13 +46,13 @@ fn caught(test: fn()) -> Result<(), Failed> {
     })
 }
 
-/// How a run ended, and what it said.
+/// A run's exit code and output.
 struct Ended {
     code: Option<i32>,
     said: String,
 }
 
-/// Runs the suite on the store `how`, which must end it within a minute.
+/// Runs the suite on the target `how`. The run must end within a minute.
 fn run(how: &str, arguments: &[&str]) -> Ended {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(arguments)
@@ -71,9 +71,9 @@ fn run(how: &str, arguments: &[&str]) -> Ended {
         let mut text = String::new();
         out.read_to_string(&mut text).map(|_| text)
     });
-    let by = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while child.try_wait().unwrap().is_none() {
-        if Instant::now() > by {
+        if Instant::now() > deadline {
             child.kill().unwrap();
             panic!("{how} has not ended");
         }
@@ -92,14 +92,14 @@ fn a_sound_store_passes() {
     assert!(ended.said.contains("test result: ok"), "{}", ended.said);
 }
 
-fn two_filters_are_taken() {
+fn two_filters_are_accepted() {
     let other = "sound::decisions::there_is_no_admin_in_an_empty_store";
     let ended = run("sound", &[ONE, "--exact", other]);
     assert_eq!(ended.code, Some(0), "{}", ended.said);
     assert!(ended.said.contains("2 passed"), "{}", ended.said);
 }
 
-fn what_is_not_claimed_is_ignored() {
+fn an_unclaimed_case_is_ignored() {
     for flag in ["--include-ignored", "--ignored"] {
         let ended = run("sound", &["durability::", "corruption::", flag]);
         assert_eq!(ended.code, Some(0), "{}", ended.said);
@@ -167,10 +167,10 @@ fn targets(how: &str) -> Vec<Arc<dyn Target>> {
     }
 }
 
-/// The memory store, with something odd about it.
+/// The memory store, with the misbehavior `how`.
 struct Odd {
     how: String,
-    /// How often it was asked what it claims.
+    /// How many claims the target was asked for.
     asked: AtomicUsize,
 }
 
@@ -201,7 +201,7 @@ impl Target for Odd {
 
     fn claims(&self, need: Need) -> Claim {
         self.panics("claims panics");
-        // Both times that it is asked before the run it says the same.
+        // The claims are asked for twice before the run, and must be the same then.
         let later = self.asked.fetch_add(1, Ordering::SeqCst) >= 2 * Need::ALL.len();
         match need {
             Need::Clients if self.how != "changes" || !later => Claim::Claimed,

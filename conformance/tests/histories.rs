@@ -1,5 +1,5 @@
-//! Each kind of violation, seeded through a store that is broken on purpose, is found within a
-//! minute by the case that is for it, shrunk to a few calls, and found again in its file.
+//! Each kind of violation of LIN-1, from a store with that defect, is found within a minute by the
+//! case that tests for it, shrunk to few calls, and found again in the saved file.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -54,8 +54,8 @@ async fn a_seeded_violation_is_found_within_a_minute_and_replays(
     assert!(saved.replay().is_some());
     assert!(check(&saved.whole).is_err());
     let (least, whole) = (saved.least.calls.len(), saved.whole.calls.len());
-    // Whatever changed something while the call lasted that cannot be explained is needed to say so:
-    // much, where its thread did not run for a while.
+    // Count only the calls before the unexplained one. Every write concurrent with it must stay in
+    // the witness, and these are many if its thread did not run for a while.
     let Violation { witness, reason } = *check(&saved.least).unwrap_err();
     let Reason::NoOrder(number) = reason else { panic!("{reason:?}:\n{picture}") };
     let last = witness.calls[number].began;

@@ -1,4 +1,4 @@
-//! The runner as a person or a CI job meets it: what it prints, what it refuses, how it exits.
+//! The runner as a person or a CI job sees it: what it prints, what it refuses, how it exits.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -28,7 +28,10 @@ fn text(bytes: &[u8]) -> &str {
 #[case::no_jobs(&["--jobs", "0"], "invalid value '0' for '--jobs <N>'")]
 #[case::bad_soak(&["--soak", "forever"], "\"forever\" is no duration")]
 #[case::unwritable_report(&["--store", "memory", "--filter", "a_missing_room_is_not_found", "--json", "/nonexistent/out.json"], "cannot write /nonexistent/out.json")]
-fn what_cannot_run_exits_with_2_and_says_why(#[case] arguments: &[&str], #[case] message: &str) {
+fn a_run_that_cannot_start_exits_with_2_and_says_why(
+    #[case] arguments: &[&str],
+    #[case] message: &str,
+) {
     let output = conformance(arguments);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -52,7 +55,7 @@ fn an_unwritable_report_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn a_green_run_exits_with_0_and_ends_with_its_verdict() {
+fn a_run_that_passes_exits_with_0_and_ends_with_its_verdict() {
     let output = conformance(&["--store", "memory", "--filter", "rooms::", "--seed", "42"]);
     let stdout = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{stdout}");
@@ -62,7 +65,7 @@ fn a_green_run_exits_with_0_and_ends_with_its_verdict() {
 }
 
 #[test]
-fn a_broken_store_exits_with_1_and_is_told_of_in_full() {
+fn a_broken_store_exits_with_1_and_is_reported_in_full() {
     let store = "folds_case_in_room_ids";
     let output =
         conformance(&["--store", store, "--filter", "differ_only_in_case", "--seed", "42"]);
@@ -111,7 +114,7 @@ fn every_clause_is_listed_with_its_cases() {
 }
 
 #[test]
-fn the_reports_for_machines_say_what_the_matrix_says() {
+fn the_machine_readable_reports_agree_with_the_matrix() {
     let folder = tempfile::tempdir().unwrap();
     let (json, junit) = (folder.path().join("out.json"), folder.path().join("out.xml"));
     let output = conformance(&[
@@ -171,7 +174,7 @@ fn a_violation_is_saved_and_replays_from_its_file() {
 #[rstest]
 #[case::missing("/nonexistent/history.json", "cannot read /nonexistent/history.json")]
 #[case::another_file(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "is no saved history")]
-fn what_cannot_be_replayed_is_refused(#[case] file: &str, #[case] message: &str) {
+fn a_file_that_cannot_be_replayed_is_refused(#[case] file: &str, #[case] message: &str) {
     let output = conformance(&["replay", file]);
     assert_eq!(output.status.code(), Some(2));
     let stderr = text(&output.stderr);

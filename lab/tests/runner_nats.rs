@@ -1,4 +1,4 @@
-//! The runner and the servers it needs: which it takes, and what it says where there is none.
+//! The runner and the servers that it needs: which ones it uses, and what it says if it has none.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -25,14 +25,14 @@ fn a_wrong_way_to_a_server_is_refused(#[case] arguments: &[&str], #[case] messag
     assert!(stderr.contains(message), "{stderr}");
 }
 
-/// The runner where there is nothing to be found, but what `set` says.
+/// Runs the runner where no server can be found, with the environment `set`.
 fn without_server(arguments: &[&str], set: &[(&str, &str)]) -> Output {
     let empty = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_conformance"))
         .args(arguments)
         .env_clear()
         .env("PATH", empty.path())
-        // Where no server was ever fetched to, and no Docker engine listens.
+        // No server was ever fetched to this directory, and no Docker engine listens here.
         .env("CARGO_TARGET_DIR", empty.path())
         .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
         .envs(set.iter().copied())
@@ -46,7 +46,7 @@ fn without_server(arguments: &[&str], set: &[(&str, &str)]) -> Output {
 #[case::named_and_missing(&[], &[("NATS_SERVER", "/nonexistent/nats-server")], "no nats-server by way of NATS_SERVER: cannot run /nonexistent/nats-server")]
 #[case::no_url(&["--nats", "url"], &[], "set MEMBERSHIP_NATS_URL to the server's address")]
 #[case::nobody_at_the_url(&["--nats", "url"], &[("MEMBERSHIP_NATS_URL", "nats://127.0.0.1:1")], "no nats-server by way of url: cannot reach 127.0.0.1:1: Connection refused")]
-fn without_a_server_nothing_runs_and_nothing_is_green(
+fn without_a_server_nothing_runs_and_nothing_passes(
     #[case] arguments: &[&str],
     #[case] set: &[(&str, &str)],
     #[case] message: &str,
@@ -80,7 +80,7 @@ async fn a_server_at_a_url_is_one_server() {
 }
 
 #[test]
-fn the_two_ways_to_a_server_are_told() {
+fn the_message_names_both_ways_to_a_server() {
     let output = without_server(&["--store", "jetstream-r1"], &[]);
     let stderr = text(&output.stderr);
     assert!(stderr.contains("either give a binary"), "{stderr}");
@@ -96,7 +96,7 @@ fn stores_that_need_no_server_run_without_one() {
 }
 
 #[test]
-fn a_run_and_its_reports_say_which_server_it_was_on() {
+fn a_run_and_its_reports_name_the_server() {
     let folder = tempfile::tempdir().unwrap();
     let (json, junit) = (folder.path().join("out.json"), folder.path().join("out.xml"));
     let arguments = [

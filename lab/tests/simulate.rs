@@ -8,7 +8,7 @@ use membership::{Blow, Weather};
 use membership_conformance::history::Mix;
 use membership_lab::simulate::{Plan, Tally, broken, crash, pause, play, play_plan, run, writes};
 
-/// The seed of `MEMBERSHIP_SEED`, or the same every time: what is new is for longer runs to find.
+/// The seed in `MEMBERSHIP_SEED`, or else 0, the same each time: new seeds are for longer runs.
 fn seed() -> u64 {
     std::env::var("MEMBERSHIP_SEED").map_or(0, |text| text.parse().unwrap())
 }
@@ -23,43 +23,43 @@ fn one_order_explains_every_answer_of_each_history() {
 }
 
 #[test]
-fn a_seed_brings_a_history_back_byte_for_byte() {
+fn a_seed_replays_a_history_byte_for_byte() {
     for seed in (0..40).map(|n| seed() + n) {
         let (one, other) = (play(seed, true), play(seed, true));
         assert!(!one.trace.is_empty());
         assert_eq!(one.trace, other.trace, "seed {seed}");
         assert_eq!(one.history, other.history, "seed {seed}");
-        // Nobody who looks changes anything.
+        // Tracing changes nothing.
         assert_eq!(play(seed, false).history, one.history, "seed {seed}");
     }
 }
 
 #[test]
-fn seeds_differ() {
+fn different_seeds_give_different_histories() {
     assert_ne!(play(1, true).trace, play(2, true).trace);
 }
 
 #[test]
-fn a_write_that_is_cut_short_anywhere_is_whole_or_nothing() {
+fn a_write_interrupted_anywhere_takes_effect_entirely_or_not_at_all() {
     let all = writes().into_iter().map(|write| (write, None)).collect();
     let points = crash::cut_all(all, seed(), 2).unwrap();
     assert!(points > 200, "{points} points");
 }
 
 #[test]
-fn a_run_that_met_nothing_says_what() {
+fn an_empty_run_lists_all_events_as_missed() {
     let missed = Tally::default().missed();
     assert!(missed.contains(&"clients stopped dead"));
     assert_eq!(missed.len(), Tally::default().lines().len());
 }
 
-/// So many histories of plans that are all alike in something, and in which no data go back: those are drawn
-/// for what the plan was before.
-fn hold(histories: u64, alike: impl Fn(&mut Plan)) {
+/// Plays `histories` drawn plans, each changed by `change`; none of them may show a problem. Their
+/// data never go back: that was drawn to fit the plan before the change.
+fn play_plans(histories: u64, change: impl Fn(&mut Plan)) {
     for seed in (0..histories).map(|n| seed() + n) {
         let mut plan = Plan::draw(seed);
         plan.back = None;
-        alike(&mut plan);
+        change(&mut plan);
         if let Some(problem) = play_plan(&plan, seed, false).problem {
             panic!("seed {seed}, {plan:?}: {problem}");
         }
@@ -67,8 +67,8 @@ fn hold(histories: u64, alike: impl Fn(&mut Plan)) {
 }
 
 #[test]
-fn a_copy_that_comes_late_replaces_nothing() {
-    hold(150, |plan| {
+fn a_request_that_arrives_late_overwrites_nothing() {
+    play_plans(150, |plan| {
         plan.mix = Mix::Rooms;
         plan.weather = Weather { late_requests: 120, ..Weather::CALM };
         (plan.blows, plan.pace) = (Vec::new(), 400);
@@ -76,16 +76,16 @@ fn a_copy_that_comes_late_replaces_nothing() {
 }
 
 #[test]
-fn a_room_that_is_there_has_its_owner() {
-    hold(60, |plan| {
+fn a_room_that_exists_has_its_owner() {
+    play_plans(60, |plan| {
         (plan.servers, plan.mix) = (3, Mix::Rooms);
         plan.weather = Weather { lag: 400, ..Weather::CALM };
     });
 }
 
 #[test]
-fn what_a_former_leader_refused_may_have_been_made() {
-    hold(150, |plan| {
+fn a_write_that_a_former_leader_refused_may_have_taken_effect() {
+    play_plans(150, |plan| {
         (plan.servers, plan.mix, plan.calls, plan.pace) = (3, Mix::Rooms, 14, 400);
         plan.weather = Weather::CALM;
         let after = |n| Duration::from_millis(700 * n);
@@ -96,29 +96,29 @@ fn what_a_former_leader_refused_may_have_been_made() {
 }
 
 #[test]
-fn clients_that_come_at_once_make_one_store() {
-    hold(60, |plan| (plan.clients, plan.calls) = (4, 1));
+fn clients_that_open_at_the_same_time_create_one_store() {
+    play_plans(60, |plan| (plan.clients, plan.calls) = (4, 1));
 }
 
 #[test]
-fn users_are_only_seen_as_they_were() {
-    hold(300, |plan| {
+fn users_are_seen_only_in_states_that_existed() {
+    play_plans(300, |plan| {
         plan.mix = Mix::Users;
         plan.weather = Weather { lag: 300, latency: 20, feed_faults: 60, ..Weather::CALM };
     });
 }
 
 #[test]
-fn a_room_that_was_joined_and_one_that_was_left_are_not_both_missed() {
-    hold(200, |plan| {
+fn a_listing_never_misses_both_the_joined_and_the_left_room() {
+    play_plans(200, |plan| {
         (plan.mix, plan.clients, plan.calls, plan.pace) = (Mix::Lists, 4, 14, 5);
         plan.weather = Weather { latency: 20, ..Weather::CALM };
     });
 }
 
 #[test]
-fn a_room_whose_entry_comes_after_its_counter_is_not_missed() {
-    hold(100, |plan| {
+fn a_listing_finds_a_room_whose_entry_is_written_after_its_counter() {
+    play_plans(100, |plan| {
         (plan.mix, plan.clients, plan.calls, plan.pace) = (Mix::Lists, 4, 14, 5);
         plan.weather = Weather { latency: 20, lost_requests: 100, ..Weather::CALM };
         plan.blows = Vec::new();
@@ -126,9 +126,9 @@ fn a_room_whose_entry_comes_after_its_counter_is_not_missed() {
 }
 
 #[test]
-fn every_client_that_is_broken_on_purpose_is_caught() {
+fn every_client_with_a_defect_is_caught() {
     let escaped = broken::all().into_iter().filter(|broken| {
-        // No call that takes too long, nor one that fails: an answer that is wrong.
+        // Caught by a wrong answer: a call that is late or fails does not count.
         let caught = broken.hunt(seed());
         let says = |caught: &broken::Catch| {
             ["that no order explains", "after the revocation"]
@@ -141,7 +141,7 @@ fn every_client_that_is_broken_on_purpose_is_caught() {
 }
 
 #[test]
-fn the_same_clients_without_a_defect_are_sound() {
+fn the_same_clients_without_a_defect_pass() {
     let controls =
         broken::all().into_iter().filter_map(|broken| Some((broken.name, broken.control()?)));
     for (name, control) in controls {
@@ -154,7 +154,7 @@ fn the_same_clients_without_a_defect_are_sound() {
 }
 
 #[test]
-fn a_call_that_is_held_anywhere_is_right_afterwards() {
+fn a_call_paused_anywhere_answers_right() {
     let points = pause::hold_all(pause::pairs(), seed(), 2).unwrap();
     assert!(points > 1_200, "{points} points");
 }
@@ -169,13 +169,13 @@ fn a_call_whose_barrier_was_replaced_by_an_earlier_one_sends_another() {
 }
 
 #[test]
-fn a_room_that_is_known_to_be_gone_is_gone_for_those_who_are_behind() {
+fn no_client_sees_a_room_that_another_knows_to_be_deleted() {
     let places = pause::hold_a_deletion(None, seed()).unwrap();
     assert!(places > 100, "{places} places");
 }
 
 #[test]
-fn who_moves_while_a_listing_is_held_anywhere_is_always_somewhere() {
+fn a_listing_paused_anywhere_shows_a_moving_endpoint_in_some_room() {
     let points = pause::hold_a_move(None, seed()).unwrap();
     assert!(points > 50, "{points} points");
 }

@@ -1,5 +1,5 @@
-//! What the runner says of stores on a machine whose processors are taken by others. A binary of its own, since
-//! it starves whatever runs beside it.
+//! The runner's verdicts on a starved machine. This is a test binary of its own, because it starves
+//! everything that runs at the same time.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,10 +7,10 @@ use std::hint::spin_loop;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Busy threads for each processor.
+/// The number of busy threads per processor.
 const BUSY: usize = 8;
 
-/// The runner, beside threads that take all processors.
+/// Runs the runner beside threads that keep all processors busy.
 fn starved(arguments: &[&str]) -> Output {
     let over = AtomicBool::new(false);
     let processors = std::thread::available_parallelism().unwrap().get();
@@ -37,7 +37,7 @@ fn ends(output: &Output, code: i32, verdict: &str) {
 }
 
 #[test]
-fn a_deadline_that_passed_each_time_is_inconclusive() {
+fn a_case_that_misses_its_deadline_each_time_is_inconclusive() {
     let late = ["--store", "is_closed_slowly", "--filter", "closing::close_is_idempotent"];
     let output = starved(&late);
     ends(&output, 3, "\nINCONCLUSIVE 1 of 1");
@@ -46,13 +46,13 @@ fn a_deadline_that_passed_each_time_is_inconclusive() {
 }
 
 #[test]
-fn a_wrong_answer_is_a_failure() {
+fn a_wrong_answer_is_a_failure_on_a_starved_machine_too() {
     let output = starved(&["--store", "replaces_a_user", "--filter", "users::"]);
     ends(&output, 1, "\nFAILED ");
 }
 
 #[test]
-fn a_store_that_hangs_is_a_failure() {
+fn a_store_that_hangs_is_a_failure_on_a_starved_machine_too() {
     let output = starved(&["--store", "hangs_on_a_fault", "--filter", "fail_closed::"]);
     ends(&output, 1, "\nFAILED ");
 }

@@ -1,4 +1,4 @@
-//! What a child does.
+//! The jobs of child processes.
 
 use std::fmt;
 use std::io::{BufRead, Write};
@@ -12,35 +12,35 @@ use crate::make::{endpoint, epoch, key_of, room, sealed};
 use crate::model::Model;
 use crate::show::Show;
 
-/// What a child is to do.
+/// The job of a child process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Job {
-    /// Run the scripts of `seed`, `len` calls each, all at once, and tell of each call
-    /// `task number` once it was acknowledged.
+pub enum Job {
+    /// Run all scripts of `seed` concurrently. After each acknowledged call, write the line
+    /// `task number`.
     Work {
-        /// Whose scripts.
+        /// The seed of the scripts.
         seed: u64,
-        /// How many calls each.
+        /// The number of calls in each script.
         len: usize,
     },
-    /// Rekey the room `large` of `members` members again and again, telling the new epoch.
+    /// Rekey the room `large` again and again. After each rekey, write the new epoch.
     Rekey {
-        /// How many there are beside the owner.
+        /// The number of members besides the owner.
         members: usize,
     },
-    /// Rekey the room `contested` whenever it can, with a key that names `seed`, telling the new
-    /// epoch each time it won.
+    /// Rekey the room `contested` in a race with other children. After each rekey that succeeded,
+    /// write the new epoch.
     Race {
-        /// What tells it from its rivals.
+        /// A number in this child's keys, which tells them from those of the other children.
         seed: u64,
     },
-    /// Answer each user's key on standard input with whether that user is let in.
+    /// Write the decision of `is_authorized` for each user key that comes on standard input.
     Ask,
     /// Open the store and close it.
     Open,
 }
 
-/// How many calls a racer makes before it ends.
+/// How many rekeys a child attempts in a race.
 const ATTEMPTS: usize = 40;
 
 impl fmt::Display for Job {
@@ -74,7 +74,7 @@ impl FromStr for Job {
     }
 }
 
-/// What a child tells first: the store is open.
+/// The first line that a child writes: the store is open.
 pub(super) const READY: &str = "ready";
 
 pub(super) async fn run(job: Job, store: Arc<dyn Store>) -> Result<(), String> {
@@ -92,14 +92,15 @@ pub(super) async fn run(job: Job, store: Arc<dyn Store>) -> Result<(), String> {
     store.close().await.map_err(|error| error.show())
 }
 
-/// Nothing is ever sent to these children: the end of their input is the end of their parent.
+/// Exits when the parent has ended. The parent never writes to these children, so their standard
+/// input ends only with it.
 fn end_with_the_parent() {
     let mut ignored = String::new();
     while std::io::stdin().read_line(&mut ignored).is_ok_and(|bytes| bytes > 0) {}
     std::process::exit(0);
 }
 
-/// Tells the parent; the line is in the pipe when this returns, whatever happens next.
+/// Writes a line to the parent. On return the line is in the pipe, so it survives a kill.
 fn tell(line: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| error.to_string())
@@ -161,7 +162,7 @@ async fn race(seed: u64, store: &dyn Store) -> Result<(), Error> {
 }
 
 async fn answer(store: &dyn Store) -> Result<(), String> {
-    // Nothing else runs here, so it may block the thread.
+    // Blocking the thread is fine: nothing else runs in this process.
     for line in std::io::stdin().lock().lines() {
         let line = line.map_err(|error| error.to_string())?;
         let key: UserKey = line.parse().map_err(|error: Error| error.show())?;

@@ -1,4 +1,4 @@
-//! A child, as its parent sees it.
+//! A child process, seen from its parent.
 
 use std::process::{ExitStatus, Stdio};
 
@@ -11,17 +11,17 @@ use crate::power::Recording;
 use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict};
 
-/// A child at its job. Dropping it kills it.
-pub(crate) struct Process {
+/// A running child. Dropping it kills the process.
+pub struct Process {
     child: Child,
-    /// Held open: its end tells the child that its parent is gone.
+    /// Kept open: the child exits when its standard input ends.
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
     errors: ChildStderr,
 }
 
-/// Runs a child on the case's store to its end, and says what it did to the store's files.
-pub(crate) async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
+/// Runs a child on the case's store to its end, and records what it did to the store's files.
+pub async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
     let mut command = command(cx, job)?;
     command.env(WATCHED, "");
     Ok(cx.instance().record(command).await?)
@@ -34,8 +34,8 @@ fn command(cx: &Cx, job: Job) -> Result<std::process::Command, TargetError> {
 }
 
 impl Process {
-    /// Starts a child on the case's store; it may not have opened it yet.
-    pub(crate) fn start(cx: &Cx, job: Job) -> Verdict<Self> {
+    /// Starts a child on the case's store. [`ready`](Self::ready) waits until the store is open.
+    pub fn start(cx: &Cx, job: Job) -> Verdict<Self> {
         Ok(Self::spawn(cx, job)?)
     }
 
@@ -53,21 +53,21 @@ impl Process {
         Ok(Self { child, input, lines, errors })
     }
 
-    /// The next line it tells; `None` once it has ended.
-    pub(crate) async fn line(&mut self) -> Verdict<Option<String>> {
+    /// The next line that the child writes; `None` once it has ended.
+    pub async fn line(&mut self) -> Verdict<Option<String>> {
         Ok(self.lines.next_line().await.map_err(TargetError::from)?)
     }
 
-    /// Waits until it has opened the store.
-    pub(crate) async fn ready(&mut self) -> Verdict {
+    /// Waits until the child has opened the store.
+    pub async fn ready(&mut self) -> Verdict {
         match self.line().await? {
             Some(line) if line == jobs::READY => Ok(()),
             other => Err(self.failure(&format!("{:?} from a child", jobs::READY), other).await),
         }
     }
 
-    /// Sends it a line, and waits for its answer.
-    pub(crate) async fn ask(&mut self, line: &str) -> Verdict<String> {
+    /// Sends a line to the child, and waits for its answer.
+    pub async fn ask(&mut self, line: &str) -> Verdict<String> {
         let sent = self.input.write_all(format!("{line}\n").as_bytes()).await;
         sent.map_err(TargetError::from)?;
         match self.line().await? {
@@ -76,9 +76,10 @@ impl Process {
         }
     }
 
-    /// Kills it at once (SIGKILL), and returns what it had told by then beyond what was read.
-    pub(crate) async fn kill(mut self) -> Verdict<Vec<String>> {
-        // It may have ended by itself.
+    /// Kills the child (`SIGKILL`), and returns the lines that it had written and that were not
+    /// read yet.
+    pub async fn kill(mut self) -> Verdict<Vec<String>> {
+        // Ignore an error: the child may have ended by itself.
         let _ = self.child.start_kill();
         let rest = self.rest().await?;
         let status = self.child.wait().await.map_err(TargetError::from)?;
@@ -88,8 +89,8 @@ impl Process {
         Ok(rest)
     }
 
-    /// Waits until it has done its job, and returns what it told beyond what was read.
-    pub(crate) async fn finish(mut self) -> Verdict<Vec<String>> {
+    /// Waits until the child has done its job, and returns the lines that were not read yet.
+    pub async fn finish(mut self) -> Verdict<Vec<String>> {
         let rest = self.rest().await?;
         let status = self.child.wait().await.map_err(TargetError::from)?;
         if ExitStatus::success(&status) {
@@ -106,7 +107,7 @@ impl Process {
         Ok(rest)
     }
 
-    /// What it did instead of `expected`, and what it said about it.
+    /// The failure of a child that wrote `told` instead of `expected`, with its standard error.
     async fn failure(&mut self, expected: &str, told: Option<String>) -> Failure {
         let _ = self.child.start_kill();
         let mut said = String::new();

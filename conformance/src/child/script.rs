@@ -1,4 +1,4 @@
-//! What a task does, drawn from a seed: parent and child draw the same.
+//! The scripts that a child's tasks run, drawn from a seed: parent and child draw the same ones.
 
 use std::collections::BTreeSet;
 
@@ -25,14 +25,15 @@ struct Names {
     users: Vec<UserKey>,
 }
 
-/// The admin that is always there, so that no task's outcome depends on another's admins.
+/// An admin whom no task revokes. Without one, whether a task may revoke an admin would depend on
+/// the other tasks' admins (clause USER-4).
 const ROOT: UserKey = UserKey::from_bytes([0xff; 32]);
 
 impl Script {
-    /// How many tasks a seed has.
-    pub(crate) const TASKS: u64 = 4;
+    /// The number of tasks of a seed.
+    pub const TASKS: u64 = 4;
 
-    /// The script of a task.
+    /// Draws the script of a task: `len` calls.
     #[must_use]
     pub(crate) fn new(seed: u64, task: u64, len: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed.rotate_left(8) ^ task);
@@ -53,19 +54,19 @@ impl Script {
         &self.calls
     }
 
-    /// The rooms, endpoints and users that it touches.
+    /// The rooms, endpoints and users that the script touches.
     #[must_use]
     pub(crate) fn names(&self) -> (&[RoomId], &[EndpointId], &[UserKey]) {
         (&self.names.rooms, &self.names.endpoints, &self.names.users)
     }
 
-    /// What must have happened before any script begins.
+    /// The call that must be made before any script begins.
     #[must_use]
     pub(crate) fn first_call() -> Op {
         Op::BootstrapAdmin(admin(ROOT))
     }
 
-    /// The state then.
+    /// The state in which the scripts begin.
     #[must_use]
     pub(crate) fn beginning() -> Model {
         let mut model = Model::new();
@@ -73,9 +74,9 @@ impl Script {
         model
     }
 
-    /// The store must be as it is after `acknowledged` calls, or after one more, which was in
-    /// flight; returns how many it was.
-    pub(crate) async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
+    /// Checks that the store is in the state after `acknowledged` calls, or after one more, which
+    /// was in flight. Returns the number of calls that took effect.
+    pub async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
         let mut model = Self::beginning();
         for call in self.calls.iter().take(acknowledged) {
             model.apply(call);
@@ -87,40 +88,40 @@ impl Script {
             return Ok(acknowledged + 1);
         }
         let expected = format!(
-            "{} (after {acknowledged} acknowledged calls; and it is not the state after {in_flight:?} \
-             either, which was in flight)",
+            "{} (after {acknowledged} acknowledged calls; nor is it the state after {in_flight:?}, \
+             which was in flight)",
             failure.expected
         );
         Err(Failure { expected, ..failure })
     }
 
-    /// The store must be exactly as the model, through every view.
+    /// Checks that every read of the script's names gives the model's answer.
     async fn agrees(&self, store: &dyn Store, model: &Model) -> Verdict {
         let views = self.names.views(&mut model.clone());
         looks_like(store, model, &views).await
     }
 }
 
-/// What each task of a child had acknowledged by some moment.
+/// How many calls of each task were acknowledged at some moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledged(Vec<usize>);
 
 impl Acknowledged {
-    /// Nothing, by any task.
+    /// No calls of any task.
     #[must_use]
     pub(crate) fn nothing() -> Self {
         Self(vec![0; usize::try_from(Script::TASKS).unwrap_or_default()])
     }
 
-    /// What the lines `task number` tell.
-    pub(crate) fn of(lines: &[String]) -> Verdict<Self> {
+    /// Parses lines `task number`.
+    pub fn of(lines: &[String]) -> Verdict<Self> {
         let mut acknowledged = Self::nothing();
         lines.iter().try_for_each(|line| acknowledged.hear(line))?;
         Ok(acknowledged)
     }
 
-    /// One line more.
-    pub(crate) fn hear(&mut self, line: &str) -> Verdict {
+    /// Parses one more line.
+    pub fn hear(&mut self, line: &str) -> Verdict {
         let parsed = line.split_once(' ').and_then(|(task, number)| {
             Some((task.parse::<usize>().ok()?, number.parse::<usize>().ok()?))
         });
@@ -132,9 +133,9 @@ impl Acknowledged {
         Ok(())
     }
 
-    /// Everything acknowledged is there, and no more than the one call in flight of each task; returns
-    /// how much that is.
-    pub(crate) async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
+    /// Checks that all acknowledged calls took effect, and beside them at most the one call of each
+    /// task that was in flight. Returns how many calls took effect.
+    pub async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
         let mut found = Vec::new();
         for (task, count) in (0..).zip(&self.0) {
             found.push(Script::new(seed, task, len).verify(store, *count).await?);
@@ -143,11 +144,11 @@ impl Acknowledged {
     }
 }
 
-/// What a killed process had acknowledged, and what was found of it afterwards.
+/// The acknowledged calls of a killed process, and the calls that were found to have taken effect.
 ///
-/// The one call that each of its tasks had in flight has an unknown outcome: it may have taken effect, may
-/// do so later, or never does (LIN-1).
-pub(crate) struct Killed {
+/// The one call that each task had in flight has an unknown outcome: it took effect, takes effect
+/// later, or never does (clause LIN-1).
+pub struct Killed {
     seed: u64,
     len: usize,
     acknowledged: Acknowledged,
@@ -155,8 +156,8 @@ pub(crate) struct Killed {
 }
 
 impl Killed {
-    /// Looks for what a process that ran the scripts of `seed` did before it was killed.
-    pub(crate) async fn look(
+    /// Checks the effects of a killed process that ran the scripts of `seed`.
+    pub async fn look(
         store: &dyn Store,
         seed: u64,
         len: usize,
@@ -166,8 +167,9 @@ impl Killed {
         Ok(Self { seed, len, acknowledged, found })
     }
 
-    /// Looks again: what was found is there, and no more than the calls that were in flight.
-    pub(crate) async fn look_again(&mut self, store: &dyn Store) -> Verdict {
+    /// Checks again: all effects found before must still be there, and beside them only those of
+    /// the calls that were in flight.
+    pub async fn look_again(&mut self, store: &dyn Store) -> Verdict {
         let now = self.acknowledged.verify(store, self.seed, self.len).await?;
         let lost = now.0.iter().zip(&self.found.0).any(|(now, before)| now < before);
         holds(!lost, &format!("at least {}, as before", self.found.show()), &now)?;
@@ -200,7 +202,7 @@ impl Names {
         }
     }
 
-    /// A call that mostly works: writes that are refused tell nothing about durability.
+    /// Draws a call that mostly succeeds: refused writes prove nothing about durability.
     fn draw(&self, rng: &mut ChaCha8Rng, model: &Model, number: usize) -> Op {
         let mut model = model.clone();
         let when = at(i64::try_from(number).unwrap_or_default());
@@ -245,7 +247,7 @@ impl Names {
         }
     }
 
-    /// Every call that reads anything of these.
+    /// Every read of these names.
     fn views(&self, model: &mut Model) -> Vec<Op> {
         let mut views = vec![Op::HasAdmin, Op::IsAdmin(ROOT)];
         for who in &self.endpoints {
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_found_once_must_not_be_lost_later() {
+    async fn an_effect_that_was_found_must_not_be_lost_later() {
         let (seed, len) = (7, 20);
         let script = Script::new(seed, 0, len);
         let (before, after) = (MemoryStore::new(), MemoryStore::new());

@@ -1,4 +1,4 @@
-//! Short ways to say the calls that scenarios are made of.
+//! Short constructors for the calls of scenarios.
 
 use membership::{NewMember, NewRoom, NewUser, Page, Rekey, UserKey};
 
@@ -73,12 +73,12 @@ pub(super) fn revoke(key: UserKey, millis: i64) -> Op {
     Op::RevokeUser(key, make::at(millis))
 }
 
-/// All there is to ask about a user.
+/// Every read about one user.
 pub(super) fn standing(key: UserKey) -> [Op; 3] {
     [Op::User(key), Op::IsAuthorized(key), Op::IsAdmin(key)]
 }
 
-/// All there is to ask about a member of a room that has been at epochs up to `epoch`.
+/// Every read about one endpoint in a room whose epochs go up to `epoch`.
 pub(super) fn all_of(id: &str, who: &str, epoch: u64) -> Vec<Op> {
     let mut calls = vec![member(id, who), rooms_of(who), latest(id, who)];
     calls.extend((0..=epoch + 1).map(|epoch| key(id, who, epoch)));

@@ -12,7 +12,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     steps: two_clients_and_closing,
 }];
 
-/// Every call but `close`, with arguments that would do something.
+/// Every call but `close`, with arguments for which an open client would do something.
 fn every_call() -> Vec<Op> {
     let ann = user_key(0xa1);
     vec![

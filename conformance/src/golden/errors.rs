@@ -47,22 +47,23 @@ fn the_first_of_several_errors() -> Vec<Op> {
         add("ops", joins_at("bob", 1)),
         rekey("ops", make::rekey(1, [], ["ann", "bob"])),
         add("lobby", joins("bob")),
-        // A missing room before a key that does not fit it.
+        // A missing room is reported before a key that does not fit it.
         add("none", joins_at("ann", 9)),
         remove("none", "ann"),
         rekey("none", make::rekey(9, ["ann"], ["bob"])),
-        // The wrong kind of room before a member that exists and an epoch that is not.
+        // The wrong kind of room is reported before an existing member and before a wrong epoch.
         add("ops", joins("bob")),
         add("ops", joins("ann")),
         add("lobby", joins_at("bob", 9)),
         rekey("lobby", make::rekey(9, ["ann", "dan"], [])),
         rekey("lobby", make::rekey(0, [], ["ann", "bob"])),
-        // A member that exists before a stale epoch.
+        // An existing member is reported before a stale epoch.
         add("ops", joins_at("bob", 1)),
         add("ops", joins_at("bob", 2)),
         add("ops", joins_at("cat", 1)),
         add("ops", joins_at("cat", 3)),
-        // A stale epoch before a missing member, that before the owner, that before the keys.
+        // A stale epoch is reported before a missing member, a missing member before the removal of
+        // the owner, and that before wrong keys.
         rekey("ops", make::rekey(1, ["ann", "dan"], [])),
         rekey("ops", make::rekey(2, ["ann", "dan"], [])),
         rekey("ops", make::rekey(2, ["eve", "dan"], [])),
@@ -70,14 +71,14 @@ fn the_first_of_several_errors() -> Vec<Op> {
         rekey("ops", make::rekey(2, [], [])),
         remove("ops", "ann"),
         remove("lobby", "ann"),
-        // An admin that was made before a key that is known.
+        // An earlier admin is reported before a known key.
         enroll(user(user_key(1))),
         bootstrap(admin(user_key(1))),
         bootstrap(admin(user_key(2))),
         bootstrap(admin(user_key(1))),
         bootstrap(admin(user_key(2))),
         bootstrap(admin(user_key(3))),
-        // Nothing of all that left a trace.
+        // The refused calls have changed nothing.
         room("ops"),
         members("ops"),
         room("lobby"),

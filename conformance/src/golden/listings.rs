@@ -8,7 +8,7 @@ use crate::model::Op;
 
 scenarios!(pages_of_members, pages_of_rooms, pages_of_users);
 
-/// In byte order, which is no dictionary's.
+/// Ids in byte order, which differs from the order of a dictionary.
 const IDS: [&str; 7] = ["B", "a", "aa", "b", "z", "é", "🦀"];
 
 fn pages_of_members() -> Vec<Op> {

@@ -65,7 +65,7 @@ fn a_room_made_again() -> Vec<Op> {
     steps
 }
 
-/// Ids that something on the way to a disk or a wire may take for something else.
+/// Ids that a file system, a query or a protocol could misread.
 const ODD: &[&str] = &[
     "Ops",
     "ops",

@@ -1,4 +1,4 @@
-//! What a client of a history asks next.
+//! The random choice of a client's next call.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use membership::{EndpointId, Epoch, NewMember, NewRoom, NewUser, Page, Rekey, Ro
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
-use super::scene::{Now, Scene, Told, key_of};
+use super::scene::{Choices, Scene, Told, key_of};
 use crate::make::{at, label, page};
 use crate::model::Op;
 
-/// What a history is about.
+/// Which calls a history is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mix {
-    /// Rooms, members and keys, one room at a time.
+    /// Calls on rooms, members and keys, each on one room.
     Rooms,
-    /// The same, with the lists that look at several rooms.
+    /// Calls on rooms and members, and `rooms_of`, which reads several rooms.
     Lists,
     /// Users and decisions.
     Users,
@@ -24,7 +24,7 @@ pub enum Mix {
     All,
 }
 
-/// One client's choice of calls, drawn from a seed and from what all have been told.
+/// Draws one client's calls from a seed, so that they fit what the [`Scene`] knows.
 #[derive(Debug)]
 pub struct Caller {
     rng: ChaCha8Rng,
@@ -32,7 +32,7 @@ pub struct Caller {
     scene: Arc<Scene>,
 }
 
-/// A kind of call; as often in a mix as it stands there.
+/// A kind of call. A mix gives each kind a weight.
 #[derive(Clone, Copy)]
 enum Kind {
     Delete,
@@ -51,7 +51,7 @@ enum Kind {
     Revoke,
     RevokeAgain,
     Authorized,
-    AuthorizedGone,
+    AuthorizedRevoked,
     Admin,
     User,
     Users,
@@ -59,8 +59,8 @@ enum Kind {
 }
 
 use Kind::{
-    Add, AddAdmin, AddUser, Admin, Authorized, AuthorizedGone, Bootstrap, Delete, HasAdmin, Key,
-    Latest, Member, Members, Rekey as Moves, Remove, Revoke, RevokeAgain, Room, RoomsOf, User,
+    Add, AddAdmin, AddUser, Admin, Authorized, AuthorizedRevoked, Bootstrap, Delete, HasAdmin, Key,
+    Latest, Member, Members, Rekey as NextEpoch, Remove, Revoke, RevokeAgain, Room, RoomsOf, User,
     Users,
 };
 
@@ -68,7 +68,7 @@ const ROOMS: &[(Kind, u32)] = &[
     (Delete, 1),
     (Add, 6),
     (Remove, 4),
-    (Moves, 9),
+    (NextEpoch, 9),
     (Room, 4),
     (Member, 4),
     (Members, 4),
@@ -76,32 +76,32 @@ const ROOMS: &[(Kind, u32)] = &[
     (Latest, 8),
 ];
 const LISTS: &[(Kind, u32)] =
-    &[(Delete, 3), (Add, 8), (Remove, 6), (Moves, 3), (Members, 4), (RoomsOf, 10)];
+    &[(Delete, 3), (Add, 8), (Remove, 6), (NextEpoch, 3), (Members, 4), (RoomsOf, 10)];
 const USERS: &[(Kind, u32)] = &[
     (AddUser, 5),
     (Revoke, 4),
     (RevokeAgain, 1),
     (Authorized, 8),
-    (AuthorizedGone, 4),
+    (AuthorizedRevoked, 4),
     (Admin, 2),
     (User, 2),
     (Users, 2),
 ];
-/// Beside the users, with the first names alone: these calls have to do with all others of their
-/// kind, and would make one long history of them all.
+/// Calls about admins, made in the first round of names only. They all touch one object, the
+/// admins, and would join the parts of all rounds into one long part.
 const ADMINS: &[(Kind, u32)] = &[(AddAdmin, 4), (Bootstrap, 1), (HasAdmin, 3)];
 
 impl Caller {
-    /// A client of `scene`; `stream` tells the clients of one seed apart.
+    /// Creates a client of `scene`. Each client of one seed needs a `stream` of its own.
     #[must_use]
     pub fn new(seed: u64, stream: u64, mix: Mix, scene: &Arc<Scene>) -> Self {
         let seed = seed ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self { rng: ChaCha8Rng::seed_from_u64(seed), mix, scene: Arc::clone(scene) }
     }
 
-    /// The next call.
+    /// Draws the next call.
     pub fn next_call(&mut self) -> Op {
-        let now = self.scene.now();
+        let choices = self.scene.next_choices();
         let mut kinds: Vec<(Kind, u32)> = Vec::new();
         if matches!(self.mix, Mix::Rooms | Mix::All) {
             kinds.extend(ROOMS);
@@ -114,7 +114,7 @@ impl Caller {
         }
         if matches!(self.mix, Mix::Users | Mix::All) {
             kinds.extend(USERS);
-            if now.generation == 0 {
+            if choices.round == 0 {
                 kinds.extend(ADMINS);
             }
         }
@@ -122,35 +122,36 @@ impl Caller {
         for (kind, weight) in kinds {
             match left.checked_sub(weight) {
                 Some(rest) => left = rest,
-                None => return self.call(kind, &now),
+                None => return self.call(kind, &choices),
             }
         }
         Op::HasAdmin
     }
 
-    /// A number below `below`, for whoever paces the calls.
+    /// Draws a number below `below`, to pace the calls.
     pub fn number(&mut self, below: u32) -> u32 {
         self.rng.random_range(0..below.max(1))
     }
 
-    fn call(&mut self, kind: Kind, now: &Now) -> Op {
-        self.room_call(kind, now).or_else(|| self.user_call(kind, now)).unwrap_or(Op::HasAdmin)
+    fn call(&mut self, kind: Kind, choices: &Choices) -> Op {
+        let op = self.room_call(kind, choices).or_else(|| self.user_call(kind, choices));
+        op.unwrap_or(Op::HasAdmin)
     }
 
-    fn room_call(&mut self, kind: Kind, now: &Now) -> Option<Op> {
-        let (id, told) = self.one_of(&now.rooms)?;
-        let who = self.one_of(&now.endpoints)?;
-        let changes = matches!(kind, Delete | Add | Remove | Moves);
-        // Where there is no room, as far as anybody knows, somebody makes one before long.
+    fn room_call(&mut self, kind: Kind, choices: &Choices) -> Option<Op> {
+        let (id, told) = self.one_of(&choices.rooms)?;
+        let who = self.one_of(&choices.endpoints)?;
+        let changes = matches!(kind, Delete | Add | Remove | NextEpoch);
+        // Otherwise most writes would fail, since the room does not exist.
         if changes && told.is_none() && self.often(70) {
-            return Some(self.create(id, who, now));
+            return Some(self.create(id, who, choices));
         }
         Some(match kind {
-            Delete if self.often(30) => self.create(id, who, now),
+            Delete if self.often(30) => self.create(id, who, choices),
             Delete => Op::DeleteRoom(id),
-            Add => self.add(id, who, told.as_ref(), now),
+            Add => self.add(id, who, told.as_ref(), choices),
             Remove => Op::RemoveMember(id, self.mostly_a_member(who, told.as_ref())),
-            Moves => self.rekey(id, &who, told.as_ref(), now)?,
+            NextEpoch => self.rekey(id, &who, told.as_ref(), choices)?,
             Room => Op::Room(id),
             Member => Op::Member(id, self.mostly_a_member(who, told.as_ref())),
             Members => Op::Members(id, Page::first()),
@@ -166,35 +167,35 @@ impl Caller {
         })
     }
 
-    fn create(&mut self, id: RoomId, owner: EndpointId, now: &Now) -> Op {
-        let time = at(now.stamp);
+    fn create(&mut self, id: RoomId, owner: EndpointId, choices: &Choices) -> Op {
+        let time = at(choices.stamp);
         Op::CreateRoom(if self.often(85) {
-            let key = key_of(&owner, Epoch::FIRST, now.stamp);
+            let key = key_of(&owner, Epoch::FIRST, choices.stamp);
             NewRoom::encrypted(id, owner, time, key)
         } else {
             NewRoom::unencrypted(id, owner, time)
         })
     }
 
-    fn add(&mut self, id: RoomId, who: EndpointId, told: Option<&Told>, now: &Now) -> Op {
+    fn add(&mut self, id: RoomId, who: EndpointId, told: Option<&Told>, choices: &Choices) -> Op {
         let sealed = told.is_none_or(|told| told.encrypted) != self.often(2);
         let epoch = told.map_or(Epoch::FIRST, |told| told.epoch).max(Epoch::FIRST);
         let new = if sealed {
-            let key = key_of(&who, epoch, now.stamp);
-            NewMember::sealed(who, at(now.stamp), epoch, key)
+            let key = key_of(&who, epoch, choices.stamp);
+            NewMember::sealed(who, at(choices.stamp), epoch, key)
         } else {
-            NewMember::unsealed(who, at(now.stamp))
+            NewMember::unsealed(who, at(choices.stamp))
         };
         Op::AddMember(id, new)
     }
 
-    /// A rekey for exactly those who remain, as far as anybody knows; seldom with one too many.
+    /// A rekey with keys for exactly the known members that remain; seldom with one key too many.
     fn rekey(
         &mut self,
         id: RoomId,
         who: &EndpointId,
         told: Option<&Told>,
-        now: &Now,
+        choices: &Choices,
     ) -> Option<Op> {
         let epoch = told.map_or(Epoch::FIRST, |told| told.epoch);
         let mut stay = told.map(|told| told.members.clone()).unwrap_or_default();
@@ -206,29 +207,29 @@ impl Caller {
             stay.insert(who.clone());
         }
         let next = epoch.next()?;
-        let keys = stay.into_iter().map(|who| (who.clone(), key_of(&who, next, now.stamp)));
+        let keys = stay.into_iter().map(|who| (who.clone(), key_of(&who, next, choices.stamp)));
         Rekey::new(epoch, remove, keys).ok().map(|rekey| Op::Rekey(id, rekey))
     }
 
-    fn user_call(&mut self, kind: Kind, now: &Now) -> Option<Op> {
-        let key = self.one_of(&now.users)?;
-        let gone = self.one_of(&now.gone).unwrap_or(key);
+    fn user_call(&mut self, kind: Kind, choices: &Choices) -> Option<Op> {
+        let key = self.one_of(&choices.users)?;
+        let revoked = self.one_of(&choices.revoked).unwrap_or(key);
         let new = |admin: bool, key: UserKey| {
-            let text = format!("user {}", now.stamp);
-            NewUser { key, label: label(&text), admin, added_at: at(now.stamp) }
+            let text = format!("user {}", choices.stamp);
+            NewUser { key, label: label(&text), admin, added_at: at(choices.stamp) }
         };
         Some(match kind {
-            AddUser if self.often(10) => Op::AddUser(new(false, gone)),
+            AddUser if self.often(10) => Op::AddUser(new(false, revoked)),
             AddUser => Op::AddUser(new(false, key)),
             AddAdmin => Op::AddUser(new(true, key)),
             Bootstrap => Op::BootstrapAdmin(new(true, key)),
-            Revoke => Op::RevokeUser(key, at(now.stamp)),
-            RevokeAgain => Op::RevokeUser(gone, at(now.stamp)),
+            Revoke => Op::RevokeUser(key, at(choices.stamp)),
+            RevokeAgain => Op::RevokeUser(revoked, at(choices.stamp)),
             Authorized => Op::IsAuthorized(key),
-            AuthorizedGone => Op::IsAuthorized(gone),
+            AuthorizedRevoked => Op::IsAuthorized(revoked),
             Admin => Op::IsAdmin(key),
             User => Op::User(key),
-            Users => Op::Users(page(Some(now.before_users), 3)),
+            Users => Op::Users(page(Some(choices.before_users), 3)),
             _ => Op::HasAdmin,
         })
     }
@@ -243,7 +244,7 @@ impl Caller {
         of.get(place).cloned()
     }
 
-    /// So many times of a hundred.
+    /// Whether an event with this probability happens, in percent.
     fn often(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
     }

@@ -1,28 +1,27 @@
 use std::fmt;
 
 use super::parts::{Touching, parts};
-use super::search::{Agreed, Found, search};
+use super::search::{Found, Origin, search};
 use super::{Call, History};
 use crate::model::Op;
 
-/// Why a history is none that a store may have.
+/// Why a history fails the check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Violation {
-    /// Calls of the history that have no order among themselves, from the history's start; those
-    /// that have nothing to do with them are left out.
+    /// The part of the history that fails by itself. Calls that touch other objects are left out.
     pub witness: History,
-    /// What is wrong with them.
+    /// What is wrong with the witness.
     pub reason: Reason,
 }
 
 /// What is wrong with a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// When the call that is this one of the witness returned, no order explained it together with
-    /// all that had returned before.
+    /// No order explains this call (an index into the witness's calls) together with all calls that
+    /// returned before it.
     NoOrder(usize),
-    /// It could not be found out: too many calls whose outcome is unknown, or too many at once.
-    /// Nothing is proved, so it must not pass.
+    /// The search gave up: too many calls were concurrent, or had an unknown outcome. Nothing is
+    /// proved, so the history must not pass.
     TooMuch,
 }
 
@@ -38,8 +37,10 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Whether one order of all calls explains every answer, in which a call that returned before
-/// another began comes before it (clause LIN-1).
+/// Checks that a history is linearizable (clause LIN-1).
+///
+/// One order of all calls must explain every answer, and a call that returned before another began
+/// must precede it in that order.
 ///
 /// # Errors
 /// The first part of the history that has no such order, or too many to try.
@@ -50,21 +51,21 @@ pub fn check(history: &History) -> Result<(), Box<Violation>> {
     }
 }
 
-/// The same, with what was agreed on last before there was no order any more.
-pub(super) fn find(history: &History) -> Option<(Violation, Option<Agreed>)> {
+/// Does what [`check`] does, and also returns the last origin before the failure.
+pub(super) fn find(history: &History) -> Option<(Violation, Option<Origin>)> {
     let lists = |call: &Call| matches!(call.op, Op::RoomsOf(..) | Op::Users(_));
     let all = history.calls.iter().any(lists);
     find_in(history, false).or_else(|| all.then(|| find_in(history, true)).flatten())
 }
 
-fn find_in(history: &History, listings: bool) -> Option<(Violation, Option<Agreed>)> {
+fn find_in(history: &History, listings: bool) -> Option<(Violation, Option<Origin>)> {
     parts(history, listings).into_iter().find_map(|part| {
-        let (reason, agreed) = match search(&history.start, &part) {
+        let (reason, origin) = match search(&history.start, &part) {
             Found::Order => return None,
-            Found::None(stuck) => (Reason::NoOrder(stuck.call), stuck.agreed),
+            Found::None(stuck) => (Reason::NoOrder(stuck.call), stuck.origin),
             Found::TooMuch => (Reason::TooMuch, None),
         };
-        Some((Violation { witness: witness(history, &part), reason }, agreed))
+        Some((Violation { witness: witness(history, &part), reason }, origin))
     })
 }
 

@@ -1,4 +1,4 @@
-//! Violations in files, to be looked at and judged again.
+//! Violations saved in files, to be read and checked again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,25 +8,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{History, Violation, check, picture, shrink};
 
-/// What a file holds.
+/// A saved violation: the contents of a file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Saved {
-    /// The store that was asked.
+    /// The name of the store under test.
     pub store: String,
-    /// The seed of the case that asked it.
+    /// The seed of the case that found the violation.
     pub seed: String,
-    /// The least that shows the violation.
+    /// The shrunk violation.
     pub least: History,
-    /// All that was asked and answered.
+    /// The whole history.
     pub whole: History,
 }
 
 impl Saved {
-    /// Writes a violation of `whole` to a new file under the build's directory, or the one that
-    /// `MEMBERSHIP_HISTORIES` names, and returns its path.
+    /// Writes a violation of `whole` to a new file, and returns the file's path.
+    ///
+    /// The file is in the directory that `MEMBERSHIP_HISTORIES` names, or else in `histories` in
+    /// the build directory.
     ///
     /// # Errors
-    /// Whatever keeps the file from being written.
+    /// The directory or the file cannot be written.
     pub fn write(
         store: &str,
         seed: u64,
@@ -51,14 +53,14 @@ impl Saved {
     /// Reads a file that [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// One line: it cannot be read, or is no such file.
+    /// One line: the file cannot be read, or it holds no saved violation.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         serde_json::from_slice(&text)
             .map_err(|error| format!("{} is no saved history: {error}", path.display()))
     }
 
-    /// Judges it again: the picture of what still has no order, or `None` where all has one.
+    /// Checks the histories again: returns the picture of a violation, or `None` if there is none.
     #[must_use]
     pub fn replay(&self) -> Option<String> {
         let again = check(&self.least).err().or_else(|| check(&self.whole).err());
@@ -67,7 +69,8 @@ impl Saved {
     }
 }
 
-/// Beside what is built; in the system's directory for such things where that is not known.
+/// The directory for saved violations. Without a build directory it is in the system's temporary
+/// directory.
 fn directory() -> PathBuf {
     if let Some(named) = env::var_os("MEMBERSHIP_HISTORIES") {
         return named.into();

@@ -1,4 +1,5 @@
-//! Histories known good and known bad.
+//! Tests of the check, shrinking and the picture, on histories that are known to be linearizable or
+//! not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::make::{
 };
 use crate::model::{Answer, Model, Op};
 
-/// From when to when a call lasted; without an end, it has no answer.
+/// The moments at which a call began and returned; `None` if it never returned.
 type Span = (u64, Option<u64>);
 
 fn call(client: usize, (began, ended): Span, op: Op, answer: Answer) -> Call {
@@ -26,14 +27,14 @@ fn history(calls: impl IntoIterator<Item = Call>) -> History {
     History { calls: calls.into_iter().collect(), ..History::default() }
 }
 
-/// The answers of the model to these calls, one after the other, at even moments.
+/// Calls one after the other, with the model's answers; each begins at an even moment.
 fn sequence(ops: &[Op]) -> Vec<Call> {
     let mut model = Model::new();
     let made = |(op, n): (&Op, u64)| call(0, (2 * n, Some(2 * n + 1)), op.clone(), model.apply(op));
     ops.iter().zip(0..).map(made).collect()
 }
 
-/// What a user's revocation and a question about it come to: revoked at 100 to 110.
+/// A user who is revoked from 100 to 110, and `is_authorized` in the span `asked` with `answer`.
 fn revoked_then(asked: Span, answer: Answer) -> History {
     let key = user_key(1);
     let mut calls = sequence(&[Op::AddUser(user(key))]);
@@ -60,7 +61,7 @@ fn an_allow_is_stale_exactly_when_it_begins_after_the_revocation_returned(
     assert_eq!(check(&history).is_ok(), good, "{:?}", check(&history));
 }
 
-/// Two rekeys from epoch 1: one that wins, at 100 to 110, and another.
+/// Two rekeys from epoch 1: one wins, from 100 to 110; the other has this span and answer.
 fn two_rekeys(other: Span, answer: Answer) -> History {
     let mut calls = sequence(&[Op::CreateRoom(encrypted("r", "ann"))]);
     let won = at_epoch(&encrypted("r", "ann").room(), 2);
@@ -74,7 +75,7 @@ fn two_rekeys(other: Span, answer: Answer) -> History {
 #[case::at_once((105, Some(120)), true)]
 #[case::later((120, Some(130)), true)]
 #[case::before_the_other_began((90, Some(99)), false)]
-fn a_rekey_loses_only_to_one_that_may_have_been_before(#[case] other: Span, #[case] good: bool) {
+fn a_rekey_loses_only_to_one_that_may_precede_it(#[case] other: Span, #[case] good: bool) {
     assert_eq!(check(&two_rekeys(other, Answer::Room(Err(stale(2))))).is_ok(), good);
 }
 
@@ -90,7 +91,11 @@ fn two_rekeys_from_one_epoch_do_not_both_win() {
 #[case::seen((120, Some(130)), true, true)]
 #[case::lost((120, Some(130)), false, false)]
 #[case::not_yet((105, Some(130)), false, true)]
-fn an_added_member_is_there(#[case] asked: Span, #[case] found: bool, #[case] good: bool) {
+fn a_read_after_an_addition_finds_the_member(
+    #[case] asked: Span,
+    #[case] found: bool,
+    #[case] good: bool,
+) {
     let mut calls = sequence(&[Op::CreateRoom(encrypted("r", "ann"))]);
     let bob = member_of("r", "bob", 1);
     let added = Answer::Member(Ok(bob.clone()));
@@ -106,12 +111,12 @@ fn an_added_member_is_there(#[case] asked: Span, #[case] found: bool, #[case] go
 #[case::one_after_the_other((120, Some(130)), (140, Some(150)), true)]
 #[case::at_once((120, Some(150)), (140, Some(150)), true)]
 #[case::first_both_then_one((160, Some(170)), (140, Some(150)), false)]
-fn a_listing_of_several_rooms_is_one_moment(
+fn a_listing_shows_several_rooms_at_one_moment(
     #[case] sees_one: Span,
     #[case] sees_both: Span,
     #[case] good: bool,
 ) {
-    // Each room by itself is in order whatever the lists say: they are made until 200.
+    // Each room by itself is linearizable, whatever the listings show: they overlap its creation.
     let (a, b) = (plain("a", "ann"), plain("b", "ann"));
     let made = |id: usize, new: &membership::NewRoom| {
         let answer = Answer::Room(Ok(new.room()));
@@ -126,7 +131,7 @@ fn a_listing_of_several_rooms_is_one_moment(
 }
 
 #[test]
-fn two_lists_do_not_see_two_changes_in_two_orders() {
+fn two_listings_do_not_see_two_changes_in_different_orders() {
     let (a, b) = (plain("a", "ann"), plain("b", "ann"));
     let list = |client, seen: &membership::NewRoom| {
         let answer = Answer::Rooms(Ok(vec![seen.room()]));
@@ -141,7 +146,7 @@ fn two_lists_do_not_see_two_changes_in_two_orders() {
     assert!(check(&history(all.into_iter().take(3))).is_ok());
 }
 
-/// A user whose addition ended so at 10, and then what `is_authorized` found at 20 and at 30.
+/// An addition of a user with unknown outcome, and then what `is_authorized` found at 20 and at 30.
 fn perhaps_added(ended: Option<u64>, found: [bool; 2]) -> History {
     let key = user_key(1);
     let late = Answer::User(Err(Error::Timeout));
@@ -155,7 +160,7 @@ fn perhaps_added(ended: Option<u64>, found: [bool; 2]) -> History {
 }
 
 #[rstest]
-fn an_unknown_outcome_is_later_or_never_but_not_undone(
+fn a_write_with_unknown_outcome_happens_later_or_never_and_is_not_undone(
     #[values(None, Some(10))] ended: Option<u64>,
     #[values([true, true], [false, true], [false, false], [true, false])] found: [bool; 2],
 ) {
@@ -163,7 +168,7 @@ fn an_unknown_outcome_is_later_or_never_but_not_undone(
 }
 
 #[test]
-fn an_unknown_outcome_comes_true_once() {
+fn a_write_with_unknown_outcome_that_was_seen_stays() {
     let key = user_key(1);
     let late = Answer::User(Err(Error::Timeout));
     let gone = Answer::Decision(membership::Decision::Deny(membership::DenyReason::Unknown));
@@ -177,13 +182,13 @@ fn an_unknown_outcome_comes_true_once() {
 #[rstest]
 #[case::for_nothing(Answer::User(Err(user_exists(user_key(1)))))]
 #[case::with_corruption(Answer::User(Err(Error::corrupt("users", "1", "made up"))))]
-fn a_refusal_is_held_to_its_reason(#[case] answer: Answer) {
+fn a_write_is_refused_only_with_the_models_error(#[case] answer: Answer) {
     let add = call(1, (0, Some(10)), Op::AddUser(user(user_key(1))), answer);
     assert_eq!(check(&history([add])).unwrap_err().reason, Reason::NoOrder(0));
 }
 
 #[test]
-fn what_failed_says_nothing() {
+fn failed_reads_and_calls_of_a_closed_client_prove_nothing() {
     let failed = |error: Error| {
         let decision = membership::Decision::from(error.clone());
         [
@@ -202,7 +207,7 @@ fn what_failed_says_nothing() {
 #[rstest]
 #[case::others_come_first(true)]
 #[case::nobody_else_makes_one(false)]
-fn a_bootstrap_is_refused_when_there_was_an_admin(#[case] other: bool) {
+fn a_bootstrap_is_refused_only_after_another_admin_was_made(#[case] other: bool) {
     let conflict = Answer::User(Err(membership::Conflict::AdminExists.into()));
     let mut calls = vec![call(1, (0, Some(9)), Op::BootstrapAdmin(admin(user_key(1))), conflict)];
     if other {
@@ -213,8 +218,8 @@ fn a_bootstrap_is_refused_when_there_was_an_admin(#[case] other: bool) {
     assert_eq!(check(&history(calls)).is_ok(), other);
 }
 
-/// What clients of a perfect store see: each call takes effect at one moment between its beginning
-/// and its end. Of a hundred, `unknown` have no known outcome.
+/// A history of a perfect store: each call takes effect at one moment while it lasts. Of a hundred
+/// calls, `unknown` end in `Timeout`; some of these take effect later.
 pub(super) fn perfect(seed: u64, mix: Mix, clients: usize, calls: usize, unknown: u32) -> History {
     enum At {
         Idle,
@@ -264,7 +269,7 @@ pub(super) fn perfect(seed: u64, mix: Mix, clients: usize, calls: usize, unknown
     history
 }
 
-/// Whether some order explains it, by trying every one.
+/// Whether some order explains every answer, by trying every order.
 fn every_order(model: &Model, left: &[&Call]) -> bool {
     let sure = |call: &&&Call| call.says() != Says::Perhaps;
     if !left.iter().any(|call| sure(&call)) {
@@ -288,13 +293,14 @@ fn every_order(model: &Model, left: &[&Call]) -> bool {
 }
 
 #[rstest]
-fn the_verdict_is_that_of_trying_every_order(
+fn the_search_agrees_with_trying_every_order(
     #[values(Mix::Rooms, Mix::Lists, Mix::Users, Mix::All)] mix: Mix,
 ) {
     let (mut good, mut bad) = (0, 0);
     for seed in 0..400 {
         let mut history = perfect(seed, mix, 3, 40, 15);
-        // A few calls in the middle, from the state before them, some with other answers or times.
+        // Take a few calls from the middle. Some of their answers fit no order: the start has the
+        // earlier calls in the order of their beginnings, and the last call may end too early.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut model = Model::new();
         let from = rng.random_range(0..30);
@@ -328,7 +334,7 @@ fn the_verdict_is_that_of_trying_every_order(
 #[case(Mix::Lists, 8, 400, 1)]
 #[case(Mix::Users, 16, 400, 2)]
 #[case(Mix::All, 16, 600, 2)]
-fn what_a_perfect_store_answers_has_an_order_and_is_soon_found(
+fn histories_of_a_perfect_store_are_found_linearizable_within_seconds(
     #[case] mix: Mix,
     #[case] clients: usize,
     #[case] calls: usize,
@@ -341,11 +347,11 @@ fn what_a_perfect_store_answers_has_an_order_and_is_soon_found(
             panic!("seed {seed}: {violation}: {violation:#?}");
         }
     }
-    // Slow machines and builds that are not optimized included.
+    // Generous, for slow machines and unoptimized builds.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// One that went wrong: somebody who was known is not, or the other way round.
+/// A history with one wrong answer of `is_authorized`, if that makes it not linearizable.
 fn spoiled(seed: u64) -> Option<History> {
     let mut history = perfect(seed, Mix::All, 8, 400, 1);
     let asks = |call: &&mut Call| matches!(call.op, Op::IsAuthorized(_));
@@ -357,7 +363,7 @@ fn spoiled(seed: u64) -> Option<History> {
 }
 
 #[test]
-fn a_violation_shrinks_to_a_few_of_its_calls_that_still_show_it() {
+fn a_violation_shrinks_to_few_of_its_calls_and_stays_a_violation() {
     let mut tried = 0;
     for (seed, history) in (0..20).filter_map(|seed| Some((seed, spoiled(seed)?))) {
         let violation = shrink(*check(&history).unwrap_err());
@@ -374,18 +380,20 @@ fn a_violation_shrinks_to_a_few_of_its_calls_that_still_show_it() {
     assert!(tried > 5, "only {tried} histories were spoiled");
 }
 
-/// It begins as the whole came to be, and misses nothing that led to another answer.
+/// Shrinking keeps a state that the whole history can reach, and every write on which the right
+/// answer depends.
 #[rstest]
-fn what_is_left_of_a_violation_has_an_order_with_the_right_answer(
+fn a_shrunk_violation_is_linearizable_once_the_wrong_answer_is_corrected(
     #[values(Mix::Rooms, Mix::Lists, Mix::Users, Mix::All)] mix: Mix,
 ) {
     let mut mended = 0;
     for seed in 0..300 {
         let good = perfect(seed, mix, 4, 60, 20);
         let mut history = good.clone();
-        // What one call saw, another is said to have seen.
+        // Give the answer of one read to another read.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // A page of users has to do with those it may hold, by its answer: others, with another.
+        // Not to `users`: the answer decides which users its page touches, so the partition by
+        // object would change too.
         let asks = |call: &&Call| call.says() == Says::Seen && !matches!(call.op, Op::Users(_));
         let seen: Vec<_> = good.calls.iter().filter(asks).collect();
         let one = seen[rng.random_range(0..seen.len())];
@@ -412,16 +420,17 @@ fn what_is_left_of_a_violation_has_an_order_with_the_right_answer(
     assert!(mended > 20, "only {mended} were found by the wrong answer");
 }
 
-/// Calls that never return are open from the beginning on, so no moment is one at which every order
-/// has come to the same: but each could have. The last calls alone show what is wrong.
+/// Calls that never return are pending throughout, so at no moment have all orders led to the same
+/// state. Yet each state follows from one of them by linearizing pending calls, so shrinking can
+/// start from that one: the last calls alone show the violation.
 #[test]
-fn calls_without_an_answer_do_not_keep_what_is_past() {
+fn shrinking_drops_past_calls_beside_calls_that_never_return() {
     let mut ops = vec![Op::CreateRoom(plain("r", "ann"))];
     for _ in 0..30 {
         let bob = endpoint("bob");
         ops.extend([Op::AddMember(room("r"), joins("bob")), Op::RemoveMember(room("r"), bob)]);
     }
-    // One took effect and was undone, for all that can be known.
+    // A pending call may have taken effect before, and be undone by these.
     ops.extend([Op::DeleteRoom(room("r")), Op::CreateRoom(plain("r", "ann"))]);
     let mut calls = sequence(&ops);
     let never = [
@@ -438,7 +447,7 @@ fn calls_without_an_answer_do_not_keep_what_is_past() {
 }
 
 #[test]
-fn a_history_is_the_same_when_it_was_written_and_read() {
+fn a_history_survives_serialization() {
     for seed in 0..5 {
         let mut history = perfect(seed, Mix::All, 8, 400, 10);
         history.start = Model::new();
@@ -451,7 +460,7 @@ fn a_history_is_the_same_when_it_was_written_and_read() {
 }
 
 #[test]
-fn the_picture_shows_who_asked_what_when() {
+fn the_picture_shows_each_clients_calls_over_time() {
     let violation = shrink(*check(&revoked_then((111, Some(130)), allow())).unwrap_err());
     let key = user_key(1);
     let expected = format!(

@@ -1,4 +1,4 @@
-//! What goes wrong while clients ask.
+//! The nemesis: it injects faults while clients make calls.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +9,28 @@ use super::{Playing, Reached};
 use crate::target::{Fault, Harm, Instance, Replicas};
 use crate::verdict::{Failure, Verdict};
 
-/// Things that go wrong with the servers, one at a time, drawn from a seed.
+/// Injects faults of servers, one at a time, drawn from a seed.
 pub struct Nemesis<'a> {
-    /// Whose servers they are.
+    /// The servers.
     pub servers: &'a dyn Replicas,
-    /// How long any call may take: all that a fault hits may be rekeys and deletions, so that this is how
-    /// long it may be until one tells of it.
+    /// The longest that a rekey or a deletion may take. A fault that hits only such calls may show
+    /// only after this time.
     pub slow_bound: Duration,
-    /// What is drawn from.
+    /// The source of the random choices.
     pub rng: ChaCha8Rng,
 }
 
-/// Faults that went on until a call told of them: it failed, or took many times as long as others.
+/// Faults that hit a call: the call failed, or took many times as long as others.
 pub const FAULTS: &str = "faults that hit a call";
 
-/// One thing that goes wrong.
+/// A kind of fault.
 #[derive(Debug)]
 enum Trouble {
-    /// This befalls one server, perhaps one that leads.
+    /// This harm to one server, perhaps a leader.
     One(Harm),
-    /// This befalls as many as are a majority, so that nothing works.
+    /// This harm to a majority of the servers, so that no call works.
     Most(Harm),
-    /// One server keeps everything for a while, then all do again.
+    /// A single server keeps the data for a while, then all servers do again.
     Replicas,
 }
 
@@ -51,11 +51,11 @@ const TROUBLES: &[(Trouble, &str)] = &[
 ];
 
 impl Nemesis<'_> {
-    /// Does one thing, has it last until calls tell of it and some while more, and undoes it.
+    /// Injects one fault, waits until it hits a call and some time more, and ends the fault.
     ///
     /// # Errors
-    /// The target's own, and where no call told of a fault: then the target does not do what it
-    /// claims.
+    /// The target's own errors. It is also an error if the fault hits no call: then the target does
+    /// not do what it claims.
     pub async fn strike(&mut self, playing: &Playing) -> Verdict<Reached> {
         let drawn = self.rng.random_range(0..TROUBLES.len());
         let Some((trouble, name)) = TROUBLES.get(drawn) else { return Ok(Reached::new()) };
@@ -75,14 +75,14 @@ impl Nemesis<'_> {
                 return Ok(Reached::from([(*name, 1)]));
             }
         }
-        told(playing, before, name, self.slow_bound).await?;
+        until_hit(playing, before, name, self.slow_bound).await?;
         self.some_while().await;
         self.servers.heal().await?;
-        answered(playing, self.slow_bound).await;
+        until_answered(playing, self.slow_bound).await;
         Ok(Reached::from([(*name, 1), (FAULTS, 1)]))
     }
 
-    /// Any server; every other time one that leads a part.
+    /// Draws a server; half of the time the leader of a part.
     async fn victim(&mut self) -> Verdict<usize> {
         let parts = self.servers.parts();
         let drawn = self.rng.random_range(0..parts.len().max(1) * 2);
@@ -98,7 +98,7 @@ impl Nemesis<'_> {
     }
 }
 
-/// Breaks a store in one of the ways its target declares until calls tell of it, and heals it.
+/// Injects a fault that the target declares, waits until it hits a call, and ends the fault.
 ///
 /// # Errors
 /// As of [`Nemesis::strike`].
@@ -110,14 +110,14 @@ pub async fn inject(
 ) -> Verdict<Reached> {
     let before = playing.pulse().hits();
     instance.inject(fault).await?;
-    told(playing, before, fault.name, slow_bound).await?;
+    until_hit(playing, before, fault.name, slow_bound).await?;
     instance.heal().await?;
-    answered(playing, slow_bound).await;
+    until_answered(playing, slow_bound).await;
     Ok(Reached::from([(FAULTS, 1)]))
 }
 
-/// Waits until more calls failed or were slow than `before`.
-async fn told(playing: &Playing, before: u64, name: &str, slow_bound: Duration) -> Verdict {
+/// Waits until a fault hits a call: more calls than `before` have failed or were slow.
+async fn until_hit(playing: &Playing, before: u64, name: &str, slow_bound: Duration) -> Verdict {
     let patience = slow_bound * 2;
     let deadline = Instant::now() + patience;
     while playing.pulse().hits() == before {
@@ -130,8 +130,9 @@ async fn told(playing: &Playing, before: u64, name: &str, slow_bound: Duration) 
     Ok(())
 }
 
-/// Waits until a call has been answered again, or long enough: it is not for a nemesis to judge.
-async fn answered(playing: &Playing, slow_bound: Duration) {
+/// Waits until some calls are answered again, but no longer than `slow_bound`. Whether calls must
+/// be answered by then is not the nemesis's to judge.
+async fn until_answered(playing: &Playing, slow_bound: Duration) {
     let (before, deadline) = (playing.pulse().answers(), Instant::now() + slow_bound);
     while playing.pulse().answers() < before + 20 && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,27 +1,27 @@
-//! Which calls of a history have to do with one another.
+//! The partition of a history by object: parts that share no object are checked one by one.
 //!
-//! A history is linearizable exactly when what it says of each object is (Herlihy and Wing,
+//! A history is linearizable exactly when its calls on each object are (Herlihy and Wing,
 //! "Linearizability: a correctness condition for concurrent objects", 1990, theorem 1; Horn and
 //! Kroening, "Faster linearizability checking via P-compositionality", 2015, use it as here). An
 //! object is a part of the state that some calls touch and the others do not. The contract has
-//! these:
+//! these objects:
 //!
-//! - *a room*: its record, its members, their keys. Every call that names the room touches it and
-//!   nothing else; no call on rooms looks at users, nor the other way round.
+//! - *a room*: its record, its members and their keys. A call that names a room touches that room
+//!   and nothing else. No call on rooms reads users, and no call on users reads rooms.
 //! - *a user*: its record. `user`, `is_authorized`, `is_admin`, `add_user` and `revoke_user` touch
-//!   the one they name.
-//! - *the admins*: which there were, and how many are active. `has_admin`, `bootstrap_admin` and
-//!   whatever makes or revokes an admin touch it beside the user.
+//!   the user that they name.
+//! - *the admins*: whether there ever was one, and how many are active. `has_admin` and
+//!   `bootstrap_admin` touch this object, and so does each call that adds or revokes an admin.
 //!
-//! A listing looks at several: `rooms_of` at every room its endpoint may ever have been in, `users`
-//! at every user there may be on its page. It makes one object of all of them. Who may be in which
-//! room is read off the calls: an endpoint can only be in rooms that were to be made with it as
-//! their owner, or that it was to be added to. A page begins after the id that was asked for, and
-//! one that is full says nothing of what comes after its last record.
+//! A listing reads several objects, and joins them into one: `rooms_of` every room in which its
+//! endpoint may ever have been, `users` every user who may be on its page. The calls show which
+//! rooms those are: an endpoint can be only in rooms that it is in at the start, that some call
+//! creates with it as the owner, or to which some call adds it. A page begins after the requested
+//! id, and a full page tells nothing about users after its last one.
 //!
-//! A read changes nothing, so a history without it is linearizable if the whole one is. Therefore
-//! the objects are first looked at without listings, one by one: what is wrong there is wrong, and
-//! easier to see. Only then with them, which decides.
+//! A read changes nothing, so a linearizable history stays linearizable without it. Therefore the
+//! objects are first checked one by one, without listings: a violation found there is one of the
+//! whole history, and easier to read. The check with the listings follows, and decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,18 +38,18 @@ enum Object {
     Admins,
 }
 
-/// Objects as a set of bits. Those beyond 128 share a bit with others: they count as one, which is
-/// slower and no less right.
+/// A set of objects, one bit per object. With more than 128, objects that share a bit count as one:
+/// the search is slower, but its result is the same.
 pub(super) type Objects = u128;
 
-/// A call, and what it touches.
+/// A call, and the objects that it touches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Touching<'a> {
     pub(super) call: &'a Call,
     pub(super) objects: Objects,
 }
 
-/// Calls that have to do with one another.
+/// Calls that share objects, directly or through one another.
 struct Group<'a> {
     objects: BTreeSet<usize>,
     calls: Vec<(&'a Call, Vec<usize>)>,
@@ -67,8 +67,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The calls that say anything, in groups that have nothing to do with one another; with the
-/// listings, or without.
+/// Splits a history into parts that share no object, with or without its listings. Calls that prove
+/// nothing are left out.
 pub(super) fn parts(history: &History, listings: bool) -> Vec<Vec<Touching<'_>>> {
     let known = Known::of(history);
     let mut groups: Vec<Group<'_>> = Vec::new();
@@ -90,12 +90,12 @@ pub(super) fn parts(history: &History, listings: bool) -> Vec<Vec<Touching<'_>>>
     groups.into_iter().map(Group::touching).collect()
 }
 
-/// All objects that a history names, and what listings have to look at.
+/// All objects that a history names, and those that its listings may read.
 struct Known {
     objects: BTreeMap<Object, usize>,
-    /// The rooms in which an endpoint may ever have been.
+    /// The rooms in which each endpoint may ever have been.
     rooms_of: BTreeMap<EndpointId, BTreeSet<RoomId>>,
-    /// Who may ever have been an admin.
+    /// The users who may ever have been admins.
     admins: BTreeSet<UserKey>,
 }
 
@@ -148,8 +148,8 @@ impl Known {
         self.rooms_of.entry(endpoint.clone()).or_default().insert(room.clone());
     }
 
-    /// The objects that a call looks at or changes. One that touches none, a listing of nothing,
-    /// is put with the admins, so that it is looked at all the same.
+    /// The objects that a call reads or changes. A listing that can have no records touches none,
+    /// and counts as touching the admins, so that its answer is checked all the same.
     fn touched(&self, call: &Call) -> Vec<usize> {
         let mut objects: Vec<Object> = Vec::new();
         let op = &call.op;

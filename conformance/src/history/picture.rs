@@ -1,4 +1,4 @@
-//! A violation as a picture: a row for each client, time across.
+//! A violation as a picture in text: one row per client, time from left to right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,10 +6,11 @@ use std::fmt::Write;
 use super::{Call, Reason, Says, Violation};
 use crate::show::Show;
 
-/// How wide one moment is.
+/// The number of columns per moment.
 const WIDE: usize = 3;
 
-/// The picture, and the calls in it by number. The call that no order explains is marked with `✗`.
+/// Draws the calls of a violation, and lists them by number. `✗` marks the call that no order
+/// explains.
 #[must_use]
 pub fn picture(violation: &Violation) -> String {
     let calls = &violation.witness.calls;
@@ -50,14 +51,14 @@ fn line(call: &Call, number: usize, culprit: bool) -> String {
     line
 }
 
-/// The moments at which something begins or ends, in order.
+/// Numbers the moments at which a call begins or returns, in order.
 fn moments(calls: &[Call]) -> BTreeMap<u64, usize> {
     let ended = calls.iter().filter_map(|call| call.ended.as_ref()).map(|(at, _)| *at);
     let all: BTreeSet<u64> = calls.iter().map(|call| call.began).chain(ended).collect();
     all.into_iter().zip(0..).collect()
 }
 
-/// The characters of a call's bar, from where they stand.
+/// The first column of a call's bar, and the bar's characters.
 fn bar(
     call: &Call,
     number: usize,

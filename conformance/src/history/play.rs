@@ -1,4 +1,4 @@
-//! Clients that ask at the same time.
+//! Clients that make random calls concurrently, and the history of their calls.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -12,26 +12,26 @@ use tokio::task::JoinSet;
 use super::{Caller, History, Mix, Recorder, Scene};
 use crate::verdict::{Failure, Verdict};
 
-/// How clients ask.
+/// The settings of concurrent clients.
 #[derive(Clone, Debug)]
 pub struct Play {
-    /// What about.
+    /// Which calls the clients make.
     pub mix: Mix,
-    /// What all randomness comes from.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// How many clients there are; they share the stores they are given.
+    /// The number of clients; they share the given stores.
     pub clients: usize,
-    /// How many calls they make in all; fewer where they are stopped.
+    /// How many calls the clients make in all, unless they are stopped earlier.
     pub calls: usize,
-    /// After how many calls they go over to other rooms, endpoints and users.
+    /// After how many calls the clients switch to fresh rooms, endpoints and users.
     pub turn: u64,
-    /// How many of a hundred calls are dropped before they end.
+    /// How many of a hundred calls are dropped after a few polls, unless they end before that.
     pub dropped: u32,
-    /// How long a client waits between two calls, at most.
+    /// The longest pause of a client between two calls.
     pub rest: Duration,
 }
 
-/// Clients at work.
+/// Running clients.
 pub struct Playing {
     recorder: Recorder,
     clients: JoinSet<()>,
@@ -39,24 +39,25 @@ pub struct Playing {
     pulse: Arc<Pulse>,
 }
 
-/// How the calls fare while they are made.
+/// Counts of failed, slow and answered calls, kept while the clients run.
 #[derive(Debug, Default)]
 pub struct Pulse {
     failed: AtomicU64,
     slow: AtomicU64,
     answered: AtomicU64,
-    /// What calls took that were not slow, in all, and how many these were. A std lock: held for a
-    /// moment.
+    /// The total duration of the calls that were not slow, and their number. A std lock: held
+    /// briefly.
     usual: Mutex<(Duration, u32)>,
 }
 
 impl Pulse {
-    /// How many calls failed, or took many times what the others take.
+    /// How many calls failed (`Timeout`, `Unavailable` or `Corrupt`), or took much longer than
+    /// usual.
     pub fn hits(&self) -> u64 {
         self.failed.load(Ordering::SeqCst) + self.slow.load(Ordering::SeqCst)
     }
 
-    /// How many calls did not fail.
+    /// How many calls did not fail, slow ones included.
     pub fn answers(&self) -> u64 {
         self.answered.load(Ordering::SeqCst)
     }
@@ -79,7 +80,7 @@ impl Pulse {
 }
 
 impl Play {
-    /// Has the clients begin; the i-th asks through the i-th of `stores`, which take turns.
+    /// Starts the clients: the first one on the first of `stores`, and so on in turn.
     #[must_use]
     pub fn begin(&self, stores: &[Arc<dyn Store>]) -> Playing {
         let (recorder, pulse) = (Recorder::new(), Arc::<Pulse>::default());
@@ -106,18 +107,18 @@ impl Play {
 }
 
 impl Playing {
-    /// How the calls fare.
+    /// The counts of calls so far.
     #[must_use]
     pub fn pulse(&self) -> &Pulse {
         &self.pulse
     }
 
-    /// Has every client make no more calls.
+    /// Tells the clients to make no more calls.
     pub fn stop(&self) {
         self.stop.store(0, Ordering::SeqCst);
     }
 
-    /// Waits until every client has made its calls.
+    /// Waits until every client has made its calls, and returns their history.
     pub async fn end(mut self) -> Verdict<History> {
         while let Some(ended) = self.clients.join_next().await {
             ended.map_err(|error| Failure::new("no panic", error.to_string()))?;
@@ -144,7 +145,7 @@ impl Client {
         while self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
             let op = self.caller.next_call();
             let call = self.recorder.begin(self.number, op.clone());
-            // Others come in between, also where a call takes no time.
+            // Lets other clients run, so that calls overlap even if each completes at once.
             self.sometimes_yield().await;
             let began = Instant::now();
             let polls = (self.caller.number(100) < self.dropped).then(|| self.caller.number(6));
@@ -166,7 +167,7 @@ impl Client {
     }
 }
 
-/// What it comes to; `None` where it was polled so often, and then dropped.
+/// Awaits `future`; drops it and returns `None` if it has not completed after `polls` polls.
 async fn at_most<T>(polls: Option<u32>, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut polled = 0;

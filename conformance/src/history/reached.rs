@@ -1,4 +1,5 @@
-//! What a history met. One that never met what it is for shows nothing.
+//! Counts of the events in a history. A history that lacks the events that a case is about proves
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,36 +8,36 @@ use membership::{Conflict, Decision, DenyReason, Error};
 use super::{Call, History, Says};
 use crate::model::Op;
 
-/// How often each thing was met.
+/// How often each event happened.
 pub type Reached = BTreeMap<&'static str, u64>;
 
 /// All calls.
 pub const CALLS: &str = "calls";
-/// Rekeys from one epoch at the same time, one of which was too late.
+/// Pairs of concurrent rekeys from one epoch: one took effect, the other got `StaleEpoch`.
 pub const CONTENDED_REKEYS: &str = "contended rekeys";
-/// Compare-and-sets that were refused: `StaleEpoch`.
+/// Calls that were refused with `StaleEpoch`.
 pub const STALE_EPOCHS: &str = "stale epochs";
-/// Changes of a room's members while it is moved to another epoch.
+/// Additions and removals of members concurrent with a rekey of their room.
 pub const MEMBERS_BESIDE_REKEYS: &str = "members beside rekeys";
-/// Lists of several rooms while one of them changes.
+/// Calls of `rooms_of` concurrent with a write that may change their answer.
 pub const LISTS_BESIDE_CHANGES: &str = "lists beside changes";
-/// Decisions on somebody who is being revoked.
+/// Decisions on a user concurrent with the user's revocation.
 pub const DECISIONS_BESIDE_REVOCATIONS: &str = "decisions beside revocations";
-/// Revoked users who were kept out.
+/// Decisions that denied a revoked user.
 pub const REVOKED_KEPT_OUT: &str = "revoked kept out";
-/// Last admins who could not be revoked.
+/// Revocations that were refused because they hit the last active admin.
 pub const LAST_ADMINS: &str = "last admins kept";
-/// Writes of which nobody knows whether they took effect.
+/// Writes with an unknown outcome.
 pub const UNKNOWN_OUTCOMES: &str = "unknown outcomes";
 
-/// Of a store that proves its reads: proofs that had to wait for others.
+/// Barriers of the JetStream store that had to wait, because several were in flight.
 pub const BARRIERS_WAITED: &str = "barriers that waited";
-/// Of a store on servers: exchanges with one that were tried again.
+/// Exchanges with a server that the JetStream store tried again.
 pub const RETRIES: &str = "retries";
-/// Of a store that proves its reads: replies that were too old.
+/// Replies that the JetStream store discarded because they were stale.
 pub const STALE_REPLIES: &str = "stale replies";
 
-/// What this history met.
+/// Counts the events of a history.
 #[must_use]
 pub fn reached(history: &History) -> Reached {
     let mut reached = Reached::new();
@@ -122,7 +123,7 @@ fn changes_rooms_of(call: &Call, who: &membership::EndpointId) -> bool {
     }
 }
 
-/// How many pairs of calls that had a moment in common are such.
+/// Counts the pairs of concurrent calls for which `such` holds, in either order.
 fn overlapping(calls: &[Call], such: impl Fn(&Call, &Call) -> bool) -> usize {
     let mut by_begin: Vec<&Call> = calls.iter().collect();
     by_begin.sort_by_key(|call| call.began);

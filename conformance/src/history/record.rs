@@ -6,11 +6,11 @@ use membership::Store;
 use super::{Call, History};
 use crate::model::{Answer, Op};
 
-/// Writes down what is asked and answered, by any number of clients of one process. A clone writes
-/// to the same history.
+/// Records the calls and answers of any number of clients in this process. Clones record into the
+/// same history.
 ///
-/// One counter orders everything: a call that had returned when another began has the lower
-/// number, whichever threads they were on.
+/// One counter orders all events: a call that returned before another began, on whichever thread,
+/// has the lower number.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder(Arc<Inner>);
 
@@ -22,14 +22,14 @@ struct Inner {
 }
 
 impl Recorder {
-    /// An empty history, on an empty store.
+    /// Creates a recorder whose history is empty and starts from an empty store.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes a call, as this client. Where the future is dropped before it ends, the call stays
-    /// without an answer.
+    /// Makes a call as this client, and records it. If the future is dropped before it completes,
+    /// the call stays without an answer.
     pub async fn call(&self, client: usize, store: &dyn Store, op: Op) -> Answer {
         let number = self.begin(client, op.clone());
         let answer = op.apply(store).await;
@@ -37,8 +37,8 @@ impl Recorder {
         answer
     }
 
-    /// A call begins now; for whoever makes it otherwise than [`call`](Self::call) does. The
-    /// number is for [`end`](Self::end).
+    /// Records that a call begins now, without making it; [`call`](Self::call) does both. Returns
+    /// the call's number, for [`end`](Self::end).
     #[must_use]
     pub fn begin(&self, client: usize, op: Op) -> usize {
         let mut calls = self.calls();
@@ -47,7 +47,7 @@ impl Recorder {
         calls.len() - 1
     }
 
-    /// The call with this number returns now.
+    /// Records that the call with this number returns now.
     pub fn end(&self, number: usize, answer: Answer) {
         let mut calls = self.calls();
         let ended = self.now();
@@ -56,13 +56,13 @@ impl Recorder {
         }
     }
 
-    /// The next moment: every one is later than those before.
+    /// Returns a new moment, later than all before.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.0.clock.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// What was written down so far.
+    /// The history so far.
     #[must_use]
     pub fn history(&self) -> History {
         History { calls: self.calls().clone(), ..History::default() }

@@ -1,5 +1,4 @@
-//! What the calls of a history are about: few rooms, endpoints and users, and what its clients
-//! have been told of them.
+//! The few rooms, endpoints and users that a history's calls name, and what is known of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,39 +8,40 @@ use membership::{Ciphertext, Conflict, EndpointId, Epoch, Error, Record, Room, R
 use crate::make::{endpoint, room, sealed, user_number};
 use crate::model::{Answer, Op};
 
-/// How many rooms there are at a time.
+/// The number of rooms in one round.
 const ROOMS: u64 = 2;
-/// How many endpoints there are at a time.
+/// The number of endpoints in one round.
 const ENDPOINTS: u64 = 5;
-/// How many users there are at a time, beside some that were revoked.
+/// The number of users in use at a time. As many revoked ones are kept beside them.
 const USERS: usize = 4;
 
-/// The few things that all clients of a history get in each other's way about.
+/// The names that all clients of a history share, so that their calls contend.
 ///
-/// After so many calls they begin anew, with other names, which have nothing to do with the former:
-/// so a history may be long, and its parts stay short.
+/// After a number of calls a new round begins, with fresh names. Calls of different rounds are
+/// independent, so even a long history splits into short parts, which are checked one by one.
 #[derive(Debug)]
 pub struct Scene {
-    /// After how many calls there are other names.
+    /// The number of calls in a round.
     turn: u64,
-    /// A std lock: held for a moment, never across an await.
+    /// A std lock: held briefly, never across an await.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     calls: u64,
-    /// Every value that is stored has a number of its own, so that no two writes look the same.
+    /// A number that is unique to each call and part of what it stores, so that no two writes look
+    /// alike.
     stamp: i64,
-    generation: u64,
+    round: u64,
     rooms: BTreeMap<RoomId, Told>,
     users: Vec<UserKey>,
-    /// Revoked, the last ones.
-    gone: Vec<UserKey>,
+    /// The users that were revoked last, the newest first.
+    revoked: Vec<UserKey>,
     next_user: u64,
 }
 
-/// What clients were told of a room. Others may have changed it since.
+/// What the answers so far tell of a room. It may be stale: other calls may have changed the room.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     pub(super) encrypted: bool,
@@ -50,80 +50,82 @@ pub(super) struct Told {
     pub(super) members: BTreeSet<EndpointId>,
 }
 
-/// What a client may ask about now.
-pub(super) struct Now {
-    pub(super) generation: u64,
+/// The names that the next call may use, with what is known of them.
+pub(super) struct Choices {
+    pub(super) round: u64,
     pub(super) stamp: i64,
     pub(super) rooms: Vec<(RoomId, Option<Told>)>,
     pub(super) endpoints: Vec<EndpointId>,
     pub(super) users: Vec<UserKey>,
-    pub(super) gone: Vec<UserKey>,
-    /// Everybody who came with the present names is after this one.
+    pub(super) revoked: Vec<UserKey>,
+    /// A key below those of all users of this round.
     pub(super) before_users: UserKey,
 }
 
 impl Scene {
-    /// One whose names change after `turn` calls.
+    /// Creates a scene whose names change after `turn` calls.
     #[must_use]
     pub fn new(turn: u64) -> Self {
         Self { turn: turn.max(1), state: Mutex::default() }
     }
 
-    /// For the next call.
-    pub(super) fn now(&self) -> Now {
+    /// Counts one more call, and returns the names for it.
+    pub(super) fn next_choices(&self) -> Choices {
         let mut state = self.state();
-        let generation = state.calls / self.turn;
-        if generation != state.generation || state.users.is_empty() {
+        let round = state.calls / self.turn;
+        if round != state.round || state.users.is_empty() {
             let calls = state.calls;
             let stamp = state.stamp;
-            *state = State { calls, stamp, generation, ..State::default() };
+            *state = State { calls, stamp, round, ..State::default() };
             for _ in 0..USERS {
-                state.comes();
+                state.add_fresh_user();
             }
         }
         state.calls += 1;
         state.stamp += 1;
         let rooms = (0..ROOMS).map(|number| {
-            let id = room(&format!("room {generation}.{number}"));
+            let id = room(&format!("room {round}.{number}"));
             let told = state.rooms.get(&id).cloned();
             (id, told)
         });
-        Now {
-            generation,
+        Choices {
+            round,
             stamp: state.stamp,
             rooms: rooms.collect(),
-            endpoints: (0..ENDPOINTS).map(|n| endpoint(&format!("end {generation}.{n}"))).collect(),
+            endpoints: (0..ENDPOINTS).map(|n| endpoint(&format!("end {round}.{n}"))).collect(),
             users: state.users.clone(),
-            gone: state.gone.clone(),
-            before_users: first_user(generation),
+            revoked: state.revoked.clone(),
+            before_users: before_users(round),
         }
     }
 
-    /// A client has been given an answer.
+    /// Updates what is known from an answer.
     pub fn learn(&self, op: &Op, answer: &Answer) {
         let mut state = self.state();
         match (op, answer) {
-            (Op::RevokeUser(key, _), Answer::Done(Ok(()))) => state.goes(*key),
+            (Op::RevokeUser(key, _), Answer::Done(Ok(()))) => state.replace_revoked_user(*key),
             (Op::DeleteRoom(id), Answer::Done(Ok(()))) => {
                 state.rooms.remove(id);
             }
-            (Op::RemoveMember(id, who), Answer::Done(Ok(()))) => state.leaves(id, who),
+            (Op::RemoveMember(id, who), Answer::Done(Ok(()))) => state.drop_member(id, who),
             (Op::Rekey(id, rekey), Answer::Room(Ok(found))) => {
-                state.told(id, found, Some(rekey.keys().keys().cloned().collect()));
+                state.note_room(id, found, Some(rekey.keys().keys().cloned().collect()));
             }
             (Op::CreateRoom(new), Answer::Room(Ok(found))) => {
                 state.rooms.remove(&new.id);
-                state.told(&new.id, found, Some(BTreeSet::from([new.owner.clone()])));
+                state.note_room(&new.id, found, Some(BTreeSet::from([new.owner.clone()])));
             }
-            (_, Answer::Room(Ok(found))) => state.told(&found.id, found, None),
-            (_, Answer::Member(Ok(member))) => state.comes_to(&member.room, &member.endpoint),
+            (_, Answer::Room(Ok(found))) => state.note_room(&found.id, found, None),
+            (_, Answer::Member(Ok(member))) => state.note_member(&member.room, &member.endpoint),
             (Op::Members(id, page), Answer::Members(Ok(members))) if page.after().is_none() => {
                 if let Some(told) = state.rooms.get_mut(id) {
                     told.members = members.iter().map(|m| m.endpoint.clone()).collect();
                 }
             }
-            (Op::Rekey(id, _) | Op::AddMember(id, _), _) => state.refused(id, answer.error()),
-            (_, answer) => state.refused_any(answer.error()),
+            (Op::Rekey(id, _) | Op::AddMember(id, _), _) => {
+                state.learn_from_refused_key(id, answer.error());
+            }
+            (_, answer) => state.learn_from_error(answer.error()),
         }
     }
 
@@ -133,22 +135,21 @@ impl Scene {
 }
 
 impl State {
-    /// A user nobody has heard of.
-    fn comes(&mut self) {
+    fn add_fresh_user(&mut self) {
         self.next_user += 1;
-        self.users.push(user_number((self.generation << 32) + self.next_user));
+        self.users.push(user_number((self.round << 32) + self.next_user));
     }
 
-    fn goes(&mut self, key: UserKey) {
+    fn replace_revoked_user(&mut self, key: UserKey) {
         if let Some(place) = self.users.iter().position(|user| *user == key) {
             self.users.remove(place);
-            self.gone.insert(0, key);
-            self.gone.truncate(USERS);
-            self.comes();
+            self.revoked.insert(0, key);
+            self.revoked.truncate(USERS);
+            self.add_fresh_user();
         }
     }
 
-    fn told(&mut self, id: &RoomId, found: &Room, members: Option<BTreeSet<EndpointId>>) {
+    fn note_room(&mut self, id: &RoomId, found: &Room, members: Option<BTreeSet<EndpointId>>) {
         let owner = found.owner.clone();
         let new = || Told {
             encrypted: found.encrypted,
@@ -163,19 +164,19 @@ impl State {
         }
     }
 
-    fn comes_to(&mut self, id: &RoomId, who: &EndpointId) {
+    fn note_member(&mut self, id: &RoomId, who: &EndpointId) {
         if let Some(told) = self.rooms.get_mut(id) {
             told.members.insert(who.clone());
         }
     }
 
-    fn leaves(&mut self, id: &RoomId, who: &EndpointId) {
+    fn drop_member(&mut self, id: &RoomId, who: &EndpointId) {
         if let Some(told) = self.rooms.get_mut(id) {
             told.members.remove(who);
         }
     }
 
-    fn refused(&mut self, id: &RoomId, error: Option<&Error>) {
+    fn learn_from_refused_key(&mut self, id: &RoomId, error: Option<&Error>) {
         let Some(told) = self.rooms.get_mut(id) else { return };
         match error {
             Some(Error::StaleEpoch { current }) => told.epoch = *current,
@@ -183,30 +184,32 @@ impl State {
                 told.members.extend(missing.first().iter().cloned());
                 told.members.retain(|who| !extra.first().contains(who));
             }
-            _ => self.refused_any(error),
+            _ => self.learn_from_error(error),
         }
     }
 
-    fn refused_any(&mut self, error: Option<&Error>) {
+    fn learn_from_error(&mut self, error: Option<&Error>) {
         match error {
             Some(Error::NotFound(Record::Room(id))) => {
                 self.rooms.remove(id);
             }
-            Some(Error::NotFound(Record::Member { room, endpoint })) => self.leaves(room, endpoint),
+            Some(Error::NotFound(Record::Member { room, endpoint })) => {
+                self.drop_member(room, endpoint);
+            }
             Some(Error::AlreadyExists(Record::Member { room, endpoint })) => {
-                self.comes_to(room, endpoint);
+                self.note_member(room, endpoint);
             }
             _ => {}
         }
     }
 }
 
-/// Below every user of a generation, and above those before.
-fn first_user(generation: u64) -> UserKey {
-    user_number(generation << 32)
+/// A key below those of all users of a round, and above those of all earlier rounds.
+fn before_users(round: u64) -> UserKey {
+    user_number(round << 32)
 }
 
-/// A sealed key that no other call stores.
+/// A sealed key that no other call stores, since each call has a `stamp` of its own.
 pub(super) fn key_of(who: &EndpointId, epoch: Epoch, stamp: i64) -> Ciphertext {
     sealed(format!("{}@{epoch}#{stamp}", who.as_str()))
 }

@@ -1,16 +1,16 @@
 //! The search for an order of calls that explains every answer.
 //!
-//! It is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's two
-//! additions ("Testing for linearizability", 2017): what was tried is remembered, and a call is put
-//! in its place as late as can be, when one returns that has no place yet. Two more things keep it
-//! small here:
+//! It is the search of Wing and Gong ("Testing and verifying concurrent objects", 1993) with two
+//! additions of Lowe ("Testing for linearizability", 2017): it memoizes the configurations that it
+//! has tried, and it linearizes calls as late as possible, when a call returns that is not
+//! linearized yet. Two more rules keep the search small:
 //!
-//! - What a call *saw* changes nothing. So as soon as the state is one in which it gives its
-//!   answer, it can be given its place: no later one is better for anybody. The search branches
-//!   only over calls that change something.
-//! - When a call returns, only open calls that have to do with it, directly or through other open
-//!   ones, can be needed before it ([`Search::needed`]). The others touch other objects: put after
-//!   it they lead to the same, and they are still open then.
+//! - A call that changed nothing is linearized as soon as the model gives its answer in the current
+//!   state. Since it leaves the state as it is, a later linearization point is never better. So the
+//!   search branches over writes only.
+//! - Before a call that returns, only those pending calls are tried that share an object with it,
+//!   directly or through other pending calls ([`Search::candidates`]). The others touch other
+//!   objects: after it they lead to the same state, and they are still pending then.
 
 use std::collections::HashSet;
 
@@ -19,40 +19,40 @@ use super::parts::Touching;
 use super::steps::{State, Steps};
 use crate::model::Model;
 
-/// How many places of the search are tried before it gives up: some seconds, and 200 MB.
-const MOST: usize = 2_000_000;
+/// How many nodes the search tries before it gives up: some seconds, and 200 MB.
+const MAX_NODES: usize = 2_000_000;
 
-/// How many ways to come to one event are looked at for what they agree on.
-const MOST_WAYS: usize = 32;
+/// How many configurations are kept for one event, to find an origin among them.
+const MAX_CONFIGURATIONS: usize = 32;
 
-/// What came of a search.
+/// The result of a search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// There is such an order.
+    /// Some order explains every answer.
     Order,
-    /// There is none.
+    /// No order does.
     None(Stuck),
-    /// It was too much to try.
+    /// The search gave up.
     TooMuch,
 }
 
 /// Where a search found no order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
-    /// When this call (an index) returned, no order explained it and all that returned before; all
-    /// that returned before has one.
+    /// The index of the first call to return that no order explains together with all calls that
+    /// returned before it.
     pub(super) call: usize,
-    /// The last moment before at which every order so far had come to the same, or could have yet,
-    /// if there is one.
-    pub(super) agreed: Option<Agreed>,
+    /// The last origin before that return, if there is one.
+    pub(super) origin: Option<Origin>,
 }
 
-/// What all orders of the calls up to a moment agree on, or come from.
+/// A configuration from which all others at that moment follow by linearizing pending calls. So if
+/// any of them can be completed to an order of all calls, this one can.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Agreed {
-    /// What is stored then.
+pub(super) struct Origin {
+    /// The state of the configuration.
     pub(super) state: Model,
-    /// The calls that have had their effect, and those that returned.
+    /// The calls that are linearized there, and those that returned before.
     pub(super) past: Vec<usize>,
 }
 
@@ -75,36 +75,36 @@ impl Event {
     }
 }
 
-/// Places in time, a bit each, for calls that are open at the same time.
+/// A set of pending calls, one bit per call. When a call returns, its bit is free for another.
 type Slots = u128;
 
-/// How far a search is: everything that returned before `event` has its place, and so have the open
-/// calls in `placed`.
+/// A node of the search: the next event, and the configuration that the search has reached. All
+/// calls that returned before the event are linearized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Place {
+struct Node {
     event: u32,
-    way: Way,
+    configuration: Configuration,
 }
 
-/// A state, and the open calls that have their place.
+/// A state, and the pending calls that are linearized in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Way {
+struct Configuration {
     state: State,
-    placed: Slots,
+    linearized: Slots,
 }
 
 struct Search<'a> {
     calls: &'a [Touching<'a>],
     steps: Steps<'a>,
     events: Vec<Event>,
-    /// The slot of each call.
+    /// The number of each call's bit in [`Slots`].
     slots: Vec<u32>,
-    /// Whether more calls are open at once than there are slots.
+    /// Whether more calls are pending at once than [`Slots`] has bits.
     crowded: bool,
-    /// The calls that are open at each event, itself included.
-    open: Vec<Vec<usize>>,
-    /// The ways by which the search came to each event; `None` where there are too many.
-    came: Vec<Option<Vec<Way>>>,
+    /// The calls that are pending at each event, the event's own call included.
+    pending: Vec<Vec<usize>>,
+    /// The configurations in which the search reached each event; `None` if there are too many.
+    visited: Vec<Option<Vec<Configuration>>>,
 }
 
 impl<'a> Search<'a> {
@@ -118,7 +118,7 @@ impl<'a> Search<'a> {
                 events.push(Event::End(number, *at));
             }
         }
-        // At one moment, what begins comes first: it is no later than what ends there.
+        // At equal moments, beginnings come first: calls that share a moment are concurrent.
         events.sort_by_key(|event| (event.at(), matches!(event, Event::End(..))));
 
         let mut search = Self {
@@ -126,8 +126,8 @@ impl<'a> Search<'a> {
             steps,
             slots: vec![0; calls.len()],
             crowded: false,
-            open: Vec::with_capacity(events.len()),
-            came: vec![Some(Vec::new()); events.len()],
+            pending: Vec::with_capacity(events.len()),
+            visited: vec![Some(Vec::new()); events.len()],
             events,
         };
         search.give_slots();
@@ -135,20 +135,20 @@ impl<'a> Search<'a> {
     }
 
     fn give_slots(&mut self) {
-        let (mut open, mut taken): (Vec<usize>, Slots) = (Vec::new(), 0);
+        let (mut pending, mut taken): (Vec<usize>, Slots) = (Vec::new(), 0);
         for event in &self.events {
             if let Event::Begin(call, _) = *event {
                 let slot = taken.trailing_ones();
                 self.crowded |= slot == Slots::BITS;
                 taken |= bit(slot);
-                if let Some(place) = self.slots.get_mut(call) {
-                    *place = slot;
+                if let Some(entry) = self.slots.get_mut(call) {
+                    *entry = slot;
                 }
-                open.push(call);
+                pending.push(call);
             }
-            self.open.push(open.clone());
+            self.pending.push(pending.clone());
             if let Event::End(call, _) = *event {
-                open.retain(|other| *other != call);
+                pending.retain(|other| *other != call);
                 taken &= !self.slots.get(call).map_or(0, |slot| bit(*slot));
             }
         }
@@ -158,67 +158,71 @@ impl<'a> Search<'a> {
         if self.crowded {
             return Found::TooMuch;
         }
-        let mut tried: HashSet<Place> = HashSet::new();
-        let mut to_try = vec![Place { event: 0, way: Way { state: 0, placed: 0 } }];
+        let mut tried: HashSet<Node> = HashSet::new();
+        let mut to_try =
+            vec![Node { event: 0, configuration: Configuration { state: 0, linearized: 0 } }];
         let mut farthest = 0;
-        while let Some(mut place) = to_try.pop() {
-            let Some(returning) = self.go_on(&mut place) else { return Found::Order };
-            if !tried.insert(place) {
+        while let Some(mut node) = to_try.pop() {
+            let Some(returning) = self.advance(&mut node) else { return Found::Order };
+            if !tried.insert(node) {
                 continue;
             }
-            if tried.len() > MOST {
+            if tried.len() > MAX_NODES {
                 return Found::TooMuch;
             }
-            farthest = farthest.max(place.event);
-            self.branch(place, returning, &mut to_try);
+            farthest = farthest.max(node.event);
+            self.branch(node, returning, &mut to_try);
         }
         let Some(Event::End(call, _)) = self.events.get(farthest as usize).copied() else {
             return Found::Order;
         };
-        Found::None(Stuck { call, agreed: self.agreed(farthest as usize) })
+        Found::None(Stuck { call, origin: self.last_origin(farthest as usize) })
     }
 
-    /// Goes on to the first call that returns without a place, if there is one.
-    fn go_on(&mut self, place: &mut Place) -> Option<usize> {
-        while let Some(event) = self.events.get(place.event as usize).copied() {
-            self.comes(*place);
+    /// Advances to the next return of a call that is not linearized, and returns that call; `None`
+    /// at the end.
+    fn advance(&mut self, node: &mut Node) -> Option<usize> {
+        while let Some(event) = self.events.get(node.event as usize).copied() {
+            self.visit(*node);
             match event {
-                Event::Begin(call, _) => place.way = self.seen(place.way, &[call]),
+                Event::Begin(call, _) => {
+                    node.configuration = self.linearize_reads(node.configuration, &[call]);
+                }
                 Event::End(call, _) => {
                     let slot = self.slot(call);
-                    if place.way.placed & slot == 0 {
+                    if node.configuration.linearized & slot == 0 {
                         return Some(call);
                     }
-                    place.way.placed &= !slot;
+                    node.configuration.linearized &= !slot;
                 }
             }
-            place.event += 1;
+            node.event += 1;
         }
         None
     }
 
-    fn comes(&mut self, Place { event, way }: Place) {
-        let Some(came) = self.came.get_mut(event as usize) else { return };
-        if let Some(ways) = came
-            && !ways.contains(&way)
+    fn visit(&mut self, Node { event, configuration }: Node) {
+        let Some(visited) = self.visited.get_mut(event as usize) else { return };
+        if let Some(configurations) = visited
+            && !configurations.contains(&configuration)
         {
-            if ways.len() == MOST_WAYS {
-                *came = None;
+            if configurations.len() == MAX_CONFIGURATIONS {
+                *visited = None;
             } else {
-                ways.push(way);
+                configurations.push(configuration);
             }
         }
     }
 
-    /// What all that was tried agreed on last, before the event at which it ended; if it can be, at
-    /// a moment after which something changed yet, so that who looks at it sees what led there.
-    fn agreed(&mut self, end: usize) -> Option<Agreed> {
+    /// The last origin before the event `end`. Prefers one after which some write still takes
+    /// effect, so that the shrunk violation shows what led to it.
+    fn last_origin(&mut self, end: usize) -> Option<Origin> {
         let done = (0..self.calls.len()).filter(|call| self.steps.says(*call) == Says::Done);
         let done: Vec<_> = done.collect();
         let mut best = None;
         for event in (0..end).rev() {
-            let Some(Way { state, placed }) = self.origin(event) else { continue };
-            let past = self.past(event, placed);
+            let Some(Configuration { state, linearized }) = self.origin(event) else { continue };
+            let past = self.past(event, linearized);
             let shows = done.iter().any(|call| !past.contains(call));
             if shows || best.is_none() {
                 best = Some((state, past));
@@ -228,109 +232,133 @@ impl<'a> Search<'a> {
             }
         }
         let (state, past) = best?;
-        Some(Agreed { state: self.steps.model(state)?.clone(), past })
+        Some(Origin { state: self.steps.model(state)?.clone(), past })
     }
 
-    /// The one of the ways to an event that leads to all others, by no more than open calls that
-    /// take effect there: what has an order by any of them has one by it.
-    fn origin(&mut self, event: usize) -> Option<Way> {
-        let ways = self.came.get(event)?.clone()?;
-        let open = self.open.get(event).cloned().unwrap_or_default();
+    /// The configuration at an event from which all others there follow by linearizing pending
+    /// calls, if there is one.
+    fn origin(&mut self, event: usize) -> Option<Configuration> {
+        let configurations = self.visited.get(event)?.clone()?;
+        let pending = self.pending.get(event).cloned().unwrap_or_default();
         let of = |says| {
-            let those = open.iter().filter(|call| self.steps.says(**call) == says);
+            let those = pending.iter().filter(|call| self.steps.says(**call) == says);
             those.fold(0, |all, call| all | self.slot(*call))
         };
-        let (seen, perhaps) = (of(Says::Seen), of(Says::Perhaps));
-        let origin = *ways.iter().min_by_key(|way| (way.placed & !seen).count_ones())?;
+        let (reads, unknown) = (of(Says::Seen), of(Says::Perhaps));
+        let origin = *configurations
+            .iter()
+            .min_by_key(|configuration| (configuration.linearized & !reads).count_ones())?;
         let mut reached = vec![origin];
         let mut next = 0;
-        while let Some(way) = reached.get(next).copied() {
+        while let Some(configuration) = reached.get(next).copied() {
             next += 1;
-            for call in &open {
+            for call in &pending {
                 let slot = self.slot(*call);
-                if slot & (seen | way.placed) != 0 {
+                if slot & (reads | configuration.linearized) != 0 {
                     continue;
                 }
-                let Some(state) = self.steps.step(way.state, *call) else { continue };
-                let further = self.seen(Way { state, placed: way.placed | slot }, &open);
+                let Some(state) = self.steps.step(configuration.state, *call) else { continue };
+                let further = self.linearize_reads(
+                    Configuration { state, linearized: configuration.linearized | slot },
+                    &pending,
+                );
                 if reached.contains(&further) {
                     continue;
                 }
-                if reached.len() == MOST_WAYS {
+                if reached.len() == MAX_CONFIGURATIONS {
                     return None;
                 }
                 reached.push(further);
             }
         }
-        // As good is who has seen more, or who may still do what another has done in vain.
-        let as_good = |one: &Way, other: &Way| {
+        // `one` is as good as `other` in the same state if they differ only in two ways: `one` has
+        // linearized more reads, and `other` has used up calls with unknown outcome that `one` has
+        // left.
+        let as_good = |one: &Configuration, other: &Configuration| {
             one.state == other.state
-                && one.placed & !other.placed & !seen == 0
-                && other.placed & !one.placed & !perhaps == 0
+                && one.linearized & !other.linearized & !reads == 0
+                && other.linearized & !one.linearized & !unknown == 0
         };
-        let all = ways.iter().all(|way| reached.iter().any(|one| as_good(one, way)));
+        let all = configurations
+            .iter()
+            .all(|configuration| reached.iter().any(|one| as_good(one, configuration)));
         all.then_some(origin)
     }
 
-    /// The calls that returned before this event, and those that had had their effect.
-    fn past(&self, event: usize, placed: Slots) -> Vec<usize> {
+    /// The calls that returned before this event, and the pending calls that are linearized.
+    fn past(&self, event: usize, linearized: Slots) -> Vec<usize> {
         let ended = self.events.iter().take(event).filter_map(|event| match event {
             Event::End(call, _) => Some(*call),
             Event::Begin(..) => None,
         });
-        let open = self.open.get(event).into_iter().flatten().copied();
-        ended.chain(open.filter(|call| placed & self.slot(*call) != 0)).collect()
+        let pending = self.pending.get(event).into_iter().flatten().copied();
+        ended.chain(pending.filter(|call| linearized & self.slot(*call) != 0)).collect()
     }
 
-    /// Every way to have one more change take effect before `returning` ends.
-    fn branch(&mut self, place: Place, returning: usize, to_try: &mut Vec<Place>) {
-        let mut needed = self.needed(place, returning);
-        // Tried last first: the one that returns, then those that will, then those that may never.
-        needed.sort_by_key(|call| {
+    /// Adds a node for each write that can be linearized next, before `returning` returns.
+    fn branch(&mut self, node: Node, returning: usize, to_try: &mut Vec<Node>) {
+        let mut candidates = self.candidates(node, returning);
+        // The last one is tried first: `returning`, then writes that return later, then writes with
+        // unknown outcome.
+        candidates.sort_by_key(|call| {
             let ends = self.calls.get(*call).and_then(|t| t.call.ended.as_ref()).map(|(at, _)| *at);
             let sure = self.steps.says(*call) == Says::Done;
             (sure, std::cmp::Reverse(ends))
         });
-        let open = self.open.get(place.event as usize).cloned().unwrap_or_default();
-        for call in needed {
-            let Some(state) = self.steps.step(place.way.state, call) else { continue };
-            let way = Way { state, placed: place.way.placed | self.slot(call) };
-            to_try.push(Place { way: self.seen(way, &open), ..place });
+        let pending = self.pending.get(node.event as usize).cloned().unwrap_or_default();
+        for call in candidates {
+            let Some(state) = self.steps.step(node.configuration.state, call) else { continue };
+            let configuration = Configuration {
+                state,
+                linearized: node.configuration.linearized | self.slot(call),
+            };
+            to_try.push(Node {
+                configuration: self.linearize_reads(configuration, &pending),
+                ..node
+            });
         }
     }
 
-    /// Gives open calls their place that only saw something and could see it now.
-    fn seen(&mut self, mut way: Way, open: &[usize]) -> Way {
-        for call in open {
+    /// Linearizes the pending calls that changed nothing and whose answers fit the current state.
+    fn linearize_reads(
+        &mut self,
+        mut configuration: Configuration,
+        pending: &[usize],
+    ) -> Configuration {
+        for call in pending {
             let slot = self.slot(*call);
             if self.steps.says(*call) == Says::Seen
-                && way.placed & slot == 0
-                && self.steps.step(way.state, *call).is_some()
+                && configuration.linearized & slot == 0
+                && self.steps.step(configuration.state, *call).is_some()
             {
-                way.placed |= slot;
+                configuration.linearized |= slot;
             }
         }
-        way
+        configuration
     }
 
-    /// The open changes without a place that have to do with `returning`, itself among them.
-    fn needed(&self, place: Place, returning: usize) -> Vec<usize> {
-        let open = self.open.get(place.event as usize).map_or(&[][..], Vec::as_slice);
-        let mut left: Vec<_> =
-            open.iter().copied().filter(|call| place.way.placed & self.slot(*call) == 0).collect();
+    /// The pending writes, not linearized yet, that share an object with `returning`, directly or
+    /// through other pending calls; `returning` itself included, if it is a write.
+    fn candidates(&self, node: Node, returning: usize) -> Vec<usize> {
+        let pending = self.pending.get(node.event as usize).map_or(&[][..], Vec::as_slice);
+        let mut left: Vec<_> = pending
+            .iter()
+            .copied()
+            .filter(|call| node.configuration.linearized & self.slot(*call) == 0)
+            .collect();
         let objects = |call: usize| self.calls.get(call).map_or(0, |touching| touching.objects);
         let mut touched = objects(returning);
-        let mut needed = Vec::new();
+        let mut candidates = Vec::new();
         loop {
-            let before = needed.len();
-            needed.extend(left.extract_if(.., |call| objects(*call) & touched != 0));
-            if needed.len() == before {
+            let before = candidates.len();
+            candidates.extend(left.extract_if(.., |call| objects(*call) & touched != 0));
+            if candidates.len() == before {
                 break;
             }
-            touched = needed.iter().fold(touched, |all, call| all | objects(*call));
+            touched = candidates.iter().fold(touched, |all, call| all | objects(*call));
         }
-        needed.retain(|call| self.steps.says(*call) != Says::Seen);
-        needed
+        candidates.retain(|call| self.steps.says(*call) != Says::Seen);
+        candidates
     }
 
     fn slot(&self, call: usize) -> Slots {

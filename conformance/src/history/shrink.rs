@@ -1,46 +1,45 @@
-//! A violation, made small.
+//! Shrinking of a violation to few calls.
 //!
-//! What is left must be a witness against the whole history: if the rest has no order, the whole
-//! had none. So not any call may go. These may:
+//! The shrunk violation must prove that the whole history is not linearizable. So shrinking may
+//! remove only these:
 //!
-//! - What began after the call that could not be explained had returned, and the answers that came
-//!   after that moment: if a history has an order, so has each of its beginnings.
-//! - Calls that changed nothing, for sure: an order of the whole is, without them, one of the rest.
-//! - All that is past at a moment at which one order leads to where every other one is, by no more
-//!   than open calls that take effect: the rest then begins with the state of that one.
+//! - Calls that began after the unexplained call returned, and answers given after that moment:
+//!   every prefix of a linearizable history is linearizable.
+//! - Calls that certainly changed nothing: an order of all calls is also an order of the rest.
+//! - Calls that are past at an origin, a configuration of the search from which all others at that
+//!   moment follow by linearizing pending calls. The rest then starts from the origin's state.
 //!
-//! A call that changed something, or may have, stays: others may have been answered as they were
-//! because of it.
+//! A call that changed the state, or may have, stays: other answers may depend on it.
 
 use super::check::find;
-use super::search::Agreed;
+use super::search::Origin;
 use super::{Call, History, Reason, Says, Violation};
 
-/// A smaller violation that the calls of `violation` contain.
+/// Shrinks a violation: returns one that contains only calls of `violation`.
 #[must_use]
 pub fn shrink(violation: Violation) -> Violation {
     let mut least = violation;
     loop {
         let before = least.witness.calls.len();
-        least = without_what_only_saw(begun_late(least));
+        least = without_reads(without_past(least));
         if least.witness.calls.len() == before {
             least.witness.calls.sort_by_key(|call| call.began);
-            // Which call it is now.
+            // The index of the unexplained call has changed.
             return find(&least.witness).map_or(least, |(violation, _)| violation);
         }
     }
 }
 
-/// Begins the witness as late as all orders agree, and ends it when it has no order.
-fn begun_late(violation: Violation) -> Violation {
-    let Some(witness) = ended(&violation) else { return violation };
-    let Some((ended, agreed)) = find(&witness) else { return violation };
-    let later = agreed.map(|agreed| from(&ended.witness, agreed));
+/// Ends the witness at the return of the unexplained call, and starts it at the last origin.
+fn without_past(violation: Violation) -> Violation {
+    let Some(witness) = until_unexplained(&violation) else { return violation };
+    let Some((ended, origin)) = find(&witness) else { return violation };
+    let later = origin.map(|origin| from(&ended.witness, origin));
     later.and_then(|later| find(&later)).map_or(ended, |(later, _)| later)
 }
 
-/// The witness up to the moment at which it has no order.
-fn ended(violation: &Violation) -> Option<History> {
+/// The witness up to the return of the unexplained call.
+fn until_unexplained(violation: &Violation) -> Option<History> {
     let Reason::NoOrder(number) = violation.reason else { return None };
     let (end, _) = violation.witness.calls.get(number)?.ended.as_ref()?;
     let mut witness = violation.witness.clone();
@@ -52,14 +51,14 @@ fn ended(violation: &Violation) -> Option<History> {
     Some(witness)
 }
 
-fn from(witness: &History, agreed: Agreed) -> History {
-    let past = |number: &usize| agreed.past.contains(number);
+fn from(witness: &History, origin: Origin) -> History {
+    let past = |number: &usize| origin.past.contains(number);
     let left = witness.calls.iter().enumerate().filter(|(number, _)| !past(number));
-    History { start: agreed.state, calls: left.map(|(_, call)| call.clone()).collect() }
+    History { start: origin.state, calls: left.map(|(_, call)| call.clone()).collect() }
 }
 
-/// Without ever smaller groups of the calls that changed nothing.
-fn without_what_only_saw(mut violation: Violation) -> Violation {
+/// Removes groups of calls that changed nothing, ever smaller ones, while a violation remains.
+fn without_reads(mut violation: Violation) -> Violation {
     let saw = |call: &Call| call.says() == Says::Seen;
     let mut group = violation.witness.calls.iter().filter(|call| saw(call)).count();
     while group > 0 {

@@ -1,4 +1,4 @@
-//! The states that calls lead to, each kept once, and each step tried once.
+//! The states that a search reaches, each stored once, and the steps between them, memoized.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use super::Says;
 use super::parts::Touching;
 use crate::model::Model;
 
-/// A state, by number.
+/// The number of a state.
 pub(super) type State = u32;
 
 pub(super) struct Steps<'a> {
@@ -19,7 +19,7 @@ pub(super) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// From `start`, which is state 0.
+    /// Starts from `start`, which is state 0.
     pub(super) fn new(start: &Model, calls: &'a [Touching<'a>]) -> Self {
         let says = calls.iter().map(|touching| touching.call.says()).collect();
         let (states, numbers, tried) = (Vec::new(), HashMap::new(), HashMap::new());
@@ -36,9 +36,10 @@ impl<'a> Steps<'a> {
         self.states.get(state as usize).map(|model| &**model)
     }
 
-    /// The state after this call took effect in `state`; `None` if it cannot have, there.
+    /// The state after this call took effect in `state`; `None` if its answer does not fit there.
     ///
-    /// One that may never take effect and would change nothing is left never to.
+    /// `None` also for a call with unknown outcome that would change nothing: the search need not
+    /// try it, since leaving the call pending is as good.
     pub(super) fn step(&mut self, state: State, call: usize) -> Option<State> {
         if let Some(next) = self.tried.get(&(state, call)) {
             return *next;
@@ -64,7 +65,7 @@ impl<'a> Steps<'a> {
         if let Some(number) = self.numbers.get(&model) {
             return *number;
         }
-        // A search ends long before there are so many.
+        // A search gives up long before there are so many states.
         let number = State::try_from(self.states.len()).unwrap_or(State::MAX);
         let model = Rc::new(model);
         self.states.push(Rc::clone(&model));

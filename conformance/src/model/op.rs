@@ -32,7 +32,7 @@ pub enum Op {
     Close,
 }
 
-/// What a call answers.
+/// The answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each is what it holds")]
 pub enum Answer {
@@ -75,8 +75,8 @@ impl Op {
         }
     }
 
-    /// The answer to this call that says `error`; `None` for `close`, which a closed store answers
-    /// as an open one does (CLOSE-1).
+    /// The answer to this call that reports `error`; `None` for `close`, which succeeds on a closed
+    /// store too (CLOSE-1).
     #[must_use]
     pub fn fails_with(&self, error: Error) -> Option<Answer> {
         Some(match self {
@@ -96,7 +96,7 @@ impl Op {
         })
     }
 
-    /// Whether it can change what is stored.
+    /// Whether the call can change what is stored.
     #[must_use]
     pub fn is_write(&self) -> bool {
         matches!(
@@ -114,7 +114,7 @@ impl Op {
 }
 
 impl Answer {
-    /// The error it is, if it is one; of a denial, the failure that led to it.
+    /// The error in the answer, if there is one; for a denial, the failure that led to it.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         match self {

@@ -1,4 +1,4 @@
-//! A map whose keys are no texts, as JSON: a list of pairs.
+//! Serializes a map as a list of pairs, since keys of JSON objects can only be strings.
 
 use std::collections::BTreeMap;
 

@@ -60,7 +60,7 @@ impl Show for Op {
     }
 }
 
-/// Every record, one a line.
+/// Shows every record on a line of its own.
 impl Show for Model {
     fn show(&self) -> String {
         let mut lines: Vec<_> = self.rooms.values().map(Show::show).collect();

@@ -1,4 +1,4 @@
-//! A folder's files and folders, read into memory and laid out again.
+//! The contents of a folder in memory: read from the disk, and written to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,24 +7,24 @@ use std::path::Path;
 use super::Files;
 use crate::target::TargetError;
 
-/// What a folder holds. Names are paths from it.
+/// The contents of a folder. Names are paths relative to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// The bytes of each file.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// The folders in it, those in folders too.
+    /// The folders in it, nested ones included.
     pub folders: BTreeSet<String>,
 }
 
 impl Contents {
-    /// What is there now.
+    /// Reads the folder of `files`, without scratch files.
     pub fn read(files: &Files) -> Result<Self, TargetError> {
         let mut contents = Self::default();
         contents.add(files, "")?;
         Ok(contents)
     }
 
-    /// Adds what is in the folder with this name; it ends in a slash, or is empty.
+    /// Adds the contents of the folder with this name, which is empty or ends in a slash.
     fn add(&mut self, files: &Files, within: &str) -> Result<(), TargetError> {
         for entry in fs::read_dir(files.folder.join(within))? {
             let entry = entry?;
@@ -46,9 +46,9 @@ impl Contents {
         Ok(())
     }
 
-    /// Lays it out in a folder that is there.
+    /// Writes the contents into an existing folder.
     pub fn lay_out(&self, folder: &Path) -> Result<(), TargetError> {
-        // In the order of their names, so that each comes after the one it is in.
+        // In the order of names, so that a folder is made before those in it.
         for name in &self.folders {
             fs::create_dir(folder.join(name))?;
         }
@@ -58,7 +58,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Without the files and folders whose own folder is not there.
+    /// Drops the files and folders whose parent folder is missing.
     #[must_use]
     pub(super) fn reachable(mut self) -> Self {
         let folders = std::mem::take(&mut self.folders);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_read_is_laid_out_alike() {
+    fn contents_survive_writing_and_reading_without_scratch_files() {
         let mut contents = Contents::default();
         contents.folders.extend(["a".to_owned(), "a/b".to_owned(), "empty".to_owned()]);
         contents.files.insert("a/b/file".to_owned(), b"bytes".to_vec());
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_no_folder_is_not_reachable() {
+    fn files_without_their_folder_are_dropped() {
         let mut contents = Contents::default();
         contents.folders.extend(["a".to_owned(), "b/c".to_owned()]);
         for name in ["a/file", "b/file", "b/c/file", "file"] {

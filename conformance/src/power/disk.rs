@@ -1,10 +1,13 @@
-//! Files, and what a power cut leaves of them.
+//! A disk in memory: files, and what a crash leaves of them.
 //!
-//! What is promised is what ext4, XFS and APFS keep: a synced file has its contents and, where it
-//! is new, its name; a synced folder has its names; either has what was done to names before,
-//! since file systems log that in order; a rename is one step. Of the rest, any part may be there:
-//! sectors in any order, lengths, names. A sector is whole or was not written, and bytes that
-//! nobody wrote stay as they are.
+//! The disk guarantees what ext4, XFS and APFS do:
+//!
+//! - A synced file has its contents and, if it is new, its name. A synced folder has its names.
+//! - Either sync includes all earlier changes of names, since these file systems log them in order.
+//! - A rename is atomic.
+//!
+//! Of everything else any part may survive a power cut: sectors in any order, lengths, names. A
+//! sector is written whole or not at all, and bytes that nobody wrote stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +17,24 @@ use rand::rngs::ChaCha8Rng;
 use super::contents::Contents;
 use super::recording::Change;
 
-/// The unit that a disk writes whole, in bytes.
+/// The unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
 
-/// How the machine ends.
+/// A kind of crash.
 pub enum Ending<'a> {
-    /// It does not: only the process is gone, and everything it did is there.
+    /// Only the process is killed: everything that it did is there.
     Killed,
-    /// The power is cut, and nothing is there that was not synced.
+    /// The power is cut, and nothing survives that was not synced.
     Cut,
-    /// The power is cut, and of what was not synced some is there, drawn from this.
+    /// The power is cut with torn writes: unsynced sectors, lengths and changes of names survive
+    /// at random.
     Torn(&'a mut ChaCha8Rng),
-    /// The power is cut, and each file lost its tail: the first of its writes that were not synced are
-    /// there, as many as is drawn from this. So are the first of the changes of names.
+    /// The power is cut, and the last unsynced changes are lost: of the unsynced writes to each
+    /// file, and of the unsynced changes of names, a random number of the first survive.
     Shortened(&'a mut ChaCha8Rng),
 }
 
-/// A folder of files, as the system has it and as the disk does.
+/// A folder of files, as running processes see it and as it is on the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     files: Vec<File>,
@@ -39,10 +43,10 @@ pub struct Disk {
     unsynced_names: Vec<Naming>,
 }
 
-/// Paths from the folder.
+/// The names in the folder, as paths relative to it.
 #[derive(Clone, Debug, Default)]
 struct Names {
-    /// Which file each stands for.
+    /// The index of the file that each name stands for.
     files: BTreeMap<String, usize>,
     folders: BTreeSet<String>,
 }
@@ -69,7 +73,7 @@ enum Naming {
 }
 
 impl Disk {
-    /// These files, all of them synced.
+    /// Creates a disk with these contents, all of them synced.
     #[must_use]
     pub fn new(contents: Contents) -> Self {
         let mut disk = Self::default();
@@ -82,7 +86,7 @@ impl Disk {
         disk
     }
 
-    /// Does what the process did.
+    /// Applies a change or a sync.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Make(name) => self.name(Naming::Made(name.clone(), self.files.len())),
@@ -102,7 +106,7 @@ impl Disk {
         }
     }
 
-    /// The files as this ending leaves them.
+    /// The files as this crash leaves them.
     #[must_use]
     pub fn after(&self, ending: &mut Ending<'_>) -> Contents {
         let names = match ending {
@@ -127,7 +131,7 @@ impl Disk {
         Contents { files: files.collect(), folders: names.folders }.reachable()
     }
 
-    /// The synced names and those changes of the others that are kept, by their numbers.
+    /// The synced names, after those unsynced changes whose numbers are `kept`.
     fn names_with(&self, mut kept: impl FnMut(usize) -> bool) -> Names {
         let mut names = self.synced_names.clone();
         for (number, naming) in self.unsynced_names.iter().enumerate() {
@@ -160,7 +164,7 @@ impl Disk {
             file.synced.clone_from(&file.now);
             file.unsynced.clear();
         }
-        // A new file's name is there once it is synced, and with it what was done to names before.
+        // The sync of a new file includes its name, and with it all earlier changes of names.
         let made = |naming: &Naming| matches!(naming, Naming::Made(_, made) if *made == id);
         if let Some(last) = self.unsynced_names.iter().position(made) {
             for naming in self.unsynced_names.drain(..=last) {
@@ -171,6 +175,7 @@ impl Disk {
 }
 
 impl File {
+    /// The bytes with random sectors and lengths of the unsynced writes.
     fn torn(&self, rng: &mut ChaCha8Rng) -> Vec<u8> {
         let mut bytes = self.synced.clone();
         for write in &self.unsynced {
@@ -194,7 +199,7 @@ impl File {
         bytes
     }
 
-    /// With the first `kept` of the writes that were not synced.
+    /// The bytes with the first `kept` of the unsynced writes.
     fn shortened(&self, kept: usize) -> Vec<u8> {
         let mut bytes = self.synced.clone();
         self.unsynced.iter().take(kept).for_each(|write| write.apply(&mut bytes));
@@ -264,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_leaves_what_was_synced() {
+    fn a_power_cut_leaves_only_what_was_synced() {
         let mut disk = Disk::new(contents(&[("old", b"abc")]));
         disk.apply(&write("old", 2, b"xy"));
         disk.apply(&Change::Make("new".into()));
@@ -284,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_made_again_and_synced_is_there() {
+    fn a_file_that_was_created_again_and_synced_survives() {
         let mut disk = Disk::default();
         disk.apply(&Change::Make("file".into()));
         disk.apply(&Change::Remove("file".into()));
@@ -296,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_goes_with_what_is_in_it() {
+    fn a_renamed_folder_keeps_its_contents() {
         let mut disk = Disk::default();
         disk.apply(&Change::MakeFolder("a".into()));
         disk.apply(&Change::Make("a/file".into()));
@@ -310,7 +315,8 @@ mod tests {
         disk.apply(&Change::Sync("b/file".into()));
         disk.apply(&Change::Remove("b/file".into()));
         disk.apply(&Change::Remove("b".into()));
-        // The file was made before its folder was renamed: the new name may be lost.
+        // The file was created before its folder was renamed, so its sync does not include the
+        // rename.
         expected = contents(&[("a/file", b"1")]);
         expected.folders.insert("a".into());
         assert_eq!(disk.after(&mut Ending::Cut), expected);
@@ -318,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_lost_its_tail_has_the_first_of_its_writes() {
+    fn a_shortened_file_has_the_first_of_its_writes() {
         let mut disk = Disk::new(contents(&[("file", b"")]));
         for at in 0..3 {
             disk.apply(&write("file", at, b"x"));
@@ -337,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_write_is_whole_sectors_of_it() {
+    fn a_torn_write_leaves_whole_sectors() {
         let mut disk = Disk::new(contents(&[("file", &[0; 3 * SECTOR])]));
         disk.apply(&write("file", SECTOR / 2, &[1; 2 * SECTOR]));
         let mut rng = ChaCha8Rng::seed_from_u64(1);

@@ -1,4 +1,4 @@
-//! Where nobody can be watched.
+//! The recorder for platforms on which system calls cannot be traced: it refuses.
 
 use std::io;
 use std::process::Command;
@@ -6,20 +6,20 @@ use std::process::Command;
 use super::{Files, Recording};
 use crate::target::{Claim, TargetError};
 
-const WHY: &str = "writes can be watched on Linux alone, on x86-64 and ARM64";
+const WHY: &str = "system calls can be traced only on Linux, on x86-64 and ARM64";
 
-/// That it cannot be done here.
+/// Declines to record.
 #[must_use]
 pub fn claim() -> Claim {
     Claim::Declined(WHY)
 }
 
-/// That it cannot be done here.
+/// Fails: no process can be traced here.
 pub fn be_watched() -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, WHY))
 }
 
-/// That it cannot be done here.
+/// Fails: no process can be traced here.
 pub fn record(_: Command, _: &Files, _: &[u32]) -> Result<Recording, TargetError> {
     Err(WHY.into())
 }

@@ -1,4 +1,4 @@
-//! Watching processes write.
+//! The recorder: traces processes with `ptrace`, and records what they do to files.
 
 mod calls;
 mod syscall;
@@ -22,22 +22,26 @@ use crate::target::{Claim, TargetError};
 use syscall::Syscall;
 use thread::Thread;
 
-/// That a store on files can be watched here.
+/// Claims that system calls can be traced on this platform.
 #[must_use]
 pub fn claim() -> Claim {
     Claim::Claimed
 }
 
-/// Has the process that started this one watch it: for the child, before anything else.
+/// Lets the parent process trace this one. The child calls this before anything else.
 pub fn be_watched() -> io::Result<()> {
     ptrace::traceme()?;
     Ok(raise(Signal::SIGSTOP)?)
 }
 
-/// Runs `command`, which calls [`be_watched`], to its end; blocks the thread. Records what it does
-/// to the files, and what the running processes `servers` do to them meanwhile; these go on
-/// unwatched afterwards, and die with a recording that fails. Calls that change files in ways that are
-/// not understood here are an error: a recording has all, or there is none.
+/// Runs `command` to its end, and records what it does to `files`. Blocks the thread.
+///
+/// The command must call [`be_watched`]. The running processes `servers` are recorded as long as
+/// the command runs. Afterwards they run on untraced, but a recording that fails kills them.
+///
+/// # Errors
+/// The command fails, or cannot be traced. It is also an error if a system call changes the files
+/// in a way that the recorder does not understand: the recording would be incomplete.
 pub fn record(
     mut command: Command,
     files: &Files,
@@ -45,7 +49,7 @@ pub fn record(
 ) -> Result<Recording, TargetError> {
     let files = Files { folder: files.folder.canonicalize()?, ..files.clone() };
     let mut watch = Watch::new(files);
-    // Nobody writes while the files are read: a server stands still until the child runs.
+    // The servers stand still while the files are read, so that no write is missed or half read.
     let mut held = Vec::new();
     for server in servers {
         held.extend(watch.seize(Pid::from_raw(i32::try_from(*server)?))?);
@@ -55,34 +59,33 @@ pub fn record(
     watch.files_there = before.files.keys().cloned().collect();
     watch.folders_there.clone_from(&before.folders);
     for (thread, signal) in held {
-        go_on(thread, signal)?;
+        resume(thread, signal)?;
     }
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    // Its end would tell the child that nobody waits for it.
+    // Keep the pipe open: the child exits when its standard input ends.
     let input = child.stdin.take();
     watch.main = Pid::from_raw(i32::try_from(child.id())?);
     watch.threads.insert(watch.main);
     let ended = watch.until_the_end();
     drop(input);
     if ended.as_ref().is_ok_and(|code| *code == 0) {
-        watch.let_go()?;
+        watch.detach_all()?;
         return Ok(Recording { before, events: watch.events });
     }
-    // Whoever is watched dies with this thread's watch at the latest.
+    // The other traced processes are killed when this thread ends (`PTRACE_O_EXITKILL`).
     let _ = child.kill();
     let mut said = String::new();
     if let Some(mut errors) = child.stderr.take() {
         let _ = errors.read_to_string(&mut said);
     }
     match ended {
-        Ok(code) => Err(format!("a child that is watched ended with {code}: {said}").into()),
-        Err(error) => Err(format!("watching a child: {error} {said}").into()),
+        Ok(code) => Err(format!("a traced child ended with code {code}: {said}").into()),
+        Err(error) => Err(format!("tracing a child: {error} {said}").into()),
     }
 }
 
-/// Of this thread's children and those it watches alone: others in this process have children of their
-/// own.
+/// Waits only for children and tracees of this thread: other threads have children of their own.
 const OURS: WaitPidFlag = WaitPidFlag::__WALL.union(WaitPidFlag::__WNOTHREAD);
 
 fn options() -> Options {
@@ -94,48 +97,48 @@ fn options() -> Options {
         | Options::PTRACE_O_EXITKILL
 }
 
-/// Lets a thread run to its next stop.
-fn go_on(thread: Pid, signal: Option<Signal>) -> nix::Result<()> {
+/// Resumes a thread until its next system call entry or exit, or its next other stop.
+fn resume(thread: Pid, signal: Option<Signal>) -> nix::Result<()> {
     match ptrace::syscall(thread, signal) {
-        // The process ends, and its threads before we see it.
+        // The thread is gone already, because its process is ending.
         Err(Errno::ESRCH) => Ok(()),
         done => done,
     }
 }
 
-/// Waits until a thread that was seized stands between two calls, or has ended.
+/// Waits until a seized thread is stopped between two system calls, or has ended.
 fn first_stop(thread: Pid) -> nix::Result<WaitStatus> {
     loop {
         match waitpid(thread, Some(OURS))? {
             stop @ WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_STOP) => return Ok(stop),
-            // In the middle of a call, such as one that makes a thread.
+            // Within a system call, such as `clone`.
             WaitStatus::PtraceEvent(..) => ptrace::cont(thread, None)?,
             other => return Ok(other),
         }
     }
 }
 
-/// The thread or process that another is making.
+/// The thread or process that this thread is creating.
 fn made_by(thread: Pid) -> Result<Pid, TargetError> {
     Ok(Pid::from_raw(i32::try_from(ptrace::getevent(thread)?)?))
 }
 
 struct Watch {
-    /// The child, whose end is the end of the recording.
+    /// The child. The recording ends with it.
     main: Pid,
     files: Files,
     files_there: BTreeSet<String>,
     folders_there: BTreeSet<String>,
-    /// The threads that are watched.
+    /// The traced threads.
     threads: BTreeSet<Pid>,
-    /// Those of them whose first stop was seen.
+    /// The traced threads whose first stop was seen.
     begun: BTreeSet<Pid>,
-    /// The calls that threads are in.
+    /// The system call that each thread is in.
     entered: HashMap<Pid, Syscall>,
-    /// The thread whose call changes files. One at a time: what is written beside a sync, or renamed
-    /// beside a write, would be recorded in an order that it may not have had.
+    /// The thread whose system call changes files. Only one thread at a time may do that: a write
+    /// beside a sync, or a rename beside a write, could be recorded in the wrong order.
     changing: Option<Pid>,
-    /// Those that wait for it.
+    /// The threads that wait at the entry of a system call for `changing` to finish.
     waiting: VecDeque<Pid>,
     events: Vec<Event>,
 }
@@ -156,8 +159,8 @@ impl Watch {
         }
     }
 
-    /// Stops every thread of a running process, between two calls. Returns them, each with the
-    /// signal that it is about to be given.
+    /// Starts to trace every thread of a running process, and stops it between two system calls.
+    /// Returns the threads, each with the signal that is to be delivered to it, if there is one.
     fn seize(&mut self, process: Pid) -> Result<Vec<(Pid, Option<Signal>)>, TargetError> {
         let mut stopped = Vec::new();
         loop {
@@ -170,13 +173,13 @@ impl Watch {
                     new.push(thread);
                 }
             }
-            // A thread that runs may have made others meanwhile; one that is stopped makes none.
+            // List the threads until none is new: one that still ran may have created others.
             if new.is_empty() {
                 return Ok(stopped);
             }
             for thread in new {
                 match ptrace::seize(thread, options()) {
-                    // Made by a thread that is watched, and so watched itself: its first stop comes.
+                    // A thread that a traced one created is traced already; its first stop follows.
                     Err(Errno::EPERM) if !stopped.is_empty() => {}
                     Err(Errno::ESRCH) => {
                         self.threads.remove(&thread);
@@ -191,7 +194,7 @@ impl Watch {
                     WaitStatus::Stopped(_, signal) => stopped.push((thread, Some(signal))),
                     WaitStatus::PtraceEvent(..) => stopped.push((thread, None)),
                     ended if thread == process => {
-                        return Err(format!("a server that is watched: {ended:?}").into());
+                        return Err(format!("a traced server has ended: {ended:?}").into());
                     }
                     _ => drop(self.threads.remove(&thread)),
                 }
@@ -199,7 +202,7 @@ impl Watch {
         }
     }
 
-    /// Returns the exit code.
+    /// Records until the child ends, and returns its exit code.
     fn until_the_end(&mut self) -> Result<i32, TargetError> {
         loop {
             let (thread, signal) = match waitpid(None, Some(OURS))? {
@@ -208,7 +211,7 @@ impl Watch {
                     return Ok(code);
                 }
                 WaitStatus::Signaled(thread, signal, _) if thread == self.main => {
-                    return Err(format!("it was killed by {signal}").into());
+                    return Err(format!("the child was killed by {signal}").into());
                 }
                 WaitStatus::PtraceSyscall(thread) => {
                     if self.stopped(thread)? {
@@ -233,7 +236,7 @@ impl Watch {
                     if new && thread == self.main {
                         ptrace::setoptions(thread, options())?;
                     }
-                    // Each thread of the child begins with a stop.
+                    // Each thread of the child begins with a `SIGSTOP`, which must not reach it.
                     (thread, (!new || signal != Signal::SIGSTOP).then_some(signal))
                 }
                 WaitStatus::Exited(thread, _) | WaitStatus::Signaled(thread, ..) => {
@@ -242,12 +245,12 @@ impl Watch {
                 }
                 WaitStatus::Continued(_) | WaitStatus::StillAlive => continue,
             };
-            go_on(thread, signal)?;
+            resume(thread, signal)?;
         }
     }
 
-    /// Watches nobody any more: whoever still runs goes on by itself.
-    fn let_go(&mut self) -> Result<(), TargetError> {
+    /// Detaches from all threads: those that still run go on untraced.
+    fn detach_all(&mut self) -> Result<(), TargetError> {
         let mut running = self.threads.clone();
         for thread in std::mem::take(&mut self.waiting) {
             ptrace::detach(thread, None)?;
@@ -284,7 +287,8 @@ impl Watch {
         Ok(())
     }
 
-    /// A thread is at the entry of a call, or at its end. Returns whether it has to wait there.
+    /// Handles the stop of a thread at the entry or the exit of a system call. Returns whether the
+    /// thread must wait there.
     fn stopped(&mut self, thread: Pid) -> Result<bool, TargetError> {
         let now = match syscall::of(thread) {
             Err(Errno::ESRCH) => return Ok(false),
@@ -292,7 +296,7 @@ impl Watch {
         };
         let Some(entry) = self.entered.remove(&thread) else {
             self.entered.insert(thread, now);
-            self.tells(thread, &now)?;
+            self.record_output(thread, &now)?;
             if !self.may_change(thread, &now) {
                 return Ok(false);
             }
@@ -310,8 +314,9 @@ impl Watch {
         Ok(false)
     }
 
-    /// What the child tells may be read at once, so it counts from here on.
-    fn tells(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
+    /// Records a line that the child writes to its standard output. It is recorded at the entry of
+    /// the system call, since a reader may have the line before the exit.
+    fn record_output(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
         let [fd, data, len, ..] = call.arguments;
         let thread = Thread(thread);
         if call.number == libc::SYS_write && fd == 1 && thread.process() == Some(self.main) {
@@ -329,12 +334,12 @@ impl Watch {
         self.next(thread)
     }
 
-    /// If this thread was changing files, it is the next one's turn.
+    /// If this thread was changing files, resumes the next thread that waits to do so.
     fn next(&mut self, thread: Pid) -> Result<(), TargetError> {
         if self.changing == Some(thread) {
             self.changing = self.waiting.pop_front();
             if let Some(next) = self.changing {
-                go_on(next, None)?;
+                resume(next, None)?;
             }
         }
         Ok(())

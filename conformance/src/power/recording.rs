@@ -1,55 +1,55 @@
-//! What a process did to its files.
+//! The recording of what a process did to its files.
 
 use super::{Contents, Disk};
 
-/// Something a process did to its files; names are paths from the folder.
+/// A change that a process made to its files, or a sync. Names are paths relative to the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Made an empty file.
+    /// Creates an empty file.
     Make(String),
-    /// Made an empty folder.
+    /// Creates an empty folder.
     MakeFolder(String),
-    /// Wrote bytes.
+    /// Writes bytes.
     Write {
-        /// Into this file.
+        /// The file.
         name: String,
-        /// From this byte on.
+        /// The position of the first byte.
         offset: usize,
-        /// These.
+        /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Cut the file to so many bytes, or filled it up with zeros.
+    /// Truncates a file to this length, or extends it with zeros.
     Resize(String, usize),
-    /// Took the file away, or the folder.
+    /// Removes a file or a folder.
     Remove(String),
-    /// Gave the first, a file or a folder with all in it, the name of the second.
+    /// Renames the first to the second: a file, or a folder with its contents.
     Rename(String, String),
-    /// Had the disk take the file.
+    /// Syncs a file.
     Sync(String),
-    /// Had the disk take the names.
+    /// Syncs a folder. All folders count as one: the names in all of them are synced.
     SyncFolder,
 }
 
-/// What was seen, in order.
+/// An event of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A change of the files.
+    /// A change of the files, or a sync.
     Change(Change),
-    /// A line on its standard output, which it is about to write.
+    /// A line that the process is about to write to its standard output.
     Told(String),
 }
 
-/// All that a process did to its files.
+/// Everything that a process did to its files, and what it wrote to its standard output meanwhile.
 #[derive(Debug)]
 pub struct Recording {
-    /// The files before.
+    /// The files before the process ran.
     pub before: Contents,
-    /// What it did, until its end.
+    /// The events in order, up to the end of the process.
     pub events: Vec<Event>,
 }
 
 impl Recording {
-    /// The files before anything was done.
+    /// The files before the first event.
     #[must_use]
     pub fn disk(&self) -> Disk {
         Disk::new(self.before.clone())

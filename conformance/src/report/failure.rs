@@ -6,8 +6,8 @@ use crate::case::Case;
 use crate::contract;
 use crate::run::Report;
 
-/// A failure in full: the clauses and what they say, the calls, what was expected, what came, and
-/// the one command that runs just this again.
+/// A failure in full: the clauses with their texts, the calls, the expected and the actual result,
+/// and the command that runs only this case again.
 pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
     let mut text = String::new();
     let also = report.failure.clause.filter(|clause| !case.clauses.contains(clause));
@@ -25,7 +25,7 @@ pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
         let label = if number == 0 { "calls" } else { "" };
         let _ = writeln!(text, "  {label:<8}  {line}");
     }
-    // After the calls, which may be hundreds: the end is what is looked at first.
+    // After the calls, of which there may be hundreds: readers look at the end first.
     let found = &report.failure;
     let _ = writeln!(text, "  expected  {}", found.expected);
     let _ = writeln!(text, "  got       {}", found.got);

@@ -20,17 +20,17 @@ use super::{failure, human};
 use crate::case::Case;
 use crate::run::{Outcome, Status};
 
-/// What a run came to.
+/// The results of a run.
 pub(crate) struct Results {
-    /// The columns, in their order.
+    /// The names of the stores: the columns, in order.
     pub(crate) stores: Vec<String>,
-    /// The rows, in the registry's order, with one outcome a store.
+    /// The cases in the registry's order: the rows, with one outcome per store.
     pub(crate) cases: Vec<(&'static Case, Vec<Outcome>)>,
-    /// What the stores ran on that is not ours: which servers, of which version, had how.
+    /// The servers that the stores used: their version, and where they came from.
     pub(crate) servers: Vec<String>,
     /// The seed.
     pub(crate) seed: u64,
-    /// From the first case's begin to the last one's end.
+    /// The time from the start of the first case to the end of the last.
     pub(crate) took: Duration,
 }
 
@@ -53,7 +53,7 @@ impl Results {
         })
     }
 
-    /// What passed, what failed and what was not claimed.
+    /// Counts the outcomes.
     pub(crate) fn tally(&self) -> Tally {
         Tally::of(self.outcomes().map(|(_, _, outcome)| outcome))
     }

@@ -1,4 +1,4 @@
-//! What the numbers of a sequence mean.
+//! The meaning of the numbers of which a sequence is drawn.
 
 use std::collections::BTreeSet;
 
@@ -16,38 +16,38 @@ const USERS: [u8; 5] = [0x01, 0x7f, 0x80, 0xa1, 0xff];
 
 /// Which calls a sequence is made of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Mix {
-    /// Rooms, members and keys; above all epochs.
+pub enum Mix {
+    /// Rooms, members and keys, with many rekeys.
     Rooms,
     /// Users, admins and decisions.
     Users,
     /// Everything.
     All,
-    /// Everything, with the store closed and opened again now and then.
+    /// Everything, and now and then the store is closed and opened again.
     Reopened,
 }
 
-/// One call, as numbers; smaller ones are plainer.
+/// One call, as numbers. Smaller numbers make a simpler call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draw {
     kind: u8,
     client: u8,
     room: u8,
     who: u8,
-    /// How a call is wrong, if it is: below 160 it is as right as it can be.
+    /// Which mistake the call has; below 160 it has none.
     twist: u8,
-    /// A set, one bit a member; or a number.
+    /// A set, one bit per member; or a number.
     some: u8,
     salt: u16,
 }
 
-/// What a draw comes to.
+/// The action that a draw stands for.
 pub(super) enum Act {
     Call(Op),
     Reopen,
 }
 
-/// A kind of call; as often in a mix as it stands there.
+/// A kind of call. A mix lists each kind as many times as its weight.
 #[derive(Clone, Copy)]
 enum Kind {
     Encrypted,
@@ -123,12 +123,12 @@ impl Draw {
         })
     }
 
-    /// Which of so many clients makes the call.
+    /// Which of `clients` clients makes the call.
     pub(super) fn client(self, clients: usize) -> usize {
         usize::from(self.client) % clients.max(1)
     }
 
-    /// The call, with arguments that fit the model's state, or nearly.
+    /// The action, with arguments that fit the model's state, or nearly do.
     pub(super) fn act(self, mix: Mix, model: &mut Model) -> Act {
         let kind = match mix {
             Mix::Rooms => pick(OF_ROOMS, self.kind),
@@ -189,7 +189,7 @@ impl Draw {
         })
     }
 
-    /// A rekey for exactly those who remain, or with one thing wrong.
+    /// A rekey with keys for exactly the remaining members, or with one mistake.
     fn rekey(self, id: RoomId, who: &EndpointId, model: &mut Model) -> Option<Op> {
         let epoch = room_now(model, &id).map_or(Epoch::FIRST, |room| room.epoch);
         let members = members_now(model, &id);
@@ -203,7 +203,7 @@ impl Draw {
             }
         }
         if (224..232).contains(&self.twist) {
-            // The owner, or a stranger, or whoever it is.
+            // This may be the owner, or an endpoint that is no member.
             remove.insert(who.clone());
         }
         let next = epoch.next()?;
@@ -254,7 +254,7 @@ impl Draw {
         })
     }
 
-    /// `epoch`, or sometimes the one before or after it.
+    /// `epoch`, or the one before or after it if the twist says so.
     fn near(self, epoch: Epoch) -> Epoch {
         let number = match self.twist {
             160..200 => epoch.get().saturating_sub(1),
@@ -274,7 +274,7 @@ impl Draw {
     }
 }
 
-/// All that can be asked about what the model holds, and about what it does not.
+/// Every read of the rooms, endpoints and users that sequences name, existing or not.
 pub(super) fn views(model: &mut Model) -> Vec<Op> {
     let mut views = vec![Op::Users(Page::first()), Op::HasAdmin];
     for key in USERS.map(user_key) {

@@ -6,20 +6,20 @@ use super::draw::Draw;
 use super::{Mismatch, Trial};
 use crate::verdict::Verdict;
 
-/// Past this, the shortest sequence so far will do.
+/// The longest that shrinking takes. Then the shortest sequence so far is used.
 const BUDGET: Duration = Duration::from_secs(30);
 
-/// The shortest and plainest sequence found that still fails, and how it does.
+/// Shrinks a failing sequence. Returns the shortest and simplest one found, with its mismatch.
 pub(super) async fn shrink<Tree: ValueTree<Value = Draw> + Send>(
     trial: &Trial<'_>,
     mut trees: Vec<Tree>,
     mut mismatch: Mismatch,
 ) -> Verdict<(Vec<Draw>, Mismatch)> {
     let began = Instant::now();
-    // What came after the failure has no part in it.
+    // Calls after the failure did not cause it.
     trees.truncate(mismatch.before + 1);
 
-    // Fewer calls: without ever smaller pieces of the sequence.
+    // Fewer calls: drop pieces of the sequence, ever smaller ones.
     let mut piece = trees.len().div_ceil(2);
     while piece > 0 && began.elapsed() < BUDGET {
         let mut start = 0;
@@ -39,7 +39,7 @@ pub(super) async fn shrink<Tree: ValueTree<Value = Draw> + Send>(
         piece /= 2;
     }
 
-    // Plainer calls: each one on its own.
+    // Simpler calls: simplify each call by itself.
     let mut least: Vec<_> = trees.iter().map(Tree::current).collect();
     for (at, tree) in trees.iter_mut().enumerate() {
         let mut changed = tree.simplify();

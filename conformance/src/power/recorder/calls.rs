@@ -1,4 +1,4 @@
-//! What calls of the operating system do to files.
+//! The translation of system calls into changes of files.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use super::thread::Thread;
 use crate::power::Change;
 use crate::target::TargetError;
 
-/// A path in a thread's memory, and the descriptor of the folder that it is taken from.
+/// A path argument: the descriptor of the folder to which the path is relative, if the system call
+/// takes one, and the path's address in the thread's memory.
 type At = (Option<u64>, u64);
 
 fn has(flags: u64, flag: i32) -> bool {
@@ -19,7 +20,7 @@ fn has(flags: u64, flag: i32) -> bool {
 }
 
 impl Watch {
-    /// Whether a call may change files that are watched, or have the disk take them.
+    /// Whether a system call may change or sync recorded files.
     pub(super) fn may_change(&self, thread: Pid, call: &Syscall) -> bool {
         let [first, second, third, ..] = call.arguments;
         let opens = |flags| has(flags, libc::O_CREAT) || has(flags, libc::O_TRUNC);
@@ -54,7 +55,7 @@ impl Watch {
         }
     }
 
-    /// A call has ended well.
+    /// Records what a system call that succeeded did. Refuses those that are not understood.
     pub(super) fn ended(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
         let thread = Thread(thread);
         let [first, second, third, fourth, ..] = call.arguments;
@@ -117,9 +118,12 @@ impl Watch {
             libc::SYS_mkdirat => self.made_folder(thread, (Some(first), second))?,
             libc::SYS_fallocate => {
                 if let Some(name) = self.file(thread, first)?
-                    && !has(second, libc::FALLOC_FL_KEEP_SIZE)
+                    // Every other mode changes the file's length or its bytes.
+                    && second != u64::from(libc::FALLOC_FL_KEEP_SIZE.unsigned_abs())
                 {
-                    return Err(format!("{name} is made longer by fallocate").into());
+                    return Err(
+                        format!("{name} is changed by fallocate, which is not understood").into()
+                    );
                 }
             }
             libc::SYS_mmap => {
@@ -127,7 +131,7 @@ impl Watch {
                 let shared = has(fourth, libc::MAP_SHARED);
                 let fd = call.arguments[4];
                 if writes && shared && fd < u64::from(u32::MAX) {
-                    self.refuse(thread, fd, "through memory")?;
+                    self.refuse(thread, fd, "through a memory mapping, which is not understood")?;
                 }
             }
             libc::SYS_pwritev2 | libc::SYS_sendfile => {
@@ -136,6 +140,13 @@ impl Watch {
             libc::SYS_copy_file_range | libc::SYS_splice => {
                 self.refuse(thread, third, "by a call that is not understood")?;
             }
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_link => self.refuse_named(thread, (None, second), "a second name")?,
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_symlink => self.refuse_named(thread, (None, second), "a symbolic link")?,
+            libc::SYS_openat2 => {
+                self.refuse_named(thread, (Some(first), second), "opened by openat2")?;
+            }
             libc::SYS_linkat => {
                 self.refuse_named(thread, (Some(third), fourth), "a second name")?;
             }
@@ -143,10 +154,10 @@ impl Watch {
                 self.refuse_named(thread, (Some(second), third), "a symbolic link")?;
             }
             libc::SYS_io_uring_setup => {
-                return Err("it writes by io_uring, which is not understood".into());
+                return Err("a process uses io_uring, which is not understood".into());
             }
-            // `sync_file_range` promises nothing about a power cut, and nothing is taken for synced
-            // that some other call may have synced.
+            // `sync_file_range` guarantees nothing after a power cut. Other system calls that sync,
+            // such as `sync`, are ignored too: what they sync counts as unsynced.
             _ => {}
         }
         Ok(())
@@ -174,7 +185,7 @@ impl Watch {
         bytes: Vec<u8>,
     ) -> Result<(), TargetError> {
         self.changed(Change::Write { name, offset: usize::try_from(offset)?, bytes });
-        // `O_SYNC` holds the bit of `O_DSYNC`: the call returns when the disk has it.
+        // The write syncs the file itself. `O_SYNC` contains the bit of `O_DSYNC`.
         let (_, flags) = thread.descriptor(fd)?;
         if has(flags, libc::O_DSYNC) { self.synced(thread, fd) } else { Ok(()) }
     }
@@ -221,11 +232,11 @@ impl Watch {
                 Ok(())
             }
             (None, None) => Ok(()),
-            _ => Err("a file is moved into its folder or out of it: not understood".into()),
+            _ => Err("a file is moved into or out of the folder, which is not understood".into()),
         }
     }
 
-    /// Ends the recording if the file is one that is watched.
+    /// Fails if the descriptor stands for a recorded file.
     fn refuse(&self, thread: Thread, fd: u64, how: &str) -> Result<(), TargetError> {
         match self.file(thread, fd)? {
             Some(name) => Err(format!("{name} is written {how}").into()),
@@ -233,6 +244,7 @@ impl Watch {
         }
     }
 
+    /// Fails if the path names a recorded file.
     fn refuse_named(&self, thread: Thread, at: At, what: &str) -> Result<(), TargetError> {
         match self.named(thread, at)? {
             Some(name) => Err(format!("{name} is {what}, which is not understood").into()),
@@ -240,21 +252,21 @@ impl Watch {
         }
     }
 
-    /// The watched file, or the folder among them, that a descriptor stands for.
+    /// The name of the recorded file or folder that a descriptor stands for.
     fn file(&self, thread: Thread, fd: u64) -> Result<Option<String>, TargetError> {
         thread.target(fd).map_or(Ok(None), |target| self.watched(&target))
     }
 
-    /// The name of a file that is watched.
+    /// The name of a path, relative to the folder; `None` if the path is not recorded.
     fn watched(&self, path: &Path) -> Result<Option<String>, TargetError> {
         let Ok(name) = path.strip_prefix(&self.files.folder) else { return Ok(None) };
         let name = name.to_str().ok_or("a file's name is no UTF-8")?;
-        // A file whose name was removed can still be written, and nobody will find it.
+        // A removed file can still be written, but nothing can open it after a crash.
         let gone = name.ends_with(" (deleted)");
         Ok((!name.is_empty() && !gone && !self.files.is_scratch(name)).then(|| name.to_owned()))
     }
 
-    /// The watched file with this path.
+    /// The name of the recorded file that a path argument names.
     fn named(&self, thread: Thread, (from, address): At) -> Result<Option<String>, TargetError> {
         let path = thread.path(from, address)?;
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };

@@ -1,19 +1,19 @@
-//! Calls of the operating system, as they stand in a stopped thread's registers.
+//! System calls, read from a stopped thread's registers.
 
 use nix::libc::c_long;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-/// A call, at its entry or its end.
+/// A system call, at its entry or its exit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Syscall {
     pub(super) number: c_long,
     pub(super) arguments: [u64; 6],
-    /// What it returned, at its end: a negative error number, or not.
+    /// At the exit, the result; a negative one is an error number.
     pub(super) result: i64,
 }
 
-/// What a stopped thread's registers say.
+/// Reads the system call from a stopped thread's registers.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn of(thread: Pid) -> nix::Result<Syscall> {
     let r = ptrace::getregs(thread)?;
@@ -24,8 +24,8 @@ pub(super) fn of(thread: Pid) -> nix::Result<Syscall> {
     })
 }
 
-/// What a stopped thread's registers say. At the end of a call the first argument has become its
-/// result.
+/// Reads the system call from a stopped thread's registers. At the exit, the result has replaced
+/// the first argument.
 #[cfg(target_arch = "aarch64")]
 pub(super) fn of(thread: Pid) -> nix::Result<Syscall> {
     let [first, second, third, fourth, fifth, sixth, _, _, number, ..] =

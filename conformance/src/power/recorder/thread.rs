@@ -1,4 +1,4 @@
-//! A stopped thread, as `/proc` shows it.
+//! A stopped thread, read through `/proc`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -9,27 +9,27 @@ use nix::unistd::Pid;
 
 use crate::target::TargetError;
 
-/// What a register holds of an `int`.
+/// The bits of a register that hold an `int`.
 const HALF: u64 = 0xffff_ffff;
 
-/// A thread that stands still.
+/// A stopped thread.
 #[derive(Clone, Copy)]
 pub(super) struct Thread(pub(super) Pid);
 
 impl Thread {
-    /// The process it belongs to; `None` once it is gone.
+    /// The thread's process; `None` once the thread is gone.
     pub(super) fn process(self) -> Option<Pid> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
         let number = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
         number.trim().parse().ok().map(Pid::from_raw)
     }
 
-    /// What a descriptor stands for.
+    /// The path that a descriptor stands for.
     pub(super) fn target(self, fd: u64) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/fd/{}", self.0, fd & HALF)).ok()
     }
 
-    /// Where in its file a descriptor stands, and the flags it was opened with.
+    /// A descriptor's position in its file, and the flags with which it was opened.
     pub(super) fn descriptor(self, fd: u64) -> Result<(u64, u64), TargetError> {
         let info = fs::read_to_string(format!("/proc/{}/fdinfo/{}", self.0, fd & HALF))?;
         let field = |name| {
@@ -39,27 +39,28 @@ impl Thread {
         Ok((field("pos:")?.parse()?, u64::from_str_radix(field("flags:")?, 8)?))
     }
 
-    /// The path at this address, taken from the folder that this descriptor stands for.
+    /// The path at this address, relative to the folder of descriptor `from`, or to the working
+    /// directory if there is none.
     pub(super) fn path(self, from: Option<u64>, address: u64) -> Result<PathBuf, TargetError> {
         let mut path = self.memory(address, libc::PATH_MAX.unsigned_abs().into())?;
         path.truncate(path.iter().position(|byte| *byte == 0).unwrap_or(path.len()));
         let path = PathBuf::from(String::from_utf8(path)?);
         let here = match from {
             Some(fd) if fd & HALF != u64::from(libc::AT_FDCWD.cast_unsigned()) => {
-                self.target(fd).ok_or("a folder that is closed")?
+                self.target(fd).ok_or("a path is relative to a closed folder")?
             }
             _ => fs::read_link(format!("/proc/{}/cwd", self.0))?,
         };
         Ok(here.join(path))
     }
 
-    /// Its memory from an address on: so many bytes, or those up to where it ends.
+    /// Reads `len` bytes of the thread's memory, or those up to where the memory ends.
     pub(super) fn memory(self, address: u64, len: u64) -> Result<Vec<u8>, TargetError> {
         let memory = File::open(format!("/proc/{}/mem", self.0))?;
         let mut bytes = vec![0; usize::try_from(len)?];
         let mut read = 0;
         while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
-            // The next page may be none of its.
+            // Page by page: the next page may not be mapped.
             let page = 4096 - (usize::try_from(address)? + read) % 4096;
             let len = rest.len().min(page);
             let (part, _) = rest.split_at_mut(len);
@@ -74,7 +75,7 @@ impl Thread {
         Ok(bytes)
     }
 
-    /// The first `len` bytes of the buffers that a list of so many (`iovec`) names.
+    /// The first `len` bytes of the buffers in a list of `count` entries (`iovec`).
     pub(super) fn gathered(self, list: u64, count: u64, len: u64) -> Result<Vec<u8>, TargetError> {
         let list = self.memory(list, count.saturating_mul(16))?;
         let (entries, _) = list.as_chunks::<16>();

@@ -6,7 +6,7 @@ use crate::case::Case;
 use crate::controls::{Control, Kill, Survived};
 use crate::report::human;
 
-/// A broken store, and what caught it.
+/// A broken store, and the case that caught it, if one did.
 pub(crate) struct Caught {
     pub(crate) name: &'static str,
     pub(crate) clause: &'static str,
@@ -24,7 +24,7 @@ impl From<(&Control, &Result<Kill, Survived>)> for Caught {
     }
 }
 
-/// The broken stores, each with the clause it breaks, what caught it, and how long the hunt took.
+/// The broken stores, each with its clause, the case that caught it, and how long that took.
 pub(crate) fn controls(rows: &[Caught]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -40,7 +40,7 @@ pub(crate) fn controls(rows: &[Caught]) -> String {
     table.trim_fmt()
 }
 
-/// The cases, each with the broken stores it catches.
+/// The cases, each with the broken stores that it catches.
 pub(crate) fn cases_with_controls(rows: &[(&'static Case, Vec<&str>)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

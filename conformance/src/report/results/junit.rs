@@ -3,7 +3,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use super::{Results, failure};
 use crate::run::Status;
 
-/// The run as a `JUnit` document: a suite a store, a test a case.
+/// The run as a JUnit document: one suite per store, one test per case.
 pub(crate) fn junit(results: &Results) -> Result<String, quick_junit::SerializeError> {
     let mut document = Report::new("membership conformance");
     document.set_time(results.took);
@@ -17,7 +17,7 @@ pub(crate) fn junit(results: &Results) -> Result<String, quick_junit::SerializeE
             let status = match &outcome.status {
                 Status::Pass => TestCaseStatus::success(),
                 Status::Fail(report) | Status::Inconclusive(report) => {
-                    // An error is what a test could not tell, a failure what it found.
+                    // In JUnit a failure is a finding, and an error is a test without a verdict.
                     let kind = match outcome.status {
                         Status::Inconclusive(_) => NonSuccessKind::Error,
                         _ => NonSuccessKind::Failure,

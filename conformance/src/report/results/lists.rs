@@ -3,7 +3,7 @@ use comfy_table::{Table, presets};
 use crate::case::{self, Case};
 use crate::controls::Control;
 
-/// The cases by name, with their clauses and what they need of a store.
+/// The cases by name, with their clauses and needs.
 pub(crate) fn cases<'a>(cases: impl Iterator<Item = &'a Case>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -16,7 +16,7 @@ pub(crate) fn cases<'a>(cases: impl Iterator<Item = &'a Case>) -> String {
     table.trim_fmt()
 }
 
-/// The clauses of the contract, with the cases that check each.
+/// The clauses of the contract, each with the cases that test it.
 pub(crate) fn clauses() -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -30,7 +30,7 @@ pub(crate) fn clauses() -> String {
     table.trim_fmt()
 }
 
-/// The broken stores by name, with the clause each breaks and how.
+/// The broken stores by name, each with the clause that it breaks, and how.
 pub(crate) fn broken(controls: &[Control]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

@@ -8,7 +8,7 @@ use super::{Results, Tally, human};
 use crate::run::{Outcome, Status};
 use crate::target::Need;
 
-/// Group by store: how many of the claimed cases passed.
+/// The matrix: for each group and store, how many of the claimed cases passed.
 pub(crate) fn matrix(results: &Results) -> String {
     let mut groups: Vec<(&str, Vec<&[Outcome]>)> = Vec::new();
     for (case, outcomes) in &results.cases {
@@ -52,7 +52,8 @@ pub(super) fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
-/// For each store: what it does not claim, in how many cases, and why. Empty if there is nothing.
+/// The needs that each store does not claim, the number of cases, and the reason. Empty if there
+/// are none.
 pub(crate) fn not_claimed(results: &Results) -> String {
     let mut by_store: BTreeMap<(&str, Need), (usize, &str)> = BTreeMap::new();
     for (_, store, outcome) in results.outcomes() {

@@ -5,8 +5,8 @@ use comfy_table::{Table, presets};
 use super::Results;
 use super::matrix::{header, right};
 
-/// What the cases that count met, by store, all of them together; the JSON has it by case. Empty
-/// if none counts.
+/// The events that cases counted, summed up per store; the JSON report has them per case. Empty if
+/// no case counts any.
 pub(crate) fn reached(results: &Results) -> String {
     let mut met: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
     for (_, store, outcome) in results.outcomes() {
