@@ -28,7 +28,7 @@ const WATCHED: &str = "MEMBERSHIP_CONFORMANCE_WATCHED";
 const FAILED: u8 = 2;
 
 /// Does the child's job, if this process was started as a child; `None` if it was not.
-pub fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
+pub(crate) fn run_if_asked(targets: &[Arc<dyn Target>]) -> Option<ExitCode> {
     let orders = std::env::var(VARIABLE).ok()?;
     Some(match obey(&orders, targets) {
         Ok(()) => ExitCode::SUCCESS,

@@ -33,7 +33,7 @@ const CALLS: usize = 250;
 /// `clients` clients.
 ///
 /// A failure is shrunk, and the case's transcript shows the shortest sequence that still fails.
-pub async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
+pub(crate) async fn agree(cx: &Cx, mix: Mix, clients: usize) -> Verdict {
     for sequence in 0..cx.rounds(SEQUENCES) {
         let drawn = draws(cx.seed(), sequence)?;
         let whole: Vec<_> = drawn.iter().map(ValueTree::current).collect();

@@ -14,7 +14,7 @@ use crate::show::Show;
 
 /// The job of a child process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Job {
+pub(crate) enum Job {
     /// Run all scripts of `seed` concurrently. After each acknowledged call, write the line
     /// `task number`.
     Work {

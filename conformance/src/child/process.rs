@@ -12,7 +12,7 @@ use crate::target::TargetError;
 use crate::verdict::{Failure, Verdict};
 
 /// A running child. Dropping it kills the process.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     /// Kept open: the child exits when its standard input ends.
     input: ChildStdin,
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 /// Runs a child on the case's store to its end, and records what it did to the store's files.
-pub async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
+pub(crate) async fn watched(cx: &Cx, job: Job) -> Verdict<Recording> {
     let mut command = command(cx, job)?;
     command.env(WATCHED, "");
     Ok(cx.instance().record(command).await?)
@@ -35,7 +35,7 @@ fn command(cx: &Cx, job: Job) -> Result<std::process::Command, TargetError> {
 
 impl Process {
     /// Starts a child on the case's store. [`ready`](Self::ready) waits until the store is open.
-    pub fn start(cx: &Cx, job: Job) -> Verdict<Self> {
+    pub(crate) fn start(cx: &Cx, job: Job) -> Verdict<Self> {
         Ok(Self::spawn(cx, job)?)
     }
 
@@ -54,12 +54,12 @@ impl Process {
     }
 
     /// The next line that the child writes; `None` once it has ended.
-    pub async fn line(&mut self) -> Verdict<Option<String>> {
+    pub(crate) async fn line(&mut self) -> Verdict<Option<String>> {
         Ok(self.lines.next_line().await.map_err(TargetError::from)?)
     }
 
     /// Waits until the child has opened the store.
-    pub async fn ready(&mut self) -> Verdict {
+    pub(crate) async fn ready(&mut self) -> Verdict {
         match self.line().await? {
             Some(line) if line == jobs::READY => Ok(()),
             other => Err(self.failure(&format!("{:?} from a child", jobs::READY), other).await),
@@ -67,7 +67,7 @@ impl Process {
     }
 
     /// Sends a line to the child, and waits for its answer.
-    pub async fn ask(&mut self, line: &str) -> Verdict<String> {
+    pub(crate) async fn ask(&mut self, line: &str) -> Verdict<String> {
         let sent = self.input.write_all(format!("{line}\n").as_bytes()).await;
         sent.map_err(TargetError::from)?;
         match self.line().await? {
@@ -78,7 +78,7 @@ impl Process {
 
     /// Kills the child (`SIGKILL`), and returns the lines that it had written and that were not
     /// read yet.
-    pub async fn kill(mut self) -> Verdict<Vec<String>> {
+    pub(crate) async fn kill(mut self) -> Verdict<Vec<String>> {
         // Ignore an error: the child may have ended by itself.
         let _ = self.child.start_kill();
         let rest = self.rest().await?;
@@ -90,7 +90,7 @@ impl Process {
     }
 
     /// Waits until the child has done its job, and returns the lines that were not read yet.
-    pub async fn finish(mut self) -> Verdict<Vec<String>> {
+    pub(crate) async fn finish(mut self) -> Verdict<Vec<String>> {
         let rest = self.rest().await?;
         let status = self.child.wait().await.map_err(TargetError::from)?;
         if ExitStatus::success(&status) {

@@ -31,7 +31,7 @@ const ROOT: UserKey = UserKey::from_bytes([0xff; 32]);
 
 impl Script {
     /// The number of tasks of a seed.
-    pub const TASKS: u64 = 4;
+    pub(crate) const TASKS: u64 = 4;
 
     /// Draws the script of a task: `len` calls.
     #[must_use]
@@ -76,7 +76,7 @@ impl Script {
 
     /// Checks that the store is in the state after `acknowledged` calls, or after one more, which
     /// was in flight. Returns the number of calls that took effect.
-    pub async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
+    pub(crate) async fn verify(&self, store: &dyn Store, acknowledged: usize) -> Verdict<usize> {
         let mut model = Self::beginning();
         for call in self.calls.iter().take(acknowledged) {
             model.apply(call);
@@ -114,14 +114,14 @@ impl Acknowledged {
     }
 
     /// Parses lines `task number`.
-    pub fn of(lines: &[String]) -> Verdict<Self> {
+    pub(crate) fn of(lines: &[String]) -> Verdict<Self> {
         let mut acknowledged = Self::nothing();
         lines.iter().try_for_each(|line| acknowledged.hear(line))?;
         Ok(acknowledged)
     }
 
     /// Parses one more line.
-    pub fn hear(&mut self, line: &str) -> Verdict {
+    pub(crate) fn hear(&mut self, line: &str) -> Verdict {
         let parsed = line.split_once(' ').and_then(|(task, number)| {
             Some((task.parse::<usize>().ok()?, number.parse::<usize>().ok()?))
         });
@@ -135,7 +135,7 @@ impl Acknowledged {
 
     /// Checks that all acknowledged calls took effect, and beside them at most the one call of each
     /// task that was in flight. Returns how many calls took effect.
-    pub async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
+    pub(crate) async fn verify(&self, store: &dyn Store, seed: u64, len: usize) -> Verdict<Self> {
         let mut found = Vec::new();
         for (task, count) in (0..).zip(&self.0) {
             found.push(Script::new(seed, task, len).verify(store, *count).await?);
@@ -148,7 +148,7 @@ impl Acknowledged {
 ///
 /// The one call that each task had in flight has an unknown outcome: it took effect, takes effect
 /// later, or never does (clause LIN-1).
-pub struct Killed {
+pub(crate) struct Killed {
     seed: u64,
     len: usize,
     acknowledged: Acknowledged,
@@ -157,7 +157,7 @@ pub struct Killed {
 
 impl Killed {
     /// Checks the effects of a killed process that ran the scripts of `seed`.
-    pub async fn look(
+    pub(crate) async fn look(
         store: &dyn Store,
         seed: u64,
         len: usize,
@@ -169,7 +169,7 @@ impl Killed {
 
     /// Checks again: all effects found before must still be there, and beside them only those of
     /// the calls that were in flight.
-    pub async fn look_again(&mut self, store: &dyn Store) -> Verdict {
+    pub(crate) async fn look_again(&mut self, store: &dyn Store) -> Verdict {
         let now = self.acknowledged.verify(store, self.seed, self.len).await?;
         let lost = now.0.iter().zip(&self.found.0).any(|(now, before)| now < before);
         holds(!lost, &format!("at least {}, as before", self.found.show()), &now)?;

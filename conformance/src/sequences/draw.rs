@@ -16,7 +16,7 @@ const USERS: [u8; 5] = [0x01, 0x7f, 0x80, 0xa1, 0xff];
 
 /// Which calls a sequence is made of.
 #[derive(Clone, Copy, Debug)]
-pub enum Mix {
+pub(crate) enum Mix {
     /// Rooms, members and keys, with many rekeys.
     Rooms,
     /// Users, admins and decisions.
