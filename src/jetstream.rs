@@ -6,6 +6,7 @@
 mod add;
 mod barrier;
 mod bucket;
+mod calls;
 mod chores;
 mod clock;
 mod codec;
@@ -16,7 +17,6 @@ mod defect;
 mod epochs;
 mod gateway;
 mod key;
-mod life;
 mod members;
 mod provision;
 mod record;

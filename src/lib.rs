@@ -7,6 +7,8 @@
 mod config;
 mod decision;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "jetstream"))]
+mod gate;
 #[cfg(feature = "jetstream")]
 mod jetstream;
 #[cfg(feature = "testing")]

@@ -11,7 +11,6 @@ mod cutoff;
 mod decisions;
 mod defect;
 mod driver;
-mod gate;
 mod keys;
 mod layout;
 mod log;
@@ -41,6 +40,7 @@ use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
 use crate::decision::{self, Standing};
+use crate::gate::Gate;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
@@ -48,7 +48,6 @@ use crate::{
 use decisions::Decisions;
 #[cfg(feature = "testing")]
 pub use defect::SqliteDefect;
-use gate::Gate;
 pub use options::SqliteOptions;
 use readers::Readers;
 use writer::Writer;

@@ -71,7 +71,7 @@ AREAS = {
     "jetstream": (r"src/jetstream", [
         (LIB, ["jetstream"]), (SIMULATE, ["--skip", "defect", "--skip", "broken", "--skip", "is_held"]),
         ("tests/jetstream/main.rs", []), R1, (SIMULATE, ["is_held"])]),
-    "sqlite": (r"src/sqlite", [
+    "sqlite": (r"src/(sqlite|gate\.rs)", [
         (LIB, ["sqlite"]), (GOLDEN, ["sqlite"]), ("tests/sqlite/main.rs", []),
         (SUITE, ["sqlite::", "--skip", "histories", "--skip", "killed", "--skip", "power_cuts"]),
         (SUITE, ["sqlite::killed"]), (SUITE, ["sqlite::power_cuts"])]),

@@ -10,6 +10,7 @@ use crate::decision::{self, Standing};
 use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::{Barriers, Sender};
 use crate::jetstream::bucket::{Bucket, PerBucket};
+use crate::jetstream::calls::Calls;
 use crate::jetstream::chores::Chores;
 use crate::jetstream::clock::Clock;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
@@ -17,7 +18,6 @@ use crate::jetstream::core::Core;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Servers};
-use crate::jetstream::life::Life;
 use crate::jetstream::provision;
 use crate::jetstream::resize::BucketProgress;
 use crate::jetstream::rosters::Rosters;
@@ -43,7 +43,7 @@ pub(super) const LONG: u32 = 10;
 /// [`close`](Store::close), or when the store is dropped.
 pub struct JetStreamStore {
     core: Arc<Core>,
-    life: Arc<Life>,
+    calls: Calls,
     op_timeout: Duration,
     freshness: Freshness,
     #[cfg(feature = "testing")]
@@ -171,7 +171,7 @@ impl JetStreamStore {
         };
         let store = Self {
             core,
-            life: Arc::default(),
+            calls: Calls::default(),
             op_timeout,
             freshness,
             #[cfg(feature = "testing")]
@@ -200,7 +200,7 @@ impl JetStreamStore {
         replicas: u8,
         progress: impl Fn(&[BucketProgress]) + Send + Sync,
     ) -> Result<(), Error> {
-        self.life.check()?;
+        self.calls.check()?;
         check_replicas(replicas)?;
         self.long(async |deadline| self.core.set_replicas(replicas, &progress, deadline).await)
             .await
@@ -210,7 +210,7 @@ impl JetStreamStore {
         &self,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = self.life.call(self.op_timeout, call).await;
+        let answer = self.calls.call(self.op_timeout, call).await;
         answer.map_err(|error| self.core.gateway.explain(error))
     }
 
@@ -218,18 +218,18 @@ impl JetStreamStore {
         &self,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = self.life.call(self.op_timeout * LONG, call).await;
+        let answer = self.calls.call(self.op_timeout * LONG, call).await;
         answer.map_err(|error| self.core.gateway.explain(error))
     }
 
     async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
         match &self.freshness {
             Freshness::Proved => {
-                let standing = self.life.quick(self.core.standing(key)).await;
+                let standing = self.calls.quick(self.core.standing(key)).await;
                 standing.map_err(|error| self.core.gateway.explain(error))
             }
             Freshness::Recent { bound, proof, .. } => {
-                self.life.check()?;
+                self.calls.check()?;
                 self.core.watch.fit(Bucket::Users)?;
                 if self.core.is(JetStreamDefect::TrustsItsMemory) {
                     return self.core.users.unproved().look()?.standing(key);
@@ -301,7 +301,7 @@ impl Drop for JetStreamStore {
 
 impl fmt::Debug for JetStreamStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let closed = self.life.check().is_err();
+        let closed = self.calls.is_closed();
         f.debug_struct("JetStreamStore").field("closed", &closed).finish_non_exhaustive()
     }
 }
@@ -395,7 +395,7 @@ impl Store for JetStreamStore {
 
     async fn close(&self) -> Result<(), Error> {
         let deadline = Instant::now() + self.op_timeout;
-        self.life.close(deadline).await;
+        self.calls.close(deadline).await;
         if let Freshness::Recent { renewal, .. } = &self.freshness {
             renewal.abort();
         }

@@ -1,43 +1,32 @@
+//! The calls in flight: each has a deadline, and closing ends those that last too long.
+
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
+use crate::gate::Gate;
 
 /// The calls in flight, and whether new ones may begin.
 #[derive(Debug, Default)]
-pub(super) struct Life {
-    closed: AtomicBool,
-    calls: AtomicUsize,
-    /// Notified when the last call has ended.
-    idle: Notify,
+pub(super) struct Calls {
+    gate: Gate,
     /// Notified when the remaining calls must end.
     over: Notify,
     ended: AtomicBool,
 }
 
-/// A call in flight.
-struct Call<'a>(&'a Life);
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        if self.0.calls.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.idle.notify_waiters();
-        }
-    }
-}
-
-impl Life {
+impl Calls {
     /// Runs a call until its deadline, unless the store is closed.
     pub(super) async fn call<T>(
         &self,
         limit: Duration,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _call = self.enter()?;
+        let _inside = self.gate.enter()?;
         let deadline = Instant::now() + limit;
         let over = self.over.notified();
         tokio::pin!(over);
@@ -57,37 +46,25 @@ impl Life {
         &self,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let _call = self.enter()?;
+        let _inside = self.gate.enter()?;
         call.await
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
-        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    pub(super) fn is_closed(&self) -> bool {
+        self.gate.is_shut()
     }
 
-    fn enter(&self) -> Result<Call<'_>, Error> {
-        // Counted first: `close` either sees this call, or the call sees that the store is closed.
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        let call = Call(self);
-        self.check()?;
-        Ok(call)
+    /// Fails once the store is closed.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// Refuses new calls, waits for those in flight until the deadline, and then ends them.
     pub(super) async fn close(&self, deadline: Instant) {
-        self.closed.store(true, Ordering::SeqCst);
-        loop {
-            let idle = self.idle.notified();
-            tokio::pin!(idle);
-            idle.as_mut().enable();
-            if self.calls.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            if timeout_at(deadline, idle).await.is_err() {
-                self.ended.store(true, Ordering::SeqCst);
-                self.over.notify_waiters();
-                return;
-            }
+        self.gate.shut();
+        if timeout_at(deadline, self.gate.empty()).await.is_err() {
+            self.ended.store(true, Ordering::SeqCst);
+            self.over.notify_waiters();
         }
     }
 }
@@ -106,20 +83,20 @@ mod tests {
         seconds: [u32; N],
         patience: Duration,
     ) -> (Vec<Result<(), Error>>, Duration) {
-        let (life, begun) = (Life::default(), Instant::now());
+        let (store, begun) = (Calls::default(), Instant::now());
         let calls = seconds.map(|takes| {
-            life.call(100 * SECOND, async move |_| {
+            store.call(100 * SECOND, async move |_| {
                 tokio::time::sleep(takes * SECOND).await;
                 Ok(())
             })
         });
         let close = async {
-            life.close(begun + patience).await;
+            store.close(begun + patience).await;
             begun.elapsed()
         };
         let (said, waited) = future::join(future::join_all(calls), close).await;
-        assert_eq!(life.check(), Err(Error::Closed));
-        assert_eq!(life.call(SECOND, async |_| Ok(())).await, Err(Error::Closed));
+        assert_eq!(store.check(), Err(Error::Closed));
+        assert_eq!(store.call(SECOND, async |_| Ok(())).await, Err(Error::Closed));
         (said, waited)
     }
 

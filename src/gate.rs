@@ -1,3 +1,5 @@
+//! The gate of a store: admits calls until the store closes.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -10,15 +12,15 @@ const SHUT: usize = 1 << (usize::BITS - 1);
 /// Admits calls until it is shut, and tells when the last of them has ended (clauses CLOSE-1, CLOSE-2).
 ///
 /// One word for both, so that no call can begin between "it is shut" and "no call is in flight".
-#[derive(Default)]
-pub(super) struct Gate {
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
     state: AtomicUsize,
     left: Notify,
 }
 
 impl Gate {
     /// Admits a call until the result is dropped; or `Closed`.
-    pub(super) fn enter(&self) -> Result<Inside<'_>, Error> {
+    pub(crate) fn enter(&self) -> Result<Inside<'_>, Error> {
         let inside = Inside(self);
         if self.state.fetch_add(1, Ordering::AcqRel) & SHUT == 0 {
             Ok(inside)
@@ -27,17 +29,17 @@ impl Gate {
         }
     }
 
-    pub(super) fn is_shut(&self) -> bool {
+    pub(crate) fn is_shut(&self) -> bool {
         self.state.load(Ordering::Acquire) & SHUT != 0
     }
 
-    /// Shuts the gate. Returns whether this call shut it.
-    pub(super) fn shut(&self) -> bool {
-        self.state.fetch_or(SHUT, Ordering::AcqRel) & SHUT == 0
+    /// Admits no more calls.
+    pub(crate) fn shut(&self) {
+        self.state.fetch_or(SHUT, Ordering::AcqRel);
     }
 
     /// Waits until a shut gate has no call in flight.
-    pub(super) async fn empty(&self) {
+    pub(crate) async fn empty(&self) {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
@@ -52,7 +54,7 @@ impl Gate {
 }
 
 /// A call that a [`Gate`] has admitted.
-pub(super) struct Inside<'gate>(&'gate Gate);
+pub(crate) struct Inside<'gate>(&'gate Gate);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
@@ -71,8 +73,8 @@ mod tests {
         let gate = Gate::default();
         let inside = gate.enter().unwrap();
         assert!(!gate.is_shut());
-        assert!(gate.shut());
-        assert!(!gate.shut());
+        gate.shut();
+        gate.shut();
         assert!(gate.is_shut());
         assert_eq!(gate.enter().err(), Some(Error::Closed));
 
