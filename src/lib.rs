@@ -17,6 +17,7 @@ mod memory;
 #[cfg(any(feature = "sqlite", feature = "jetstream"))]
 mod mutation;
 mod record;
+mod shown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;

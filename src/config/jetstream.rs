@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{JetStreamSection, Secret, StoreConfig};
+use crate::config::StoreConfig;
+use crate::config::secret::Secret;
+use crate::config::section::JetStreamSection;
 use crate::error::Invalid;
 use crate::{Credentials, Error, JetStreamConfig, ReadMode, Tls};
 
@@ -65,7 +67,8 @@ impl StoreConfig {
 impl JetStreamSection {
     /// What is given says something: an empty password is a variable that was not filled in.
     fn check_filled(&self) -> Result<(), Error> {
-        let secret = |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.0.is_empty());
+        let secret =
+            |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.reveal().is_empty());
         let text = |text: &Option<String>| text.as_ref().is_some_and(String::is_empty);
         let path = |path: &Option<PathBuf>| path.as_ref().is_some_and(|p| p.as_os_str().is_empty());
         let empty = [

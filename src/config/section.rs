@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::{Secret, shown};
+use crate::config::secret::Secret;
+use crate::shown;
 
 /// Where the JetStream store is, and who we are to it: at most one of user with password, token,
 /// nkey seed and credentials file.

@@ -1,11 +1,15 @@
+mod credentials;
+pub(super) mod server_url;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::shown;
 use crate::error::{Error, Invalid};
 use crate::jetstream::counters::Counters;
-use crate::jetstream::gateway;
+use crate::shown;
+
+pub use credentials::Credentials;
 
 /// How to reach the servers of a [`JetStreamStore`](crate::JetStreamStore), and how it behaves.
 ///
@@ -100,44 +104,6 @@ impl fmt::Debug for JetStreamConfig {
     }
 }
 
-/// A store's credentials.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum Credentials {
-    /// No credentials.
-    #[default]
-    None,
-    /// A user and a password.
-    UserPassword {
-        /// The user.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// A token.
-    Token(String),
-    /// The seed of a user nkey (`SU…`).
-    Nkey(String),
-    /// A file with a user's JWT and nkey seed, as `nsc` makes it. It is read anew for each
-    /// connection, so that a JWT that is renewed in time goes on where the old one ends.
-    File(PathBuf),
-}
-
-/// Shows no secret (clause TYPE-5).
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("None"),
-            Self::UserPassword { user, password } => {
-                write!(f, "UserPassword {{ user: {user:?}, password: <{} bytes> }}", password.len())
-            }
-            Self::Token(token) => write!(f, "Token(<{} bytes>)", token.len()),
-            Self::Nkey(seed) => write!(f, "Nkey(<{} bytes>)", seed.len()),
-            Self::File(path) => write!(f, "File({})", path.display()),
-        }
-    }
-}
-
 /// TLS to the servers. The files are read anew for each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
@@ -202,7 +168,7 @@ impl JetStreamConfig {
         if self.servers.is_empty() {
             return refuse("servers", "is empty; name at least one, e.g. nats://host:4222".into());
         }
-        gateway::check_servers(self)?;
+        server_url::resolve(&self.servers, &self.credentials)?;
         if let Some(domain) = &self.domain {
             check_subject("domain", domain)?;
             if domain.contains('.') {

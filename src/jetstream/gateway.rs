@@ -5,7 +5,6 @@
 //! Driver types, subjects, headers, wire formats and the server's error codes stay behind it. The simulated servers
 //! implement it, too.
 
-mod address;
 mod api;
 mod complaint;
 mod connect;
@@ -28,7 +27,6 @@ use crate::Error;
 use crate::jetstream::bucket::Bucket;
 use crate::jetstream::clock::Clock;
 
-pub(super) use address::check_servers;
 #[cfg(feature = "testing")]
 pub(super) use api::BucketStatus;
 pub(super) use api::{BucketState, Settings};

@@ -9,8 +9,7 @@ use std::time::Duration;
 use async_nats::{ClientError, Event, Server, ServerError};
 use tokio::time::Instant;
 
-use crate::Error;
-use crate::config::shown;
+use crate::{Error, shown};
 
 /// The latest reports.
 #[derive(Clone, Default)]

@@ -13,8 +13,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::config::{JetStreamConfig, Tls};
-use crate::jetstream::gateway::address;
+use crate::jetstream::config::{JetStreamConfig, Tls, server_url};
 use crate::jetstream::gateway::complaint::Complaint;
 use crate::jetstream::gateway::identity::Identity;
 use crate::jetstream::gateway::mux::Mux;
@@ -35,7 +34,7 @@ pub(super) async fn connect(
     complaint: Complaint,
     deadline: Instant,
 ) -> Result<Client, Error> {
-    let (mut servers, credentials) = address::resolve(config)?;
+    let (mut servers, credentials) = server_url::resolve(&config.servers, &config.credentials)?;
     // Random, so that the clients of a lost server do not all go to the same other one.
     let first = getrandom::u32().map_or(0, |number| number as usize % servers.len().max(1));
     servers.rotate_left(first);

@@ -5,18 +5,17 @@ use percent_encoding::percent_decode_str;
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::config::{Credentials, JetStreamConfig};
+use crate::jetstream::config::credentials::Credentials;
 
-/// Checks the URLs. At most one of the URLs' users and `credentials` may be given.
-pub(in crate::jetstream) fn check_servers(config: &JetStreamConfig) -> Result<(), Error> {
-    resolve(config).map(drop)
-}
-
-/// The servers without the users in their URLs, which the driver would log; and the credentials.
-pub(super) fn resolve(config: &JetStreamConfig) -> Result<(Vec<ServerAddr>, Credentials), Error> {
-    let urls = config.servers.iter().enumerate();
-    let servers = urls.map(|(n, url)| address(n + 1, url)).collect::<Result<Vec<_>, _>>()?;
-    let credentials = match (&config.credentials, named_in(&servers)?) {
+/// Checks the URLs. Either the URLs or `credentials` name a user, not both. Returns the servers without the users in their
+/// URLs, which the driver would log, and the credentials.
+pub(in crate::jetstream) fn resolve(
+    urls: &[String],
+    credentials: &Credentials,
+) -> Result<(Vec<ServerAddr>, Credentials), Error> {
+    let numbered = urls.iter().enumerate();
+    let servers = numbered.map(|(n, url)| address(n + 1, url)).collect::<Result<Vec<_>, _>>()?;
+    let credentials = match (credentials, named_in(&servers)?) {
         (Credentials::None, Some(named)) => named,
         (given, None) => given.clone(),
         _ => {
@@ -100,6 +99,14 @@ mod tests {
 
     const USERS: &str = "invalid servers: name different users; a store is the same user";
 
+    fn resolve_for(
+        urls: &[&str],
+        credentials: &Credentials,
+    ) -> Result<(Vec<ServerAddr>, Credentials), Error> {
+        let urls: Vec<String> = urls.iter().map(ToString::to_string).collect();
+        resolve(&urls, credentials)
+    }
+
     #[rstest]
     #[case::nobody(&["nats://a"], "None")]
     #[case::slash(&["nats://a:4222/", "[::1]"], "None")]
@@ -119,7 +126,7 @@ mod tests {
     #[case::tab(&["u:hid\tden@a"], "invalid servers: hold no NATS URL as number 1: it has a space")]
     #[case::empty(&[""], "invalid servers: hold no NATS URL as number 1: it names no host; e.g.")]
     fn urls_say_who_we_are(#[case] urls: &[&str], #[case] expected: &str) {
-        let said = resolve(&JetStreamConfig::new(urls.iter().copied()));
+        let said = resolve_for(urls, &Credentials::None);
         let said = said.map_or_else(|error| error.to_string(), |(_, named)| format!("{named:?}"));
         assert!(said.starts_with(expected), "{said}");
         assert!(!said.contains("hid"), "{said}");
@@ -127,19 +134,16 @@ mod tests {
 
     #[test]
     fn a_password_is_not_dialled_nor_given_to_the_driver() {
-        let (servers, _) =
-            resolve(&JetStreamConfig::new(["nats://u:p@a:1", "tls://u:p@b"])).unwrap();
+        let urls = ["nats://u:p@a:1", "tls://u:p@b"];
+        let (servers, _) = resolve_for(&urls, &Credentials::None).unwrap();
         let servers: Vec<&str> = servers.iter().map(ServerAddr::as_url_str).collect();
         assert_eq!(servers, ["nats://a:1", "tls://b"]);
     }
 
     #[test]
     fn who_we_are_is_said_once() {
-        let config = JetStreamConfig {
-            credentials: Credentials::Token("t".to_owned()),
-            ..JetStreamConfig::new(["nats://u:p@a"])
-        };
-        let error = resolve(&config).unwrap_err();
+        let token = Credentials::Token("t".to_owned());
+        let error = resolve_for(&["nats://u:p@a"], &token).unwrap_err();
         assert!(error.to_string().starts_with("invalid credentials: are given, and others stand"));
     }
 }
