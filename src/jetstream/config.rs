@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Invalid};
-use crate::jetstream::counters::Counters;
 use crate::shown;
 
 pub use credentials::Credentials;
@@ -63,8 +62,6 @@ pub struct JetStreamConfig {
     pub op_timeout: Duration,
     /// How fresh a decision is.
     pub read_mode: ReadMode,
-    /// Counts events in its clients.
-    pub counters: Counters,
 }
 
 /// Shows no secret, not even those in URLs (clause TYPE-5). Written field by field, so that a new field is not forgotten
@@ -84,7 +81,6 @@ impl fmt::Debug for JetStreamConfig {
             must_exist,
             op_timeout,
             read_mode,
-            counters,
         } = self;
         f.debug_struct("JetStreamConfig")
             .field("servers", &shown::servers(servers))
@@ -99,7 +95,6 @@ impl fmt::Debug for JetStreamConfig {
             .field("must_exist", must_exist)
             .field("op_timeout", op_timeout)
             .field("read_mode", read_mode)
-            .field("counters", counters)
             .finish()
     }
 }
@@ -158,7 +153,6 @@ impl JetStreamConfig {
             must_exist: false,
             op_timeout: Duration::from_secs(5),
             read_mode: ReadMode::Linearizable,
-            counters: Counters::default(),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::jetstream::chores::Chores;
 use crate::jetstream::clock::Clock;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
 use crate::jetstream::core::Core;
+use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Servers};
@@ -46,6 +47,7 @@ pub struct JetStreamStore {
     calls: Calls,
     op_timeout: Duration,
     freshness: Freshness,
+    counters: Counters,
     #[cfg(feature = "testing")]
     fused: Arc<super::testing::Fused>,
 }
@@ -126,10 +128,11 @@ impl JetStreamStore {
         let fused = Arc::new(super::testing::Fused::new(servers));
         #[cfg(feature = "testing")]
         let servers: Arc<dyn Servers> = Arc::<super::testing::Fused>::clone(&fused);
-        let counters = config.counters.clone();
+        let counters = Counters::default();
         let stops = mutation.is(JetStreamDefect::StopsItsClock);
         let proof = Arc::new(Proof { clock: servers.clock(), stops, latest: RwLock::default() });
-        let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation)?);
+        let gateway =
+            Arc::new(Gateway::new(servers, config.op_timeout, counters.clone(), mutation)?);
         let (prefix, replicas) = (&config.prefix, config.replicas);
         let provisioned =
             provision::all(&gateway, prefix, replicas, config.must_exist, deadline).await;
@@ -146,7 +149,7 @@ impl JetStreamStore {
                 Bucket::Users => users_barrier(&gateway, &users, &proof),
                 _ => barrier(&gateway, bucket),
             };
-            Barriers::new(send, config.op_timeout, config.counters.clone(), mutation)
+            Barriers::new(send, config.op_timeout, counters.clone(), mutation)
         });
         let op_timeout = config.op_timeout;
         let core = Arc::new(Core {
@@ -174,6 +177,7 @@ impl JetStreamStore {
             calls: Calls::default(),
             op_timeout,
             freshness,
+            counters,
             #[cfg(feature = "testing")]
             fused,
         };
@@ -204,6 +208,12 @@ impl JetStreamStore {
         check_replicas(replicas)?;
         self.long(async |deadline| self.core.set_replicas(replicas, &progress, deadline).await)
             .await
+    }
+
+    /// The counts of events in this client.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     async fn call<T>(
