@@ -5,21 +5,17 @@
 
 mod add;
 mod barrier;
-mod bucket;
 mod calls;
 mod chores;
 mod clock;
-mod codec;
 mod config;
 mod core;
 mod counters;
 mod defect;
 mod epochs;
 mod gateway;
-mod key;
 mod members;
 mod provision;
-mod record;
 mod resize;
 mod rooms;
 mod rooms_of;
@@ -28,6 +24,7 @@ mod sealed_keys;
 #[cfg(feature = "testing")]
 mod simulation;
 mod store;
+mod stored;
 mod sweep;
 #[cfg(feature = "testing")]
 mod testing;

@@ -57,7 +57,6 @@ impl StoreConfig {
             must_exist: section.must_exist,
             op_timeout: self.op_timeout(),
             read_mode,
-            ..JetStreamConfig::new(Vec::<String>::new())
         };
         config.check()?;
         Ok(config)

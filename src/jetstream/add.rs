@@ -12,13 +12,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error::{Conflict, Record};
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, View, put};
 use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::Put;
-use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{Fence, IndexRecord, MemberRecord};
-use crate::jetstream::{codec, sweep};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key::Incarnation;
+use crate::jetstream::stored::room_records::{Fence, IndexRecord, MemberRecord};
+use crate::jetstream::stored::{bucket_key, codec, random_id};
+use crate::jetstream::sweep;
 use crate::{EndpointId, Epoch, Error, Member, NewMember, Role, RoomId};
 
 /// The most additions in one commit: far below the limits of a batch and a read.
@@ -193,7 +194,7 @@ impl Core {
         deadline: Instant,
     ) -> Result<bool, Error> {
         let incarnation = &view.incarnation;
-        let mut head = view.head.next(&key::fresh()?);
+        let mut head = view.head.next(&random_id::fresh()?);
         let (mut index, mut counters) = (Vec::new(), Vec::new());
         let (mut keys, mut members) = (Vec::new(), Vec::new());
         for Planned { addition, member, id } in planned {
@@ -201,7 +202,7 @@ impl Core {
             let epoch = member.joined_epoch.get();
             let fence = IndexRecord { fence: Fence::Head(view.revision), epoch };
             index.push(put(Bucket::RoomsByMember, incarnation.index(endpoint, id), &fence)?);
-            counters.push(put(Bucket::RoomsByMember, key::index_count(endpoint), id)?);
+            counters.push(put(Bucket::RoomsByMember, bucket_key::index_count(endpoint), id)?);
             if let Some((epoch, ciphertext)) = &addition.new.key {
                 let key = incarnation.sealed(endpoint, *epoch, id);
                 let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());

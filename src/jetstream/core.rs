@@ -11,22 +11,24 @@ use tokio::time::Instant;
 use crate::error::Record;
 use crate::jetstream::add::Waiting;
 use crate::jetstream::barrier::Barriers;
-use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::chores::Chores;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
 use crate::jetstream::gateway::{
     Entry, Fresh, Gateway, Passed, Pause, Put, ReadError, Snapshot, WINDOW, WriteError,
 };
-use crate::jetstream::key::{Incarnation, Parts};
-use crate::jetstream::record::{
-    Changes, Fate, Head, HeadGone, MemberGone, MemberRecord, RoomGone, RoomRecord,
-};
 use crate::jetstream::rosters::Rosters;
+use crate::jetstream::stored::bucket::{Bucket, PerBucket};
+use crate::jetstream::stored::bucket_key::{Incarnation, Parts};
+use crate::jetstream::stored::changes::{Changes, Fate};
+use crate::jetstream::stored::room_records::{
+    Head, HeadGone, MemberGone, MemberRecord, RoomGone, RoomRecord,
+};
+use crate::jetstream::stored::{bucket_key, codec, random_id};
+use crate::jetstream::sweep;
 use crate::jetstream::turns::Turns;
 use crate::jetstream::users_copy::UsersCopy;
 use crate::jetstream::watch::Watch;
-use crate::jetstream::{codec, key, sweep};
 use crate::mutation::Mutation;
 use crate::{EndpointId, Error, Member, RoomId};
 
@@ -173,7 +175,7 @@ impl Core {
 
     /// A new id; with one defect, always the same id.
     pub(super) fn fresh_unless(&self, defect: JetStreamDefect) -> Result<String, Error> {
-        if self.is(defect) { Ok("same".to_owned()) } else { key::fresh() }
+        if self.is(defect) { Ok("same".to_owned()) } else { random_id::fresh() }
     }
 
     /// Sends a barrier, or shares one that is sent after this call began.
@@ -324,7 +326,7 @@ impl Core {
         room: &RoomId,
         deadline: Instant,
     ) -> Result<Occupant, Error> {
-        let key = key::room(room);
+        let key = bucket_key::room(room);
         let snapshot = self.read_few(Bucket::Rooms, std::slice::from_ref(&key), deadline).await?;
         snapshot.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
@@ -354,7 +356,7 @@ impl Core {
         room: &RoomId,
         deadline: Instant,
     ) -> Result<Occupant, Error> {
-        let key = key::room(room);
+        let key = bucket_key::room(room);
         let found = self.read_unproved(Bucket::Rooms, std::slice::from_ref(&key), deadline).await?;
         found.find(&key).map_or(Ok(Occupant::Nobody(0, None)), occupant)
     }
@@ -413,7 +415,7 @@ impl Core {
             let head = entry.map_or(Ok(None), head_record)?;
             if let Some(head) = head.filter(|head| !record.is_late_copy(head, revision)) {
                 let ours = |entry: &Entry| {
-                    key::incarnation_of(&entry.key) == Some(record.incarnation.as_str())
+                    bucket_key::incarnation_of(&entry.key) == Some(record.incarnation.as_str())
                 };
                 let entries = members.entries.into_iter().filter(ours).collect();
                 let id = room.clone();
@@ -464,7 +466,7 @@ impl Core {
                 return Ok(None);
             }
             for entry in snapshot.entries.iter().filter(|entry| entry.key != head) {
-                let endpoint = key::parse_member(&entry.key).ok_or_else(|| {
+                let endpoint = bucket_key::parse_member(&entry.key).ok_or_else(|| {
                     let problem = "a key that this program does not write";
                     Error::corrupt(Bucket::Members.name(), &*entry.key, problem)
                 })?;

@@ -24,8 +24,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::clock::Clock;
+use crate::jetstream::stored::bucket::Bucket;
 
 #[cfg(feature = "testing")]
 pub(super) use api::BucketStatus;

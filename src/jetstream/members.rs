@@ -7,10 +7,10 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::error::Conflict;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, no_member, put, removal};
-use crate::jetstream::key;
-use crate::jetstream::record::{GoneMember, MemberGone, Ticket};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::room_records::{GoneMember, MemberGone, Ticket};
+use crate::jetstream::stored::{bucket_key, random_id};
 use crate::jetstream::sweep;
 use crate::{EndpointId, Error, Member, Page, Room, RoomId};
 
@@ -55,7 +55,8 @@ impl Core {
     ) -> Result<(), Error> {
         let _turn = self.turns.wait(room).await;
         loop {
-            let wanted = |any: &key::Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
+            let wanted =
+                |any: &bucket_key::Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
             // The membership's keys are at or below this sequence; keys of a later membership are above.
             let (view, keys_up_to) =
                 future::try_join(self.view(room, wanted, deadline), self.barrier(Bucket::RoomKeys))
@@ -64,7 +65,7 @@ impl Core {
             if record.owner() {
                 return Err(Conflict::OwnerStays.into());
             }
-            let (write, incarnation) = (key::fresh()?, &view.incarnation);
+            let (write, incarnation) = (random_id::fresh()?, &view.incarnation);
             let mut head = view.head.next(&write);
             head.count = head.count.saturating_sub(1);
             head.ended += 1;

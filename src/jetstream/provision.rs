@@ -5,12 +5,11 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::bucket::Bucket;
-use crate::jetstream::codec::{self, FORMAT_VERSION};
 use crate::jetstream::core::few;
 use crate::jetstream::gateway::{Fresh, Gateway, Pause, Put, ReadError, Settings, WriteError};
-use crate::jetstream::key;
-use crate::jetstream::record::FormatRecord;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::format::{self, FormatRecord};
+use crate::jetstream::stored::{bucket_key, codec, random_id};
 
 /// The oldest nats-server whose atomic batches support expectations.
 const OLDEST: (u64, u64, u64) = (2, 12, 1);
@@ -60,7 +59,7 @@ pub(super) async fn all(
     if let Some((missing, used)) = missing(gateway, deadline).await? {
         if used {
             let problem = "missing, though other buckets of the store are in use: restore it";
-            return Err(Error::corrupt(format!("{prefix}{missing}"), key::FORMAT, problem));
+            return Err(Error::corrupt(format!("{prefix}{missing}"), bucket_key::FORMAT, problem));
         }
         if must_exist {
             let problem = format!(
@@ -240,11 +239,11 @@ impl Claim<'_> {
         let Some(found) = self.found().await? else {
             let problem =
                 "missing, though the bucket was used: it was purged, or is not this store's";
-            return Err(Error::corrupt(self.name.as_str(), key::FORMAT, problem));
+            return Err(Error::corrupt(self.name.as_str(), bucket_key::FORMAT, problem));
         };
         if store.is_some_and(|store| store != found) {
             let problem = "of another store than the other buckets: restore all five together";
-            return Err(Error::corrupt(self.name.as_str(), key::FORMAT, problem));
+            return Err(Error::corrupt(self.name.as_str(), bucket_key::FORMAT, problem));
         }
         Ok(found)
     }
@@ -254,9 +253,9 @@ impl Claim<'_> {
     /// emptied after this call found the bucket new.
     async fn write(&self, store: Option<&String>) -> Result<(), Error> {
         let Self { gateway, bucket, deadline, .. } = *self;
-        let id = store.cloned().map_or_else(key::fresh, Ok)?;
-        let value = codec::seal_record(bucket, key::FORMAT, &FormatRecord::new(id))?;
-        let put = Put::first(key::FORMAT.to_owned(), value);
+        let id = store.cloned().map_or_else(random_id::fresh, Ok)?;
+        let value = codec::seal_record(bucket, bucket_key::FORMAT, &FormatRecord::new(id))?;
+        let put = Put::first(bucket_key::FORMAT.to_owned(), value);
         let mut pause = Pause::new(deadline);
         loop {
             let error = match gateway.publish(bucket, put.clone(), deadline).await {
@@ -268,9 +267,9 @@ impl Claim<'_> {
             };
             // Any replica's first message counts: it was stored, and it stays.
             let soon = deadline.min(Instant::now() + gateway.patience());
-            let wanted = [key::FORMAT.to_owned()];
+            let wanted = [bucket_key::FORMAT.to_owned()];
             match gateway.read(bucket, &wanted, Fresh::Whatever, soon).await {
-                Ok(found) if found.find(key::FORMAT).is_some() => return Ok(()),
+                Ok(found) if found.find(bucket_key::FORMAT).is_some() => return Ok(()),
                 Ok(_) | Err(ReadError::Late(_) | ReadError::TooMany) => {}
                 Err(ReadError::Failed(error)) => return Err(error),
             }
@@ -286,35 +285,11 @@ impl Claim<'_> {
     async fn found(&self) -> Result<Option<String>, Error> {
         let Self { gateway, bucket, deadline, .. } = *self;
         let passed = gateway.pass(bucket, deadline).await?;
-        let key = key::FORMAT.to_owned();
+        let key = bucket_key::FORMAT.to_owned();
         let found = gateway.read(bucket, &[key], Fresh::Barrier(passed), deadline).await;
         let found = found.map_err(|error| few(bucket, error))?;
-        let entry = found.find(key::FORMAT);
-        entry.map(|entry| store_of(bucket, &entry.value, entry.removal)).transpose()
-    }
-}
-
-/// The id of the store in a format record.
-pub(super) fn store_of(bucket: Bucket, value: &[u8], removal: bool) -> Result<String, Error> {
-    format_of(bucket, value, removal).map(|record| record.store)
-}
-
-/// A format record of the current version.
-pub(super) fn format_of(
-    bucket: Bucket,
-    value: &[u8],
-    removal: bool,
-) -> Result<FormatRecord, Error> {
-    let corrupt = |problem: String| Err(Error::corrupt(bucket.name(), key::FORMAT, problem));
-    if removal {
-        return corrupt("removed by hand".to_owned());
-    }
-    let record: FormatRecord = codec::open_record(bucket, key::FORMAT, value)?;
-    match record.membership_format {
-        FORMAT_VERSION => Ok(record),
-        other => corrupt(format!(
-            "format {other}, and this program knows {FORMAT_VERSION}; use the program that made it"
-        )),
+        let entry = found.find(bucket_key::FORMAT);
+        entry.map(|entry| format::store_of(bucket, &entry.value, entry.removal)).transpose()
     }
 }
 
@@ -417,17 +392,5 @@ mod tests {
                 "{said}"
             );
         }
-    }
-
-    #[test]
-    fn another_format_is_corrupt() {
-        let key = key::FORMAT;
-        let record = FormatRecord { membership_format: 3, ..FormatRecord::new("s".to_owned()) };
-        let value = codec::seal_record(Bucket::Users, key, &record).unwrap();
-        let error = store_of(Bucket::Users, &value, false).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "corrupt users =format: format 3, and this program knows 2; use the program that made it"
-        );
     }
 }

@@ -4,9 +4,9 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::Core;
 use crate::jetstream::gateway::Pause;
+use crate::jetstream::stored::bucket::Bucket;
 
 /// How far a bucket has come to a new number of replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,15 +7,17 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::error::Record;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Core, Occupant, in_doubt, no_room, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, Put, WriteError};
-use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{
-    Changes, Fate, Fence, Head, IndexRecord, MemberRecord, RoomGone, RoomRecord,
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key::Incarnation;
+use crate::jetstream::stored::changes::{Changes, Fate};
+use crate::jetstream::stored::room_records::{
+    Fence, Head, IndexRecord, MemberRecord, RoomGone, RoomRecord,
 };
-use crate::jetstream::{codec, sweep};
+use crate::jetstream::stored::{bucket_key, codec, random_id};
+use crate::jetstream::sweep;
 use crate::{Error, NewRoom, Room, RoomId};
 
 /// The outcome of a compare-and-set of a room's record.
@@ -44,13 +46,13 @@ impl Core {
             }
             let planned = occupant.revision();
             let incarnation = self.fresh_unless(JetStreamDefect::ReusesIncarnations)?;
-            let membership = key::fresh()?;
+            let membership = random_id::fresh()?;
             let (born, ()) = future::try_join(
                 self.prepare_room(&new, &incarnation, &membership, planned, deadline),
                 self.end(&new.id, occupant.gone(), deadline),
             )
             .await?;
-            let key = key::room(&new.id);
+            let key = bucket_key::room(&new.id);
             let record = RoomRecord::new(&new, incarnation.clone(), born, &occupant.changes());
             let put = put(Bucket::Rooms, key, &record)?.expecting(planned);
             let settled = self.settle_room(&new.id, put, &record.changes, deadline).await;
@@ -87,7 +89,7 @@ impl Core {
     ) -> Result<u64, Error> {
         let (room, member) = (new.room(), new.owner_member());
         let incarnation = Incarnation::new(&new.id, incarnation);
-        let generation = key::fresh()?;
+        let generation = random_id::fresh()?;
         let head = Head::first(&room, planned, generation.clone(), membership);
         let owner = MemberRecord::new(membership.to_owned(), &member);
         let head = put(Bucket::Members, incarnation.head(), &head)?;
@@ -95,7 +97,7 @@ impl Core {
         let fence = IndexRecord { fence: Fence::Room(planned), epoch: room.epoch.get() };
         let index = incarnation.index(&new.owner, membership);
         let entry = put(Bucket::RoomsByMember, index, &fence)?;
-        let counter = put(Bucket::RoomsByMember, key::index_count(&new.owner), &membership)?;
+        let counter = put(Bucket::RoomsByMember, bucket_key::index_count(&new.owner), &membership)?;
         let keys = new.owner_key.iter().map(|ciphertext| {
             let key = incarnation.sealed(&new.owner, room.epoch, membership);
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
@@ -126,9 +128,9 @@ impl Core {
                 }
             };
             let incarnation = record.incarnation;
-            let changes = record.changes.next(&key::fresh()?);
+            let changes = record.changes.next(&random_id::fresh()?);
             let gone = RoomGone { incarnation: incarnation.clone(), changes };
-            let put = removal(Bucket::Rooms, key::room(room), &gone)?.expecting(revision);
+            let put = removal(Bucket::Rooms, bucket_key::room(room), &gone)?.expecting(revision);
             match self.settle_room(room, put, &gone.changes, deadline).await? {
                 Settled::Done => {
                     self.end(room, Some(&gone), deadline).await.map_err(in_doubt)?;

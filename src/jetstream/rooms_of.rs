@@ -10,12 +10,13 @@ use std::sync::Arc;
 use futures_util::future;
 use tokio::time::Instant;
 
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Core, Occupant, few, head_record, member_record, occupant, open};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Entry, ReadError, Snapshot};
-use crate::jetstream::key::{self, Incarnation, Parts};
-use crate::jetstream::record::IndexRecord;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key;
+use crate::jetstream::stored::bucket_key::{Incarnation, Parts};
+use crate::jetstream::stored::room_records::IndexRecord;
 use crate::jetstream::sweep;
 use crate::{EndpointId, Error, Page, Room, RoomId};
 
@@ -110,7 +111,7 @@ impl Core {
     }
 
     async fn index_count(&self, endpoint: &EndpointId, deadline: Instant) -> Result<u64, Error> {
-        let key = key::index_count(endpoint);
+        let key = bucket_key::index_count(endpoint);
         let snapshot =
             self.read_few(Bucket::RoomsByMember, std::slice::from_ref(&key), deadline).await?;
         Ok(snapshot.find(&key).map_or(0, |entry| entry.sequence))
@@ -118,7 +119,8 @@ impl Core {
 
     /// All index entries of an endpoint, and its counter.
     async fn index(&self, endpoint: &EndpointId, deadline: Instant) -> Result<Index, Error> {
-        let (prefix, count_key) = (key::index_prefix(endpoint), key::index_count(endpoint));
+        let (prefix, count_key) =
+            (bucket_key::index_prefix(endpoint), bucket_key::index_count(endpoint));
         let fresh = self.fresh(Bucket::RoomsByMember).await?;
         let mut parts = Parts::One;
         let snapshots = loop {
@@ -158,7 +160,7 @@ impl Core {
         let mut rooms = Vec::new();
         let mut members = Vec::new();
         for (room, possible) in candidates {
-            rooms.push(key::room(room));
+            rooms.push(bucket_key::room(room));
             for possible in possible {
                 members.push(possible.incarnation.head());
                 members.push(possible.incarnation.member("*", endpoint));
@@ -172,7 +174,7 @@ impl Core {
         let mut checked = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
         let mut over = Vec::new();
         for (room, possible) in candidates {
-            let occupant = rooms.get(&key::room(room)).map(occupant).transpose()?;
+            let occupant = rooms.get(&bucket_key::room(room)).map(occupant).transpose()?;
             for possible in possible {
                 match the_room(room, endpoint, occupant.as_ref(), possible, &members)? {
                     Some(found) => {
@@ -223,7 +225,7 @@ type Found = BTreeMap<String, Entry>;
 
 fn possible(entry: &Entry) -> Result<(RoomId, Possible), Error> {
     let place = Bucket::RoomsByMember;
-    let parsed = key::parse_index(&entry.key).ok_or_else(|| {
+    let parsed = bucket_key::parse_index(&entry.key).ok_or_else(|| {
         Error::corrupt(place.name(), &*entry.key, "a key that this program does not write")
     })?;
     let possible = Possible {

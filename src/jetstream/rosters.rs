@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::jetstream::core::{Roster, View};
-use crate::jetstream::key::Incarnation;
+use crate::jetstream::stored::bucket_key::Incarnation;
 
 /// The number of members in the cache, at most: some ten megabytes.
 const MEMBERS: usize = 50_000;

@@ -7,13 +7,16 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::error::{Conflict, Record};
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
 use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::{MAX_BATCH, Put, Snapshot};
-use crate::jetstream::key::{self, Incarnation};
-use crate::jetstream::record::{AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket};
-use crate::jetstream::{codec, sweep};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key::Incarnation;
+use crate::jetstream::stored::room_records::{
+    AttemptRecord, EpochRecord, GoneMember, MemberGone, Ticket,
+};
+use crate::jetstream::stored::{codec, random_id};
+use crate::jetstream::sweep;
 use crate::{Ciphertext, EndpointId, Epoch, Error, Rekey, Room, RoomId, SealedKey};
 
 /// The most removals that a rekey stores as tombstones; with more it writes a new generation. The rest of the batch is
@@ -236,7 +239,7 @@ impl Core {
         keys_up_to: u64,
         deadline: Instant,
     ) -> Result<Option<Room>, Error> {
-        let (write, incarnation) = (key::fresh()?, &view.incarnation);
+        let (write, incarnation) = (random_id::fresh()?, &view.incarnation);
         let mut head = view.head.next(&write);
         head.set_epoch(next);
         attempt.clone_into(&mut head.attempt);
@@ -257,7 +260,7 @@ impl Core {
         }
         let mut puts = Vec::new();
         if gone.len() > MOST_REMOVALS {
-            head.generation = key::fresh()?;
+            head.generation = random_id::fresh()?;
             let members = roster.iter().map(|(endpoint, record)| {
                 let key = incarnation.member(&head.generation, endpoint);
                 put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)

@@ -30,7 +30,8 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::store::LONG;
-use crate::jetstream::testing::{Probe, Seeded};
+use crate::jetstream::stored::seeded::Seeded;
+use crate::jetstream::testing::Probe;
 use crate::jetstream::{JetStreamConfig, JetStreamDefect, JetStreamStore};
 use crate::mutation::Mutation;
 use client::SimulatedServers;

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Change, Core, Occupant, View, few, head_record, open, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Pause, ReadError, WriteError};
-use crate::jetstream::key::{self, Incarnation, Parts};
-use crate::jetstream::record::{AttemptRecord, Fence, Head, HeadGone, Ticket};
 use crate::jetstream::rooms_of::Stale;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key::{Incarnation, Parts};
+use crate::jetstream::stored::room_records::{
+    AttemptRecord, EpochRecord, Fence, Head, HeadGone, Ticket,
+};
+use crate::jetstream::stored::{bucket_key, random_id};
 use crate::{EndpointId, Epoch, Error, RoomId};
 
 /// Purges in flight at once.
@@ -97,7 +100,7 @@ pub(super) async fn end_head(
         }
         // A head that cannot be read is deleted all the same.
         let head = head_record(entry).ok().flatten();
-        let changes = head.map(|head| head.changes).unwrap_or_default().next(&key::fresh()?);
+        let changes = head.map(|head| head.changes).unwrap_or_default().next(&random_id::fresh()?);
         let gone = HeadGone { changes, collected: false };
         let put = removal(Bucket::Members, key.clone(), &gone)?.expecting(entry.sequence);
         let error = match core.gateway.publish(Bucket::Members, put, deadline).await {
@@ -125,7 +128,7 @@ async fn index_entries(
     let mut entries = Vec::new();
     for entry in snapshot.entries.iter().filter(|entry| !entry.removal) {
         if let (Some(endpoint), Ok(Some(record))) =
-            (key::parse_member(&entry.key), super::core::member_record(entry))
+            (bucket_key::parse_member(&entry.key), super::core::member_record(entry))
         {
             entries.push(incarnation.index(&endpoint, &record.id));
         }
@@ -159,7 +162,7 @@ pub(super) async fn leftovers(core: &Core, room: &RoomId, deadline: Instant) -> 
     let occupant = core.occupant(room, deadline).await?;
     let mut ended = Vec::new();
     for entry in &heads.entries {
-        let Some(id) = key::incarnation_of(&entry.key) else { continue };
+        let Some(id) = bucket_key::incarnation_of(&entry.key) else { continue };
         let incarnation = Incarnation::new(room, id);
         let over = match head_record(entry)? {
             Some(head) => is_over(&occupant, id, head.planned),
@@ -268,9 +271,9 @@ async fn renew(core: &Core, room: &RoomId, deadline: Instant) -> Result<(), Erro
         return Ok(());
     }
     let Some(roster) = core.roster(&view, deadline).await? else { return Ok(()) };
-    let write = key::fresh()?;
+    let write = random_id::fresh()?;
     let mut head = view.head.next(&write);
-    head.generation = key::fresh()?;
+    head.generation = random_id::fresh()?;
     head.ended = 0;
     let members = roster.iter().map(|(endpoint, record)| {
         let key = view.incarnation.member(&head.generation, endpoint);
@@ -309,7 +312,7 @@ pub(super) async fn attempts(
 ) -> Result<(), Error> {
     let began = core.read_few(Bucket::RoomKeys, &[incarnation.attempt("*")], deadline).await?;
     for entry in &began.entries {
-        let attempt = key::last_token(&entry.key);
+        let attempt = bucket_key::last_token(&entry.key);
         let record: AttemptRecord = open(Bucket::RoomKeys, entry)?;
         if record.epoch > epoch.get() {
             continue;
@@ -343,7 +346,7 @@ async fn won(
         // The incarnation is over, and is collected whole.
         return Ok(true);
     };
-    Ok(open::<super::record::EpochRecord>(Bucket::Members, entry)?.attempt == attempt)
+    Ok(open::<EpochRecord>(Bucket::Members, entry)?.attempt == attempt)
 }
 
 /// Collects index entries that a listing found to be no memberships and that will never be one.

@@ -2,24 +2,23 @@
 
 mod fuse;
 mod probe;
-mod random;
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::jetstream::bucket::Bucket;
+use crate::jetstream::core;
 use crate::jetstream::core::{Change, Core, put};
 use crate::jetstream::gateway::{Pause, Put};
-use crate::jetstream::key;
-use crate::jetstream::record::{EpochRecord, FormatRecord};
-use crate::jetstream::{codec, core};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::format::FormatRecord;
+use crate::jetstream::stored::room_records::EpochRecord;
+use crate::jetstream::stored::{bucket_key, codec, format, random_id};
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
 pub(super) use fuse::Fused;
 pub use fuse::Misheard;
 pub use probe::{Probe, Said};
-pub(super) use random::{Seeded, seeded};
 
 /// A stored record, for tests that damage it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +45,9 @@ pub enum Damage {
 impl Core {
     /// Every message of a record, with its value changed.
     pub(super) async fn corrupt(&self, target: &Damage, deadline: Instant) -> Result<(), Error> {
-        let any = key::Incarnation::any;
+        let any = bucket_key::Incarnation::any;
         let (bucket, filter) = match target {
-            Damage::Room(room) => (Bucket::Rooms, key::room(room)),
+            Damage::Room(room) => (Bucket::Rooms, bucket_key::room(room)),
             Damage::Head(room) => (Bucket::Members, any(room).head()),
             Damage::Member(room, endpoint) => (Bucket::Members, any(room).member("*", endpoint)),
             Damage::Keys(room, endpoint, None) => (Bucket::RoomKeys, any(room).sealed_to(endpoint)),
@@ -57,10 +56,10 @@ impl Core {
             }
             Damage::Version => return self.age(deadline).await,
             Damage::Index(endpoint) => {
-                (Bucket::RoomsByMember, format!("{}.*.*.>", key::index_prefix(endpoint)))
+                (Bucket::RoomsByMember, format!("{}.*.*.>", bucket_key::index_prefix(endpoint)))
             }
-            Damage::User(user) => (Bucket::Users, key::user(user)),
-            Damage::Admins => (Bucket::Users, key::ADMINS.to_owned()),
+            Damage::User(user) => (Bucket::Users, bucket_key::user(user)),
+            Damage::Admins => (Bucket::Users, bucket_key::ADMINS.to_owned()),
         };
         let snapshot = self.read_few(bucket, &[filter], deadline).await?;
         if snapshot.entries.is_empty() {
@@ -91,10 +90,10 @@ impl Core {
     async fn age(&self, deadline: Instant) -> Result<(), Error> {
         for bucket in Bucket::ALL {
             let record = FormatRecord {
-                membership_format: codec::FORMAT_VERSION + 1,
+                membership_format: format::FORMAT_VERSION + 1,
                 ..FormatRecord::new(String::new())
             };
-            let format = put(bucket, key::FORMAT.to_owned(), &record)?;
+            let format = put(bucket, bucket_key::FORMAT.to_owned(), &record)?;
             self.gateway.publish_all(bucket, vec![format], deadline).await?;
         }
         Ok(())
@@ -110,7 +109,7 @@ impl Core {
         loop {
             let view = self.view(room, |_| Vec::new(), deadline).await?;
             let Some(roster) = self.roster(&view, deadline).await? else { continue };
-            let attempt = key::fresh()?;
+            let attempt = random_id::fresh()?;
             let mut keys = Vec::new();
             for endpoint in roster.keys() {
                 let sealed = self.key(room, endpoint, None, deadline).await?;
@@ -120,7 +119,7 @@ impl Core {
                 keys.push(Put::new(key, value));
             }
             self.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
-            let write = key::fresh()?;
+            let write = random_id::fresh()?;
             let mut head = view.head.next(&write);
             // The former epoch's keys stay readable, as after a rekey.
             let current = view.head.epoch(room)?;

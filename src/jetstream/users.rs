@@ -7,13 +7,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
 use crate::error::{Conflict, Record};
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::core::{Core, few, in_doubt, put};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{Fresh, Pause, Put, WriteError};
-use crate::jetstream::record::{Admins, FormatRecord, UserRecord};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::format::FormatRecord;
+use crate::jetstream::stored::user_records::{Admins, UserRecord};
+use crate::jetstream::stored::{bucket_key, format, random_id};
 use crate::jetstream::users_copy::{Contents, Seen};
-use crate::jetstream::{key, provision};
 use crate::{Error, NewUser, Page, Timestamp, User, UserKey};
 
 /// How many barriers a call waits for a record that the bucket has and the copy lacks.
@@ -56,17 +57,17 @@ impl Core {
             if self.users.format_revision() > 0 {
                 return Ok((seen, fresh));
             }
-            self.revision_of(key::FORMAT, fresh).await?;
+            self.revision_of(bucket_key::FORMAT, fresh).await?;
         }
-        Err(differs(key::FORMAT))
+        Err(differs(bucket_key::FORMAT))
     }
 
     /// Reads a key's revision from the bucket, from a state that is at least as fresh as `fresh`; 0 if the key
     /// is absent. `Corrupt` if the same state lacks `=format`, since the bucket was emptied then, or `=admins` although
     /// `=format` says that an admin was made.
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
-        let mut filters = vec![key::FORMAT.to_owned()];
-        filters.extend((key != key::FORMAT).then(|| key.to_owned()));
+        let mut filters = vec![bucket_key::FORMAT.to_owned()];
+        filters.extend((key != bucket_key::FORMAT).then(|| key.to_owned()));
         let deadline = Instant::now() + self.op_timeout;
         let found = self.gateway.read(Bucket::Users, &filters, fresh, deadline).await;
         let found = found.map_err(|error| few(Bucket::Users, error))?;
@@ -74,13 +75,13 @@ impl Core {
             let problem = format!("missing, though {though}: it was purged, or messages vanished");
             Err(Error::corrupt(Bucket::Users.name(), key, problem))
         };
-        let Some(format) = found.find(key::FORMAT) else {
-            return missing(key::FORMAT, "the bucket was used");
+        let Some(format) = found.find(bucket_key::FORMAT) else {
+            return missing(bucket_key::FORMAT, "the bucket was used");
         };
         match found.find(key) {
             Some(entry) => Ok(entry.sequence),
-            None if key == key::ADMINS => {
-                let format = provision::format_of(Bucket::Users, &format.value, format.removal)?;
+            None if key == bucket_key::ADMINS => {
+                let format = format::format_of(Bucket::Users, &format.value, format.removal)?;
                 if format.admin_made { missing(key, "an admin was made") } else { Ok(0) }
             }
             None => Ok(0),
@@ -120,11 +121,11 @@ impl Core {
     }
 
     pub(super) async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
-        self.look_up(&key::user(key), |copy| copy.standing(key)).await
+        self.look_up(&bucket_key::user(key), |copy| copy.standing(key)).await
     }
 
     pub(super) async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        let key_of_record = key::user(key);
+        let key_of_record = bucket_key::user(key);
         let record = self.look_up(&key_of_record, |copy| Ok(copy.user(key)?.0)).await?;
         record.ok_or(Error::NotFound(Record::User(*key)))?.user(key)
     }
@@ -162,7 +163,7 @@ impl Core {
         if self.is(JetStreamDefect::BelievesGaps) {
             return Ok(true);
         }
-        Ok(self.revision_of(key::ADMINS, fresh).await? == revision)
+        Ok(self.revision_of(bucket_key::ADMINS, fresh).await? == revision)
     }
 
     pub(super) async fn bootstrap_admin(
@@ -203,7 +204,7 @@ impl Core {
             if format.is_some() && !self.is_newest(admins_revision, fresh).await? {
                 continue;
             }
-            let write = key::fresh()?;
+            let write = random_id::fresh()?;
             let record = UserRecord::new(&new, &write);
             let admins = new.admin.then(|| {
                 let active = admins.map_or(0, |admins| admins.active);
@@ -230,7 +231,8 @@ impl Core {
             };
             let Some(record) = record else {
                 // Unless the copy receives the user: the record may have been replaced before its delivery.
-                let known = self.look_up(&key::user(key), |copy| Ok(copy.user(key)?.0)).await?;
+                let known =
+                    self.look_up(&bucket_key::user(key), |copy| Ok(copy.user(key)?.0)).await?;
                 if known.is_some() {
                     continue;
                 }
@@ -239,7 +241,7 @@ impl Core {
             if record.revoked.is_some() {
                 return Ok(());
             }
-            let write = key::fresh()?;
+            let write = random_id::fresh()?;
             let admins = if record.admin {
                 let (admins, admins_revision) = admins?;
                 let active = admins.map_or(0, |admins| admins.active);
@@ -267,17 +269,18 @@ impl Core {
     /// Commits a change if the records that it was planned on have not changed. `false`: the change was not made and never
     /// will be.
     async fn settle_user(&self, plan: &Plan, deadline: Instant) -> Result<bool, Error> {
-        let user = put(Bucket::Users, key::user(&plan.key), &plan.user)?.expecting(plan.revision);
+        let user =
+            put(Bucket::Users, bucket_key::user(&plan.key), &plan.user)?.expecting(plan.revision);
         let mut puts: Vec<Put> = Vec::new();
         if let Some(revision) = plan.format {
             let store = self.users.store().to_owned();
             let format = FormatRecord { admin_made: true, ..FormatRecord::new(store) };
-            let format = put(Bucket::Users, key::FORMAT.to_owned(), &format)?;
+            let format = put(Bucket::Users, bucket_key::FORMAT.to_owned(), &format)?;
             puts.push(format.expecting(revision));
         }
         puts.push(user);
         if let Some((admins, revision)) = &plan.admins {
-            let admins = put(Bucket::Users, key::ADMINS.to_owned(), admins)?;
+            let admins = put(Bucket::Users, bucket_key::ADMINS.to_owned(), admins)?;
             puts.push(if self.is(JetStreamDefect::CountsAdminsApart) {
                 admins
             } else {
@@ -329,7 +332,7 @@ impl Core {
             return Ok(None);
         }
         // Unless this change added the user, and the user was revoked before the addition could be delivered.
-        let hidden = revision == 0 && self.is_there(&key::user(&plan.key), fresh).await?;
+        let hidden = revision == 0 && self.is_there(&bucket_key::user(&plan.key), fresh).await?;
         Ok((!hidden).then_some(false))
     }
 }

@@ -14,10 +14,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::{Anchor, Entry, FeedSink, Passed, barrier_number};
-use crate::jetstream::record::{Admins, UserRecord};
-use crate::jetstream::{codec, key, provision};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::user_records::{Admins, UserRecord};
+use crate::jetstream::stored::{bucket_key, codec, format};
 use crate::{Error, Page, User, UserKey};
 
 /// How long a caller of a barrier waits for a delivery before it asks for another consumer.
@@ -282,7 +282,7 @@ impl Contents {
         let counted = admins.map_or(0, |admins| admins.active);
         if u64::try_from(self.active.len()) != Ok(counted) {
             let problem = format!("counts {counted} active admins, but there are others");
-            return Err(Error::corrupt(Bucket::Users.name(), key::ADMINS, problem));
+            return Err(Error::corrupt(Bucket::Users.name(), bucket_key::ADMINS, problem));
         }
         Ok(false)
     }
@@ -338,7 +338,7 @@ impl FeedSink for UsersCopy {
     /// admin is written in one batch with the record of admins, which comes next, and both count at
     /// one moment.
     fn entry(&self, entry: Entry, stored: u64) {
-        let anchor = (!key::is_barrier(&entry.key)).then(|| Anchor::of(&entry, stored));
+        let anchor = (!bucket_key::is_barrier(&entry.key)).then(|| Anchor::of(&entry, stored));
         // Everything is checked once, here.
         let arrived = Arrived::from(entry);
         let mut held = self.write();
@@ -384,7 +384,7 @@ impl From<Entry> for Arrived {
     fn from(entry: Entry) -> Self {
         let number = barrier_number(&entry);
         let Entry { key, sequence, removal, value } = entry;
-        let what = if let Some(user) = key::parse_user(&key) {
+        let what = if let Some(user) = bucket_key::parse_user(&key) {
             let record = if removal {
                 Err(removed(&key))
             } else {
@@ -392,16 +392,16 @@ impl From<Entry> for Arrived {
                     .and_then(|record| record.user(&user).map(|_| record))
             };
             What::User(user, record)
-        } else if key == key::ADMINS {
+        } else if key == bucket_key::ADMINS {
             What::Admins(if removal {
                 Err(removed(&key))
             } else {
                 codec::open_record(Bucket::Users, &key, &value)
             })
-        } else if key::is_barrier(&key) {
+        } else if bucket_key::is_barrier(&key) {
             What::Barrier(number)
-        } else if key == key::FORMAT {
-            What::Format(provision::store_of(Bucket::Users, &value, removal))
+        } else if key == bucket_key::FORMAT {
+            What::Format(format::store_of(Bucket::Users, &value, removal))
         } else {
             let problem = "a key that this program does not write";
             What::Strange(Error::corrupt(Bucket::Users.name(), key, problem))
@@ -451,7 +451,7 @@ impl Contents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jetstream::record::FormatRecord;
+    use crate::jetstream::stored::format::FormatRecord;
     use crate::{Label, NewUser, Timestamp};
 
     const OWN: &str = "=barrier.me";
@@ -475,19 +475,19 @@ mod tests {
 
     fn format_of(sequence: u64, store: &str) -> Entry {
         let record = FormatRecord::new(store.to_owned());
-        let value = codec::seal_record(Bucket::Users, key::FORMAT, &record).unwrap();
-        entry(sequence, key::FORMAT, &value, false)
+        let value = codec::seal_record(Bucket::Users, bucket_key::FORMAT, &record).unwrap();
+        entry(sequence, bucket_key::FORMAT, &value, false)
     }
 
     /// A change of one admin: the admin's record, and the one of all of them.
     fn batch(sequence: u64, key: &UserKey, record: &UserRecord, active: u64) -> [Entry; 2] {
         let admins = Admins { active };
-        let value = codec::seal_record(Bucket::Users, key::ADMINS, &admins).unwrap();
-        [stored(sequence, key, record), entry(sequence + 1, key::ADMINS, &value, false)]
+        let value = codec::seal_record(Bucket::Users, bucket_key::ADMINS, &admins).unwrap();
+        [stored(sequence, key, record), entry(sequence + 1, bucket_key::ADMINS, &value, false)]
     }
 
     fn stored(sequence: u64, key: &UserKey, record: &UserRecord) -> Entry {
-        let key = key::user(key);
+        let key = bucket_key::user(key);
         let value = codec::seal_record(Bucket::Users, &key, record).unwrap();
         entry(sequence, &key, &value, false)
     }
@@ -542,7 +542,7 @@ mod tests {
     fn nothing_is_answered_without_the_record_that_says_whose_the_bucket_is() {
         let users_copy = copy([]);
         assert!(matches!(now(&users_copy).look(), Err(Error::Unavailable(_))));
-        let users_copy = copy([format(1), entry(2, key::FORMAT, b"", true)]);
+        let users_copy = copy([format(1), entry(2, bucket_key::FORMAT, b"", true)]);
         assert!(matches!(now(&users_copy).look(), Err(Error::Corrupt(_))));
     }
 

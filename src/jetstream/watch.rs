@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::Error;
-use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::gateway::Gateway;
 use crate::jetstream::provision;
+use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 
 /// How often each bucket is checked.
 const PERIOD: Duration = Duration::from_secs(2);

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::wire::ApiError;
+use crate::jetstream::stored::bucket::Bucket;
 
 /// A stream's settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

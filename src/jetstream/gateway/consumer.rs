@@ -13,7 +13,7 @@ use crate::Error;
 use crate::jetstream::gateway::api::{ConsumerInfo, ConsumerSettings, CreateConsumer, Plain};
 use crate::jetstream::gateway::nats::{Link, api_error};
 use crate::jetstream::gateway::{Deliveries, Delivery, Entry, Reply, wire};
-use crate::jetstream::key;
+use crate::jetstream::stored::random_id;
 
 /// The interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -45,7 +45,7 @@ impl NatsDeliveries {
         from: u64,
         deadline: Instant,
     ) -> Reply<Self> {
-        let name = match key::fresh() {
+        let name = match random_id::fresh() {
             Ok(name) => name,
             Err(error) => return Reply::Not(error),
         };

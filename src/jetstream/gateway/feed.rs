@@ -16,12 +16,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::tries::until_answered;
 use crate::jetstream::gateway::{
     Anchor, BucketState, Deliveries, Delivery, FeedSink, Reply, Servers,
 };
+use crate::jetstream::stored::bucket::Bucket;
 use crate::mutation::Mutation;
 
 /// How long a consumer may send neither a message nor a heartbeat.

@@ -17,7 +17,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::config::JetStreamConfig;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::api::{MultiLast, Plain, Purge, Settings, StreamInfo};
@@ -28,7 +27,9 @@ use crate::jetstream::gateway::wire::{self, ApiError};
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Pause, Put, Reading, Reply, Servers, WriteError, connect,
 };
-use crate::jetstream::{key, provision};
+use crate::jetstream::provision;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::random_id;
 use crate::mutation::Mutation;
 
 /// A connection to real servers.
@@ -151,7 +152,7 @@ impl NatsServers {
         deadline: Instant,
     ) -> Result<Self, Error> {
         let inbox_prefix = config.inbox_prefix.as_deref().unwrap_or("_INBOX").to_owned();
-        let mux = Mux::new(format!("{inbox_prefix}.{}", key::fresh()?));
+        let mux = Mux::new(format!("{inbox_prefix}.{}", random_id::fresh()?));
         let lost = Arc::new(Notify::new());
         let complaint = Complaint::default();
         let (sorted, heard) = (Arc::clone(&mux), complaint.clone());
@@ -472,7 +473,7 @@ impl Servers for NatsServers {
 
     /// All messages are sent at once. The answer to the last one is the batch's.
     async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
-        let id = match key::fresh() {
+        let id = match random_id::fresh() {
             Ok(id) => id,
             Err(error) => return Ack::Not(WriteError::Failed(error)),
         };

@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
-use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::{
     Ack, BucketState, Entry, FeedSink, Fresh, Passed, Put, ReadError, Reading, Reply, Servers,
     Settings, Snapshot, WriteError, feed,
 };
-use crate::jetstream::key;
+use crate::jetstream::stored::bucket::{Bucket, PerBucket};
+use crate::jetstream::stored::{bucket_key, random_id};
 use crate::mutation::Mutation;
 
 /// The most publishes of one call in flight at once.
@@ -60,7 +60,7 @@ impl Gateway {
             servers,
             attempt: (op_timeout / 4).clamp(Duration::from_millis(25), Duration::from_secs(1)),
             batches: PerBucket::new(|_| Semaphore::new(BATCHES)),
-            barrier: key::barrier(&key::fresh()?),
+            barrier: bucket_key::barrier(&random_id::fresh()?),
             numbers: AtomicU64::new(0),
             highest: PerBucket::default(),
             counters,
@@ -231,7 +231,7 @@ impl Gateway {
         // The filters include a key that exists: without a match no replica says how fresh its state is.
         let proof = match fresh {
             Fresh::Barrier(_) => self.barrier.as_str(),
-            Fresh::Whatever | Fresh::Since(_) => key::FORMAT,
+            Fresh::Whatever | Fresh::Since(_) => bucket_key::FORMAT,
         };
         let proof = (!filters.iter().any(|filter| filter == proof)).then_some(proof);
         let wanted: Vec<String> =
@@ -245,8 +245,9 @@ impl Gateway {
             patience = (patience * 2).min(self.attempt);
             let error = match self.servers.read(bucket, &wanted, until).await {
                 Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
-                    entries
-                        .retain(|entry| !key::is_barrier(&entry.key) && Some(&*entry.key) != proof);
+                    entries.retain(|entry| {
+                        !bucket_key::is_barrier(&entry.key) && Some(&*entry.key) != proof
+                    });
                     return Ok(Snapshot { entries });
                 }
                 Reading::State { .. } => {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::Error;
 use crate::jetstream::gateway::{Ack, Entry, Put, WriteError};
-use crate::jetstream::key;
+use crate::jetstream::stored::bucket_key;
 
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The stream's last sequence.
@@ -146,7 +146,7 @@ pub(super) fn headers(put: &Put) -> HeaderMap {
     if put.first {
         headers.insert(EXPECTED_OF_ALL, "0");
     }
-    if key::is_barrier(&put.key) {
+    if bucket_key::is_barrier(&put.key) {
         headers.insert(TTL, BARRIER_IS_KEPT);
     }
     headers

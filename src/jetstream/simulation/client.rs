@@ -9,18 +9,19 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
+use crate::jetstream::provision;
 use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::{Cluster, Way};
 use crate::jetstream::simulation::feed::SimulatedDeliveries;
 use crate::jetstream::simulation::group::Written;
 use crate::jetstream::simulation::servers::Server;
 use crate::jetstream::simulation::stream::Change;
-use crate::jetstream::{key, provision};
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key;
 
 /// Unanswered exchanges in a row after which another server is tried.
 const PATIENCE: u32 = 6;
@@ -156,7 +157,7 @@ impl SimulatedServers {
 
     async fn store(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         let stream = self.stream(bucket);
-        let is_barrier = matches!(puts, [put] if key::is_barrier(&put.key));
+        let is_barrier = matches!(puts, [put] if bucket_key::is_barrier(&put.key));
         let expects = puts.iter().any(|put| put.expect.is_some());
         let sent = puts.to_vec();
         let name = self.name.clone();

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::time::{Duration, Instant};
 
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::{BucketState, BucketStatus, Put, Settings};
 use crate::jetstream::simulation::servers::Servers;
 use crate::jetstream::simulation::stream::{Change, Stream};
 use crate::jetstream::simulation::weather::Chance;
+use crate::jetstream::stored::bucket::Bucket;
 
 /// How long an election may take, in milliseconds: measured from tens of them to seconds.
 const ELECTION: (u64, u64) = (30, 4_000);

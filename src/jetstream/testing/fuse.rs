@@ -9,11 +9,11 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::clock::Clock;
 use crate::jetstream::gateway::{
     Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
 };
+use crate::jetstream::stored::bucket::Bucket;
 
 /// Servers, as seen by a client that can be stopped dead.
 pub(in crate::jetstream) struct Fused {

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::JetStreamConfig;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::gateway::{
     Ack, Delivery, NatsServers, Put, Reading, Reply, Servers, WriteError,
 };
-use crate::jetstream::key;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key;
 use crate::mutation::Mutation;
 
 /// How long an exchange may take.
@@ -113,7 +113,7 @@ impl Probe {
 
     /// Stores the message whose sequence proves how fresh an answer is.
     pub async fn barrier(&self) -> Said {
-        self.store(&[(key::FORMAT, None)]).await
+        self.store(&[(bucket_key::FORMAT, None)]).await
     }
 
     async fn send(&self, puts: &[Put]) -> Said {
@@ -131,11 +131,11 @@ impl Probe {
 
     /// What some replica has under the filters.
     pub async fn read(&self, filters: &[&str]) -> Said {
-        let filters = filters.iter().copied().chain([key::FORMAT]);
+        let filters = filters.iter().copied().chain([bucket_key::FORMAT]);
         let filters: Vec<_> = filters.map(str::to_owned).collect();
         match self.servers.read(BUCKET, &filters, self.deadline()).await {
             Reading::State { up_to, entries } => {
-                let asked = entries.into_iter().filter(|entry| entry.key != key::FORMAT);
+                let asked = entries.into_iter().filter(|entry| entry.key != bucket_key::FORMAT);
                 let mut all: Vec<_> = asked.map(|entry| (entry.key, entry.sequence)).collect();
                 all.sort();
                 Said::State(up_to, all)

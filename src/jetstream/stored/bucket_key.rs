@@ -6,19 +6,17 @@
 //! most 850, stays far below the 4,000 a server takes) and lets an operator read plain names. Tokens
 //! of our own begin with `=` and a lower-case letter, which no id's token can.
 
-use data_encoding::BASE32HEX_NOPAD;
-
-use crate::{EndpointId, Epoch, Error, RoomId, UserKey};
+use crate::{EndpointId, Epoch, RoomId, UserKey};
 
 /// The first token of every barrier's key. The second is the client's own.
 const BARRIER: &str = "=barrier";
 /// The key of the bucket's first message.
-pub(super) const FORMAT: &str = "=format";
+pub(in crate::jetstream) const FORMAT: &str = "=format";
 /// The key of the record on which every change of an admin is decided.
-pub(super) const ADMINS: &str = "=admins";
+pub(in crate::jetstream) const ADMINS: &str = "=admins";
 
 /// An id as one token.
-pub(super) fn token(id: &str) -> String {
+pub(in crate::jetstream) fn token(id: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut token = String::with_capacity(id.len() + 8);
     for byte in id.bytes() {
@@ -35,7 +33,7 @@ pub(super) fn token(id: &str) -> String {
 }
 
 /// The id of a token; `None` for a text that [`token`] never makes.
-pub(super) fn id(text: &str) -> Option<String> {
+pub(in crate::jetstream) fn id(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -56,29 +54,13 @@ pub(super) fn id(text: &str) -> Option<String> {
 }
 
 /// The key of one client's barriers. No other client writes it.
-pub(super) fn barrier(client: &str) -> String {
+pub(in crate::jetstream) fn barrier(client: &str) -> String {
     format!("{BARRIER}.{client}")
 }
 
 /// Whether a key is that of some client's barriers.
-pub(super) fn is_barrier(key: &str) -> bool {
+pub(in crate::jetstream) fn is_barrier(key: &str) -> bool {
     key.strip_prefix(BARRIER).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-/// A new id that is never used again: 80 random bits.
-pub(super) fn fresh() -> Result<String, Error> {
-    let mut bytes = [0_u8; 10];
-    fill(&mut bytes)?;
-    Ok(BASE32HEX_NOPAD.encode(&bytes).to_ascii_lowercase())
-}
-
-fn fill(bytes: &mut [u8]) -> Result<(), Error> {
-    #[cfg(feature = "testing")]
-    if crate::jetstream::testing::seeded(bytes) {
-        return Ok(());
-    }
-    getrandom::fill(bytes)
-        .map_err(|error| Error::unavailable(format!("no random numbers to be had: {error}")))
 }
 
 /// Two hex digits by which a large listing is read in 16 or 256 parts, each small enough for one
@@ -96,7 +78,7 @@ fn shard(token: &str) -> (char, char) {
 
 /// How many parts a listing is read in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parts {
+pub(in crate::jetstream) enum Parts {
     One,
     Sixteen,
     Many,
@@ -104,7 +86,7 @@ pub(super) enum Parts {
 
 impl Parts {
     /// Enough parts for so many records, with room to spare below the 1,024 of one request.
-    pub(super) fn for_count(count: u64) -> Self {
+    pub(in crate::jetstream) fn for_count(count: u64) -> Self {
         match count {
             0..=1_010 => Self::One,
             1_011..=12_000 => Self::Sixteen,
@@ -113,7 +95,7 @@ impl Parts {
     }
 
     /// The next finer division, if there is one.
-    pub(super) fn finer(self) -> Option<Self> {
+    pub(in crate::jetstream) fn finer(self) -> Option<Self> {
         match self {
             Self::One => Some(Self::Sixteen),
             Self::Sixteen => Some(Self::Many),
@@ -122,7 +104,7 @@ impl Parts {
     }
 
     /// The filters that together match everything sharded below `prefix`.
-    pub(super) fn filters(self, prefix: &str) -> Vec<String> {
+    pub(in crate::jetstream) fn filters(self, prefix: &str) -> Vec<String> {
         const DIGITS: &str = "0123456789abcdef";
         match self {
             Self::One => vec![format!("{prefix}.*.*.>")],
@@ -136,117 +118,122 @@ impl Parts {
 }
 
 /// `rooms`: a room's record.
-pub(super) fn room(room: &RoomId) -> String {
+pub(in crate::jetstream) fn room(room: &RoomId) -> String {
     token(room.as_str())
 }
 
 /// The common beginning of an incarnation's keys in `members` and in `room_keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Incarnation {
+pub(in crate::jetstream) struct Incarnation {
     room: String,
     id: String,
 }
 
 impl Incarnation {
-    pub(super) fn new(room: &RoomId, id: &str) -> Self {
+    pub(in crate::jetstream) fn new(room: &RoomId, id: &str) -> Self {
         Self { room: token(room.as_str()), id: id.to_owned() }
     }
 
     /// A filter for every incarnation of a room.
-    pub(super) fn any(room: &RoomId) -> Self {
+    pub(in crate::jetstream) fn any(room: &RoomId) -> Self {
         Self::new(room, "*")
     }
 
     /// A filter for everything of the incarnation.
-    pub(super) fn everything(&self) -> String {
+    pub(in crate::jetstream) fn everything(&self) -> String {
         format!("{}.{}.>", self.room, self.id)
     }
 
     /// A filter for everything of the incarnation in `members` but the head.
-    pub(super) fn all_but_the_head(&self) -> String {
+    pub(in crate::jetstream) fn all_but_the_head(&self) -> String {
         format!("{}.{}.*.>", self.room, self.id)
     }
 
     /// `members`: the head.
-    pub(super) fn head(&self) -> String {
+    pub(in crate::jetstream) fn head(&self) -> String {
         format!("{}.{}.=h", self.room, self.id)
     }
 
     /// `members`: the attempt that made an earlier epoch.
-    pub(super) fn epoch(&self, epoch: Epoch) -> String {
+    pub(in crate::jetstream) fn epoch(&self, epoch: Epoch) -> String {
         format!("{}.{}.=e.{epoch}", self.room, self.id)
     }
 
     /// `members`: a ticket; `*` for all.
-    pub(super) fn ticket(&self, id: &str) -> String {
+    pub(in crate::jetstream) fn ticket(&self, id: &str) -> String {
         format!("{}.{}.=g.{id}", self.room, self.id)
     }
 
     /// `members`: the roster of one generation; `*` for any.
-    pub(super) fn roster(&self, generation: &str) -> String {
+    pub(in crate::jetstream) fn roster(&self, generation: &str) -> String {
         format!("{}.{}.{generation}", self.room, self.id)
     }
 
     /// `members`: a member in the roster of one generation; `*` for any.
-    pub(super) fn member(&self, generation: &str, endpoint: &EndpointId) -> String {
+    pub(in crate::jetstream) fn member(&self, generation: &str, endpoint: &EndpointId) -> String {
         let endpoint = token(endpoint.as_str());
         let (a, b) = shard(&endpoint);
         format!("{}.{}.{generation}.{a}.{b}.{endpoint}", self.room, self.id)
     }
 
     /// `room_keys`: the key an attempt made for one endpoint and epoch.
-    pub(super) fn sealed(&self, endpoint: &EndpointId, epoch: Epoch, attempt: &str) -> String {
+    pub(in crate::jetstream) fn sealed(
+        &self,
+        endpoint: &EndpointId,
+        epoch: Epoch,
+        attempt: &str,
+    ) -> String {
         format!("{}.{}.{}.{epoch}.{attempt}", self.room, self.id, token(endpoint.as_str()))
     }
 
     /// `room_keys`: every key of one endpoint.
-    pub(super) fn sealed_to(&self, endpoint: &EndpointId) -> String {
+    pub(in crate::jetstream) fn sealed_to(&self, endpoint: &EndpointId) -> String {
         format!("{}.{}.{}.*.*", self.room, self.id, token(endpoint.as_str()))
     }
 
     /// `room_keys`: every key of one attempt to rekey.
-    pub(super) fn sealed_by(&self, epoch: Epoch, attempt: &str) -> String {
+    pub(in crate::jetstream) fn sealed_by(&self, epoch: Epoch, attempt: &str) -> String {
         format!("{}.{}.*.{epoch}.{attempt}", self.room, self.id)
     }
 
     /// `room_keys`: the record of an attempt to rekey; `*` for all.
-    pub(super) fn attempt(&self, attempt: &str) -> String {
+    pub(in crate::jetstream) fn attempt(&self, attempt: &str) -> String {
         format!("{}.{}.=a.{attempt}", self.room, self.id)
     }
 
     /// `rooms_by_member`: the entry of one membership.
-    pub(super) fn index(&self, endpoint: &EndpointId, membership: &str) -> String {
+    pub(in crate::jetstream) fn index(&self, endpoint: &EndpointId, membership: &str) -> String {
         let (a, b) = shard(&self.room);
         let endpoint = token(endpoint.as_str());
         format!("{endpoint}.{a}.{b}.{}.{}.{membership}", self.room, self.id)
     }
 
     /// `rooms_by_member`: the entries of all memberships.
-    pub(super) fn index_of_all(&self) -> String {
+    pub(in crate::jetstream) fn index_of_all(&self) -> String {
         let (a, b) = shard(&self.room);
         format!("*.{a}.{b}.{}.{}.*", self.room, self.id)
     }
 }
 
 /// `rooms_by_member`: the beginning of all of an endpoint's entries.
-pub(super) fn index_prefix(endpoint: &EndpointId) -> String {
+pub(in crate::jetstream) fn index_prefix(endpoint: &EndpointId) -> String {
     token(endpoint.as_str())
 }
 
 /// `rooms_by_member`: the endpoint's counter.
-pub(super) fn index_count(endpoint: &EndpointId) -> String {
+pub(in crate::jetstream) fn index_count(endpoint: &EndpointId) -> String {
     format!("{}.=n", token(endpoint.as_str()))
 }
 
 /// An index entry's key, read.
-pub(super) struct IndexKey<'a> {
-    pub(super) room: RoomId,
-    pub(super) incarnation: &'a str,
-    pub(super) membership: &'a str,
+pub(in crate::jetstream) struct IndexKey<'a> {
+    pub(in crate::jetstream) room: RoomId,
+    pub(in crate::jetstream) incarnation: &'a str,
+    pub(in crate::jetstream) membership: &'a str,
 }
 
 /// Reads the key of an index entry; `None` for another key.
-pub(super) fn parse_index(key: &str) -> Option<IndexKey<'_>> {
+pub(in crate::jetstream) fn parse_index(key: &str) -> Option<IndexKey<'_>> {
     let mut tokens = key.split('.').skip(3);
     let (room, incarnation, membership) = (tokens.next()?, tokens.next()?, tokens.next()?);
     let room = RoomId::new(id(room)?).ok()?;
@@ -254,29 +241,29 @@ pub(super) fn parse_index(key: &str) -> Option<IndexKey<'_>> {
 }
 
 /// The endpoint of a membership's key; `None` for another key.
-pub(super) fn parse_member(key: &str) -> Option<EndpointId> {
+pub(in crate::jetstream) fn parse_member(key: &str) -> Option<EndpointId> {
     let mut tokens = key.split('.').skip(5);
     let endpoint = EndpointId::new(id(tokens.next()?)?).ok()?;
     tokens.next().is_none().then_some(endpoint)
 }
 
 /// The incarnation that a key in `members` or `room_keys` belongs to.
-pub(super) fn incarnation_of(key: &str) -> Option<&str> {
+pub(in crate::jetstream) fn incarnation_of(key: &str) -> Option<&str> {
     key.split('.').nth(1)
 }
 
 /// The last token of a key.
-pub(super) fn last_token(key: &str) -> &str {
+pub(in crate::jetstream) fn last_token(key: &str) -> &str {
     key.rsplit('.').next().unwrap_or(key)
 }
 
 /// `users`: a user.
-pub(super) fn user(user: &UserKey) -> String {
+pub(in crate::jetstream) fn user(user: &UserKey) -> String {
     user.to_string()
 }
 
 /// The user of a key in `users`; `None` for another key.
-pub(super) fn parse_user(key: &str) -> Option<UserKey> {
+pub(in crate::jetstream) fn parse_user(key: &str) -> Option<UserKey> {
     let user: UserKey = key.parse().ok()?;
     (user.to_string() == key).then_some(user)
 }
@@ -286,6 +273,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::jetstream::stored::random_id::fresh;
 
     #[rstest]
     #[case("ops", "ops")]

@@ -25,6 +25,6 @@ impl Drop for Seeded {
 }
 
 /// Fills the bytes of an id; `false` where this thread's ids come from the system.
-pub(in crate::jetstream) fn seeded(bytes: &mut [u8]) -> bool {
+pub(in crate::jetstream) fn fill(bytes: &mut [u8]) -> bool {
     SEEDED.with_borrow_mut(|rng| rng.as_mut().map(|rng| rng.fill(bytes)).is_some())
 }

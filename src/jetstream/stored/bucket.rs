@@ -2,7 +2,7 @@ use std::fmt;
 
 /// One of the five KV buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Bucket {
+pub(in crate::jetstream) enum Bucket {
     /// The rooms' records: the commit point of a creation.
     Rooms,
     /// The heads and the rosters: the commit point of every change of a room.
@@ -16,11 +16,11 @@ pub(super) enum Bucket {
 }
 
 impl Bucket {
-    pub(super) const ALL: [Self; 5] =
+    pub(in crate::jetstream) const ALL: [Self; 5] =
         [Self::Rooms, Self::Members, Self::RoomsByMember, Self::RoomKeys, Self::Users];
 
     /// The name without the configured prefix.
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::jetstream) const fn name(self) -> &'static str {
         match self {
             Self::Rooms => "rooms",
             Self::Members => "members",
@@ -39,14 +39,14 @@ impl fmt::Display for Bucket {
 
 /// One value per bucket.
 #[derive(Debug, Default)]
-pub(super) struct PerBucket<T>([T; 5]);
+pub(in crate::jetstream) struct PerBucket<T>([T; 5]);
 
 impl<T> PerBucket<T> {
-    pub(super) fn new(mut make: impl FnMut(Bucket) -> T) -> Self {
+    pub(in crate::jetstream) fn new(mut make: impl FnMut(Bucket) -> T) -> Self {
         Self(Bucket::ALL.map(&mut make))
     }
 
-    pub(super) fn get(&self, bucket: Bucket) -> &T {
+    pub(in crate::jetstream) fn get(&self, bucket: Bucket) -> &T {
         let [rooms, members, rooms_by_member, room_keys, users] = &self.0;
         match bucket {
             Bucket::Rooms => rooms,

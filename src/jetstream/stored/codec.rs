@@ -10,10 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
-
-/// The version of the layout of all buckets: keys and values.
-pub(super) const FORMAT_VERSION: u32 = 2;
+use crate::jetstream::stored::bucket::Bucket;
 
 const CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
 const HEAD: usize = "1:0123456789abcdef:".len();
@@ -31,7 +28,7 @@ fn checksum(bucket: Bucket, key: &str, payload: &[u8]) -> [u8; 16] {
 }
 
 /// Raw bytes, sealed to the bucket and key they are for.
-pub(super) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> Bytes {
+pub(in crate::jetstream) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> Bytes {
     let mut value = Vec::with_capacity(HEAD + payload.len());
     value.extend_from_slice(b"1:");
     value.extend_from_slice(&checksum(bucket, key, payload));
@@ -41,7 +38,11 @@ pub(super) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> Bytes {
 }
 
 /// The bytes that [`seal`] sealed; [`Error::Corrupt`] for anything else.
-pub(super) fn open<'a>(bucket: Bucket, key: &str, value: &'a [u8]) -> Result<&'a [u8], Error> {
+pub(in crate::jetstream) fn open<'a>(
+    bucket: Bucket,
+    key: &str,
+    value: &'a [u8],
+) -> Result<&'a [u8], Error> {
     let corrupt = |problem: &str| Err(Error::corrupt(bucket.name(), key, problem));
     let Some((head, payload)) = value.split_at_checked(HEAD) else {
         return corrupt("the value is too short to be one of ours");
@@ -60,7 +61,7 @@ pub(super) fn open<'a>(bucket: Bucket, key: &str, value: &'a [u8]) -> Result<&'a
 }
 
 /// A record, as JSON, sealed.
-pub(super) fn seal_record<T: Serialize>(
+pub(in crate::jetstream) fn seal_record<T: Serialize>(
     bucket: Bucket,
     key: &str,
     record: &T,
@@ -71,7 +72,7 @@ pub(super) fn seal_record<T: Serialize>(
 }
 
 /// The record that [`seal_record`] sealed; [`Error::Corrupt`] for anything else.
-pub(super) fn open_record<T: DeserializeOwned>(
+pub(in crate::jetstream) fn open_record<T: DeserializeOwned>(
     bucket: Bucket,
     key: &str,
     value: &[u8],
