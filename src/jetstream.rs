@@ -4,10 +4,8 @@
 //! why each read is as fresh as the contract demands.
 
 mod add;
-mod barrier;
 mod calls;
 mod chores;
-mod clock;
 mod config;
 mod core;
 mod counters;
@@ -15,8 +13,6 @@ mod defect;
 mod epochs;
 mod gateway;
 mod members;
-mod provision;
-mod resize;
 mod rooms;
 mod rooms_of;
 mod rosters;
@@ -31,18 +27,20 @@ mod testing;
 mod turns;
 mod users;
 mod users_copy;
-mod watch;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
 pub use counters::Counters;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use defect::JetStreamDefect;
-pub use resize::BucketProgress;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use gateway::fuse::Misheard;
+pub use gateway::resize::BucketProgress;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use simulation::{Blow, Reached, Simulation, Weather};
 pub use store::JetStreamStore;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::{Damage, Misheard, Probe, Said};
+pub use testing::{Damage, Probe, Said};

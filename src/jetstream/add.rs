@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::core::{Change, Core, View, put};
 use crate::jetstream::defect::{self, JetStreamDefect};
-use crate::jetstream::gateway::Put;
+use crate::jetstream::gateway::exchange::Put;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::Incarnation;
 use crate::jetstream::stored::room_records::{Fence, IndexRecord, MemberRecord};

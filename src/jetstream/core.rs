@@ -10,13 +10,16 @@ use tokio::time::Instant;
 
 use crate::error::Record;
 use crate::jetstream::add::Waiting;
-use crate::jetstream::barrier::Barriers;
 use crate::jetstream::chores::Chores;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
-use crate::jetstream::gateway::{
-    Entry, Fresh, Gateway, Passed, Pause, Put, ReadError, Snapshot, WINDOW, WriteError,
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::barrier::Barriers;
+use crate::jetstream::gateway::exchange::{
+    Entry, Fresh, Passed, Put, ReadError, Snapshot, WriteError,
 };
+use crate::jetstream::gateway::settings_watch::SettingsWatch;
+use crate::jetstream::gateway::tries::{Gateway, WINDOW};
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 use crate::jetstream::stored::bucket_key::{Incarnation, Parts};
@@ -28,7 +31,6 @@ use crate::jetstream::stored::{bucket_key, codec, random_id};
 use crate::jetstream::sweep;
 use crate::jetstream::turns::Turns;
 use crate::jetstream::users_copy::UsersCopy;
-use crate::jetstream::watch::Watch;
 use crate::mutation::Mutation;
 use crate::{EndpointId, Error, Member, RoomId};
 
@@ -37,7 +39,7 @@ pub(super) struct Core {
     pub(super) gateway: Arc<Gateway>,
     pub(super) barriers: PerBucket<Barriers>,
     pub(super) users: Arc<UsersCopy>,
-    pub(super) watch: Arc<Watch>,
+    pub(super) watch: Arc<SettingsWatch>,
     pub(super) chores: Chores,
     pub(super) turns: Turns,
     pub(super) rosters: Rosters,

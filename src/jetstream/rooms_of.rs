@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::jetstream::core::{Core, Occupant, few, head_record, member_record, occupant, open};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::{Entry, ReadError, Snapshot};
+use crate::jetstream::gateway::exchange::{Entry, ReadError, Snapshot};
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key;
 use crate::jetstream::stored::bucket_key::{Incarnation, Parts};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::error::{Conflict, Record};
 use crate::jetstream::core::{Change, Core, Roster, View, no_member, open, put, removal};
 use crate::jetstream::defect::{self, JetStreamDefect};
-use crate::jetstream::gateway::{MAX_BATCH, Put, Snapshot};
+use crate::jetstream::gateway::exchange::{MAX_BATCH, Put, Snapshot};
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::Incarnation;
 use crate::jetstream::stored::room_records::{

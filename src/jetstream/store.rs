@@ -8,23 +8,28 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{self, Standing};
 use crate::jetstream::add::Waiting;
-use crate::jetstream::barrier::{Barriers, Sender};
 use crate::jetstream::calls::Calls;
 use crate::jetstream::chores::Chores;
-use crate::jetstream::clock::Clock;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
 use crate::jetstream::core::Core;
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::epochs::Epochs;
-use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Servers};
-use crate::jetstream::provision;
-use crate::jetstream::resize::BucketProgress;
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::barrier::{Barriers, Sender};
+use crate::jetstream::gateway::clock::Clock;
+use crate::jetstream::gateway::exchange::Servers;
+#[cfg(feature = "testing")]
+use crate::jetstream::gateway::fuse::{Fused, Misheard};
+use crate::jetstream::gateway::nats::NatsServers;
+use crate::jetstream::gateway::resize::BucketProgress;
+use crate::jetstream::gateway::settings_watch::SettingsWatch;
+use crate::jetstream::gateway::tries::Gateway;
+use crate::jetstream::gateway::{provision, server_version};
 use crate::jetstream::rosters::Rosters;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 use crate::jetstream::turns::Turns;
 use crate::jetstream::users_copy::{Reached, UsersCopy};
-use crate::jetstream::watch::Watch;
 use crate::mutation::Mutation;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
@@ -49,7 +54,7 @@ pub struct JetStreamStore {
     freshness: Freshness,
     counters: Counters,
     #[cfg(feature = "testing")]
-    fused: Arc<super::testing::Fused>,
+    fused: Arc<Fused>,
 }
 
 /// How a decision proves that the copy of the users is fresh enough.
@@ -112,7 +117,7 @@ impl JetStreamStore {
         let begun = Instant::now();
         let (connected, deadline) = (begun + config.op_timeout, begun + config.op_timeout * LONG);
         let servers = Arc::new(NatsServers::connect(&config, mutation, connected).await?);
-        provision::check_version(&servers.server_version())?;
+        server_version::check_version(&servers.server_version())?;
         servers.greet(connected).await?;
         Self::open_on(servers, config, mutation, deadline).await
     }
@@ -125,9 +130,9 @@ impl JetStreamStore {
         deadline: Instant,
     ) -> Result<Self, Error> {
         #[cfg(feature = "testing")]
-        let fused = Arc::new(super::testing::Fused::new(servers));
+        let fused = Arc::new(Fused::new(servers));
         #[cfg(feature = "testing")]
-        let servers: Arc<dyn Servers> = Arc::<super::testing::Fused>::clone(&fused);
+        let servers: Arc<dyn Servers> = Arc::<Fused>::clone(&fused);
         let counters = Counters::default();
         let stops = mutation.is(JetStreamDefect::StopsItsClock);
         let proof = Arc::new(Proof { clock: servers.clock(), stops, latest: RwLock::default() });
@@ -143,7 +148,7 @@ impl JetStreamStore {
         let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
         let sink = Arc::<UsersCopy>::clone(&users);
         users.set_kick(gateway.feed(Bucket::Users, wanted, sink));
-        let watch = Watch::begin(&gateway, config.prefix.clone());
+        let watch = SettingsWatch::begin(&gateway, config.prefix.clone());
         let barriers = PerBucket::new(|bucket| {
             let send = match bucket {
                 Bucket::Users => users_barrier(&gateway, &users, &proof),
@@ -489,7 +494,7 @@ impl JetStreamStore {
     /// Reports the next `writes` stored compare-and-sets truthfully, and the one after them as `as_if`. Then the store is
     /// held, as by [`hold_after`](Self::hold_after).
     #[doc(hidden)]
-    pub fn mishear_after(&self, writes: u32, as_if: super::Misheard) {
+    pub fn mishear_after(&self, writes: u32, as_if: Misheard) {
         self.fused.mishear_after(writes, as_if);
     }
 
@@ -519,7 +524,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::jetstream::gateway::Put;
+    use crate::jetstream::gateway::exchange::Put;
     use crate::jetstream::{Blow, Simulation, Weather};
     use crate::{Ciphertext, Label, Record};
 

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::jetstream::core::{Change, Core, Occupant, View, few, head_record, open, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::{Pause, ReadError, WriteError};
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::exchange::{ReadError, WriteError};
 use crate::jetstream::rooms_of::Stale;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::{Incarnation, Parts};

@@ -1,6 +1,5 @@
 //! Access for the conformance suite, which other callers do not have.
 
-mod fuse;
 mod probe;
 
 use std::sync::Arc;
@@ -9,15 +8,14 @@ use tokio::time::Instant;
 
 use crate::jetstream::core;
 use crate::jetstream::core::{Change, Core, put};
-use crate::jetstream::gateway::{Pause, Put};
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::exchange::Put;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::format::FormatRecord;
 use crate::jetstream::stored::room_records::EpochRecord;
 use crate::jetstream::stored::{bucket_key, codec, format, random_id};
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
-pub(super) use fuse::Fused;
-pub use fuse::Misheard;
 pub use probe::{Probe, Said};
 
 /// A stored record, for tests that damage it.

@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
-use crate::jetstream::gateway::{Anchor, Entry, FeedSink, Passed, barrier_number};
+use crate::jetstream::gateway::exchange::{Anchor, Entry, FeedSink, Passed};
+use crate::jetstream::gateway::tries::barrier_number;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::user_records::{Admins, UserRecord};
 use crate::jetstream::stored::{bucket_key, codec, format};

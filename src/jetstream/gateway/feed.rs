@@ -17,10 +17,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::Error;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::tries::until_answered;
-use crate::jetstream::gateway::{
-    Anchor, BucketState, Deliveries, Delivery, FeedSink, Reply, Servers,
-};
+use crate::jetstream::gateway::backoff::until_answered;
+use crate::jetstream::gateway::bucket_settings::BucketState;
+use crate::jetstream::gateway::exchange::{Anchor, Deliveries, Delivery, FeedSink, Reply, Servers};
 use crate::jetstream::stored::bucket::Bucket;
 use crate::mutation::Mutation;
 

@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::Error;
-use crate::jetstream::clock::Clock;
-use crate::jetstream::gateway::{
-    Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
+use crate::jetstream::gateway::bucket_settings::{BucketState, Settings};
+use crate::jetstream::gateway::clock::Clock;
+use crate::jetstream::gateway::exchange::{
+    Ack, Deliveries, Put, Reading, Reply, Servers, WriteError,
 };
-use crate::jetstream::provision;
+use crate::jetstream::gateway::server_version;
 use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::{Cluster, Way};
 use crate::jetstream::simulation::feed::SimulatedDeliveries;
@@ -181,7 +182,7 @@ impl SimulatedServers {
             }
             match written {
                 Written::Committed(_) if one_by_one => {
-                    let error = Error::unavailable(provision::too_old("the leader"));
+                    let error = Error::unavailable(server_version::too_old("the leader"));
                     Heard::Answer(Ack::Not(WriteError::Unknown(error)))
                 }
                 Written::Committed(sequence) => Heard::Answer(Ack::Stored(sequence)),
@@ -247,7 +248,7 @@ impl Servers for SimulatedServers {
 
     fn fit(&self) -> Result<(), Error> {
         let older = self.shared.lock().older;
-        if older { Err(Error::unavailable(provision::too_old("the server"))) } else { Ok(()) }
+        if older { Err(Error::unavailable(server_version::too_old("the server"))) } else { Ok(()) }
     }
 
     async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-use crate::jetstream::clock::Clock;
-use crate::jetstream::gateway::Settings;
+use crate::jetstream::gateway::bucket_settings::Settings;
+use crate::jetstream::gateway::clock::Clock;
 use crate::jetstream::simulation::Reached;
 use crate::jetstream::simulation::group::Group;
 use crate::jetstream::simulation::servers::{Server, Servers};

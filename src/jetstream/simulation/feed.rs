@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::jetstream::gateway::{Deliveries, Delivery, Entry};
+use crate::jetstream::gateway::exchange::{Deliveries, Delivery, Entry};
 use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::Cluster;
 use crate::jetstream::simulation::group::server_name;

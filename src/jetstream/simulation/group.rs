@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::time::{Duration, Instant};
 
-use crate::jetstream::gateway::{BucketState, BucketStatus, Put, Settings};
+use crate::jetstream::gateway::bucket_settings::{BucketState, BucketStatus, Settings};
+use crate::jetstream::gateway::exchange::Put;
 use crate::jetstream::simulation::servers::Servers;
 use crate::jetstream::simulation::stream::{Change, Stream};
 use crate::jetstream::simulation::weather::Chance;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::jetstream::gateway::{Entry, Put};
+use crate::jetstream::gateway::exchange::{Entry, Put};
 use crate::jetstream::simulation::weather::Chance;
 
 /// The most keys one answer may hold (`multi_last`).

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::JetStreamConfig;
-use crate::jetstream::gateway::{
-    Ack, Delivery, NatsServers, Put, Reading, Reply, Servers, WriteError,
+use crate::jetstream::gateway::exchange::{
+    Ack, Delivery, Put, Reading, Reply, Servers, WriteError,
 };
+use crate::jetstream::gateway::nats::NatsServers;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key;
 use crate::mutation::Mutation;

@@ -4,7 +4,7 @@ use async_nats::{HeaderMap, Message};
 use serde::Deserialize;
 
 use crate::Error;
-use crate::jetstream::gateway::{Ack, Entry, Put, WriteError};
+use crate::jetstream::gateway::exchange::{Ack, Entry, Put, WriteError};
 use crate::jetstream::stored::bucket_key;
 
 pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::Error;
-use crate::jetstream::gateway::Gateway;
-use crate::jetstream::provision;
+use crate::jetstream::gateway::provision;
+use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 
 /// How often each bucket is checked.
@@ -16,14 +16,14 @@ const PERIOD: Duration = Duration::from_secs(2);
 
 /// The result of each bucket's last check.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(in crate::jetstream) struct SettingsWatch {
     /// Why a bucket must not be used. A std lock: held for a moment, never across an await.
     unfit: PerBucket<Mutex<Option<Error>>>,
 }
 
-impl Watch {
+impl SettingsWatch {
     /// Fails if the bucket's settings were wrong at the last check.
-    pub(super) fn fit(&self, bucket: Bucket) -> Result<(), Error> {
+    pub(in crate::jetstream) fn fit(&self, bucket: Bucket) -> Result<(), Error> {
         match &*self.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some(error) => Err(error.clone()),
@@ -31,7 +31,7 @@ impl Watch {
     }
 
     /// Checks, for as long as the gateway exists.
-    pub(super) fn begin(gateway: &Gateway, prefix: String) -> Arc<Self> {
+    pub(in crate::jetstream) fn begin(gateway: &Gateway, prefix: String) -> Arc<Self> {
         let watch = Arc::new(Self::default());
         let sees = Arc::clone(&watch);
         gateway.look_on(PERIOD, move |bucket, state| {

@@ -9,9 +9,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::clock::Clock;
-use crate::jetstream::gateway::{
-    Ack, BucketState, Deliveries, Put, Reading, Reply, Servers, Settings, WriteError,
+use crate::jetstream::gateway::bucket_settings::{BucketState, Settings};
+use crate::jetstream::gateway::clock::Clock;
+use crate::jetstream::gateway::exchange::{
+    Ack, Deliveries, Put, Reading, Reply, Servers, WriteError,
 };
 use crate::jetstream::stored::bucket::Bucket;
 

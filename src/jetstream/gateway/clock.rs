@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Time since some moment in the past, suspended time included.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(in crate::jetstream) struct Clock {
     /// Where simulated time began; `None` for the machine's own clock.
     #[cfg(feature = "testing")]
     simulated: Option<tokio::time::Instant>,
@@ -23,24 +23,24 @@ pub(super) struct Clock {
 impl Clock {
     /// A clock of simulated time.
     #[cfg(feature = "testing")]
-    pub(super) fn simulated() -> Self {
+    pub(in crate::jetstream) fn simulated() -> Self {
         Self { simulated: Some(tokio::time::Instant::now()), ..Self::default() }
     }
 
     /// Another clock of the same simulated machine.
     #[cfg(feature = "testing")]
-    pub(super) fn beside(&self) -> Self {
+    pub(in crate::jetstream) fn beside(&self) -> Self {
         Self { simulated: self.simulated, suspended: Arc::clone(&self.suspended) }
     }
 
     /// Moves forward at once, as after a suspension.
     #[cfg(feature = "testing")]
-    pub(super) fn suspend(&self, time: Duration) {
+    pub(in crate::jetstream) fn suspend(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.suspended.fetch_add(millis, Ordering::SeqCst);
     }
 
-    pub(super) fn now(&self) -> Duration {
+    pub(in crate::jetstream) fn now(&self) -> Duration {
         #[cfg(feature = "testing")]
         return self.awake() + Duration::from_millis(self.suspended.load(Ordering::SeqCst));
         #[cfg(not(feature = "testing"))]
@@ -48,7 +48,7 @@ impl Clock {
     }
 
     /// The time without the pretended suspension.
-    pub(super) fn awake(&self) -> Duration {
+    pub(in crate::jetstream) fn awake(&self) -> Duration {
         #[cfg(feature = "testing")]
         return self.simulated.map_or_else(machine, |began| began.elapsed());
         #[cfg(not(feature = "testing"))]

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::core::Core;
-use crate::jetstream::gateway::Pause;
+use crate::jetstream::gateway::backoff::Pause;
 use crate::jetstream::stored::bucket::Bucket;
 
 /// How far a bucket has come to a new number of replicas.
@@ -31,7 +31,7 @@ impl BucketProgress {
 
 impl Core {
     /// Has all buckets kept by `wanted` servers, and waits until all of them have everything.
-    pub(super) async fn set_replicas(
+    pub(in crate::jetstream) async fn set_replicas(
         &self,
         wanted: u8,
         progress: &(dyn Fn(&[BucketProgress]) + Send + Sync),

@@ -6,50 +6,19 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::error::Invalid;
 use crate::jetstream::core::few;
-use crate::jetstream::gateway::{Fresh, Gateway, Pause, Put, ReadError, Settings, WriteError};
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::bucket_settings::Settings;
+use crate::jetstream::gateway::exchange::{Fresh, Put, ReadError, WriteError};
+use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::format::{self, FormatRecord};
 use crate::jetstream::stored::{bucket_key, codec, random_id};
-
-/// The oldest nats-server whose atomic batches support expectations.
-const OLDEST: (u64, u64, u64) = (2, 12, 1);
-
-/// Refuses a server that is too old. 2.11 accepts the headers of an atomic batch and stores its messages one by one;
-/// 2.12.0 refuses every expectation in a batch.
-pub(super) fn check_version(version: &str) -> Result<(), Error> {
-    let mut numbers = version.split(['.', '-', '+']).map(str::parse::<u64>);
-    if let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) =
-        (numbers.next(), numbers.next(), numbers.next())
-        && (major, minor, patch) >= OLDEST
-    {
-        return Ok(());
-    }
-    Err(Invalid::new("server", too_old_for(version)).into())
-}
-
-/// The message for a server of this version.
-fn too_old_for(version: &str) -> String {
-    let (major, minor, patch) = OLDEST;
-    format!(
-        "runs nats-server {version}, which has no atomic batches with expectations; upgrade it to \
-         {major}.{minor}.{patch} or later"
-    )
-}
-
-/// The message for a server whose version is unknown and that is too old.
-pub(super) fn too_old(server: &str) -> String {
-    let (major, minor, patch) = OLDEST;
-    format!(
-        "{server} stored an atomic batch message by message, so it is older than nats-server \
-         {major}.{minor}.{patch}; upgrade it, and open the store again"
-    )
-}
 
 /// Makes or checks all buckets.
 ///
 /// The first message of each bucket has the store's id. It is stored once all five buckets are there. So every bucket of
 /// a used store has it: a bucket that is missing or empty beside used ones was lost, and is not made again.
-pub(super) async fn all(
+pub(in crate::jetstream) async fn all(
     gateway: &Gateway,
     prefix: &str,
     replicas: u8,
@@ -143,7 +112,11 @@ async fn one(
 }
 
 /// Refuses settings under which the contract does not hold.
-pub(super) fn check(name: &str, bucket: Bucket, settings: &Settings) -> Result<(), Error> {
+pub(in crate::jetstream) fn check(
+    name: &str,
+    bucket: Bucket,
+    settings: &Settings,
+) -> Result<(), Error> {
     let stream = &settings.name;
     let refuse = |what: &str, change: &str| {
         let problem = format!("{name} {what}; {change} (stream {stream})");
@@ -298,20 +271,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case("2.12.0", false)]
-    #[case("2.12.1", true)]
-    #[case("2.12", false)]
-    #[case("2.15.1", true)]
-    #[case("2.15.0-dev", true)]
-    #[case("3.0.0", true)]
-    #[case("2.11.9", false)]
-    #[case("2.9.25", false)]
-    #[case("", false)]
-    fn versions(#[case] version: &str, #[case] good: bool) {
-        assert_eq!(check_version(version).is_ok(), good);
-    }
 
     fn other(settings: &mut Settings, name: &str, value: impl Into<serde_json::Value>) {
         settings.others.insert(name.to_owned(), value.into());

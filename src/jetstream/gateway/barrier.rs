@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::Passed;
+use crate::jetstream::gateway::exchange::Passed;
 use crate::mutation::Mutation;
 
 /// Barriers of one bucket in flight at once, while they are answered quickly.
@@ -32,10 +32,10 @@ const MOST: usize = 64;
 
 type Sent = Pin<Box<dyn Future<Output = Result<Passed, Error>> + Send>>;
 /// Sends one barrier and waits for its acknowledgement until the deadline.
-pub(super) type Sender = Box<dyn Fn(Instant) -> Sent + Send + Sync>;
+pub(in crate::jetstream) type Sender = Box<dyn Fn(Instant) -> Sent + Send + Sync>;
 
 /// The barriers of one bucket.
-pub(super) struct Barriers {
+pub(in crate::jetstream) struct Barriers {
     shared: Arc<Shared>,
     op_timeout: Duration,
     task: tokio::task::AbortHandle,
@@ -102,7 +102,7 @@ fn gone() -> Error {
 
 impl Barriers {
     /// Barriers that are sent by `send`, each with `op_timeout` to succeed.
-    pub(super) fn new(
+    pub(in crate::jetstream) fn new(
         send: Sender,
         op_timeout: Duration,
         counters: Counters,
@@ -117,7 +117,7 @@ impl Barriers {
     }
 
     /// Waits for a barrier that is sent after this call began.
-    pub(super) async fn pass(&self) -> Result<Passed, Error> {
+    pub(in crate::jetstream) async fn pass(&self) -> Result<Passed, Error> {
         let round = {
             let mut next = self.shared.next();
             if next.ended {
@@ -132,7 +132,7 @@ impl Barriers {
     }
 
     /// Sends no more barriers; waiting callers fail.
-    pub(super) fn end(&self) {
+    pub(in crate::jetstream) fn end(&self) {
         self.task.abort();
     }
 }

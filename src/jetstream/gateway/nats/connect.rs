@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::error::Invalid;
 use crate::jetstream::config::{JetStreamConfig, Tls, server_url};
-use crate::jetstream::gateway::complaint::Complaint;
-use crate::jetstream::gateway::identity::Identity;
-use crate::jetstream::gateway::mux::Mux;
-use crate::jetstream::gateway::rotation::Rotation;
+use crate::jetstream::gateway::nats::complaint::Complaint;
+use crate::jetstream::gateway::nats::identity::Identity;
+use crate::jetstream::gateway::nats::mux::Mux;
+use crate::jetstream::gateway::nats::rotation::Rotation;
 
 /// How often the connection is pinged. After three pings without an answer it is closed and made anew.
 const PING: Duration = Duration::from_secs(1);

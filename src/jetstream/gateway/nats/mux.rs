@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_nats::Message;
 use tokio::sync::oneshot;
 
-use crate::jetstream::gateway::{Entry, wire};
+use crate::jetstream::gateway::exchange::Entry;
+use crate::jetstream::gateway::nats::wire;
 
 /// Gives every answer to the request that waits for it.
 pub(super) struct Mux {

@@ -10,9 +10,10 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::gateway::api::{ConsumerInfo, ConsumerSettings, CreateConsumer, Plain};
-use crate::jetstream::gateway::nats::{Link, api_error};
-use crate::jetstream::gateway::{Deliveries, Delivery, Entry, Reply, wire};
+use crate::jetstream::gateway::exchange::{Deliveries, Delivery, Entry, Reply};
+use crate::jetstream::gateway::nats::api::{ConsumerInfo, ConsumerSettings, CreateConsumer, Plain};
+use crate::jetstream::gateway::nats::link::{Link, api_error};
+use crate::jetstream::gateway::nats::wire;
 use crate::jetstream::stored::random_id;
 
 /// The interval of the server's heartbeats.
