@@ -3,30 +3,19 @@
 //! `jetstream/PROTOCOL.md` says what is stored where, which one step makes each write happen, and
 //! why each read is as fresh as the contract demands.
 
-mod add;
 mod calls;
-mod chores;
 mod config;
-mod core;
 mod counters;
 mod defect;
-mod epochs;
 mod gateway;
-mod members;
-mod rooms;
-mod rooms_of;
-mod rosters;
-mod sealed_keys;
+mod room;
 #[cfg(feature = "testing")]
 mod simulation;
 mod store;
 mod stored;
-mod sweep;
 #[cfg(feature = "testing")]
 mod testing;
-mod turns;
-mod users;
-mod users_copy;
+mod user;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
 pub use counters::Counters;

@@ -7,6 +7,7 @@
 
 pub(super) mod backoff;
 pub(super) mod barrier;
+pub(super) mod bucket_client;
 pub(super) mod bucket_settings;
 pub(super) mod clock;
 pub(super) mod exchange;

@@ -4,12 +4,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::gateway::bucket_settings::{BucketState, Settings};
 use crate::jetstream::gateway::clock::Clock;
 use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::codec;
 
 /// A message to be stored under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,26 @@ impl Put {
 
     pub(in crate::jetstream) fn removal(key: String, value: Bytes) -> Self {
         Self { removal: true, ..Self::new(key, value) }
+    }
+
+    /// A record to be stored.
+    pub(in crate::jetstream) fn record<T: Serialize>(
+        bucket: Bucket,
+        key: String,
+        record: &T,
+    ) -> Result<Self, Error> {
+        let value = codec::seal_record(bucket, &key, record)?;
+        Ok(Self::new(key, value))
+    }
+
+    /// A tombstone to be stored, with its record.
+    pub(in crate::jetstream) fn tombstone<T: Serialize>(
+        bucket: Bucket,
+        key: String,
+        record: &T,
+    ) -> Result<Self, Error> {
+        let value = codec::seal_record(bucket, &key, record)?;
+        Ok(Self::removal(key, value))
     }
 
     /// A message that must be the first one ever stored in its bucket.
@@ -75,6 +98,16 @@ pub(in crate::jetstream) struct Entry {
     pub(in crate::jetstream) value: Bytes,
 }
 
+impl Entry {
+    /// The record in the message.
+    pub(in crate::jetstream) fn open<T: DeserializeOwned>(
+        &self,
+        bucket: Bucket,
+    ) -> Result<T, Error> {
+        codec::open_record(bucket, &self.key, &self.value)
+    }
+}
+
 /// The result of a read that is fresh enough: one state of the bucket.
 #[derive(Clone, Debug, Default)]
 pub(in crate::jetstream) struct Snapshot {
@@ -100,6 +133,11 @@ pub(in crate::jetstream) enum WriteError {
     Failed(Error),
 }
 
+/// An error during the search for a write's outcome leaves the outcome unknown.
+pub(in crate::jetstream) fn in_doubt(error: Error) -> Error {
+    if error.outcome_unknown() { error } else { Error::unavailable(error) }
+}
+
 /// Why a read gave no result.
 #[derive(Debug)]
 pub(in crate::jetstream) enum ReadError {
@@ -108,6 +146,18 @@ pub(in crate::jetstream) enum ReadError {
     /// No replica answered with a state that is fresh enough before the deadline.
     Late(Error),
     Failed(Error),
+}
+
+impl ReadError {
+    /// The error for a caller whose filters match few keys.
+    pub(in crate::jetstream) fn for_few_keys(self, bucket: Bucket) -> Error {
+        match self {
+            Self::Failed(error) | Self::Late(error) => error,
+            Self::TooMany => Error::unavailable(format!(
+                "{bucket} holds more under one key than can be read at once"
+            )),
+        }
+    }
 }
 
 /// The newest message of a copy that is no barrier. A consumer may go on behind it only if the bucket still holds this

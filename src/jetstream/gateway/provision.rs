@@ -5,7 +5,6 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::core::few;
 use crate::jetstream::gateway::backoff::Pause;
 use crate::jetstream::gateway::bucket_settings::Settings;
 use crate::jetstream::gateway::exchange::{Fresh, Put, ReadError, WriteError};
@@ -260,7 +259,7 @@ impl Claim<'_> {
         let passed = gateway.pass(bucket, deadline).await?;
         let key = bucket_key::FORMAT.to_owned();
         let found = gateway.read(bucket, &[key], Fresh::Barrier(passed), deadline).await;
-        let found = found.map_err(|error| few(bucket, error))?;
+        let found = found.map_err(|error| error.for_few_keys(bucket))?;
         let entry = found.find(bucket_key::FORMAT);
         entry.map(|entry| format::store_of(bucket, &entry.value, entry.removal)).transpose()
     }

@@ -4,8 +4,8 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::core::Core;
 use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::Bucket;
 
 /// How far a bucket has come to a new number of replicas.
@@ -29,40 +29,38 @@ impl BucketProgress {
     }
 }
 
-impl Core {
-    /// Has all buckets kept by `wanted` servers, and waits until all of them have everything.
-    pub(in crate::jetstream) async fn set_replicas(
-        &self,
-        wanted: u8,
-        progress: &(dyn Fn(&[BucketProgress]) + Send + Sync),
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let change = Bucket::ALL.map(|bucket| self.gateway.set_replicas(bucket, wanted, deadline));
-        future::try_join_all(change).await?;
-        let mut said = Vec::new();
-        loop {
-            let states = Bucket::ALL.map(|bucket| self.gateway.bucket(bucket, deadline));
-            let states = future::try_join_all(states).await?;
-            let now: Vec<_> = Bucket::ALL
-                .into_iter()
-                .zip(states)
-                .filter_map(|(bucket, state)| {
-                    let now = state?.status;
-                    let (replicas, current) = (now.replicas, now.current);
-                    Some(BucketProgress { bucket: bucket.name(), wanted, replicas, current })
-                })
-                .collect();
-            if now != said {
-                progress(&now);
-                said.clone_from(&now);
-            }
-            if now.len() == Bucket::ALL.len() && now.iter().all(BucketProgress::is_done) {
-                return Ok(());
-            }
-            let mut pause = Pause::new(deadline);
-            pause.after(Error::Timeout).await?;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+/// Has all buckets kept by `wanted` servers, and waits until all of them have everything.
+pub(in crate::jetstream) async fn set_replicas(
+    gateway: &Gateway,
+    wanted: u8,
+    progress: &(dyn Fn(&[BucketProgress]) + Send + Sync),
+    deadline: Instant,
+) -> Result<(), Error> {
+    let change = Bucket::ALL.map(|bucket| gateway.set_replicas(bucket, wanted, deadline));
+    future::try_join_all(change).await?;
+    let mut said = Vec::new();
+    loop {
+        let states = Bucket::ALL.map(|bucket| gateway.bucket(bucket, deadline));
+        let states = future::try_join_all(states).await?;
+        let now: Vec<_> = Bucket::ALL
+            .into_iter()
+            .zip(states)
+            .filter_map(|(bucket, state)| {
+                let now = state?.status;
+                let (replicas, current) = (now.replicas, now.current);
+                Some(BucketProgress { bucket: bucket.name(), wanted, replicas, current })
+            })
+            .collect();
+        if now != said {
+            progress(&now);
+            said.clone_from(&now);
         }
+        if now.len() == Bucket::ALL.len() && now.iter().all(BucketProgress::is_done) {
+            return Ok(());
+        }
+        let mut pause = Pause::new(deadline);
+        pause.after(Error::Timeout).await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

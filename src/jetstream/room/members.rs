@@ -7,38 +7,49 @@ use futures_util::future;
 use tokio::time::Instant;
 
 use crate::error::Conflict;
-use crate::jetstream::core::{Change, Core, no_member, put, removal};
+use crate::jetstream::gateway::exchange::Put;
+use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::room::view::{View, no_member};
+use crate::jetstream::room::{generation, roster, sweep};
 use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key::Incarnation;
+use crate::jetstream::stored::random_id;
 use crate::jetstream::stored::room_records::{GoneMember, MemberGone, Ticket};
-use crate::jetstream::stored::{bucket_key, random_id};
-use crate::jetstream::sweep;
 use crate::{EndpointId, Error, Member, Page, Room, RoomId};
 
-impl Core {
-    pub(super) async fn room(&self, room: &RoomId, deadline: Instant) -> Result<Room, Error> {
-        let view = self.view(room, |_| Vec::new(), deadline).await?;
+impl RoomClient {
+    pub(in crate::jetstream) async fn room(
+        &self,
+        room: &RoomId,
+        deadline: Instant,
+    ) -> Result<Room, Error> {
+        let view = View::read(&self.buckets, room, |_| Vec::new(), deadline).await?;
         view.record.room(room, &view.head)
     }
 
-    pub(super) async fn member(
+    pub(in crate::jetstream) async fn member(
         &self,
         room: &RoomId,
         endpoint: &EndpointId,
         deadline: Instant,
     ) -> Result<Member, Error> {
-        let view = self.view(room, |any| vec![any.member("*", endpoint)], deadline).await?;
+        let view = View::read(&self.buckets, room, |any| vec![any.member("*", endpoint)], deadline)
+            .await?;
         view.member_or_none(endpoint)?.ok_or_else(|| no_member(room, endpoint))
     }
 
-    pub(super) async fn members(
+    pub(in crate::jetstream) async fn members(
         &self,
         room: &RoomId,
         page: &Page<EndpointId>,
         deadline: Instant,
     ) -> Result<Vec<Member>, Error> {
         loop {
-            let view = self.view(room, |_| Vec::new(), deadline).await?;
-            let Some(roster) = self.roster(&view, deadline).await? else { continue };
+            let view = View::read(&self.buckets, room, |_| Vec::new(), deadline).await?;
+            let Some(roster) = roster::read(&self.buckets, &view, deadline).await? else {
+                continue;
+            };
             let start = page.after().map_or(Bound::Unbounded, Bound::Excluded);
             let members = roster.range((start, Bound::Unbounded)).take(page.limit());
             return members
@@ -47,20 +58,21 @@ impl Core {
         }
     }
 
-    pub(super) async fn remove_member(
-        self: &Arc<Self>,
+    pub(in crate::jetstream) async fn remove_member(
+        &self,
         room: &RoomId,
         endpoint: &EndpointId,
         deadline: Instant,
     ) -> Result<(), Error> {
         let _turn = self.turns.wait(room).await;
         loop {
-            let wanted =
-                |any: &bucket_key::Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
+            let wanted = |any: &Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
             // The membership's keys are at or below this sequence; keys of a later membership are above.
-            let (view, keys_up_to) =
-                future::try_join(self.view(room, wanted, deadline), self.barrier(Bucket::RoomKeys))
-                    .await?;
+            let (view, keys_up_to) = future::try_join(
+                View::read(&self.buckets, room, wanted, deadline),
+                self.buckets.barrier(Bucket::RoomKeys),
+            )
+            .await?;
             let record = view.member(endpoint)?.ok_or_else(|| no_member(room, endpoint))?;
             if record.owner() {
                 return Err(Conflict::OwnerStays.into());
@@ -77,17 +89,18 @@ impl Core {
             let key = incarnation.member(&head.generation, endpoint);
             let ticket_key = incarnation.ticket(&write);
             let puts = vec![
-                removal(Bucket::Members, key, &MemberGone { id: record.id })?,
-                put(Bucket::Members, ticket_key.clone(), &ticket)?,
+                Put::tombstone(Bucket::Members, key, &MemberGone { id: record.id })?,
+                Put::record(Bucket::Members, ticket_key.clone(), &ticket)?,
             ];
-            if self.commit(Change { view: &view, head, puts }, deadline).await? {
+            let change = Change { view: &view, head, puts };
+            if change.commit(&self.buckets, deadline).await? {
                 if let Some(mut roster) = self.rosters.of(&view) {
                     Arc::make_mut(&mut roster).remove(endpoint);
                     self.rosters.keep(incarnation, &write, roster);
                 }
                 sweep::ticket(self, incarnation, ticket_key, ticket);
                 sweep::tickets_of(self, &view);
-                sweep::generation(self, &view);
+                generation::renew_if_due(self, &view);
                 return Ok(());
             }
         }

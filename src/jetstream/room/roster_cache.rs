@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::jetstream::core::{Roster, View};
+use crate::jetstream::room::roster::Roster;
+use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket_key::Incarnation;
 
 /// The number of members in the cache, at most: some ten megabytes.
@@ -15,7 +16,7 @@ const MEMBERS: usize = 50_000;
 
 /// The rosters, the last used one first.
 #[derive(Default)]
-pub(super) struct Rosters {
+pub(super) struct RosterCache {
     /// A std lock: held for a moment, never across an await.
     kept: Mutex<VecDeque<Kept>>,
 }
@@ -27,7 +28,7 @@ struct Kept {
     roster: Arc<Roster>,
 }
 
-impl Rosters {
+impl RosterCache {
     /// The roster of a view, if the cache has it.
     pub(super) fn of(&self, view: &View) -> Option<Arc<Roster>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,19 +5,20 @@
 //! the entries do not name.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use futures_util::future;
 use tokio::time::Instant;
 
-use crate::jetstream::core::{Core, Occupant, few, head_record, member_record, occupant, open};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::exchange::{Entry, ReadError, Snapshot};
+use crate::jetstream::room::decode::{head_record, member_record};
+use crate::jetstream::room::end_head::end_head;
+use crate::jetstream::room::index_entry::{Possible, Stale};
+use crate::jetstream::room::occupant::Occupant;
+use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::room::sweep;
 use crate::jetstream::stored::bucket::Bucket;
-use crate::jetstream::stored::bucket_key;
-use crate::jetstream::stored::bucket_key::{Incarnation, Parts};
-use crate::jetstream::stored::room_records::IndexRecord;
-use crate::jetstream::sweep;
+use crate::jetstream::stored::bucket_key::{self, Parts};
 use crate::{EndpointId, Error, Page, Room, RoomId};
 
 /// The number of keys in one request: far below the size that a server takes, with keys of any legal length.
@@ -30,33 +31,15 @@ struct Index {
     rooms: BTreeMap<RoomId, Vec<Possible>>,
 }
 
-/// A membership that is planned, there, or ended.
-#[derive(Clone)]
-pub(super) struct Possible {
-    pub(super) key: String,
-    pub(super) sequence: u64,
-    pub(super) incarnation: Incarnation,
-    pub(super) incarnation_id: String,
-    pub(super) membership: String,
-    pub(super) record: IndexRecord,
-}
-
 /// The candidates that are rooms of the endpoint, and those that are not.
 struct Checked {
     rooms: BTreeMap<RoomId, Room>,
     stale: Vec<Stale>,
 }
 
-/// A candidate that is no room of the endpoint, with the revisions of its room and head that show it.
-pub(super) struct Stale {
-    pub(super) room: RoomId,
-    pub(super) possible: Possible,
-    revisions: (u64, u64),
-}
-
-impl Core {
-    pub(super) async fn rooms_of(
-        self: &Arc<Self>,
+impl RoomClient {
+    pub(in crate::jetstream) async fn rooms_of(
+        &self,
         endpoint: &EndpointId,
         page: &Page<RoomId>,
         deadline: Instant,
@@ -87,7 +70,7 @@ impl Core {
             // never repeated, epochs only grow, and a rekey that is due stays due within an
             // epoch. A candidate that is no room may have become one and ended in between, but
             // not with the same revisions.
-            if self.is(JetStreamDefect::SingleCollect) {
+            if self.buckets.is(JetStreamDefect::SingleCollect) {
                 return Ok(found.rooms.into_values().collect());
             }
             if self.index_count(endpoint, deadline).await? != index.count {
@@ -102,8 +85,8 @@ impl Core {
             }
             if !again.stale.is_empty() {
                 let endpoint = endpoint.clone();
-                self.chore(|core, deadline| async move {
-                    sweep::stale_entries(&core, &endpoint, again.stale, deadline).await
+                self.in_background(|buckets, deadline| async move {
+                    sweep::stale_entries(&buckets, &endpoint, again.stale, deadline).await
                 });
             }
             return Ok(found.rooms.into_values().collect());
@@ -112,8 +95,10 @@ impl Core {
 
     async fn index_count(&self, endpoint: &EndpointId, deadline: Instant) -> Result<u64, Error> {
         let key = bucket_key::index_count(endpoint);
-        let snapshot =
-            self.read_few(Bucket::RoomsByMember, std::slice::from_ref(&key), deadline).await?;
+        let snapshot = self
+            .buckets
+            .read_few(Bucket::RoomsByMember, std::slice::from_ref(&key), deadline)
+            .await?;
         Ok(snapshot.find(&key).map_or(0, |entry| entry.sequence))
     }
 
@@ -121,20 +106,22 @@ impl Core {
     async fn index(&self, endpoint: &EndpointId, deadline: Instant) -> Result<Index, Error> {
         let (prefix, count_key) =
             (bucket_key::index_prefix(endpoint), bucket_key::index_count(endpoint));
-        let fresh = self.fresh(Bucket::RoomsByMember).await?;
+        let fresh = self.buckets.fresh(Bucket::RoomsByMember).await?;
         let mut parts = Parts::One;
         let snapshots = loop {
-            let reads =
-                parts.filters(&prefix).into_iter().map(|filter| {
-                    let filters = [filter, count_key.clone()];
-                    async move {
-                        self.gateway.read(Bucket::RoomsByMember, &filters, fresh, deadline).await
-                    }
-                });
+            let reads = parts.filters(&prefix).into_iter().map(|filter| {
+                let filters = [filter, count_key.clone()];
+                async move {
+                    self.buckets
+                        .gateway
+                        .read(Bucket::RoomsByMember, &filters, fresh, deadline)
+                        .await
+                }
+            });
             match future::try_join_all(reads).await {
                 Ok(snapshots) => break snapshots,
                 Err(ReadError::TooMany) if let Some(finer) = parts.finer() => parts = finer,
-                Err(error) => return Err(few(Bucket::RoomsByMember, error)),
+                Err(error) => return Err(error.for_few_keys(Bucket::RoomsByMember)),
             }
         };
         // If the parts have different counters, the caller finds the counter changed.
@@ -143,7 +130,7 @@ impl Core {
         let mut rooms: BTreeMap<RoomId, Vec<Possible>> = BTreeMap::new();
         for entry in snapshots.iter().flat_map(|part| &part.entries) {
             if entry.key != count_key && !entry.removal {
-                let (room, possible) = possible(entry)?;
+                let (room, possible) = Possible::of(entry)?;
                 rooms.entry(room).or_default().push(possible);
             }
         }
@@ -174,7 +161,7 @@ impl Core {
         let mut checked = Checked { rooms: BTreeMap::new(), stale: Vec::new() };
         let mut over = Vec::new();
         for (room, possible) in candidates {
-            let occupant = rooms.get(&bucket_key::room(room)).map(occupant).transpose()?;
+            let occupant = rooms.get(&bucket_key::room(room)).map(Occupant::of).transpose()?;
             for possible in possible {
                 match the_room(room, endpoint, occupant.as_ref(), possible, &members)? {
                     Some(found) => {
@@ -183,7 +170,7 @@ impl Core {
                     None => {
                         let head = members.get(&possible.incarnation.head());
                         if is_not_ended(occupant.as_ref(), possible, head) {
-                            over.push(sweep::end_head(self, &possible.incarnation, deadline));
+                            over.push(end_head(&self.buckets, &possible.incarnation, deadline));
                         }
                         let revisions = (
                             occupant.as_ref().map_or(0, Occupant::revision),
@@ -195,7 +182,7 @@ impl Core {
                 }
             }
         }
-        if !self.is(JetStreamDefect::EndsHeadsLater) {
+        if !self.buckets.is(JetStreamDefect::EndsHeadsLater) {
             future::try_join_all(over).await?;
         }
         Ok(checked)
@@ -211,33 +198,18 @@ impl Core {
         if keys.is_empty() {
             return Ok(Found::default());
         }
-        let fresh = self.fresh(bucket).await?;
-        let reads =
-            keys.chunks(CHUNK).map(|chunk| self.gateway.read(bucket, chunk, fresh, deadline));
+        let fresh = self.buckets.fresh(bucket).await?;
+        let reads = keys
+            .chunks(CHUNK)
+            .map(|chunk| self.buckets.gateway.read(bucket, chunk, fresh, deadline));
         let snapshots: Vec<Snapshot> =
-            future::try_join_all(reads).await.map_err(|error| few(bucket, error))?;
+            future::try_join_all(reads).await.map_err(|error| error.for_few_keys(bucket))?;
         let entries = snapshots.into_iter().flat_map(|snapshot| snapshot.entries);
         Ok(entries.map(|entry| (entry.key.clone(), entry)).collect())
     }
 }
 
 type Found = BTreeMap<String, Entry>;
-
-fn possible(entry: &Entry) -> Result<(RoomId, Possible), Error> {
-    let place = Bucket::RoomsByMember;
-    let parsed = bucket_key::parse_index(&entry.key).ok_or_else(|| {
-        Error::corrupt(place.name(), &*entry.key, "a key that this program does not write")
-    })?;
-    let possible = Possible {
-        key: entry.key.clone(),
-        sequence: entry.sequence,
-        incarnation: Incarnation::new(&parsed.room, parsed.incarnation),
-        incarnation_id: parsed.incarnation.to_owned(),
-        membership: parsed.membership.to_owned(),
-        record: open(place, entry)?,
-    };
-    Ok((parsed.room, possible))
-}
 
 /// Whether its room is deleted and the room's head has no tombstone yet.
 fn is_not_ended(occupant: Option<&Occupant>, possible: &Possible, head: Option<&Entry>) -> bool {

@@ -9,7 +9,7 @@ use crate::Error;
 /// Background work after a call was answered: garbage collection. No answer depends on it, so errors are ignored; other
 /// calls find and collect what is left. The work ends when this is dropped.
 #[derive(Default)]
-pub(super) struct Chores {
+pub(in crate::jetstream) struct BackgroundTasks {
     /// A std lock: held to add a task or to take them all.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Chores {
 /// Background tasks of one client at once; more work is left to others.
 const MOST: usize = 256;
 
-impl Chores {
+impl BackgroundTasks {
     pub(super) fn spawn(&self, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -36,7 +36,7 @@ impl Chores {
     }
 
     /// Waits for the running tasks until the deadline.
-    pub(super) async fn finish(&self, deadline: Instant) {
+    pub(in crate::jetstream) async fn finish(&self, deadline: Instant) {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let all = async { while tasks.join_next().await.is_some() {} };
@@ -44,7 +44,7 @@ impl Chores {
     }
 
     /// Ends the running tasks.
-    pub(super) fn abandon(&self) {
+    pub(in crate::jetstream) fn abandon(&self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
 }
@@ -57,30 +57,30 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_abandoned_ends() {
-        let (chores, work) = (Chores::default(), Arc::new(()));
+        let (background, work) = (BackgroundTasks::default(), Arc::new(()));
         for endless in [Arc::clone(&work), Arc::clone(&work)] {
-            chores.spawn(async move {
+            background.spawn(async move {
                 std::future::pending::<()>().await;
                 drop(endless);
                 Ok(())
             });
         }
         assert_eq!(Arc::strong_count(&work), 3);
-        chores.abandon();
+        background.abandon();
         tokio::task::yield_now().await;
         assert_eq!(Arc::strong_count(&work), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_under_way_is_waited_for_until_then() {
-        let chores = Chores::default();
+        let background = BackgroundTasks::default();
         let begun = Instant::now();
         let second = std::time::Duration::from_secs(1);
-        chores.spawn_surely(tokio::time::sleep(second));
-        chores.finish(begun + 2 * second).await;
+        background.spawn_surely(tokio::time::sleep(second));
+        background.finish(begun + 2 * second).await;
         assert_eq!(begun.elapsed(), second);
-        chores.spawn_surely(std::future::pending());
-        chores.finish(begun + 2 * second).await;
+        background.spawn_surely(std::future::pending());
+        background.finish(begun + 2 * second).await;
         assert_eq!(begun.elapsed(), 2 * second);
     }
 }

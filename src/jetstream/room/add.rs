@@ -4,38 +4,27 @@
 //! again and again. Instead one task for each room takes all waiting additions, makes them in one commit, and answers
 //! each after it.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures_util::future;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error::{Conflict, Record};
-use crate::jetstream::core::{Change, Core, View, put};
 use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::exchange::Put;
+use crate::jetstream::room::addition_queue::Addition;
+use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::index_entry::publish_index;
+use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::room::sweep;
+use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::Incarnation;
 use crate::jetstream::stored::room_records::{Fence, IndexRecord, MemberRecord};
 use crate::jetstream::stored::{bucket_key, codec, random_id};
-use crate::jetstream::sweep;
 use crate::{EndpointId, Epoch, Error, Member, NewMember, Role, RoomId};
-
-/// The most additions in one commit: far below the limits of a batch and a read.
-const MOST: usize = 256;
-
-/// The waiting additions by room. A room in this map has a task at work.
-#[derive(Default)]
-pub(super) struct Waiting {
-    /// A std lock: held to insert or to take, never across an await.
-    rooms: Mutex<HashMap<RoomId, Vec<Addition>>>,
-}
-
-struct Addition {
-    new: NewMember,
-    answer: oneshot::Sender<Result<Member, Error>>,
-}
 
 /// An addition that a view allows.
 struct Planned {
@@ -45,28 +34,9 @@ struct Planned {
     id: String,
 }
 
-impl Waiting {
-    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomId, Vec<Addition>>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the next additions; without any, the room's task ends.
-    fn take(&self, room: &RoomId) -> Vec<Addition> {
-        let mut rooms = self.rooms();
-        let Some(all) = rooms.get_mut(room) else { return Vec::new() };
-        all.retain(|addition| !addition.answer.is_closed());
-        if all.is_empty() {
-            rooms.remove(room);
-            return Vec::new();
-        }
-        let rest = all.split_off(all.len().min(MOST));
-        std::mem::replace(all, rest)
-    }
-}
-
 /// Fails the waiting additions when the room's task ends, also by a panic.
 struct AtWork {
-    core: Arc<Core>,
+    rooms: Arc<RoomClient>,
     room: RoomId,
     /// The task ended with no addition waiting. A later addition starts another task.
     done: bool,
@@ -75,40 +45,27 @@ struct AtWork {
 impl Drop for AtWork {
     fn drop(&mut self) {
         if !self.done {
-            self.core.waiting.rooms().remove(&self.room);
+            self.rooms.waiting.forget(&self.room);
         }
     }
 }
 
-impl Core {
-    pub(super) async fn add_member(
+impl RoomClient {
+    pub(in crate::jetstream) async fn add_member(
         self: &Arc<Self>,
         room: &RoomId,
         new: NewMember,
     ) -> Result<Member, Error> {
         let (answer, answered) = oneshot::channel();
         let addition = Addition { new, answer };
-        let first = {
-            let mut rooms = self.waiting.rooms();
-            match rooms.get_mut(room) {
-                Some(all) => {
-                    all.push(addition);
-                    false
-                }
-                None => {
-                    rooms.insert(room.clone(), vec![addition]);
-                    true
-                }
-            }
-        };
-        if first {
-            let at_work = AtWork { core: Arc::clone(self), room: room.clone(), done: false };
-            self.chores.spawn_surely(at_work.run());
+        if self.waiting.push(room, addition) {
+            let at_work = AtWork { rooms: Arc::clone(self), room: room.clone(), done: false };
+            self.background.spawn_surely(at_work.run());
         }
         answered.await.unwrap_or(Err(Error::Timeout))
     }
 
-    async fn add_all(self: &Arc<Self>, room: &RoomId, mut group: Vec<Addition>) {
+    async fn add_all(&self, room: &RoomId, mut group: Vec<Addition>) {
         let deadline = Instant::now() + self.op_timeout;
         while !group.is_empty() {
             match self.add_some(room, &mut group, deadline).await {
@@ -124,7 +81,7 @@ impl Core {
 
     /// Answers some additions of a group. The others are tried again, or fail with the error.
     async fn add_some(
-        self: &Arc<Self>,
+        &self,
         room: &RoomId,
         group: &mut Vec<Addition>,
         deadline: Instant,
@@ -133,7 +90,7 @@ impl Core {
             let members = group.iter().map(|addition| any.member("*", &addition.new.endpoint));
             members.chain([any.ticket("*")]).collect()
         };
-        let view = self.view(room, wanted, deadline).await?;
+        let view = View::read(&self.buckets, room, wanted, deadline).await?;
         let epoch = view.head.epoch(room)?;
         let mut planned: Vec<Planned> = Vec::new();
         let mut later = Vec::new();
@@ -167,10 +124,17 @@ impl Core {
                 let unmade: Vec<_> =
                     planned.iter().map(|p| (p.member.endpoint.clone(), p.id.clone())).collect();
                 let incarnation = view.incarnation.clone();
-                self.chore(|core, deadline| async move {
+                self.in_background(|buckets, deadline| async move {
                     for (endpoint, id) in unmade {
-                        sweep::unmade_member(&core, &incarnation, &endpoint, &id, epoch, deadline)
-                            .await?;
+                        sweep::unmade_member(
+                            &buckets,
+                            &incarnation,
+                            &endpoint,
+                            &id,
+                            epoch,
+                            deadline,
+                        )
+                        .await?;
                     }
                     Ok(())
                 });
@@ -201,8 +165,16 @@ impl Core {
             let endpoint = &member.endpoint;
             let epoch = member.joined_epoch.get();
             let fence = IndexRecord { fence: Fence::Head(view.revision), epoch };
-            index.push(put(Bucket::RoomsByMember, incarnation.index(endpoint, id), &fence)?);
-            counters.push(put(Bucket::RoomsByMember, bucket_key::index_count(endpoint), id)?);
+            index.push(Put::record(
+                Bucket::RoomsByMember,
+                incarnation.index(endpoint, id),
+                &fence,
+            )?);
+            counters.push(Put::record(
+                Bucket::RoomsByMember,
+                bucket_key::index_count(endpoint),
+                id,
+            )?);
             if let Some((epoch, ciphertext)) = &addition.new.key {
                 let key = incarnation.sealed(endpoint, *epoch, id);
                 let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
@@ -214,34 +186,38 @@ impl Core {
                 // The tombstone of a former membership, which this one replaces.
                 head.ended = head.ended.saturating_sub(1);
             }
-            members.push(put(Bucket::Members, key, &MemberRecord::new(id.clone(), member))?);
+            members.push(Put::record(
+                Bucket::Members,
+                key,
+                &MemberRecord::new(id.clone(), member),
+            )?);
         }
         let change = Change { view, head, puts: members };
-        if self.is(JetStreamDefect::IndexesAfterTheCommit) {
-            self.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
-            let made = self.commit(change, deadline).await?;
+        if self.buckets.is(JetStreamDefect::IndexesAfterTheCommit) {
+            self.buckets.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
+            let made = change.commit(&self.buckets, deadline).await?;
             defect::half_done().await;
-            self.publish_index(index, counters, deadline).await?;
+            publish_index(&self.buckets, index, counters, deadline).await?;
             return Ok(made);
         }
         future::try_join(
-            self.publish_index(index, counters, deadline),
-            self.gateway.publish_all(Bucket::RoomKeys, keys, deadline),
+            publish_index(&self.buckets, index, counters, deadline),
+            self.buckets.gateway.publish_all(Bucket::RoomKeys, keys, deadline),
         )
         .await?;
-        self.commit(change, deadline).await
+        change.commit(&self.buckets, deadline).await
     }
 }
 
 impl AtWork {
     async fn run(mut self) {
         loop {
-            let group = self.core.waiting.take(&self.room);
+            let group = self.rooms.waiting.take(&self.room);
             if group.is_empty() {
                 self.done = true;
                 return;
             }
-            self.core.add_all(&self.room, group).await;
+            self.rooms.add_all(&self.room, group).await;
         }
     }
 }

@@ -28,7 +28,7 @@ const LAG: Duration = Duration::from_millis(400);
 type Held<T> = (u64, Result<T, Error>);
 
 #[derive(Default)]
-pub(super) struct Contents {
+pub(in crate::jetstream) struct Contents {
     users: BTreeMap<UserKey, Held<UserRecord>>,
     /// The part of each user that decisions need, found in one step; `None` if the user's record cannot be read.
     standings: HashMap<UserKey, Option<Standing>>,
@@ -56,7 +56,7 @@ pub(super) struct Contents {
 
 /// The copy of users, and its callers.
 #[derive(Default)]
-pub(super) struct UsersCopy {
+pub(in crate::jetstream) struct UsersCopy {
     /// The id of the client's store.
     store: String,
     /// A std lock, never held across an await. If it is poisoned, decisions deny (clause AUTH-2).
@@ -77,12 +77,12 @@ struct Versioned {
 
 /// The life in which the copy received a barrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reached {
+pub(in crate::jetstream) struct CopyLife {
     life: u64,
 }
 
 #[cfg(test)]
-impl Reached {
+impl CopyLife {
     /// One of that life.
     pub(super) fn in_life(life: u64) -> Self {
         Self { life }
@@ -91,17 +91,17 @@ impl Reached {
 
 impl UsersCopy {
     /// An empty copy of the users of the store with this id.
-    pub(super) fn of(store: String) -> Self {
+    pub(in crate::jetstream) fn of(store: String) -> Self {
         Self { store, ..Self::default() }
     }
 
     /// The id of the client's store.
-    pub(super) fn store(&self) -> &str {
+    pub(in crate::jetstream) fn store(&self) -> &str {
         &self.store
     }
 
     /// Whether the bucket, as far as it is known, is this store's.
-    pub(super) fn is_ours(&self) -> Result<(), Error> {
+    pub(in crate::jetstream) fn is_ours(&self) -> Result<(), Error> {
         match &self.copy.read().map_err(|_| poisoned())?.copy.store {
             Some((_, Ok(store))) if *store != self.store => Err(replaced()),
             _ => Ok(()),
@@ -113,7 +113,7 @@ impl UsersCopy {
         self.copy.read().map_or(0, |held| held.copy.format_revision())
     }
 
-    pub(super) fn set_kick(&self, kick: Arc<Notify>) {
+    pub(in crate::jetstream) fn set_kick(&self, kick: Arc<Notify>) {
         let _ = self.kick.set(kick);
     }
 
@@ -129,12 +129,12 @@ impl UsersCopy {
     }
 
     /// Waits until the copy begins anew, if it has not since the last time.
-    pub(super) async fn begins_anew(&self) {
+    pub(in crate::jetstream) async fn begins_anew(&self) {
         self.anew.notified().await;
     }
 
     /// Waits until the copy has everything up to a barrier.
-    pub(super) async fn reach(&self, passed: Passed, deadline: Instant) -> Result<Reached, Error> {
+    pub(super) async fn reach(&self, passed: Passed, deadline: Instant) -> Result<CopyLife, Error> {
         let mut patience = Instant::now() + LAG;
         let mut before = 0;
         loop {
@@ -160,23 +160,23 @@ impl UsersCopy {
     }
 
     /// The life in which the copy has reached a barrier.
-    pub(super) fn reached(&self, passed: Passed) -> Result<Reached, Error> {
+    pub(super) fn reached(&self, passed: Passed) -> Result<CopyLife, Error> {
         let held = self.copy.read().map_err(|_| poisoned())?;
         // A later one may have replaced it before it was delivered.
         let there = held.copy.passed.is_some_and(|newest| {
             newest.number >= passed.number && newest.sequence >= passed.sequence
         });
         let anew = || Error::unavailable("the copy of users begins anew");
-        there.then_some(Reached { life: held.life }).ok_or_else(anew)
+        there.then_some(CopyLife { life: held.life }).ok_or_else(anew)
     }
 
     /// The copy as it is, in the life in which it has reached a barrier.
-    pub(super) fn since(&self, reached: Reached) -> Seen<'_> {
+    pub(in crate::jetstream) fn since(&self, reached: CopyLife) -> Seen<'_> {
         Seen { users_copy: self, reached: Some(reached) }
     }
 
     /// The copy as it is, whatever that is.
-    pub(super) fn unproved(&self) -> Seen<'_> {
+    pub(in crate::jetstream) fn unproved(&self) -> Seen<'_> {
         Seen { users_copy: self, reached: None }
     }
 
@@ -197,13 +197,13 @@ fn poisoned() -> Error {
 
 /// The copy, for as long as it is in the life in which it reached a barrier.
 #[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
+pub(in crate::jetstream) struct Seen<'a> {
     users_copy: &'a UsersCopy,
-    reached: Option<Reached>,
+    reached: Option<CopyLife>,
 }
 
 /// A look at the copy, which stays as it is meanwhile; never held across an await.
-pub(super) struct Look<'a>(RwLockReadGuard<'a, Versioned>);
+pub(in crate::jetstream) struct Look<'a>(RwLockReadGuard<'a, Versioned>);
 
 impl std::ops::Deref for Look<'_> {
     type Target = Contents;
@@ -215,7 +215,7 @@ impl std::ops::Deref for Look<'_> {
 
 impl Seen<'_> {
     /// The copy at one moment. What is decided together is read in one look.
-    pub(super) fn look(&self) -> Result<Look<'_>, Error> {
+    pub(in crate::jetstream) fn look(&self) -> Result<Look<'_>, Error> {
         let held = self.users_copy.copy.read().map_err(|_| poisoned())?;
         // Under the lock: the copy may have begun anew since it had reached the barrier.
         if self.reached.is_some_and(|reached| reached.life != held.life) {
@@ -237,7 +237,7 @@ impl Seen<'_> {
 }
 
 impl Contents {
-    pub(super) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
+    pub(in crate::jetstream) fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
         match self.standings.get(key) {
             None => Ok(None),
             Some(Some(standing)) => Ok(Some(*standing)),

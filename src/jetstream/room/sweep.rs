@@ -5,22 +5,24 @@
 //! or it stops at a sequence below everything that is valid. The record that names the garbage is removed last.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
 
-use crate::jetstream::core::{Change, Core, Occupant, View, few, head_record, open, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::backoff::Pause;
-use crate::jetstream::gateway::exchange::{ReadError, WriteError};
-use crate::jetstream::rooms_of::Stale;
+use crate::jetstream::gateway::bucket_client::BucketClient;
+use crate::jetstream::gateway::exchange::{Put, ReadError, WriteError};
+use crate::jetstream::room::decode::{head_record, member_record};
+use crate::jetstream::room::end_head::end_head;
+use crate::jetstream::room::index_entry::Stale;
+use crate::jetstream::room::occupant::Occupant;
+use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
-use crate::jetstream::stored::bucket_key::{Incarnation, Parts};
+use crate::jetstream::stored::bucket_key::{self, Incarnation, Parts};
 use crate::jetstream::stored::room_records::{
     AttemptRecord, EpochRecord, Fence, Head, HeadGone, Ticket,
 };
-use crate::jetstream::stored::{bucket_key, random_id};
 use crate::{EndpointId, Epoch, Error, RoomId};
 
 /// Purges in flight at once.
@@ -31,105 +33,67 @@ const ONE_BY_ONE: usize = 256;
 
 /// Collects a creation that was not made.
 pub(super) async fn unmade_room(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     owner: &EndpointId,
     membership: &str,
     deadline: Instant,
 ) -> Result<(), Error> {
-    everything(core, incarnation, deadline).await?;
+    everything(buckets, incarnation, deadline).await?;
     let entry = incarnation.index(owner, membership);
-    core.gateway.purge(Bucket::RoomsByMember, &entry, None, deadline).await
+    buckets.gateway.purge(Bucket::RoomsByMember, &entry, None, deadline).await
 }
 
 /// Collects an incarnation that is over, without its index entries.
 async fn everything(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     deadline: Instant,
 ) -> Result<(), Error> {
     let filter = incarnation.everything();
-    core.gateway.purge(Bucket::RoomKeys, &filter, None, deadline).await?;
-    core.gateway.purge(Bucket::Members, &filter, None, deadline).await
+    buckets.gateway.purge(Bucket::RoomKeys, &filter, None, deadline).await?;
+    buckets.gateway.purge(Bucket::Members, &filter, None, deadline).await
 }
 
 /// Collects a deleted room.
 pub(super) async fn deleted_room(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     deadline: Instant,
 ) -> Result<(), Error> {
     // Nobody can join any more, so the roster names all index entries.
-    let ended = end_head(core, incarnation, deadline).await?;
-    let entries = index_entries(core, incarnation, deadline).await?;
-    core.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, deadline).await?;
+    let ended = end_head(buckets, incarnation, deadline).await?;
+    let entries = index_entries(buckets, incarnation, deadline).await?;
+    buckets.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, deadline).await?;
     let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
-    purge_all(core, Bucket::RoomsByMember, entries, None, deadline).await?;
-    core.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, deadline).await?;
+    purge_all(buckets, Bucket::RoomsByMember, entries, None, deadline).await?;
+    buckets.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, deadline).await?;
     let Some((revision, gone)) = ended else { return Ok(()) };
     let collected = HeadGone { collected: true, ..gone };
-    let collected = removal(Bucket::Members, incarnation.head(), &collected)?;
-    match core.gateway.publish(Bucket::Members, collected.expecting(revision), deadline).await {
+    let collected = Put::tombstone(Bucket::Members, incarnation.head(), &collected)?;
+    match buckets.gateway.publish(Bucket::Members, collected.expecting(revision), deadline).await {
         // Refused: another client has collected it, too.
         Ok(_) | Err(WriteError::Refused) => Ok(()),
         Err(WriteError::Unknown(error) | WriteError::Failed(error)) => Err(error),
     }
 }
 
-/// Stores the tombstone over a deleted room's head, if there is a head. Returns the tombstone and its revision, unless
-/// everything was collected already.
-pub(super) async fn end_head(
-    core: &Core,
-    incarnation: &Incarnation,
-    deadline: Instant,
-) -> Result<Option<(u64, HeadGone)>, Error> {
-    let key = incarnation.head();
-    if core.is(JetStreamDefect::RemovesHeads) {
-        core.gateway.purge(Bucket::Members, &key, None, deadline).await?;
-    }
-    let mut pause = Pause::new(deadline);
-    // A tombstone counts however old the state; and a stale head is not replaced, by its expectation.
-    let mut now = core.read_unproved(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
-    if now.find(&key).is_none() {
-        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
-    }
-    loop {
-        let Some(entry) = now.find(&key) else { return Ok(None) };
-        if entry.removal {
-            let gone: HeadGone = open(Bucket::Members, entry)?;
-            return Ok((!gone.collected).then_some((entry.sequence, gone)));
-        }
-        // A head that cannot be read is deleted all the same.
-        let head = head_record(entry).ok().flatten();
-        let changes = head.map(|head| head.changes).unwrap_or_default().next(&random_id::fresh()?);
-        let gone = HeadGone { changes, collected: false };
-        let put = removal(Bucket::Members, key.clone(), &gone)?.expecting(entry.sequence);
-        let error = match core.gateway.publish(Bucket::Members, put, deadline).await {
-            Ok(revision) => return Ok(Some((revision, gone))),
-            Err(WriteError::Refused) => Error::Timeout,
-            Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
-        };
-        pause.after(error).await?;
-        now = core.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
-    }
-}
-
 /// The index entries of an incarnation's members; `None` if they are many.
 async fn index_entries(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     deadline: Instant,
 ) -> Result<Option<Vec<String>>, Error> {
     let filters = Parts::One.filters(&incarnation.roster("*"));
-    let snapshot = match core.read(Bucket::Members, &filters, deadline).await {
+    let snapshot = match buckets.read(Bucket::Members, &filters, deadline).await {
         Ok(snapshot) if snapshot.entries.len() <= ONE_BY_ONE => snapshot,
         Ok(_) | Err(ReadError::TooMany) => return Ok(None),
-        Err(error) => return Err(few(Bucket::Members, error)),
+        Err(error) => return Err(error.for_few_keys(Bucket::Members)),
     };
     let mut entries = Vec::new();
     for entry in snapshot.entries.iter().filter(|entry| !entry.removal) {
         if let (Some(endpoint), Ok(Some(record))) =
-            (bucket_key::parse_member(&entry.key), super::core::member_record(entry))
+            (bucket_key::parse_member(&entry.key), member_record(entry))
         {
             entries.push(incarnation.index(&endpoint, &record.id));
         }
@@ -138,7 +102,7 @@ async fn index_entries(
 }
 
 async fn purge_all(
-    core: &Core,
+    buckets: &BucketClient,
     bucket: Bucket,
     filters: Vec<String>,
     up_to: Option<u64>,
@@ -147,7 +111,7 @@ async fn purge_all(
     stream::iter(filters)
         .map(Ok)
         .try_for_each_concurrent(AT_ONCE, |filter| async move {
-            core.gateway.purge(bucket, &filter, up_to, deadline).await
+            buckets.gateway.purge(bucket, &filter, up_to, deadline).await
         })
         .await
 }
@@ -156,28 +120,33 @@ async fn purge_all(
 const ENDED: usize = 8;
 
 /// Collects former incarnations of a room that a crash left, and old tombstones.
-pub(super) async fn leftovers(core: &Core, room: &RoomId, deadline: Instant) -> Result<(), Error> {
-    let heads = core.read_few(Bucket::Members, &[Incarnation::any(room).head()], deadline).await?;
+pub(super) async fn leftovers(
+    buckets: &BucketClient,
+    room: &RoomId,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let heads =
+        buckets.read_few(Bucket::Members, &[Incarnation::any(room).head()], deadline).await?;
     // Read after the heads: an incarnation that expects an older revision than this one, and that
     // this record does not name, is over or will never be a room.
-    let occupant = core.occupant(room, deadline).await?;
+    let occupant = Occupant::read(buckets, room, deadline).await?;
     let mut ended = Vec::new();
     for entry in &heads.entries {
         let Some(id) = bucket_key::incarnation_of(&entry.key) else { continue };
         let incarnation = Incarnation::new(room, id);
         let over = match head_record(entry)? {
             Some(head) => is_over(&occupant, id, head.planned),
-            None => !open::<HeadGone>(Bucket::Members, entry)?.collected,
+            None => !entry.open::<HeadGone>(Bucket::Members)?.collected,
         };
         if over {
-            deleted_room(core, &incarnation, deadline).await?;
+            deleted_room(buckets, &incarnation, deadline).await?;
         } else if entry.removal {
             ended.push((entry.sequence, incarnation));
         }
     }
     ended.sort_unstable_by_key(|(ended_at, _)| Reverse(*ended_at));
     for (_, incarnation) in ended.iter().skip(ENDED) {
-        everything(core, incarnation, deadline).await?;
+        everything(buckets, incarnation, deadline).await?;
     }
     Ok(())
 }
@@ -190,7 +159,7 @@ pub(super) fn is_over(occupant: &Occupant, incarnation: &str, planned: u64) -> b
 
 /// Collects an addition that was not made.
 pub(super) async fn unmade_member(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     endpoint: &EndpointId,
     membership: &str,
@@ -198,38 +167,38 @@ pub(super) async fn unmade_member(
     deadline: Instant,
 ) -> Result<(), Error> {
     let key = incarnation.sealed(endpoint, epoch, membership);
-    core.gateway.purge(Bucket::RoomKeys, &key, None, deadline).await?;
+    buckets.gateway.purge(Bucket::RoomKeys, &key, None, deadline).await?;
     let entry = incarnation.index(endpoint, membership);
-    core.gateway.purge(Bucket::RoomsByMember, &entry, None, deadline).await
+    buckets.gateway.purge(Bucket::RoomsByMember, &entry, None, deadline).await
 }
 
 /// Collects the tickets of a view, in the background.
-pub(super) fn tickets_of(core: &Arc<Core>, view: &View) {
+pub(super) fn tickets_of(rooms: &RoomClient, view: &View) {
     let below = view.incarnation.ticket("");
     for entry in view.entries_below(&below) {
-        if let Ok(ticket) = open::<Ticket>(Bucket::Members, entry) {
-            self::ticket(core, &view.incarnation, entry.key.clone(), ticket);
+        if let Ok(ticket) = entry.open::<Ticket>(Bucket::Members) {
+            self::ticket(rooms, &view.incarnation, entry.key.clone(), ticket);
         }
     }
 }
 
 /// Collects the garbage that a ticket names, in the background.
-pub(super) fn ticket(core: &Arc<Core>, incarnation: &Incarnation, key: String, ticket: Ticket) {
+pub(super) fn ticket(rooms: &RoomClient, incarnation: &Incarnation, key: String, ticket: Ticket) {
     let incarnation = incarnation.clone();
-    core.chore(|core, deadline| async move {
-        collect(&core, &incarnation, &key, ticket, deadline).await
+    rooms.in_background(|buckets, deadline| async move {
+        collect(&buckets, &incarnation, &key, ticket, deadline).await
     });
 }
 
 async fn collect(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     ticket_key: &str,
     ticket: Ticket,
     deadline: Instant,
 ) -> Result<(), Error> {
     let filters = [ticket_key.to_owned(), incarnation.head()];
-    let now = core.read_few(Bucket::Members, &filters, deadline).await?;
+    let now = buckets.read_few(Bucket::Members, &filters, deadline).await?;
     let head = now.find(&incarnation.head()).map_or(Ok(None), head_record)?;
     let (Some(_), Some(Head { generation, .. })) = (now.find(ticket_key), head) else {
         return Ok(());
@@ -241,93 +210,60 @@ async fn collect(
         entries.push(incarnation.index(&endpoint, &member.id));
         keys.push(incarnation.sealed_to(&endpoint));
     }
-    let fenced = !core.is(JetStreamDefect::CollectsWithoutAFence);
+    let fenced = !buckets.is(JetStreamDefect::CollectsWithoutAFence);
     let keys_up_to = fenced.then_some(ticket.keys_up_to);
     // A former generation is purged whole; tombstones of the current one stay.
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
-        purge_all(core, Bucket::RoomsByMember, entries, None, deadline),
-        purge_all(core, Bucket::RoomKeys, keys, keys_up_to, deadline),
-        purge_all(core, Bucket::Members, over.into_iter().collect(), None, deadline),
+        purge_all(buckets, Bucket::RoomsByMember, entries, None, deadline),
+        purge_all(buckets, Bucket::RoomKeys, keys, keys_up_to, deadline),
+        purge_all(buckets, Bucket::Members, over.into_iter().collect(), None, deadline),
     )
     .await?;
-    core.gateway.purge(Bucket::Members, ticket_key, None, deadline).await
-}
-
-/// How many more tombstones than members a roster keeps before it is written anew.
-const TOMBSTONES: u64 = 128;
-
-/// Writes the roster under a new generation, in the background, if it has many more tombstones than members.
-pub(super) fn generation(core: &Arc<Core>, view: &View) {
-    if view.head.ended > view.head.count.saturating_add(TOMBSTONES) {
-        let room = view.id.clone();
-        core.chore(|core, deadline| async move { renew(&core, &room, deadline).await });
-    }
-}
-
-async fn renew(core: &Core, room: &RoomId, deadline: Instant) -> Result<(), Error> {
-    let view = core.view(room, |_| Vec::new(), deadline).await?;
-    if view.head.ended <= TOMBSTONES {
-        return Ok(());
-    }
-    let Some(roster) = core.roster(&view, deadline).await? else { return Ok(()) };
-    let write = random_id::fresh()?;
-    let mut head = view.head.next(&write);
-    head.generation = random_id::fresh()?;
-    head.ended = 0;
-    let members = roster.iter().map(|(endpoint, record)| {
-        let key = view.incarnation.member(&head.generation, endpoint);
-        put(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
-    });
-    let members = members.collect::<Result<Vec<_>, _>>()?;
-    core.publish_first(Bucket::Members, members, deadline).await?;
-    let (old, new) = (view.head.generation.clone(), head.generation.clone());
-    let change = Change { view: &view, head, puts: Vec::new() };
-    let over = if core.commit(change, deadline).await? { old } else { new };
-    let filter = format!("{}.>", view.incarnation.roster(&over));
-    core.gateway.purge(Bucket::Members, &filter, None, deadline).await
+    buckets.gateway.purge(Bucket::Members, ticket_key, None, deadline).await
 }
 
 /// Collects the keys of a rekey that was not made.
 pub(super) async fn lost_attempt(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     epoch: Epoch,
     attempt: &str,
     deadline: Instant,
 ) -> Result<(), Error> {
-    core.gateway
+    buckets
+        .gateway
         .purge(Bucket::RoomKeys, &incarnation.sealed_by(epoch, attempt), None, deadline)
         .await?;
-    core.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, deadline).await
+    buckets.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, deadline).await
 }
 
 /// Collects every attempt that lost: after an epoch was made, every other attempt at it or at an earlier one has lost.
 pub(super) async fn attempts(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     epoch: Epoch,
     winner: &str,
     deadline: Instant,
 ) -> Result<(), Error> {
-    let began = core.read_few(Bucket::RoomKeys, &[incarnation.attempt("*")], deadline).await?;
+    let began = buckets.read_few(Bucket::RoomKeys, &[incarnation.attempt("*")], deadline).await?;
     for entry in &began.entries {
         let attempt = bucket_key::last_token(&entry.key);
-        let record: AttemptRecord = open(Bucket::RoomKeys, entry)?;
+        let record: AttemptRecord = entry.open(Bucket::RoomKeys)?;
         if record.epoch > epoch.get() {
             continue;
         }
         let won = if record.epoch == epoch.get() {
             attempt == winner
         } else {
-            won(core, incarnation, attempt, record.epoch, deadline).await?
+            won(buckets, incarnation, attempt, record.epoch, deadline).await?
         };
         if won {
-            core.gateway.purge(Bucket::RoomKeys, &entry.key, None, deadline).await?;
+            buckets.gateway.purge(Bucket::RoomKeys, &entry.key, None, deadline).await?;
         } else {
             let epoch = Epoch::new(record.epoch)?;
-            lost_attempt(core, incarnation, epoch, attempt, deadline).await?;
+            lost_attempt(buckets, incarnation, epoch, attempt, deadline).await?;
         }
     }
     Ok(())
@@ -335,24 +271,24 @@ pub(super) async fn attempts(
 
 /// Whether an attempt made its epoch, which is no longer the current one.
 async fn won(
-    core: &Core,
+    buckets: &BucketClient,
     incarnation: &Incarnation,
     attempt: &str,
     epoch: u64,
     deadline: Instant,
 ) -> Result<bool, Error> {
     let key = incarnation.epoch(Epoch::new(epoch)?);
-    let made = core.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
+    let made = buckets.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     let Some(entry) = made.find(&key) else {
         // The incarnation is over, and is collected whole.
         return Ok(true);
     };
-    Ok(open::<EpochRecord>(Bucket::Members, entry)?.attempt == attempt)
+    Ok(entry.open::<EpochRecord>(Bucket::Members)?.attempt == attempt)
 }
 
 /// Collects index entries that a listing found to be no memberships and that will never be one.
 pub(super) async fn stale_entries(
-    core: &Core,
+    buckets: &BucketClient,
     endpoint: &EndpointId,
     stale: Vec<Stale>,
     deadline: Instant,
@@ -360,38 +296,39 @@ pub(super) async fn stale_entries(
     for Stale { room, possible, .. } in stale {
         let incarnation = &possible.incarnation;
         let (head_key, any) = (incarnation.head(), incarnation.member("*", endpoint));
-        let members = core.read_few(Bucket::Members, &[head_key.clone(), any], deadline).await?;
-        let occupant = core.occupant(&room, deadline).await?;
+        let members = buckets.read_few(Bucket::Members, &[head_key.clone(), any], deadline).await?;
+        let occupant = Occupant::read(buckets, &room, deadline).await?;
         let named = matches!(&occupant, Occupant::Room(record, _)
             if record.incarnation == possible.incarnation_id);
         match (possible.record.fence, members.find(&head_key)) {
             (Fence::Room(planned), _) if is_over(&occupant, &possible.incarnation_id, planned) => {
-                deleted_room(core, incarnation, deadline).await?;
+                deleted_room(buckets, incarnation, deadline).await?;
             }
             // A member of a deleted room: the membership is over for good.
-            (Fence::Head(_), _) if !named => deleted_room(core, incarnation, deadline).await?,
+            (Fence::Head(_), _) if !named => deleted_room(buckets, incarnation, deadline).await?,
             // No member, and the head has changed since the plan: the membership is over, or the addition lost.
             (fence, Some(head))
                 if named
                     && (fence != Fence::Head(head.sequence)
-                        || core.is(JetStreamDefect::CollectsWhatIsUnderWay)) =>
+                        || buckets.is(JetStreamDefect::CollectsWhatIsUnderWay)) =>
             {
                 let Some(record) = head_record(head)? else { continue };
                 let member = members.find(&incarnation.member(&record.generation, endpoint));
-                let member = member.map_or(Ok(None), super::core::member_record)?;
+                let member = member.map_or(Ok(None), member_record)?;
                 if member.is_some_and(|member| member.id == possible.membership) {
                     continue;
                 }
                 if let Fence::Head(_) = fence {
                     let epoch = Epoch::new(possible.record.epoch)?;
                     let key = incarnation.sealed(endpoint, epoch, &possible.membership);
-                    core.gateway.purge(Bucket::RoomKeys, &key, None, deadline).await?;
+                    buckets.gateway.purge(Bucket::RoomKeys, &key, None, deadline).await?;
                 }
             }
             // The creation may still be made.
             _ => continue,
         }
-        core.gateway
+        buckets
+            .gateway
             .purge(Bucket::RoomsByMember, &possible.key, Some(possible.sequence), deadline)
             .await?;
     }

@@ -10,12 +10,12 @@ use crate::{Epoch, RoomId};
 const ROOMS: usize = 10_000;
 
 #[derive(Default)]
-pub(super) struct Epochs {
+pub(super) struct EpochGuesses {
     /// A std lock: held for a moment, never across an await.
     seen: Mutex<HashMap<RoomId, Epoch>>,
 }
 
-impl Epochs {
+impl EpochGuesses {
     pub(super) fn guess(&self, room: &RoomId) -> Option<Epoch> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(room).copied()
     }

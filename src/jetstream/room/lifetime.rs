@@ -1,24 +1,25 @@
-//! Rooms: created by a compare-and-set of the record, deleted by one of the record and one of the head, listed
-//! through the index.
-
-use std::sync::Arc;
+//! The creation of a room, by a compare-and-set of its record; and its deletion, by one of the record and one of the head.
 
 use futures_util::future;
 use tokio::time::Instant;
 
 use crate::error::Record;
-use crate::jetstream::core::{Core, Occupant, in_doubt, no_room, put, removal};
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::backoff::Pause;
-use crate::jetstream::gateway::exchange::{Put, WriteError};
+use crate::jetstream::gateway::exchange::{Put, WriteError, in_doubt};
+use crate::jetstream::room::end_head::end_room;
+use crate::jetstream::room::index_entry::publish_index;
+use crate::jetstream::room::occupant::Occupant;
+use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::room::sweep;
+use crate::jetstream::room::view::no_room;
 use crate::jetstream::stored::bucket::Bucket;
-use crate::jetstream::stored::bucket_key::Incarnation;
+use crate::jetstream::stored::bucket_key::{self, Incarnation};
 use crate::jetstream::stored::changes::{Changes, Fate};
 use crate::jetstream::stored::room_records::{
     Fence, Head, IndexRecord, MemberRecord, RoomGone, RoomRecord,
 };
-use crate::jetstream::stored::{bucket_key, codec, random_id};
-use crate::jetstream::sweep;
+use crate::jetstream::stored::{codec, random_id};
 use crate::{Error, NewRoom, Room, RoomId};
 
 /// The outcome of a compare-and-set of a room's record.
@@ -28,19 +29,19 @@ enum Settled {
     Lost(Occupant),
 }
 
-impl Core {
-    pub(super) async fn create_room(
-        self: &Arc<Self>,
+impl RoomClient {
+    pub(in crate::jetstream) async fn create_room(
+        &self,
         new: NewRoom,
         deadline: Instant,
     ) -> Result<Room, Error> {
         let taken = || Error::AlreadyExists(Record::Room(new.id.clone()));
-        let mut believed = self.is(JetStreamDefect::BelievesRefusals);
+        let mut believed = self.buckets.is(JetStreamDefect::BelievesRefusals);
         loop {
             let occupant = if std::mem::take(&mut believed) {
-                self.unproved_occupant(&new.id, deadline).await?
+                Occupant::read_unproved(&self.buckets, &new.id, deadline).await?
             } else {
-                self.occupant(&new.id, deadline).await?
+                Occupant::read(&self.buckets, &new.id, deadline).await?
             };
             if matches!(occupant, Occupant::Room(..)) {
                 return Err(taken());
@@ -50,26 +51,26 @@ impl Core {
             let membership = random_id::fresh()?;
             let (born, ()) = future::try_join(
                 self.prepare_room(&new, &incarnation, &membership, planned, deadline),
-                self.end(&new.id, occupant.gone(), deadline),
+                end_room(&self.buckets, &new.id, occupant.gone(), deadline),
             )
             .await?;
             let key = bucket_key::room(&new.id);
             let record = RoomRecord::new(&new, incarnation.clone(), born, &occupant.changes());
-            let put = put(Bucket::Rooms, key, &record)?.expecting(planned);
+            let put = Put::record(Bucket::Rooms, key, &record)?.expecting(planned);
             let settled = self.settle_room(&new.id, put, &record.changes, deadline).await;
             let started = Incarnation::new(&new.id, &incarnation);
             match settled? {
                 Settled::Done => {
                     let id = new.id.clone();
-                    self.chore(|core, deadline| async move {
-                        sweep::leftovers(&core, &id, deadline).await
+                    self.in_background(|buckets, deadline| async move {
+                        sweep::leftovers(&buckets, &id, deadline).await
                     });
                     return Ok(new.room());
                 }
                 Settled::Lost(occupant) => {
                     let owner = new.owner.clone();
-                    self.chore(|core, deadline| async move {
-                        sweep::unmade_room(&core, &started, &owner, &membership, deadline).await
+                    self.in_background(|buckets, deadline| async move {
+                        sweep::unmade_room(&buckets, &started, &owner, &membership, deadline).await
                     });
                     if matches!(occupant, Occupant::Room(..)) {
                         return Err(taken());
@@ -93,51 +94,54 @@ impl Core {
         let generation = random_id::fresh()?;
         let head = Head::first(&room, planned, generation.clone(), membership);
         let owner = MemberRecord::new(membership.to_owned(), &member);
-        let head = put(Bucket::Members, incarnation.head(), &head)?;
-        let owner = put(Bucket::Members, incarnation.member(&generation, &new.owner), &owner)?;
+        let head = Put::record(Bucket::Members, incarnation.head(), &head)?;
+        let owner =
+            Put::record(Bucket::Members, incarnation.member(&generation, &new.owner), &owner)?;
         let fence = IndexRecord { fence: Fence::Room(planned), epoch: room.epoch.get() };
         let index = incarnation.index(&new.owner, membership);
-        let entry = put(Bucket::RoomsByMember, index, &fence)?;
-        let counter = put(Bucket::RoomsByMember, bucket_key::index_count(&new.owner), &membership)?;
+        let entry = Put::record(Bucket::RoomsByMember, index, &fence)?;
+        let counter =
+            Put::record(Bucket::RoomsByMember, bucket_key::index_count(&new.owner), &membership)?;
         let keys = new.owner_key.iter().map(|ciphertext| {
             let key = incarnation.sealed(&new.owner, room.epoch, membership);
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
         // The index entry comes first: garbage of a crash is found by it.
-        self.publish_index(vec![entry], vec![counter], deadline).await?;
+        publish_index(&self.buckets, vec![entry], vec![counter], deadline).await?;
         future::try_join(
-            self.publish_once(Bucket::Members, owner, deadline),
-            self.gateway.publish_all(Bucket::RoomKeys, keys.collect(), deadline),
+            self.buckets.publish_once(Bucket::Members, owner, deadline),
+            self.buckets.gateway.publish_all(Bucket::RoomKeys, keys.collect(), deadline),
         )
         .await?;
         // The head comes last, so a state with the head has the owner, too.
-        self.publish_once(Bucket::Members, head, deadline).await
+        self.buckets.publish_once(Bucket::Members, head, deadline).await
     }
 
-    pub(super) async fn delete_room(
-        self: &Arc<Self>,
+    pub(in crate::jetstream) async fn delete_room(
+        &self,
         room: &RoomId,
         deadline: Instant,
     ) -> Result<(), Error> {
         loop {
-            let (record, revision) = match self.occupant(room, deadline).await? {
+            let (record, revision) = match Occupant::read(&self.buckets, room, deadline).await? {
                 Occupant::Room(record, revision) => (record, revision),
                 Occupant::Nobody(_, gone) => {
-                    self.end(room, gone.as_ref(), deadline).await?;
+                    end_room(&self.buckets, room, gone.as_ref(), deadline).await?;
                     return Err(no_room(room));
                 }
             };
             let incarnation = record.incarnation;
             let changes = record.changes.next(&random_id::fresh()?);
             let gone = RoomGone { incarnation: incarnation.clone(), changes };
-            let put = removal(Bucket::Rooms, bucket_key::room(room), &gone)?.expecting(revision);
+            let put =
+                Put::tombstone(Bucket::Rooms, bucket_key::room(room), &gone)?.expecting(revision);
             match self.settle_room(room, put, &gone.changes, deadline).await? {
                 Settled::Done => {
-                    self.end(room, Some(&gone), deadline).await.map_err(in_doubt)?;
+                    end_room(&self.buckets, room, Some(&gone), deadline).await.map_err(in_doubt)?;
                     let incarnation = Incarnation::new(room, &incarnation);
-                    self.chore(|core, deadline| async move {
-                        sweep::deleted_room(&core, &incarnation, deadline).await
+                    self.in_background(|buckets, deadline| async move {
+                        sweep::deleted_room(&buckets, &incarnation, deadline).await
                     });
                     return Ok(());
                 }
@@ -159,20 +163,25 @@ impl Core {
         let mut doubt = false;
         let mut pause = Pause::new(deadline);
         loop {
-            let error = match self.gateway.publish(Bucket::Rooms, put.clone(), deadline).await {
-                Ok(_) => return Ok(Settled::Done),
-                Err(WriteError::Failed(error)) if !doubt => return Err(error),
-                Err(WriteError::Refused) if self.is(JetStreamDefect::BelievesRefusals) => {
-                    return Ok(Settled::Lost(self.unproved_occupant(room, deadline).await?));
-                }
-                Err(WriteError::Refused) => Error::Timeout,
-                Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
-                    doubt = true;
-                    error
-                }
-            };
+            let error =
+                match self.buckets.gateway.publish(Bucket::Rooms, put.clone(), deadline).await {
+                    Ok(_) => return Ok(Settled::Done),
+                    Err(WriteError::Failed(error)) if !doubt => return Err(error),
+                    Err(WriteError::Refused)
+                        if self.buckets.is(JetStreamDefect::BelievesRefusals) =>
+                    {
+                        return Ok(Settled::Lost(
+                            Occupant::read_unproved(&self.buckets, room, deadline).await?,
+                        ));
+                    }
+                    Err(WriteError::Refused) => Error::Timeout,
+                    Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
+                        doubt = true;
+                        error
+                    }
+                };
             // A refusal proves nothing: it may be a former leader's.
-            let now = self.occupant(room, deadline).await;
+            let now = Occupant::read(&self.buckets, room, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
             match now.changes().fate_of(planned) {
                 Fate::Done => return Ok(Settled::Done),
