@@ -6,8 +6,8 @@ use tokio::time::{Duration, Instant};
 
 use crate::jetstream::gateway::bucket_settings::{BucketState, BucketStatus, Settings};
 use crate::jetstream::gateway::exchange::Put;
-use crate::jetstream::simulation::servers::Servers;
-use crate::jetstream::simulation::stream::{Change, Stream};
+use crate::jetstream::simulation::machines::Machines;
+use crate::jetstream::simulation::stream::{LogEntry, Stream};
 use crate::jetstream::simulation::weather::Chance;
 use crate::jetstream::stored::bucket::Bucket;
 
@@ -57,7 +57,7 @@ pub(super) struct Group {
     settings: Settings,
     created: String,
     /// Each change, and the moment at which it was committed.
-    log: Vec<(u64, Change)>,
+    log: Vec<(u64, LogEntry)>,
     replicas: BTreeMap<usize, Replica>,
     leader: Option<usize>,
     /// When an election under way ends.
@@ -90,7 +90,7 @@ impl Group {
     }
 
     /// The replicas begin.
-    pub(super) fn begin(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    pub(super) fn begin(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.leads(leader, now);
             self.replicate(now, servers, chance);
@@ -106,13 +106,13 @@ impl Group {
     }
 
     /// Whether a majority of the replicas is within this server's reach.
-    fn has_quorum(&self, server: usize, servers: &Servers) -> bool {
+    fn has_quorum(&self, server: usize, servers: &Machines) -> bool {
         let near = self.replicas.keys().filter(|other| servers.reach(server, **other)).count();
         near > self.replicas.len() / 2
     }
 
     /// Brings everything to the present, which happens by itself as time goes by.
-    pub(super) fn settle(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    pub(super) fn settle(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         self.former.retain(|former| former.until > now);
         if self.leader.is_none() && self.elects.is_some_and(|elects| elects <= now) {
             self.elect(now, servers, chance);
@@ -125,7 +125,7 @@ impl Group {
         }
     }
 
-    fn elect(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    fn elect(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         // Only who has everything that is committed is ever elected, and a majority has it.
         let complete = |replica: &Replica| replica.applied + replica.due.len() == self.log.len();
         let fit: Vec<_> = self
@@ -153,7 +153,7 @@ impl Group {
 
     /// Sends the leader's followers what they have not got. Hearing of it, they come to answer
     /// reads.
-    fn replicate(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    fn replicate(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         let Some(leader) = self.leader else { return };
         for (server, replica) in &mut self.replicas {
             if *server == leader || !servers.reach(leader, *server) {
@@ -172,7 +172,7 @@ impl Group {
     }
 
     /// Something happened to the servers, or between them.
-    pub(super) fn disturbed(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    pub(super) fn disturbed(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         self.settle(now, servers, chance);
         if let Some(leader) = self.leader
             && !(servers.works(leader) && self.has_quorum(leader, servers))
@@ -217,7 +217,7 @@ impl Group {
     }
 
     /// Has this server lead, if it can.
-    pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Servers, c: &mut Chance) {
+    pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Machines, c: &mut Chance) {
         if self.replicas.contains_key(&server) && self.has_quorum(server, servers) {
             self.former.retain(|former| former.server != server);
             self.leader = Some(server);
@@ -242,7 +242,7 @@ impl Group {
     }
 
     /// The leader, where it is within reach; or whoever thinks so.
-    fn led_near(&self, server: usize, servers: &Servers) -> (Option<usize>, Option<usize>) {
+    fn led_near(&self, server: usize, servers: &Machines) -> (Option<usize>, Option<usize>) {
         let near = |leader: &usize| servers.reach(server, *leader);
         let former = self.former.iter().map(|former| former.server).find(near);
         (self.leader.filter(near), former)
@@ -259,7 +259,7 @@ impl Group {
         puts: &[Put],
         moment: u64,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Written {
         let (leader, former) = self.led_near(server, servers);
@@ -279,7 +279,7 @@ impl Group {
             return Written::Refused;
         }
         let last = self.replicas.get(&leader).map_or(0, |replica| replica.stream.last());
-        let stored = Change::store(puts, last, moment);
+        let stored = LogEntry::store(puts, last, moment);
         self.commit((moment, stored), leader, now, servers, chance);
         // While servers come back together, a former leader hears of it too, and has nobody to ask
         // first; or the message comes a second time, and finds what the first one stored.
@@ -294,9 +294,9 @@ impl Group {
     pub(super) fn purge(
         &mut self,
         server: usize,
-        purge: (u64, Change),
+        purge: (u64, LogEntry),
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Option<()> {
         let (leader, _) = self.led_near(server, servers);
@@ -306,10 +306,10 @@ impl Group {
 
     fn commit(
         &mut self,
-        committed: (u64, Change),
+        committed: (u64, LogEntry),
         leader: usize,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) {
         self.log.push(committed);
@@ -323,7 +323,7 @@ impl Group {
         &self,
         server: usize,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Option<(&Stream, bool)> {
         let answers = |other: &usize| servers.reach(server, *other) && self.answers(*other, now);
@@ -342,7 +342,7 @@ impl Group {
     pub(super) fn some_place(
         &self,
         server: usize,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Option<usize> {
         self.led_near(server, servers).0?;
@@ -358,7 +358,7 @@ impl Group {
     }
 
     /// The settings and replicas, as the leader tells them to this server.
-    pub(super) fn state(&self, server: usize, servers: &Servers) -> Option<BucketState> {
+    pub(super) fn state(&self, server: usize, servers: &Machines) -> Option<BucketState> {
         let leader = self.led_near(server, servers).0?;
         let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
         let current = self.replicas.iter().filter(|(server, replica)| {
@@ -377,7 +377,7 @@ impl Group {
         &mut self,
         settings: Settings,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) {
         let wanted = usize::from(settings.num_replicas);
@@ -417,7 +417,7 @@ impl Group {
         let back = replica.stream.forgotten(chance);
         let count = back.len();
         let moment = self.log.last().map_or(0, |(moment, _)| *moment);
-        self.log.push((moment, Change::Back(back)));
+        self.log.push((moment, LogEntry::Back(back)));
         self.catch_up(server);
         count
     }
@@ -449,10 +449,10 @@ impl Group {
     }
 
     /// The settings are changed by hand, so that everything that is stored goes; which takes a leader.
-    pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Servers, chance: &mut Chance) {
+    pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Machines, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.settings.max_age = 1;
-            let purge = Change::Purge { filter: ">".to_owned(), up_to: None };
+            let purge = LogEntry::Purge { filter: ">".to_owned(), up_to: None };
             self.commit((moment, purge), leader, now, s, chance);
         }
     }
@@ -469,7 +469,7 @@ impl Replica {
         Self { stream: Stream::new(history), applied: 0, due: VecDeque::new(), answers: None }
     }
 
-    fn step(&mut self, log: &[(u64, Change)]) {
+    fn step(&mut self, log: &[(u64, LogEntry)]) {
         if let Some((_, change)) = log.get(self.applied) {
             self.stream.apply(change);
             self.applied += 1;

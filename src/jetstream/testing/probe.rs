@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::JetStreamConfig;
+use crate::jetstream::config::JetStreamConfig;
 use crate::jetstream::gateway::exchange::{
     Ack, Delivery, Put, Reading, Reply, Servers, WriteError,
 };

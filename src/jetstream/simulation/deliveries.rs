@@ -7,15 +7,15 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::jetstream::gateway::exchange::{Deliveries, Delivery, Entry};
-use crate::jetstream::simulation::Shared;
 use crate::jetstream::simulation::cluster::Cluster;
+use crate::jetstream::simulation::cluster::SharedCluster;
 use crate::jetstream::simulation::group::server_name;
 use crate::jetstream::simulation::weather::Weather;
 
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
 pub(super) struct SimulatedDeliveries {
-    shared: Arc<Shared>,
+    shared: Arc<SharedCluster>,
     stream: String,
     /// The server the client is connected to, and the one that holds the consumer; and which of
     /// their lives that is.
@@ -42,7 +42,7 @@ enum Next {
 
 impl SimulatedDeliveries {
     pub(super) fn begin(
-        shared: Arc<Shared>,
+        shared: Arc<SharedCluster>,
         cluster: &mut Cluster,
         stream: String,
         servers: [usize; 2],

@@ -2,11 +2,11 @@
 
 /// Which servers are there, and which of them reach one another.
 #[derive(Clone, Debug)]
-pub(super) struct Servers(pub(super) Vec<Server>);
+pub(super) struct Machines(pub(super) Vec<Server>);
 
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    /// Servers of different sides do not reach each other.
+    /// Machines of different sides do not reach each other.
     pub(super) side: usize,
     pub(super) up: bool,
     /// It does nothing, and what is sent to it waits.
@@ -15,7 +15,7 @@ pub(super) struct Server {
     pub(super) life: u32,
 }
 
-impl Servers {
+impl Machines {
     pub(super) fn get(&self, server: usize) -> Option<&Server> {
         self.0.get(server)
     }

@@ -15,12 +15,12 @@ use crate::jetstream::gateway::exchange::{
     Ack, Deliveries, Put, Reading, Reply, Servers, WriteError,
 };
 use crate::jetstream::gateway::server_version;
-use crate::jetstream::simulation::Shared;
+use crate::jetstream::simulation::cluster::SharedCluster;
 use crate::jetstream::simulation::cluster::{Cluster, Way};
-use crate::jetstream::simulation::feed::SimulatedDeliveries;
+use crate::jetstream::simulation::deliveries::SimulatedDeliveries;
 use crate::jetstream::simulation::group::Written;
-use crate::jetstream::simulation::servers::Server;
-use crate::jetstream::simulation::stream::Change;
+use crate::jetstream::simulation::machines::Server;
+use crate::jetstream::simulation::stream::LogEntry;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key;
 
@@ -28,7 +28,7 @@ use crate::jetstream::stored::bucket_key;
 const PATIENCE: u32 = 6;
 
 pub(super) struct SimulatedServers {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedCluster>,
     /// How the client is called in the trace.
     pub(super) name: String,
     /// What the names of its buckets begin with.
@@ -314,7 +314,7 @@ impl Servers for SimulatedServers {
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
                 return Heard::Nothing;
             };
-            let purge = (moment, Change::Purge { filter: purged.clone(), up_to });
+            let purge = (moment, LogEntry::Purge { filter: purged.clone(), up_to });
             match group.purge(server, purge, Instant::now(), servers, chance) {
                 Some(()) => Heard::Answer(()),
                 None => Heard::Nothing,
