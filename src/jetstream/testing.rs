@@ -12,7 +12,7 @@ use crate::jetstream::gateway::backoff::Pause;
 use crate::jetstream::gateway::bucket_client::BucketClient;
 use crate::jetstream::gateway::exchange::Put;
 use crate::jetstream::gateway::fuse::Misheard;
-use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::room::roster;
 use crate::jetstream::room::view::View;
@@ -231,7 +231,7 @@ async fn plant_epoch(
         }
         head.set_epoch(epoch);
         head.attempt.clone_from(&attempt);
-        let change = Change { view: &view, head, puts };
+        let change = PlannedChange { view: &view, head, puts };
         if change.commit(buckets, deadline).await? {
             return Ok(());
         }

@@ -48,6 +48,7 @@ impl Clock {
     }
 
     /// The time without the pretended suspension.
+    #[cfg_attr(not(feature = "testing"), allow(clippy::unused_self, reason = "one clock for all"))]
     pub(in crate::jetstream) fn awake(&self) -> Duration {
         #[cfg(feature = "testing")]
         return self.simulated.map_or_else(machine, |began| began.elapsed());

@@ -51,7 +51,7 @@ pub enum Misheard {
 }
 
 /// What becomes of an exchange.
-enum Fate {
+enum ExchangeFate {
     Lives,
     AnswerLost,
     NotSent,
@@ -191,16 +191,16 @@ impl Fused {
         let _ = self.gate.acquire().await;
     }
 
-    fn burn(&self) -> Fate {
+    fn burn(&self) -> ExchangeFate {
         match self.left.fetch_sub(1, Ordering::SeqCst) {
-            1.. => Fate::Lives,
+            1.. => ExchangeFate::Lives,
             left => {
                 self.left.store(-1, Ordering::SeqCst);
                 self.stands.notify_waiters();
                 if left == 0 && self.sends_the_last.load(Ordering::SeqCst) {
-                    Fate::AnswerLost
+                    ExchangeFate::AnswerLost
                 } else {
-                    Fate::NotSent
+                    ExchangeFate::NotSent
                 }
             }
         }
@@ -210,16 +210,16 @@ impl Fused {
         let stopped = || dead(Error::unavailable("stopped dead, as the test wants it"));
         self.pass().await;
         match self.burn() {
-            Fate::Lives => {
+            ExchangeFate::Lives => {
                 let answer = exchange.await;
                 // Whoever was stopped meanwhile hears nothing any more.
                 if self.is_stopped() { stopped() } else { answer }
             }
-            Fate::AnswerLost => {
+            ExchangeFate::AnswerLost => {
                 exchange.await;
                 stopped()
             }
-            Fate::NotSent => stopped(),
+            ExchangeFate::NotSent => stopped(),
         }
     }
 }

@@ -194,8 +194,8 @@ impl Gateway {
         }
     }
 
-    /// Stores up to [`MAX_BATCH`](super::MAX_BATCH) messages atomically: all or none of them, at one moment for all readers.
-    /// Returns the sequence of the last one.
+    /// Stores up to [`MAX_BATCH`](crate::jetstream::gateway::exchange::MAX_BATCH) messages atomically: all or none of them,
+    /// at one moment for all readers. Returns the sequence of the last one.
     pub(in crate::jetstream) async fn batch(
         &self,
         bucket: Bucket,

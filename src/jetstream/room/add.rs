@@ -15,7 +15,7 @@ use crate::error::{Conflict, Record};
 use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::exchange::Put;
 use crate::jetstream::room::addition_queue::Addition;
-use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::index_entry::publish_index;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::room::sweep;
@@ -192,7 +192,7 @@ impl RoomClient {
                 &MemberRecord::new(id.clone(), member),
             )?);
         }
-        let change = Change { view, head, puts: members };
+        let change = PlannedChange { view, head, puts: members };
         if self.buckets.is(JetStreamDefect::IndexesAfterTheCommit) {
             self.buckets.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
             let made = change.commit(&self.buckets, deadline).await?;

@@ -14,15 +14,15 @@ use crate::jetstream::stored::changes::Fate;
 use crate::jetstream::stored::room_records::Head;
 
 /// A change to an incarnation, planned on a view of it.
-pub(in crate::jetstream) struct Change<'a> {
+pub(in crate::jetstream) struct PlannedChange<'a> {
     pub(in crate::jetstream) view: &'a View,
     pub(in crate::jetstream) head: Head,
     /// The messages that are stored with the head.
     pub(in crate::jetstream) puts: Vec<Put>,
 }
 
-impl Change<'_> {
-    /// Commits a change in one atomic batch if the incarnation has not changed since the view. `false`: the change was
+impl PlannedChange<'_> {
+    /// Commits the change in one atomic batch if the incarnation has not changed since the view. `false`: the change was
     /// not made and never will be.
     pub(in crate::jetstream) async fn commit(
         self,

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::jetstream::gateway::bucket_client::BucketClient;
 use crate::jetstream::gateway::exchange::Put;
-use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::room::roster;
 use crate::jetstream::room::view::View;
@@ -42,7 +42,7 @@ async fn renew(buckets: &BucketClient, room: &RoomId, deadline: Instant) -> Resu
     let members = members.collect::<Result<Vec<_>, _>>()?;
     buckets.publish_first(Bucket::Members, members, deadline).await?;
     let (old, new) = (view.head.generation.clone(), head.generation.clone());
-    let change = Change { view: &view, head, puts: Vec::new() };
+    let change = PlannedChange { view: &view, head, puts: Vec::new() };
     let over = if change.commit(buckets, deadline).await? { old } else { new };
     let filter = format!("{}.>", view.incarnation.roster(&over));
     buckets.gateway.purge(Bucket::Members, &filter, None, deadline).await

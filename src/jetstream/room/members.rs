@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::Conflict;
 use crate::jetstream::gateway::exchange::Put;
-use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::room::view::{View, no_member};
 use crate::jetstream::room::{generation, roster, sweep};
@@ -92,7 +92,7 @@ impl RoomClient {
                 Put::tombstone(Bucket::Members, key, &MemberGone { id: record.id })?,
                 Put::record(Bucket::Members, ticket_key.clone(), &ticket)?,
             ];
-            let change = Change { view: &view, head, puts };
+            let change = PlannedChange { view: &view, head, puts };
             if change.commit(&self.buckets, deadline).await? {
                 if let Some(mut roster) = self.rosters.of(&view) {
                     Arc::make_mut(&mut roster).remove(endpoint);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::error::Conflict;
 use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::exchange::{MAX_BATCH, Put};
-use crate::jetstream::room::commit::Change;
+use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::room::roster::{self, Roster};
 use crate::jetstream::room::view::{View, no_member};
@@ -203,7 +203,7 @@ impl RoomClient {
         }
         let generation = head.generation.clone();
         let room = view.record.room(&view.id, &head)?;
-        let change = Change { view, head, puts };
+        let change = PlannedChange { view, head, puts };
         if change.commit(&self.buckets, deadline).await? {
             self.rosters.keep(incarnation, &write, roster);
             for (key, ticket) in tickets {

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 use crate::jetstream::gateway::bucket_settings::Settings;
 use crate::jetstream::gateway::clock::Clock;
 use crate::jetstream::simulation::group::Group;
-use crate::jetstream::simulation::machines::{Machines, Server};
+use crate::jetstream::simulation::machines::{Machine, Machines};
 use crate::jetstream::simulation::reached::Reached;
 use crate::jetstream::simulation::weather::{Chance, Weather};
 
@@ -95,7 +95,7 @@ impl SharedCluster {
 
 impl Cluster {
     pub(super) fn new(seed: u64, servers: usize, weather: Weather) -> Self {
-        let server = Server { side: 0, up: true, paused: false, life: 0 };
+        let server = Machine { side: 0, up: true, paused: false, life: 0 };
         Self {
             servers: Machines(vec![server; servers]),
             groups: BTreeMap::new(),

@@ -34,7 +34,7 @@ pub(super) struct SimulatedDeliveries {
 }
 
 /// What is next to do.
-enum Next {
+enum NextDelivery {
     Deliver(u64, Entry, u64, Duration),
     Wait(Option<Instant>),
     Gone,
@@ -59,20 +59,20 @@ impl SimulatedDeliveries {
         Self { shared, stream, servers, filters, from, place, count, again, silent }
     }
 
-    fn look(&mut self) -> Next {
+    fn look(&mut self) -> NextDelivery {
         let mut cluster = self.shared.lock();
         let [(near, near_life), (far, far_life)] = self.servers;
         let lives = |server, life| {
             cluster.servers.get(server).is_some_and(|server| server.up && server.life == life)
         };
         if !lives(near, near_life) {
-            return Next::Gone;
+            return NextDelivery::Gone;
         }
         if self.silent || !lives(far, far_life) || !cluster.servers.reach(near, far) {
-            return Next::Wait(None);
+            return NextDelivery::Wait(None);
         }
         if let Some((count, entry, stored)) = self.again.take() {
-            return Next::Deliver(count, entry, stored, Duration::ZERO);
+            return NextDelivery::Deliver(count, entry, stored, Duration::ZERO);
         }
         let (next, due) = match cluster.group(&self.stream) {
             Some((group, ..)) => match group.replica(far) {
@@ -81,11 +81,11 @@ impl SimulatedDeliveries {
                     let more = |sequence| stream.next(sequence + 1, &self.filters).is_some();
                     (next.map(|(next, stored)| (more(next.sequence), next, stored)), due)
                 }
-                None => return Next::Wait(None),
+                None => return NextDelivery::Wait(None),
             },
-            None => return Next::Wait(None),
+            None => return NextDelivery::Wait(None),
         };
-        let Some((more, entry, stored)) = next else { return Next::Wait(due) };
+        let Some((more, entry, stored)) = next else { return NextDelivery::Wait(due) };
         let Weather { feed_faults, .. } = cluster.chance.weather;
         // What waits together comes at once, and mostly whole.
         let faults = if more { feed_faults / 8 } else { feed_faults };
@@ -97,14 +97,14 @@ impl SimulatedDeliveries {
                 // Left out: the next has a number too many.
                 0 => {
                     cluster.note(|| format!("{} is left out of a feed", entry.sequence));
-                    return Next::Wait(Some(Instant::now()));
+                    return NextDelivery::Wait(Some(Instant::now()));
                 }
                 1 => self.again = Some((self.count, entry.clone(), stored)),
                 _ => self.silent = true,
             }
         }
         let latency = cluster.chance.latency();
-        Next::Deliver(self.count, entry, stored, latency)
+        NextDelivery::Deliver(self.count, entry, stored, latency)
     }
 }
 
@@ -118,12 +118,12 @@ impl Deliveries for SimulatedDeliveries {
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.look() {
-                Next::Gone => return None,
-                Next::Deliver(count, entry, stored, latency) => {
+                NextDelivery::Gone => return None,
+                NextDelivery::Deliver(count, entry, stored, latency) => {
                     sleep(latency).await;
                     return Some(Delivery::Entry { count, entry, stored });
                 }
-                Next::Wait(due) => {
+                NextDelivery::Wait(due) => {
                     let until = due.unwrap_or(heartbeat).min(heartbeat);
                     let _ = timeout_at(until, changed).await;
                     if Instant::now() >= heartbeat {

@@ -36,7 +36,7 @@ struct Replica {
 
 /// What a write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteOutcome {
     Committed(u64),
     /// The leader refused.
     Refused,
@@ -261,22 +261,22 @@ impl Group {
         now: Instant,
         servers: &Machines,
         chance: &mut Chance,
-    ) -> Written {
+    ) -> WriteOutcome {
         let (leader, former) = self.led_near(server, servers);
         let Some(leader) = leader else {
-            let Some(server) = former else { return Written::NoLeader };
+            let Some(server) = former else { return WriteOutcome::NoLeader };
             let accepts = self.accepts(server, puts);
             let former = self.former.iter_mut().find(|former| former.server == server);
             return match former {
                 Some(former) if accepts && !former.refuses(puts) => {
                     former.took.extend(puts.iter().map(|put| put.key.clone()));
-                    Written::Nowhere
+                    WriteOutcome::Nowhere
                 }
-                _ => Written::RefusedByFormer,
+                _ => WriteOutcome::RefusedByFormer,
             };
         };
         if !self.accepts(leader, puts) {
-            return Written::Refused;
+            return WriteOutcome::Refused;
         }
         let last = self.replicas.get(&leader).map_or(0, |replica| replica.stream.last());
         let stored = LogEntry::store(puts, last, moment);
@@ -285,9 +285,11 @@ impl Group {
         // first; or the message comes a second time, and finds what the first one stored.
         let expects = puts.iter().any(|put| put.expect.is_some());
         if expects && former.is_some() && chance.happens(500) {
-            return Written::RefusedYetCommitted;
+            return WriteOutcome::RefusedYetCommitted;
         }
-        Written::Committed(self.replicas.get(&leader).map_or(0, |replica| replica.stream.last()))
+        WriteOutcome::Committed(
+            self.replicas.get(&leader).map_or(0, |replica| replica.stream.last()),
+        )
     }
 
     /// A purge that comes through this server: `None` where nobody is there to do it.

@@ -2,10 +2,10 @@
 
 /// Which servers are there, and which of them reach one another.
 #[derive(Clone, Debug)]
-pub(super) struct Machines(pub(super) Vec<Server>);
+pub(super) struct Machines(pub(super) Vec<Machine>);
 
 #[derive(Clone, Debug)]
-pub(super) struct Server {
+pub(super) struct Machine {
     /// Machines of different sides do not reach each other.
     pub(super) side: usize,
     pub(super) up: bool,
@@ -16,7 +16,7 @@ pub(super) struct Server {
 }
 
 impl Machines {
-    pub(super) fn get(&self, server: usize) -> Option<&Server> {
+    pub(super) fn get(&self, server: usize) -> Option<&Machine> {
         self.0.get(server)
     }
 
@@ -35,7 +35,7 @@ impl Machines {
 
     /// Whether a message of one, which works, reaches the other, and is dealt with at once.
     pub(super) fn reach(&self, one: usize, other: usize) -> bool {
-        let side = |server| self.get(server).map(|server: &Server| server.side);
+        let side = |server| self.get(server).map(|server: &Machine| server.side);
         self.works(one) && self.works(other) && side(one) == side(other)
     }
 

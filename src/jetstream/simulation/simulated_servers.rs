@@ -18,8 +18,8 @@ use crate::jetstream::gateway::server_version;
 use crate::jetstream::simulation::cluster::SharedCluster;
 use crate::jetstream::simulation::cluster::{Cluster, Way};
 use crate::jetstream::simulation::deliveries::SimulatedDeliveries;
-use crate::jetstream::simulation::group::Written;
-use crate::jetstream::simulation::machines::Server;
+use crate::jetstream::simulation::group::WriteOutcome;
+use crate::jetstream::simulation::machines::Machine;
 use crate::jetstream::simulation::stream::LogEntry;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key;
@@ -41,14 +41,14 @@ pub(super) struct SimulatedServers {
 }
 
 /// What a message comes to at the servers.
-enum Heard<T> {
+enum Effect<T> {
     Answer(T),
     /// Nobody answers.
     Nothing,
 }
 
 /// A message under way.
-struct Sent {
+struct SentMessage {
     server: usize,
     /// Which of the server's lives it was sent to.
     life: u32,
@@ -65,7 +65,7 @@ struct Arrival {
     unheard: bool,
 }
 
-enum NoAnswer {
+enum NoReply {
     NotSent,
     Silence,
 }
@@ -81,14 +81,14 @@ impl SimulatedServers {
         &self,
         deadline: Instant,
         what: impl FnOnce() -> String,
-        mut arrive: impl FnMut(&mut Cluster, Arrival) -> Heard<T> + Send + 'static,
-    ) -> Result<T, NoAnswer> {
+        mut arrive: impl FnMut(&mut Cluster, Arrival) -> Effect<T> + Send + 'static,
+    ) -> Result<T, NoReply> {
         let Some(sent) = self.send(deadline, what) else {
             self.roam();
             sleep(Duration::from_millis(5)).await;
-            return Err(NoAnswer::NotSent);
+            return Err(NoReply::NotSent);
         };
-        let Sent { server, life, way } = sent;
+        let SentMessage { server, life, way } = sent;
         let (sender, receiver) = oneshot::channel();
         if let Some(request) = way.request {
             let shared = Arc::clone(&self.shared);
@@ -100,13 +100,13 @@ impl SimulatedServers {
                     changed.as_mut().enable();
                     {
                         let mut cluster = shared.lock();
-                        let same = |s: &&Server| s.up && s.life == life;
+                        let same = |s: &&Machine| s.up && s.life == life;
                         let Some(state) = cluster.servers.get(server).filter(same) else { return };
                         if !state.paused {
                             let (late, unheard) = (Instant::now() > deadline, way.answer.is_none());
                             match arrive(&mut cluster, Arrival { server, late, unheard }) {
-                                Heard::Answer(answer) => break answer,
-                                Heard::Nothing => return,
+                                Effect::Answer(answer) => break answer,
+                                Effect::Nothing => return,
                             }
                         }
                     }
@@ -114,7 +114,7 @@ impl SimulatedServers {
                 };
                 let Some(way) = way.answer else { return };
                 sleep(way).await;
-                let same = |s: &Server| s.up && !s.paused && s.life == life;
+                let same = |s: &Machine| s.up && !s.paused && s.life == life;
                 if shared.lock().servers.get(server).is_some_and(same) {
                     let _ = sender.send(answer);
                 }
@@ -130,17 +130,17 @@ impl SimulatedServers {
             self.silent.store(0, Ordering::SeqCst);
             self.roam();
         }
-        Err(NoAnswer::Silence)
+        Err(NoReply::Silence)
     }
 
-    fn send(&self, deadline: Instant, what: impl FnOnce() -> String) -> Option<Sent> {
+    fn send(&self, deadline: Instant, what: impl FnOnce() -> String) -> Option<SentMessage> {
         let server = self.server.load(Ordering::SeqCst);
         let mut cluster = self.shared.lock();
         cluster.reached.exchanges += 1;
         cluster.note(|| format!("{} @{server} {}", self.name, what()));
         let life = cluster.servers.get(server).filter(|server| server.up)?.life;
         let way = cluster.way(deadline.saturating_duration_since(Instant::now()));
-        Some(Sent { server, life, way })
+        Some(SentMessage { server, life, way })
     }
 
     /// Goes to another server, if it may.
@@ -165,11 +165,11 @@ impl SimulatedServers {
         let what = || format!("stores in {bucket}: {}", shown(puts));
         let outcome = self.exchange(deadline, what, move |cluster, arrival| {
             let one_by_one = cluster.older && sent.len() > 1;
-            let mut written = Written::NoLeader;
+            let mut written = WriteOutcome::NoLeader;
             for puts in sent.chunks(if one_by_one { 1 } else { sent.len().max(1) }) {
                 let moment = cluster.next_moment();
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
-                    return Heard::Nothing;
+                    return Effect::Nothing;
                 };
                 let now = Instant::now();
                 written = group.write(arrival.server, puts, moment, now, servers, chance);
@@ -181,24 +181,24 @@ impl SimulatedServers {
                 cluster.changed.notify_waiters();
             }
             match written {
-                Written::Committed(_) if one_by_one => {
+                WriteOutcome::Committed(_) if one_by_one => {
                     let error = Error::unavailable(server_version::too_old("the leader"));
-                    Heard::Answer(Ack::Not(WriteError::Unknown(error)))
+                    Effect::Answer(Ack::Not(WriteError::Unknown(error)))
                 }
-                Written::Committed(sequence) => Heard::Answer(Ack::Stored(sequence)),
-                Written::Refused | Written::RefusedYetCommitted | Written::RefusedByFormer => {
-                    Heard::Answer(Ack::Not(WriteError::Refused))
+                WriteOutcome::Committed(sequence) => Effect::Answer(Ack::Stored(sequence)),
+                WriteOutcome::Refused
+                | WriteOutcome::RefusedYetCommitted
+                | WriteOutcome::RefusedByFormer => Effect::Answer(Ack::Not(WriteError::Refused)),
+                WriteOutcome::NoLeader if cluster.chance.happens(500) => {
+                    Effect::Answer(Ack::Again(no_leader(&stream)))
                 }
-                Written::NoLeader if cluster.chance.happens(500) => {
-                    Heard::Answer(Ack::Again(no_leader(&stream)))
-                }
-                Written::Nowhere | Written::NoLeader => Heard::Nothing,
+                WriteOutcome::Nowhere | WriteOutcome::NoLeader => Effect::Nothing,
             }
         });
         let ack = match outcome.await {
             Ok(ack) => ack,
-            Err(NoAnswer::NotSent) => Ack::Again(Error::unavailable("not connected")),
-            Err(NoAnswer::Silence) => Ack::Not(WriteError::Unknown(Error::Timeout)),
+            Err(NoReply::NotSent) => Ack::Again(Error::unavailable("not connected")),
+            Err(NoReply::Silence) => Ack::Not(WriteError::Unknown(Error::Timeout)),
         };
         let mut cluster = self.shared.lock();
         cluster.reached.barriers += u64::from(is_barrier);
@@ -213,21 +213,21 @@ impl SimulatedServers {
     }
 }
 
-fn count(cluster: &mut Cluster, written: Written, arrival: Arrival, expects: bool) {
+fn count(cluster: &mut Cluster, written: WriteOutcome, arrival: Arrival, expects: bool) {
     let reached = &mut cluster.reached;
     match written {
-        Written::Refused => reached.refused += 1,
-        Written::RefusedByFormer => {
+        WriteOutcome::Refused => reached.refused += 1,
+        WriteOutcome::RefusedByFormer => {
             reached.refused += 1;
             reached.refused_by_former_leaders += 1;
         }
-        Written::RefusedYetCommitted => reached.refused_yet_committed += 1,
-        Written::Committed(_) => reached.answers_lost += u64::from(arrival.unheard),
-        Written::Nowhere | Written::NoLeader => {}
+        WriteOutcome::RefusedYetCommitted => reached.refused_yet_committed += 1,
+        WriteOutcome::Committed(_) => reached.answers_lost += u64::from(arrival.unheard),
+        WriteOutcome::Nowhere | WriteOutcome::NoLeader => {}
     }
     if arrival.late && expects {
         reached.late_writes += 1;
-        reached.late_writes_refused += u64::from(written == Written::Refused);
+        reached.late_writes_refused += u64::from(written == WriteOutcome::Refused);
     }
 }
 
@@ -266,7 +266,7 @@ impl Servers for SimulatedServers {
         let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let (answer, behind) = {
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
-                    return Heard::Nothing;
+                    return Effect::Nothing;
                 };
                 let now = Instant::now();
                 let Some((replica, behind)) = group.some_replica(server, now, servers, chance)
@@ -274,9 +274,9 @@ impl Servers for SimulatedServers {
                     cluster.reached.reads_nobody_answered += 1;
                     // Who asks hears so, or, where the servers do not know it, nothing.
                     return if cluster.chance.happens(500) {
-                        Heard::Answer(Reading::Again(no_leader(&stream)))
+                        Effect::Answer(Reading::Again(no_leader(&stream)))
                     } else {
-                        Heard::Nothing
+                        Effect::Nothing
                     };
                 };
                 let answer = match replica.read(&wanted) {
@@ -290,12 +290,12 @@ impl Servers for SimulatedServers {
             };
             cluster.reached.stale_reads += u64::from(behind);
             cluster.note(|| format!("{name} {stream}: {}", seen(&answer)));
-            Heard::Answer(answer)
+            Effect::Answer(answer)
         });
         match outcome.await {
             Ok(reading) => reading,
-            Err(NoAnswer::NotSent) => Reading::Again(Error::unavailable("not connected")),
-            Err(NoAnswer::Silence) => Reading::Again(Error::Timeout),
+            Err(NoReply::NotSent) => Reading::Again(Error::unavailable("not connected")),
+            Err(NoReply::Silence) => Reading::Again(Error::Timeout),
         }
     }
 
@@ -312,12 +312,12 @@ impl Servers for SimulatedServers {
         let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let moment = cluster.next_moment();
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
-                return Heard::Nothing;
+                return Effect::Nothing;
             };
             let purge = (moment, LogEntry::Purge { filter: purged.clone(), up_to });
             match group.purge(server, purge, Instant::now(), servers, chance) {
-                Some(()) => Heard::Answer(()),
-                None => Heard::Nothing,
+                Some(()) => Effect::Answer(()),
+                None => Effect::Nothing,
             }
         });
         replied(outcome.await)
@@ -329,14 +329,14 @@ impl Servers for SimulatedServers {
         let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             if !cluster.groups.contains_key(&stream) {
                 let quorum = cluster.servers.quorum(server);
-                return if quorum { Heard::Answer(None) } else { Heard::Nothing };
+                return if quorum { Effect::Answer(None) } else { Effect::Nothing };
             }
             match cluster.group(&stream) {
                 Some((group, servers, ..)) => match group.state(server, servers) {
-                    Some(state) => Heard::Answer(Some(state)),
-                    None => Heard::Nothing,
+                    Some(state) => Effect::Answer(Some(state)),
+                    None => Effect::Nothing,
                 },
-                None => Heard::Nothing,
+                None => Effect::Nothing,
             }
         });
         replied(outcome.await)
@@ -347,8 +347,8 @@ impl Servers for SimulatedServers {
         let what = || format!("makes {bucket}");
         let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             match cluster.make(server, settings.clone()) {
-                Some(()) => Heard::Answer(()),
-                None => Heard::Nothing,
+                Some(()) => Effect::Answer(()),
+                None => Effect::Nothing,
             }
         });
         replied(outcome.await)
@@ -364,13 +364,13 @@ impl Servers for SimulatedServers {
         let what = || format!("changes {bucket}");
         let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let Some((group, servers, chance, _)) = cluster.group(&stream) else {
-                return Heard::Nothing;
+                return Effect::Nothing;
             };
             if group.state(server, servers).is_none() {
-                return Heard::Nothing;
+                return Effect::Nothing;
             }
             group.resize(settings.clone(), Instant::now(), servers, chance);
-            Heard::Answer(())
+            Effect::Answer(())
         });
         replied(outcome.await)
     }
@@ -388,15 +388,15 @@ impl Servers for SimulatedServers {
         let outcome = self.exchange(deadline, what, move |cluster, Arrival { server, .. }| {
             let place = {
                 let Some((group, servers, chance, _)) = cluster.group(&stream) else {
-                    return Heard::Nothing;
+                    return Effect::Nothing;
                 };
                 group.some_place(server, servers, chance)
             };
-            let Some(place) = place else { return Heard::Nothing };
+            let Some(place) = place else { return Effect::Nothing };
             let (shared, stream) = (Arc::clone(&shared), stream.clone());
             let (at, wanted) = ([server, place], wanted.clone());
             let begun = SimulatedDeliveries::begin(shared, cluster, stream, at, wanted, from);
-            Heard::Answer(begun)
+            Effect::Answer(begun)
         });
         match replied(outcome.await) {
             Reply::Done(deliveries) => Reply::Done(Box::new(deliveries)),
@@ -412,11 +412,11 @@ fn no_leader(stream: &str) -> Error {
     Error::unavailable(format!("stream {stream} has no leader that answers just now"))
 }
 
-fn replied<T>(outcome: Result<T, NoAnswer>) -> Reply<T> {
+fn replied<T>(outcome: Result<T, NoReply>) -> Reply<T> {
     match outcome {
         Ok(answer) => Reply::Done(answer),
-        Err(NoAnswer::NotSent) => Reply::Again(Error::unavailable("not connected")),
-        Err(NoAnswer::Silence) => Reply::Again(Error::Timeout),
+        Err(NoReply::NotSent) => Reply::Again(Error::unavailable("not connected")),
+        Err(NoReply::Silence) => Reply::Again(Error::Timeout),
     }
 }
 
