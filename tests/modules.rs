@@ -11,7 +11,7 @@ type Module = Vec<String>;
 /// A path as written, or the alternatives of a `use`.
 type Segments = Vec<String>;
 
-/// The one circle that stays: a refused id is an error, and an error names ids.
+/// The one cycle that stays: a refused id is an error, and an error names ids.
 const EXCUSED: [&str; 2] = ["error", "types"];
 
 /// What one file says of other modules.
@@ -23,7 +23,7 @@ struct Source {
 }
 
 #[test]
-fn no_modules_import_each_other_in_a_circle() {
+fn no_modules_import_each_other_in_a_cycle() {
     let mut sources = BTreeMap::new();
     read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &Module::new(), &mut sources);
     let mut imports: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
@@ -44,9 +44,9 @@ fn no_modules_import_each_other_in_a_circle() {
             let others = others.iter().map(folded).filter(|other| *other != folded(module));
             graph.entry(folded(module)).or_default().extend(others);
         }
-        for circle in circles(&graph) {
-            let excused = circle.iter().all(|module| EXCUSED.contains(&module[0].as_str()));
-            assert!(excused, "these import each other: {}", shown(&circle));
+        for cycle in cycles(&graph) {
+            let excused = cycle.iter().all(|module| EXCUSED.contains(&module[0].as_str()));
+            assert!(excused, "these import each other: {}", shown(&cycle));
         }
     }
 }
@@ -240,7 +240,7 @@ fn resolve(
 }
 
 /// The groups of modules of which each reaches each other.
-fn circles(graph: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<BTreeSet<Module>> {
+fn cycles(graph: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<BTreeSet<Module>> {
     let reached = |from: &Module| {
         let mut reached = BTreeSet::new();
         let mut left: Vec<&Module> = graph[from].iter().collect();
@@ -253,9 +253,9 @@ fn circles(graph: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<BTreeSet<Modu
     };
     let reached: BTreeMap<&Module, BTreeSet<Module>> =
         graph.keys().map(|module| (module, reached(module))).collect();
-    let circle = |module: &&Module| -> BTreeSet<Module> {
+    let cycle = |module: &&Module| -> BTreeSet<Module> {
         let back = |other: &&Module| reached[other].contains(*module);
         reached[*module].iter().filter(back).cloned().collect()
     };
-    graph.keys().map(|module| circle(&module)).filter(|circle| !circle.is_empty()).collect()
+    graph.keys().map(|module| cycle(&module)).filter(|cycle| !cycle.is_empty()).collect()
 }

@@ -547,7 +547,7 @@ mod tests {
     async fn who_loses_a_race_leaves_nothing_of_what_it_began(
         #[values(Race::Create, Race::Add, Race::Rekey)] race: Race,
     ) {
-        // Its chores go with a client that is dropped: the loser cleans up by itself.
+        // The background tasks of a dropped client end with it: the loser cleans up by itself.
         let (simulation, alone) = race.begin().await;
         race.run(&alone).await.unwrap();
         drop(alone);
