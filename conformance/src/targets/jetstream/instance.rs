@@ -83,7 +83,9 @@ impl JetStreamInstance {
 
     async fn connect_as(&self, config: JetStreamConfig) -> Result<Arc<dyn Store>, Error> {
         let Opened { store, ours } = (self.connect)(config).await?;
-        ours.upgrade().iter().for_each(|store| self.count(store));
+        if let Some(store) = ours.upgrade() {
+            self.count(&store);
+        }
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.retain(|store| store.strong_count() > 0);
         opened.push(ours);
