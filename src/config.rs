@@ -3,19 +3,19 @@
 mod environment;
 #[cfg(feature = "jetstream")]
 mod jetstream;
+mod secret;
 mod section;
-pub(crate) mod shown;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::error::Invalid;
-use crate::{Error, Store};
+use crate::{Error, Store, shown};
 
+pub use secret::Secret;
 pub use section::JetStreamSection;
 
 /// Which store to open, and with which settings.
@@ -64,37 +64,6 @@ pub struct SqliteSection {
     pub must_exist: bool,
     /// The permissions of a new file, as for `chmod`; 0o600 unless given.
     pub mode: u32,
-}
-
-/// A secret text. `Debug` shows its length alone (clause TYPE-5).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-/// Not derived, since serde's own error shows the value that it found instead of a text.
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer);
-        text.map(Self).map_err(|_| serde::de::Error::custom("a secret must be a text in quotes"))
-    }
-}
-
-impl Secret {
-    /// Makes a secret of any text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<{} bytes>", self.0.len())
-    }
 }
 
 impl Default for StoreConfig {

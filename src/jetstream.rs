@@ -3,49 +3,33 @@
 //! `jetstream/PROTOCOL.md` says what is stored where, which one step makes each write happen, and
 //! why each read is as fresh as the contract demands.
 
-mod add;
-mod barrier;
-mod bucket;
-mod chores;
-mod clock;
-mod codec;
+mod calls;
 mod config;
-mod core;
 mod counters;
 mod defect;
-mod epochs;
 mod gateway;
-mod key;
-mod life;
-mod members;
-mod provision;
-mod record;
-mod resize;
-mod rooms;
-mod rooms_of;
-mod rosters;
-mod sealed_keys;
+mod room;
 #[cfg(feature = "testing")]
 mod simulation;
 mod store;
-mod sweep;
+mod stored;
 #[cfg(feature = "testing")]
 mod testing;
-mod turns;
-mod users;
-mod users_copy;
-mod watch;
+mod user;
 
 pub use config::{Credentials, JetStreamConfig, ReadMode, Tls};
 pub use counters::Counters;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use defect::JetStreamDefect;
-pub use resize::BucketProgress;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use gateway::fuse::Misheard;
+pub use gateway::resize::BucketProgress;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use simulation::{Blow, Reached, Simulation, Weather};
 pub use store::JetStreamStore;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
-pub use testing::{Damage, Misheard, Probe, Said};
+pub use testing::{Damage, Probe, Said};

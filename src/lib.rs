@@ -8,6 +8,8 @@
 mod config;
 mod decision;
 mod error;
+#[cfg(any(feature = "sqlite", feature = "jetstream"))]
+mod gate;
 #[cfg(feature = "jetstream")]
 mod jetstream;
 #[cfg(feature = "testing")]
@@ -16,6 +18,7 @@ mod memory;
 #[cfg(any(feature = "sqlite", feature = "jetstream"))]
 mod mutation;
 mod record;
+mod shown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;

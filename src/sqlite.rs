@@ -2,16 +2,16 @@
 //!
 //! Reads happen in place, on the caller's thread, over a pool of connections (`readers.rs`).
 //! Writes go to the one thread of each client that writes (`writer.rs`), which runs what is
-//! waiting as one transaction. What a call does is in `rooms.rs`, `members.rs`, `keys.rs`,
-//! `rekey.rs` and `users.rs`: plain functions over a connection. Records become rows and come
-//! back, checked, in `layout.rs`; `driver.rs` turns SQLite's errors into ours.
+//! waiting as one transaction. What a call does is in `create_room.rs`, `rooms.rs`, `rooms_of.rs`,
+//! `members.rs`, `read_key.rs`, `rekey.rs` and `users.rs`: plain functions over a connection. Records
+//! become rows and come back, checked, in `layout.rs`; `driver.rs` turns SQLite's errors into ours.
 
 mod columns;
+mod create_room;
 mod cutoff;
 mod decisions;
 mod defect;
 mod driver;
-mod gate;
 mod keys;
 mod layout;
 mod log;
@@ -19,9 +19,11 @@ mod members;
 mod open;
 mod options;
 mod place;
+mod read_key;
 mod readers;
 mod rekey;
 mod rooms;
+mod rooms_of;
 mod schema;
 mod sum;
 #[cfg(feature = "testing")]
@@ -41,6 +43,7 @@ use rusqlite::Connection;
 use tokio::time::{sleep, timeout};
 
 use crate::decision::{self, Standing};
+use crate::gate::Gate;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
@@ -48,7 +51,6 @@ use crate::{
 use decisions::Decisions;
 #[cfg(feature = "testing")]
 pub use defect::SqliteDefect;
-use gate::Gate;
 pub use options::SqliteOptions;
 use readers::Readers;
 use writer::Writer;
@@ -181,6 +183,13 @@ impl SqliteStore {
     }
 }
 
+impl SqliteOptions {
+    /// Opens the file at `path`, as [`SqliteStore::open`] does.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, Error> {
+        SqliteStore::start(path.as_ref(), self).await
+    }
+}
+
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore")
@@ -193,7 +202,7 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
-        self.write(move |db| rooms::create(db, &new)).await
+        self.write(move |db| create_room::create_room(db, &new)).await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Room, Error> {
@@ -205,7 +214,7 @@ impl Store for SqliteStore {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        self.read(|db| rooms::rooms_of(db, endpoint, &page)).await
+        self.read(|db| rooms_of::rooms_of(db, endpoint, &page)).await
     }
 
     async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
@@ -242,11 +251,11 @@ impl Store for SqliteStore {
         endpoint: &EndpointId,
         epoch: Epoch,
     ) -> Result<SealedKey, Error> {
-        self.read(|db| keys::get(db, room, endpoint, Some(epoch))).await
+        self.read(|db| read_key::read_key(db, room, endpoint, Some(epoch))).await
     }
 
     async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
-        self.read(|db| keys::get(db, room, endpoint, None)).await
+        self.read(|db| read_key::read_key(db, room, endpoint, None)).await
     }
 
     async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {

@@ -37,7 +37,8 @@ KEPT, TESTS, RESULTS = WORK / "mutants.json", WORK / "tests.json", WORK / "resul
 # What each test, alone, took, and which switches it got to.
 REACHED = WORK / "reached.jsonl"
 EXAMINED = ["src/**", "conformance/src/model.rs", "conformance/src/model/**"]
-INSTRUMENTS = ["src/**/testing*", "src/**/testing/**", "src/**/simulation*", "src/**/simulation/**", "src/**/defect.rs"]
+INSTRUMENTS = ["src/**/testing*", "src/**/testing/**", "src/**/simulation*", "src/**/simulation/**", "src/**/defect.rs",
+               "src/**/fuse.rs", "src/**/seeded.rs"]
 
 SWITCH = """
 #[doc(hidden)]
@@ -67,11 +68,11 @@ SUITE, SIMULATE = "tests/conformance.rs", "tests/simulate.rs"
 R1 = (SUITE, ["jetstream-r1::", "--skip", "histories"])
 AREAS = {
     # Without what the store on simulated servers goes through, too.
-    "gateway": (r"src/jetstream/gateway/(?!tries\.|feed\.)", [(LIB, ["jetstream"]), ("tests/jetstream/main.rs", []), R1]),
+    "gateway": (r"src/jetstream/gateway/nats", [(LIB, ["jetstream"]), ("tests/jetstream/main.rs", []), R1]),
     "jetstream": (r"src/jetstream", [
         (LIB, ["jetstream"]), (SIMULATE, ["--skip", "defect", "--skip", "broken", "--skip", "is_held"]),
         ("tests/jetstream/main.rs", []), R1, (SIMULATE, ["is_held"])]),
-    "sqlite": (r"src/sqlite", [
+    "sqlite": (r"src/(sqlite|gate\.rs)", [
         (LIB, ["sqlite"]), (SUITE, ["sqlite::golden"]), ("tests/sqlite/main.rs", []),
         (SUITE, ["sqlite::", "--skip", "histories", "--skip", "killed", "--skip", "power_cuts"]),
         (SUITE, ["sqlite::killed"]), (SUITE, ["sqlite::power_cuts"])]),

@@ -3,7 +3,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::Error;
-use crate::config::{Secret, StoreConfig};
+use crate::config::StoreConfig;
+use crate::config::secret::Secret;
 use crate::error::Invalid;
 
 impl StoreConfig {

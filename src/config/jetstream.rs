@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{JetStreamSection, Secret, StoreConfig};
+use crate::config::StoreConfig;
+use crate::config::secret::Secret;
+use crate::config::section::JetStreamSection;
 use crate::error::Invalid;
 use crate::{Credentials, Error, JetStreamConfig, ReadMode, Tls};
 
@@ -56,7 +58,6 @@ impl StoreConfig {
             must_exist: section.must_exist,
             op_timeout: self.op_timeout(),
             read_mode,
-            ..JetStreamConfig::new(Vec::<String>::new())
         };
         config.check()?;
         Ok(config)
@@ -66,7 +67,8 @@ impl StoreConfig {
 impl JetStreamSection {
     /// Refuses empty texts: an empty password, for example, is a variable that was not filled in.
     fn check_filled(&self) -> Result<(), Error> {
-        let secret = |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.0.is_empty());
+        let secret =
+            |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.reveal().is_empty());
         let text = |text: &Option<String>| text.as_ref().is_some_and(String::is_empty);
         let path = |path: &Option<PathBuf>| path.as_ref().is_some_and(|p| p.as_os_str().is_empty());
         let empty = [

@@ -1,11 +1,14 @@
+mod credentials;
+pub(super) mod server_url;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::shown;
 use crate::error::{Error, Invalid};
-use crate::jetstream::counters::Counters;
-use crate::jetstream::gateway;
+use crate::shown;
+
+pub use credentials::Credentials;
 
 /// How to reach the servers of a [`JetStreamStore`](crate::JetStreamStore), and how it behaves.
 ///
@@ -62,8 +65,6 @@ pub struct JetStreamConfig {
     pub op_timeout: Duration,
     /// How fresh decisions are.
     pub read_mode: ReadMode,
-    /// Counts of events in the clients that are opened with this configuration or a clone of it.
-    pub counters: Counters,
 }
 
 /// Shows no secret, not even those in URLs (clause TYPE-5). It names every field, so that it does
@@ -83,7 +84,6 @@ impl fmt::Debug for JetStreamConfig {
             must_exist,
             op_timeout,
             read_mode,
-            counters,
         } = self;
         f.debug_struct("JetStreamConfig")
             .field("servers", &shown::servers(servers))
@@ -98,46 +98,7 @@ impl fmt::Debug for JetStreamConfig {
             .field("must_exist", must_exist)
             .field("op_timeout", op_timeout)
             .field("read_mode", read_mode)
-            .field("counters", counters)
             .finish()
-    }
-}
-
-/// A store's credentials.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub enum Credentials {
-    /// No credentials.
-    #[default]
-    None,
-    /// A user and a password.
-    UserPassword {
-        /// The user.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// A token.
-    Token(String),
-    /// The seed of a user nkey (`SU…`).
-    Nkey(String),
-    /// A file with a user's JWT and nkey seed, as `nsc` makes it. It is read anew for each
-    /// connection, so a JWT that is renewed before the old one expires leaves no gap.
-    File(PathBuf),
-}
-
-/// Shows no secret (clause TYPE-5).
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("None"),
-            Self::UserPassword { user, password } => {
-                write!(f, "UserPassword {{ user: {user:?}, password: <{} bytes> }}", password.len())
-            }
-            Self::Token(token) => write!(f, "Token(<{} bytes>)", token.len()),
-            Self::Nkey(seed) => write!(f, "Nkey(<{} bytes>)", seed.len()),
-            Self::File(path) => write!(f, "File({})", path.display()),
-        }
     }
 }
 
@@ -196,7 +157,6 @@ impl JetStreamConfig {
             must_exist: false,
             op_timeout: Duration::from_secs(5),
             read_mode: ReadMode::Linearizable,
-            counters: Counters::default(),
         }
     }
 
@@ -208,7 +168,7 @@ impl JetStreamConfig {
         if self.servers.is_empty() {
             return refuse("servers", "is empty; name at least one, e.g. nats://host:4222".into());
         }
-        gateway::check_servers(self)?;
+        server_url::resolve(&self.servers, &self.credentials)?;
         if let Some(domain) = &self.domain {
             check_subject("domain", domain)?;
             if domain.contains('.') {

@@ -10,32 +10,33 @@
 //! servers do.
 //!
 //! The store's own code runs unchanged on the simulation, above the trait
-//! [`Servers`](crate::jetstream::gateway::Servers). `tests/jetstream/reality.rs` compares the
+//! [`Servers`](crate::jetstream::gateway::exchange::Servers). `tests/jetstream/reality.rs` compares the
 //! simulation with real servers.
 
-mod client;
 mod cluster;
-mod feed;
+mod deliveries;
 mod group;
+mod machines;
 mod reached;
-mod servers;
+mod simulated_servers;
 mod stream;
 mod weather;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::store::LONG;
-use crate::jetstream::testing::{Probe, Seeded};
-use crate::jetstream::{JetStreamConfig, JetStreamDefect, JetStreamStore};
+use crate::jetstream::config::JetStreamConfig;
+use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::store::{JetStreamStore, LONG};
+use crate::jetstream::stored::seeded::Seeded;
+use crate::jetstream::testing::Probe;
 use crate::mutation::Mutation;
-use client::SimulatedServers;
-use cluster::Cluster;
+use cluster::{Cluster, SharedCluster};
+use simulated_servers::SimulatedServers;
 
 pub use cluster::Blow;
 pub use reached::Reached;
@@ -49,23 +50,9 @@ pub use weather::Weather;
 #[derive(Debug)]
 #[doc(hidden)]
 pub struct Simulation {
-    shared: Arc<Shared>,
+    shared: Arc<SharedCluster>,
     mutation: Mutation<JetStreamDefect>,
     _ids: Seeded,
-}
-
-#[derive(Debug)]
-struct Shared {
-    /// A std lock, since no code awaits while it holds the lock.
-    cluster: Mutex<Cluster>,
-    /// Notified whenever an exchange or a feed that waits may be able to go on.
-    changed: Arc<Notify>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Cluster> {
-        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Simulation {
@@ -74,9 +61,8 @@ impl Simulation {
     pub fn new(seed: u64, servers: usize, weather: Weather) -> Self {
         let mut cluster = Cluster::new(seed, servers, weather);
         let ids = Seeded::new(cluster.chance.seed());
-        let changed = Arc::clone(&cluster.changed);
-        let shared = Shared { cluster: Mutex::new(cluster), changed };
-        Self { shared: Arc::new(shared), mutation: Mutation::NONE, _ids: ids }
+        let shared = Arc::new(SharedCluster::new(cluster));
+        Self { shared, mutation: Mutation::NONE, _ids: ids }
     }
 
     /// Gives this defect to all clients that are opened from now on.

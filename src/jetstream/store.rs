@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,23 +7,26 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{self, Standing};
-use crate::jetstream::add::Waiting;
-use crate::jetstream::barrier::{Barriers, Sender};
-use crate::jetstream::bucket::{Bucket, PerBucket};
-use crate::jetstream::chores::Chores;
-use crate::jetstream::clock::Clock;
+use crate::jetstream::calls::Calls;
 use crate::jetstream::config::{JetStreamConfig, ReadMode, check_replicas};
-use crate::jetstream::core::Core;
+use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::epochs::Epochs;
-use crate::jetstream::gateway::{Gateway, NatsServers, Pause, Servers};
-use crate::jetstream::life::Life;
-use crate::jetstream::provision;
-use crate::jetstream::resize::BucketProgress;
-use crate::jetstream::rosters::Rosters;
-use crate::jetstream::turns::Turns;
-use crate::jetstream::users_copy::{Reached, UsersCopy};
-use crate::jetstream::watch::Watch;
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::barrier::{Barriers, Sender};
+use crate::jetstream::gateway::bucket_client::BucketClient;
+use crate::jetstream::gateway::exchange::Servers;
+#[cfg(feature = "testing")]
+use crate::jetstream::gateway::fuse::Fused;
+use crate::jetstream::gateway::nats::NatsServers;
+use crate::jetstream::gateway::resize::{self, BucketProgress};
+use crate::jetstream::gateway::settings_watch::SettingsWatch;
+use crate::jetstream::gateway::tries::Gateway;
+use crate::jetstream::gateway::{provision, server_version};
+use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::stored::bucket::{Bucket, PerBucket};
+use crate::jetstream::user::copy_proof::{CopyProof, renew, users_barrier};
+use crate::jetstream::user::user_client::UserClient;
+use crate::jetstream::user::users_copy::UsersCopy;
 use crate::mutation::Mutation;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
@@ -42,49 +45,23 @@ pub(super) const LONG: u32 = 10;
 /// Background tasks run in the tokio runtime in which [`open`](Self::open) was called. They end with
 /// [`close`](Store::close), or when the store is dropped.
 pub struct JetStreamStore {
-    core: Arc<Core>,
-    life: Arc<Life>,
+    pub(super) buckets: Arc<BucketClient>,
+    pub(super) rooms: Arc<RoomClient>,
+    users: UserClient,
+    calls: Calls,
     op_timeout: Duration,
-    freshness: Freshness,
+    pub(super) freshness: Freshness,
+    counters: Counters,
     #[cfg(feature = "testing")]
-    fused: Arc<super::testing::Fused>,
+    pub(super) fused: Arc<Fused>,
 }
 
 /// How a decision proves that the copy of the users is fresh enough.
-enum Freshness {
+pub(super) enum Freshness {
     /// By a barrier sent after the call began.
     Proved,
     /// By a barrier sent less than this long ago.
-    Recent { bound: Duration, proof: Arc<Proof>, renewal: AbortHandle },
-}
-
-/// The latest barrier of `users` that the copy has received: when it was sent, by a clock that goes on while the machine
-/// is suspended, and in which life of the copy.
-struct Proof {
-    clock: Clock,
-    /// A defect: the clock stands still while the machine is suspended.
-    stops: bool,
-    latest: RwLock<Option<(Duration, Reached)>>,
-}
-
-impl Proof {
-    fn now(&self) -> Duration {
-        if self.stops { self.clock.awake() } else { self.clock.now() }
-    }
-
-    fn set(&self, began: Duration, reached: Reached) {
-        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
-        if latest.is_none_or(|(before, _)| before < began) {
-            *latest = Some((began, reached));
-        }
-    }
-
-    /// The barrier that the copy has received, if it was sent less than `bound` ago.
-    fn within(&self, bound: Duration) -> Option<Reached> {
-        let latest = *self.latest.read().unwrap_or_else(PoisonError::into_inner);
-        let (began, reached) = latest?;
-        (self.now().saturating_sub(began) < bound).then_some(reached)
-    }
+    Recent { bound: Duration, proof: Arc<CopyProof>, renewal: AbortHandle },
 }
 
 impl JetStreamStore {
@@ -102,7 +79,7 @@ impl JetStreamStore {
         Self::start(config, Mutation::NONE).await
     }
 
-    async fn start(
+    pub(super) async fn start(
         config: JetStreamConfig,
         mutation: Mutation<JetStreamDefect>,
     ) -> Result<Self, Error> {
@@ -110,7 +87,7 @@ impl JetStreamStore {
         let begun = Instant::now();
         let (connected, deadline) = (begun + config.op_timeout, begun + config.op_timeout * LONG);
         let servers = Arc::new(NatsServers::connect(&config, mutation, connected).await?);
-        provision::check_version(&servers.server_version())?;
+        server_version::check_version(&servers.server_version())?;
         servers.greet(connected).await?;
         Self::open_on(servers, config, mutation, deadline).await
     }
@@ -123,13 +100,13 @@ impl JetStreamStore {
         deadline: Instant,
     ) -> Result<Self, Error> {
         #[cfg(feature = "testing")]
-        let fused = Arc::new(super::testing::Fused::new(servers));
+        let fused = Arc::new(Fused::new(servers));
         #[cfg(feature = "testing")]
-        let servers: Arc<dyn Servers> = Arc::<super::testing::Fused>::clone(&fused);
-        let counters = config.counters.clone();
-        let stops = mutation.is(JetStreamDefect::StopsItsClock);
-        let proof = Arc::new(Proof { clock: servers.clock(), stops, latest: RwLock::default() });
-        let gateway = Arc::new(Gateway::new(servers, config.op_timeout, counters, mutation)?);
+        let servers: Arc<dyn Servers> = Arc::<Fused>::clone(&fused);
+        let counters = Counters::default();
+        let proof = Arc::new(CopyProof::new(servers.clock(), mutation));
+        let gateway =
+            Arc::new(Gateway::new(servers, config.op_timeout, counters.clone(), mutation)?);
         let (prefix, replicas) = (&config.prefix, config.replicas);
         let provisioned =
             provision::all(&gateway, prefix, replicas, config.must_exist, deadline).await;
@@ -140,52 +117,50 @@ impl JetStreamStore {
         let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
         let sink = Arc::<UsersCopy>::clone(&users);
         users.set_kick(gateway.feed(Bucket::Users, wanted, sink));
-        let watch = Watch::begin(&gateway, config.prefix.clone());
+        let watch = SettingsWatch::begin(&gateway, config.prefix.clone());
         let barriers = PerBucket::new(|bucket| {
             let send = match bucket {
-                Bucket::Users => users_barrier(&gateway, &users, &proof),
+                Bucket::Users => {
+                    users_barrier(Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof))
+                }
                 _ => barrier(&gateway, bucket),
             };
-            Barriers::new(send, config.op_timeout, config.counters.clone(), mutation)
+            Barriers::new(send, config.op_timeout, counters.clone(), mutation)
         });
         let op_timeout = config.op_timeout;
-        let core = Arc::new(Core {
-            gateway,
-            barriers,
-            users,
-            watch,
-            chores: Chores::default(),
-            turns: Turns::default(),
-            waiting: Waiting::default(),
-            rosters: Rosters::default(),
-            epochs: Epochs::default(),
-            op_timeout,
-            mutation,
-        });
+        let copy = Arc::clone(&users);
+        let is_ours = Box::new(move || copy.is_ours());
+        let buckets = BucketClient::new(gateway, barriers, watch, is_ours, mutation);
+        let buckets = Arc::new(buckets);
         let freshness = match config.read_mode {
             ReadMode::Linearizable => Freshness::Proved,
             ReadMode::BoundedStaleness { bound } => {
-                let renewal = tokio::spawn(renew(Arc::clone(&core), bound)).abort_handle();
+                let renewal = renew(Arc::clone(&buckets), Arc::clone(&users), bound);
+                let renewal = tokio::spawn(renewal).abort_handle();
                 Freshness::Recent { bound, proof, renewal }
             }
         };
         let store = Self {
-            core,
-            life: Arc::default(),
+            rooms: Arc::new(RoomClient::new(Arc::clone(&buckets), op_timeout)),
+            users: UserClient::new(Arc::clone(&buckets), users, op_timeout),
+            buckets,
+            calls: Calls::default(),
             op_timeout,
             freshness,
+            counters,
             #[cfg(feature = "testing")]
             fused,
         };
         // The copy of the users is complete before the first call. Each barrier has a call's deadline, and a cluster may
         // need longer to begin the feed.
         let mut pause = Pause::new(deadline);
-        let barrier = async || match timeout_at(deadline, store.core.barrier(Bucket::Users)).await {
-            Ok(passed) => passed,
-            Err(_) => Err(Error::Timeout),
-        };
+        let barrier =
+            async || match timeout_at(deadline, store.buckets.barrier(Bucket::Users)).await {
+                Ok(passed) => passed,
+                Err(_) => Err(Error::Timeout),
+            };
         while let Err(error) = barrier().await {
-            pause.after(store.core.gateway.explain(error)).await?;
+            pause.after(store.buckets.gateway.explain(error)).await?;
         }
         Ok(store)
     }
@@ -200,43 +175,52 @@ impl JetStreamStore {
         replicas: u8,
         progress: impl Fn(&[BucketProgress]) + Send + Sync,
     ) -> Result<(), Error> {
-        self.life.check()?;
+        self.calls.check()?;
         check_replicas(replicas)?;
-        self.long(async |deadline| self.core.set_replicas(replicas, &progress, deadline).await)
-            .await
+        let gateway = &self.buckets.gateway;
+        self.long(async |deadline| {
+            resize::set_replicas(gateway, replicas, &progress, deadline).await
+        })
+        .await
     }
 
-    async fn call<T>(
+    /// The counts of events in this client.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) async fn call<T>(
         &self,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = self.life.call(self.op_timeout, call).await;
-        answer.map_err(|error| self.core.gateway.explain(error))
+        let answer = self.calls.call(self.op_timeout, call).await;
+        answer.map_err(|error| self.buckets.gateway.explain(error))
     }
 
-    async fn long<T>(
+    pub(super) async fn long<T>(
         &self,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = self.life.call(self.op_timeout * LONG, call).await;
-        answer.map_err(|error| self.core.gateway.explain(error))
+        let answer = self.calls.call(self.op_timeout * LONG, call).await;
+        answer.map_err(|error| self.buckets.gateway.explain(error))
     }
 
     async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
         match &self.freshness {
             Freshness::Proved => {
-                let standing = self.life.quick(self.core.standing(key)).await;
-                standing.map_err(|error| self.core.gateway.explain(error))
+                let standing = self.calls.quick(self.users.standing(key)).await;
+                standing.map_err(|error| self.buckets.gateway.explain(error))
             }
             Freshness::Recent { bound, proof, .. } => {
-                self.life.check()?;
-                self.core.watch.fit(Bucket::Users)?;
-                if self.core.is(JetStreamDefect::TrustsItsMemory) {
-                    return self.core.users.unproved().look()?.standing(key);
+                self.calls.check()?;
+                self.buckets.fit(Bucket::Users)?;
+                if self.buckets.is(JetStreamDefect::TrustsItsMemory) {
+                    return self.users.copy.unproved().look()?.standing(key);
                 }
-                let late = || self.core.gateway.explain(Error::Timeout);
+                let late = || self.buckets.gateway.explain(Error::Timeout);
                 let reached = proof.within(*bound).ok_or_else(late)?;
-                self.core.users.since(reached).look()?.standing(key)
+                self.users.copy.since(reached).look()?.standing(key)
             }
         }
     }
@@ -250,58 +234,18 @@ fn barrier(gateway: &Arc<Gateway>, bucket: Bucket) -> Sender {
     })
 }
 
-/// A barrier of `users` counts when the copy in memory has received it.
-fn users_barrier(gateway: &Arc<Gateway>, users: &Arc<UsersCopy>, proof: &Arc<Proof>) -> Sender {
-    let (gateway, users, proof) = (Arc::clone(gateway), Arc::clone(users), Arc::clone(proof));
-    Box::new(move |deadline| {
-        let (gateway, users, proof) =
-            (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
-        Box::pin(async move {
-            let (began, before) = (proof.now(), users.position());
-            let passed = gateway.pass(Bucket::Users, deadline).await.inspect_err(|error| {
-                // If the bucket went back, the copy is of a history that the servers lost.
-                if *error != Error::Timeout {
-                    users.kick();
-                }
-            })?;
-            if passed.sequence <= before {
-                users.kick();
-                let problem = "the bucket users went back, or was replaced by another";
-                return Err(Error::unavailable(problem));
-            }
-            let reached = users.reach(passed, deadline).await?;
-            proof.set(began, reached);
-            Ok(passed)
-        })
-    })
-}
-
-/// Renews the proof of freshness for as long as the store lives. A copy that begins anew has no proof, so the next
-/// barrier is sent at once.
-async fn renew(core: Arc<Core>, bound: Duration) {
-    loop {
-        let renewed = tokio::time::timeout(bound, core.barrier(Bucket::Users)).await;
-        // After a failure the proof grows old, and decisions deny.
-        let pause = if matches!(renewed, Ok(Ok(_))) { bound / 4 } else { RETRY.min(bound / 4) };
-        let _ = tokio::time::timeout(pause, core.users.begins_anew()).await;
-    }
-}
-
-/// The wait after a barrier that failed.
-const RETRY: Duration = Duration::from_millis(500);
-
 impl Drop for JetStreamStore {
     fn drop(&mut self) {
         if let Freshness::Recent { renewal, .. } = &self.freshness {
             renewal.abort();
         }
-        self.core.chores.abandon();
+        self.rooms.background.abandon();
     }
 }
 
 impl fmt::Debug for JetStreamStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let closed = self.life.check().is_err();
+        let closed = self.calls.is_closed();
         f.debug_struct("JetStreamStore").field("closed", &closed).finish_non_exhaustive()
     }
 }
@@ -309,11 +253,11 @@ impl fmt::Debug for JetStreamStore {
 #[async_trait]
 impl Store for JetStreamStore {
     async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
-        self.call(async |deadline| self.core.create_room(new, deadline).await).await
+        self.call(async |deadline| self.rooms.create_room(new, deadline).await).await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Room, Error> {
-        self.call(async |deadline| self.core.room(room, deadline).await).await
+        self.call(async |deadline| self.rooms.room(room, deadline).await).await
     }
 
     async fn rooms_of(
@@ -321,31 +265,31 @@ impl Store for JetStreamStore {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        self.call(async |deadline| self.core.rooms_of(endpoint, &page, deadline).await).await
+        self.call(async |deadline| self.rooms.rooms_of(endpoint, &page, deadline).await).await
     }
 
     async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
-        self.long(async |deadline| self.core.delete_room(room, deadline).await).await
+        self.long(async |deadline| self.rooms.delete_room(room, deadline).await).await
     }
 
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
-        self.call(async |_| self.core.add_member(room, new).await).await
+        self.call(async |_| self.rooms.add_member(room, new).await).await
     }
 
     async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
-        self.call(async |deadline| self.core.member(room, endpoint, deadline).await).await
+        self.call(async |deadline| self.rooms.member(room, endpoint, deadline).await).await
     }
 
     async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
-        self.call(async |deadline| self.core.members(room, &page, deadline).await).await
+        self.call(async |deadline| self.rooms.members(room, &page, deadline).await).await
     }
 
     async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
-        self.call(async |deadline| self.core.remove_member(room, endpoint, deadline).await).await
+        self.call(async |deadline| self.rooms.remove_member(room, endpoint, deadline).await).await
     }
 
     async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
-        self.long(async |deadline| self.core.rekey(room, &rekey, deadline).await).await
+        self.long(async |deadline| self.rooms.rekey(room, &rekey, deadline).await).await
     }
 
     async fn key(
@@ -354,31 +298,32 @@ impl Store for JetStreamStore {
         endpoint: &EndpointId,
         epoch: Epoch,
     ) -> Result<SealedKey, Error> {
-        self.call(async |deadline| self.core.key(room, endpoint, Some(epoch), deadline).await).await
+        self.call(async |deadline| self.rooms.key(room, endpoint, Some(epoch), deadline).await)
+            .await
     }
 
     async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
-        self.call(async |deadline| self.core.key(room, endpoint, None, deadline).await).await
+        self.call(async |deadline| self.rooms.key(room, endpoint, None, deadline).await).await
     }
 
     async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
-        self.call(async |deadline| self.core.bootstrap_admin(new, deadline).await).await
+        self.call(async |deadline| self.users.bootstrap_admin(new, deadline).await).await
     }
 
     async fn add_user(&self, new: NewUser) -> Result<User, Error> {
-        self.call(async |deadline| self.core.add_user(new, deadline).await).await
+        self.call(async |deadline| self.users.add_user(new, deadline).await).await
     }
 
     async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        self.call(async |_| self.core.user(key).await).await
+        self.call(async |_| self.users.user(key).await).await
     }
 
     async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
-        self.call(async |_| self.core.users(&page).await).await
+        self.call(async |_| self.users.users(&page).await).await
     }
 
     async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
-        self.call(async |deadline| self.core.revoke_user(key, at, deadline).await).await
+        self.call(async |deadline| self.users.revoke_user(key, at, deadline).await).await
     }
 
     async fn is_authorized(&self, key: &UserKey) -> Decision {
@@ -390,116 +335,21 @@ impl Store for JetStreamStore {
     }
 
     async fn has_admin(&self) -> Result<bool, Error> {
-        self.call(async |_| self.core.has_admin().await).await
+        self.call(async |_| self.users.has_admin().await).await
     }
 
     async fn close(&self) -> Result<(), Error> {
         let deadline = Instant::now() + self.op_timeout;
-        self.life.close(deadline).await;
+        self.calls.close(deadline).await;
         if let Freshness::Recent { renewal, .. } = &self.freshness {
             renewal.abort();
         }
-        self.core.chores.finish(deadline).await;
-        for bucket in Bucket::ALL {
-            self.core.barriers.get(bucket).end();
-        }
-        if !self.core.is(JetStreamDefect::KeepsTheConnection) {
-            self.core.gateway.shut(deadline).await;
+        self.rooms.background.finish(deadline).await;
+        self.buckets.end_barriers();
+        if !self.buckets.is(JetStreamDefect::KeepsTheConnection) {
+            self.buckets.gateway.shut(deadline).await;
         }
         Ok(())
-    }
-}
-
-/// Access for the conformance suite, which other callers do not have.
-#[cfg(feature = "testing")]
-impl JetStreamStore {
-    /// Opens a store with this defect, which the suite must catch.
-    #[doc(hidden)]
-    pub async fn open_broken(
-        config: JetStreamConfig,
-        defect: JetStreamDefect,
-    ) -> Result<Self, Error> {
-        Self::start(config, Mutation::of(defect)).await
-    }
-
-    /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
-    #[doc(hidden)]
-    pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
-        self.long(async |deadline| self.core.plant_epoch(room, epoch, deadline).await).await
-    }
-
-    /// Damages stored records, as an edit of the buckets by hand could.
-    #[doc(hidden)]
-    pub async fn corrupt(&self, target: &crate::jetstream::Damage) -> Result<(), Error> {
-        self.call(async |deadline| self.core.corrupt(target, deadline).await).await
-    }
-
-    /// Moves the clock of the bounded mode forward at once, as a suspension of the machine does. Timers do not move.
-    #[doc(hidden)]
-    pub fn suspend(&self, time: Duration) {
-        if let Freshness::Recent { proof, .. } = &self.freshness {
-            proof.clock.suspend(time);
-        }
-    }
-
-    /// Stops the store after `exchanges` more exchanges with the servers, as if the process were killed there. With
-    /// `sends_the_last` the next request is still sent, and its answer ignored.
-    #[doc(hidden)]
-    pub fn stop_after(&self, exchanges: u32, sends_the_last: bool) {
-        self.fused.stop_after(exchanges, sends_the_last);
-    }
-
-    /// Whether [`stop_after`](Self::stop_after) has stopped the store: it suppressed an exchange or an answer.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn is_stopped(&self) -> bool {
-        self.fused.is_stopped()
-    }
-
-    /// Waits until the store [is stopped](Self::is_stopped).
-    #[doc(hidden)]
-    pub async fn stopped(&self) {
-        self.fused.stopped().await;
-    }
-
-    /// Holds the store after `exchanges` more exchanges with the servers, as if the process were paused there, until
-    /// [`let_go`](Self::let_go).
-    #[doc(hidden)]
-    pub fn hold_after(&self, exchanges: u32) {
-        self.fused.hold_after(exchanges);
-    }
-
-    /// Holds one exchange after `exchanges` more, as a message that is lost and sent again, until
-    /// [`let_go`](Self::let_go). Later exchanges overtake it.
-    #[doc(hidden)]
-    pub fn hold_one_after(&self, exchanges: u32) {
-        self.fused.hold_one_after(exchanges);
-    }
-
-    /// Reports the next `writes` stored compare-and-sets truthfully, and the one after them as `as_if`. Then the store is
-    /// held, as by [`hold_after`](Self::hold_after).
-    #[doc(hidden)]
-    pub fn mishear_after(&self, writes: u32, as_if: super::Misheard) {
-        self.fused.mishear_after(writes, as_if);
-    }
-
-    /// Whether [`mishear_after`](Self::mishear_after) has reported a write wrongly.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn has_misheard(&self) -> bool {
-        self.fused.has_misheard()
-    }
-
-    /// Waits until [`hold_after`](Self::hold_after) or [`mishear_after`](Self::mishear_after) holds an exchange.
-    #[doc(hidden)]
-    pub async fn held(&self) {
-        self.fused.held().await;
-    }
-
-    /// Releases the held exchanges, for good.
-    #[doc(hidden)]
-    pub fn let_go(&self) {
-        self.fused.let_go();
     }
 }
 
@@ -509,7 +359,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::jetstream::gateway::Put;
+    use crate::jetstream::gateway::exchange::Put;
+    use crate::jetstream::room::view::View;
     use crate::jetstream::{Blow, Simulation, Weather};
     use crate::{Ciphertext, Label, Record};
 
@@ -518,25 +369,6 @@ mod tests {
     async fn client(simulation: &Simulation) -> JetStreamStore {
         let config = JetStreamConfig::new(["nats://simulated"]);
         simulation.open("client", 0, false, config).await.unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_proof_is_good_until_it_is_as_old_as_the_bound() {
-        let second = Duration::from_secs(1);
-        let (clock, [seven, eight, nine]) = (Clock::simulated(), [7, 8, 9].map(Reached::in_life));
-        let proof = Proof { clock, stops: false, latest: RwLock::default() };
-        assert_eq!(proof.within(second), None);
-        let first = proof.now();
-        proof.set(first, seven);
-        tokio::time::advance(second / 2).await;
-        assert_eq!((proof.within(second), proof.within(second / 2)), (Some(seven), None));
-        // Barriers may pass in another order than they began in.
-        proof.set(proof.now(), nine);
-        proof.set(first, eight);
-        assert_eq!(proof.within(second / 4), Some(nine));
-        // The machine is suspended: no timer goes on, and the bound is over.
-        proof.clock.suspend(second);
-        assert_eq!(proof.within(second), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -553,10 +385,10 @@ mod tests {
             tokio::time::sleep(bound / 10).await;
             assert_eq!(store.is_authorized(&key).await, Decision::Allow);
         }
-        let core = Arc::downgrade(&store.core);
+        let buckets = Arc::downgrade(&store.buckets);
         drop(store);
         tokio::time::sleep(bound).await;
-        assert!(core.upgrade().is_none(), "somebody goes on without the store");
+        assert!(buckets.upgrade().is_none(), "somebody goes on without the store");
     }
 
     fn endpoint(name: &str) -> EndpointId {
@@ -592,12 +424,12 @@ mod tests {
         let room = make_room(&store, "r").await;
         let add = async |name| {
             let minute = Duration::from_mins(1);
-            tokio::time::timeout(minute, store.core.add_member(&room, member(name))).await.unwrap()
+            tokio::time::timeout(minute, store.rooms.add_member(&room, member(name))).await.unwrap()
         };
         store.hold_after(0);
         let (ended, ()) = tokio::join!(add("bob"), async {
             store.held().await;
-            store.core.chores.abandon();
+            store.rooms.background.abandon();
         });
         assert_eq!(ended, Err(Error::Timeout));
         store.let_go();
@@ -702,7 +534,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut counts = Vec::new();
         for bucket in [Bucket::Rooms, Bucket::Members, Bucket::RoomsByMember, Bucket::RoomKeys] {
-            let all = store.core.read_few(bucket, &[">".to_owned()], deadline).await.unwrap();
+            let all = store.buckets.read_few(bucket, &[">".to_owned()], deadline).await.unwrap();
             let counts_rooms = |key: &str| !key.starts_with('=') && !key.ends_with(".=n");
             let records = all.entries.iter().filter(|entry| counts_rooms(&entry.key));
             counts.push(records.filter(|entry| !entry.removal).count());
@@ -715,7 +547,7 @@ mod tests {
     async fn who_loses_a_race_leaves_nothing_of_what_it_began(
         #[values(Race::Create, Race::Add, Race::Rekey)] race: Race,
     ) {
-        // Its chores go with a client that is dropped: the loser cleans up by itself.
+        // The background tasks of a dropped client end with it: the loser cleans up by itself.
         let (simulation, alone) = race.begin().await;
         race.run(&alone).await.unwrap();
         drop(alone);
@@ -851,7 +683,7 @@ mod tests {
         let puts: Vec<_> = (0..100).map(|n| Put::new(format!("k.{n}"), Bytes::new())).collect();
         let deadline = Instant::now() + Duration::from_mins(1);
         let stored =
-            store.core.gateway.publish_all(Bucket::RoomKeys, puts, deadline).await.unwrap();
+            store.buckets.gateway.publish_all(Bucket::RoomKeys, puts, deadline).await.unwrap();
         assert_eq!(stored.len(), 100);
         simulation.strike(Blow::Weather(Weather::CALM));
         assert_eq!(records(&store).await, [0, 0, 0, 100]);
@@ -868,7 +700,7 @@ mod tests {
         };
         let ended = async || {
             let deadline = Instant::now() + Duration::from_secs(1);
-            store.core.view(&room, |_| Vec::new(), deadline).await.unwrap().head.ended
+            View::read(&store.buckets, &room, |_| Vec::new(), deadline).await.unwrap().head.ended
         };
         for name in ["bob", "cat", "dan"] {
             add(name, Epoch::FIRST).await;

@@ -1,39 +1,13 @@
-//! Sealed keys: read, stored, removed with their member.
+//! Sealed keys: stored, found, removed with their member.
 
 use rusqlite::{CachedStatement, Connection};
 
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::layout::{KeyRow, epoch_column};
-use super::readers::one_state;
-use super::{members, rooms};
-use crate::error::Record;
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, SealedKey};
 
-/// The key for `epoch`, or for the room's current one.
-pub(super) fn get(
-    db: &Connection,
-    id: &RoomId,
-    endpoint: &EndpointId,
-    epoch: Option<Epoch>,
-) -> Result<SealedKey> {
-    one_state(db, |db| {
-        let room = rooms::get(db, id)?;
-        let at = epoch.unwrap_or(room.epoch);
-        if let Some(key) = self::at(db, id, endpoint, at)? {
-            return Ok(key);
-        }
-        // Every member has a key at the room's epoch (clause KEY-1): one without has lost it.
-        if room.encrypted && at == room.epoch && members::find(db, id, endpoint)?.is_some() {
-            let problem = "missing, and its endpoint is a member";
-            let key = format!("{id:?} {at} {endpoint:?}");
-            return Err(Error::corrupt("room_keys", key, problem).into());
-        }
-        let (room, endpoint) = (id.clone(), endpoint.clone());
-        Err(Error::NotFound(Record::Key { room, endpoint, epoch }).into())
-    })
-}
-
+/// The endpoint's key for the epoch, if there is one.
 pub(super) fn at(
     db: &Connection,
     id: &RoomId,

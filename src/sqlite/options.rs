@@ -1,13 +1,11 @@
-use std::path::Path;
 use std::time::Duration;
 
-use super::SqliteStore;
 use super::defect::SqliteDefect;
 use crate::Error;
 use crate::error::Invalid;
 use crate::mutation::Mutation;
 
-/// How a [`SqliteStore`] is opened.
+/// How a [`SqliteStore`](crate::SqliteStore) is opened.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,11 +100,6 @@ impl SqliteOptions {
     pub const fn broken(mut self, defect: SqliteDefect) -> Self {
         self.mutation = Mutation::of(defect);
         self
-    }
-
-    /// Opens the file at `path`, as [`SqliteStore::open`] does.
-    pub async fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, Error> {
-        SqliteStore::start(path.as_ref(), self).await
     }
 }
 

@@ -1,20 +1,14 @@
-//! Rooms: created, read, listed by member, deleted.
+//! Rooms: stored, read, deleted.
 
 use rusqlite::Connection;
 
-use super::driver::{Failure, Result};
+use super::driver::Result;
 use super::layout::RoomRow;
-use super::readers::one_state;
-use super::{keys, members};
 use crate::error::Record;
-use crate::{EndpointId, Error, NewRoom, Page, Room, RoomId};
+use crate::{Error, Room, RoomId};
 
-pub(super) fn create(db: &Connection, new: &NewRoom) -> Result<Room> {
-    if find(db, &new.id)?.is_some() {
-        return Err(Error::AlreadyExists(Record::Room(new.id.clone())).into());
-    }
-    let room = new.room();
-    let row = RoomRow::of(&room);
+pub(super) fn insert(db: &Connection, room: &Room) -> Result<()> {
+    let row = RoomRow::of(room);
     db.prepare_cached(
         "INSERT INTO rooms (id, owner, encrypted, epoch, rekey_due, created_at, sum)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -28,27 +22,12 @@ pub(super) fn create(db: &Connection, new: &NewRoom) -> Result<Room> {
         row.created_at,
         row.sum(),
     ))?;
-    members::insert(db, &new.owner_member())?;
-    if let Some(ciphertext) = &new.owner_key {
-        keys::Insert::new(db)?.key(&room.id, room.epoch, &room.owner, ciphertext)?;
-    }
-    Ok(room)
+    Ok(())
 }
 
 /// The room, or `NotFound`.
 pub(super) fn get(db: &Connection, id: &RoomId) -> Result<Room> {
     find(db, id)?.ok_or_else(|| Error::NotFound(Record::Room(id.clone())).into())
-}
-
-pub(super) fn rooms_of(
-    db: &Connection,
-    endpoint: &EndpointId,
-    page: &Page<RoomId>,
-) -> Result<Vec<Room>> {
-    one_state(db, |db| {
-        let ids = members::rooms_of(db, endpoint, page)?;
-        ids.iter().map(|id| find(db, id)?.ok_or_else(|| orphan(id, endpoint))).collect()
-    })
 }
 
 pub(super) fn delete(db: &Connection, id: &RoomId) -> Result<()> {
@@ -66,7 +45,7 @@ pub(super) fn update(db: &Connection, room: &Room) -> Result<()> {
     Ok(())
 }
 
-fn find(db: &Connection, id: &RoomId) -> Result<Option<Room>> {
+pub(super) fn find(db: &Connection, id: &RoomId) -> Result<Option<Room>> {
     let mut statement = db.prepare_cached(
         "SELECT id, owner, encrypted, epoch, rekey_due, created_at, sum FROM rooms WHERE id = ?1",
     )?;
@@ -75,9 +54,4 @@ fn find(db: &Connection, id: &RoomId) -> Result<Option<Room>> {
     let room = RoomRow::decode(row)
         .map_err(|problem| Error::corrupt("rooms", format!("{id:?}"), problem))?;
     Ok(Some(room))
-}
-
-fn orphan(room: &RoomId, endpoint: &EndpointId) -> Failure {
-    let key = format!("{room:?} {endpoint:?}");
-    Error::corrupt("members", key, "is in a room that is not there").into()
 }

@@ -100,7 +100,7 @@ impl JetStream {
         let connect = Arc::clone(&self.connect);
         let spoiled = AtomicBool::new(false);
         let declines = self.declines;
-        let opened = Mutex::default();
+        let (opened, counters) = (Mutex::default(), Mutex::default());
         Box::new(JetStreamInstance {
             home,
             config,
@@ -110,6 +110,7 @@ impl JetStream {
             spoiled,
             connect,
             opened,
+            counters,
         })
     }
 }

@@ -16,12 +16,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::Error;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::tries::until_answered;
-use crate::jetstream::gateway::{
-    Anchor, BucketState, Deliveries, Delivery, FeedSink, Reply, Servers,
-};
+use crate::jetstream::gateway::backoff::until_answered;
+use crate::jetstream::gateway::bucket_settings::BucketState;
+use crate::jetstream::gateway::exchange::{Anchor, Deliveries, Delivery, FeedSink, Reply, Servers};
+use crate::jetstream::stored::bucket::Bucket;
 use crate::mutation::Mutation;
 
 /// How long a consumer may send neither a message nor a heartbeat.
@@ -74,7 +73,7 @@ struct Source<'a> {
 }
 
 /// The end of a consumer's life.
-struct Round<'a> {
+struct ConsumerEnd<'a> {
     /// Whether anything was delivered in order.
     heard: bool,
     /// The consumer that takes over.
@@ -90,7 +89,7 @@ impl Feed {
             let round = self.round(&sink, &mut created, source.take());
             let round = std::panic::AssertUnwindSafe(round).catch_unwind().await;
             let (heard, trouble) = match round {
-                Ok(Ok(Round { next: Some(next), .. })) => {
+                Ok(Ok(ConsumerEnd { next: Some(next), .. })) => {
                     source = Some(next);
                     continue;
                 }
@@ -118,7 +117,7 @@ impl Feed {
         sink: &'a Arc<dyn FeedSink>,
         created: &mut Option<String>,
         source: Option<Source<'a>>,
-    ) -> Result<Round<'a>, Error> {
+    ) -> Result<ConsumerEnd<'a>, Error> {
         // Earlier requests for another consumer are fulfilled by this one.
         let _ = self.kick.notified().now_or_never();
         let mut source = match source {
@@ -217,14 +216,14 @@ impl Feed {
         sink: &'a Arc<dyn FeedSink>,
         source: &mut Source<'a>,
         mut anchor: Option<Anchor>,
-    ) -> Round<'a> {
+    ) -> ConsumerEnd<'a> {
         let Source { state, deliveries, late } = source;
         let (mut sent, mut heard) = (0, false);
         let mut moved = pin!(self.moved(state, deliveries.place().map(str::to_owned)));
         let mut search: Option<BoxFuture<'_, Result<Source<'a>, Error>>> = None;
         let another = || Some(self.source(sink, Some(&state.created)).boxed());
         let mut has_moved = false;
-        let ended = |heard| Round { heard, next: None };
+        let ended = |heard| ConsumerEnd { heard, next: None };
         loop {
             let mut next = pin!(timeout(PATIENCE, deliveries.next()));
             // A delivery in flight must not be dropped.
@@ -232,7 +231,7 @@ impl Feed {
                 tokio::select! {
                     biased;
                     Some(next) = async { Some(search.as_mut()?.await) } => {
-                        return Round { heard, next: next.ok() };
+                        return ConsumerEnd { heard, next: next.ok() };
                     }
                     () = &mut moved, if !has_moved => (search, has_moved) = (another(), true),
                     () = self.kick.notified(), if search.is_none() => search = another(),

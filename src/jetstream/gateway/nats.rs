@@ -1,11 +1,19 @@
 //! Real servers: NATS with JetStream, through the driver.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod api;
+mod complaint;
+mod connect;
+mod consumer;
+mod identity;
+mod link;
+mod mux;
+mod rotation;
+mod wire;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::client::PublishErrorKind;
-use async_nats::{Client, HeaderMap, Message};
+use async_nats::Message;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -17,18 +25,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 use crate::error::Invalid;
-use crate::jetstream::bucket::Bucket;
 use crate::jetstream::config::JetStreamConfig;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::api::{MultiLast, Plain, Purge, Settings, StreamInfo};
-use crate::jetstream::gateway::complaint::Complaint;
-use crate::jetstream::gateway::consumer::NatsDeliveries;
-use crate::jetstream::gateway::mux::{Listing, Mux, Waiting};
-use crate::jetstream::gateway::wire::{self, ApiError};
-use crate::jetstream::gateway::{
-    Ack, BucketState, Deliveries, Pause, Put, Reading, Reply, Servers, WriteError, connect,
+use crate::jetstream::gateway::backoff::Pause;
+use crate::jetstream::gateway::bucket_settings::{BucketState, Settings};
+use crate::jetstream::gateway::exchange::{
+    Ack, Deliveries, Put, Reading, Reply, Servers, WriteError,
 };
-use crate::jetstream::{key, provision};
+use crate::jetstream::gateway::nats::api::{MultiLast, Plain, Purge, StreamInfo};
+use crate::jetstream::gateway::nats::complaint::Complaint;
+use crate::jetstream::gateway::nats::consumer::NatsDeliveries;
+use crate::jetstream::gateway::nats::link::{Link, NoAnswer, api_error, no_jetstream};
+use crate::jetstream::gateway::nats::mux::{Listing, Mux};
+use crate::jetstream::gateway::server_version;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::random_id;
 use crate::mutation::Mutation;
 
 /// A connection to real servers.
@@ -46,104 +57,6 @@ pub(in crate::jetstream) struct NatsServers {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// The parts of a connection that requests need.
-pub(super) struct Link {
-    pub(super) client: Client,
-    mux: Arc<Mux>,
-    /// The beginning of the subjects of JetStream's API.
-    api_prefix: String,
-    /// The beginning of the subjects of answers and deliveries.
-    pub(super) inbox_prefix: String,
-    /// Notified when the connection is lost.
-    pub(super) lost: Arc<Notify>,
-    /// Since when publishes have got no acknowledgement: milliseconds since `began`, 0 if they get them.
-    unwell: AtomicU64,
-    began: Instant,
-    /// How long publishes may get none before the client tries another server.
-    patience: Duration,
-    fitness: Fitness,
-    mutation: Mutation<JetStreamDefect>,
-}
-
-/// Whether the servers are new enough, checked with every connection: a server may be put back to an older version while
-/// clients run.
-#[derive(Default)]
-struct Fitness {
-    /// The number of the connection whose version was checked, from 1.
-    looked: AtomicU64,
-    /// Whether that version is too old.
-    too_old: AtomicBool,
-    /// Whether a batch was stored message by message since: then the bucket's leader is too old.
-    led_by_an_older: AtomicBool,
-}
-
-impl Fitness {
-    fn led_by_an_older(&self) {
-        self.led_by_an_older.store(true, Ordering::SeqCst);
-    }
-
-    fn check(&self, client: &Client) -> Result<(), Error> {
-        let connection = client.statistics().connects.load(Ordering::SeqCst);
-        if self.looked.load(Ordering::SeqCst) != connection {
-            let old = provision::check_version(&client.server_info().version).is_err();
-            self.too_old.store(old, Ordering::SeqCst);
-            self.led_by_an_older.store(false, Ordering::SeqCst);
-            self.looked.store(connection, Ordering::SeqCst);
-        }
-        if self.too_old.load(Ordering::SeqCst) {
-            return provision::check_version(&client.server_info().version)
-                .map_err(|error| Error::unavailable(error.to_string()));
-        }
-        if self.led_by_an_older.load(Ordering::SeqCst) {
-            return Err(Error::unavailable(provision::too_old("a server of the cluster")));
-        }
-        Ok(())
-    }
-}
-
-/// Why an exchange got no answer.
-enum NoAnswer {
-    /// The request was sent, and may have been received.
-    Silence,
-    /// The request was not sent.
-    NotSent(Unsent),
-}
-
-/// Why a message was not sent.
-enum Unsent {
-    /// The connection accepts no message now.
-    Now(Error),
-    /// The server accepts no message of this size.
-    Ever(Error),
-}
-
-impl From<Unsent> for Ack {
-    fn from(unsent: Unsent) -> Self {
-        match unsent {
-            Unsent::Now(error) => Self::Again(error),
-            Unsent::Ever(error) => Self::Not(WriteError::Failed(error)),
-        }
-    }
-}
-
-impl From<Unsent> for Reading {
-    fn from(unsent: Unsent) -> Self {
-        match unsent {
-            Unsent::Now(error) => Self::Again(error),
-            Unsent::Ever(error) => Self::Not(error),
-        }
-    }
-}
-
-impl<T> From<Unsent> for Reply<T> {
-    fn from(unsent: Unsent) -> Self {
-        match unsent {
-            Unsent::Now(error) => Self::Again(error),
-            Unsent::Ever(error) => Self::Not(error),
-        }
-    }
-}
-
 impl NatsServers {
     pub(in crate::jetstream) async fn connect(
         config: &JetStreamConfig,
@@ -151,7 +64,7 @@ impl NatsServers {
         deadline: Instant,
     ) -> Result<Self, Error> {
         let inbox_prefix = config.inbox_prefix.as_deref().unwrap_or("_INBOX").to_owned();
-        let mux = Mux::new(format!("{inbox_prefix}.{}", key::fresh()?));
+        let mux = Mux::new(format!("{inbox_prefix}.{}", random_id::fresh()?));
         let lost = Arc::new(Notify::new());
         let complaint = Complaint::default();
         let (sorted, heard) = (Arc::clone(&mux), complaint.clone());
@@ -168,20 +81,11 @@ impl NatsServers {
             }
             sorted.lose_all();
         });
-        let link = Arc::new(Link {
-            client,
-            mux,
-            api_prefix: config.api_prefix().unwrap_or_else(|| "$JS.API".to_owned()),
-            inbox_prefix,
-            lost,
-            unwell: AtomicU64::new(0),
-            began: Instant::now(),
-            patience: (config.op_timeout / 4 * 3).min(Duration::from_secs(3)),
-            fitness: Fitness::default(),
-            mutation,
-        });
+        let api_prefix = config.api_prefix().unwrap_or_else(|| "$JS.API".to_owned());
+        let patience = (config.op_timeout / 4 * 3).min(Duration::from_secs(3));
+        let link = Link::new(client, mux, api_prefix, inbox_prefix, lost, patience, mutation);
         Ok(Self {
-            link,
+            link: Arc::new(link),
             prefix: config.prefix.clone(),
             publish_prefix: config.api_prefix().map_or_else(String::new, |api| format!("{api}.")),
             bucket_max_bytes: config.bucket_max_bytes,
@@ -275,114 +179,6 @@ impl NatsServers {
     }
 }
 
-impl Link {
-    /// Gives a message to the connection.
-    async fn send(
-        &self,
-        subject: String,
-        reply: Option<String>,
-        headers: Option<HeaderMap>,
-        payload: Bytes,
-        deadline: Instant,
-    ) -> Result<(), Unsent> {
-        let headers = headers.filter(|headers| !headers.is_empty());
-        let client = &self.client;
-        let sent = async {
-            match (reply, headers) {
-                (Some(reply), Some(headers)) => {
-                    client.publish_with_reply_and_headers(subject, reply, headers, payload).await
-                }
-                (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
-                (None, Some(headers)) => {
-                    client.publish_with_headers(subject, headers, payload).await
-                }
-                (None, None) => client.publish(subject, payload).await,
-            }
-        };
-        match timeout_at(deadline, sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => {
-                let error = format!("cannot publish: {error}; raise the server's max_payload");
-                Err(Unsent::Ever(Error::unavailable(error)))
-            }
-            Ok(Err(error)) => {
-                Err(Unsent::Now(Error::unavailable(format!("cannot publish: {error}"))))
-            }
-            Err(_) => {
-                let error = "the connection takes no more messages just now";
-                Err(Unsent::Now(Error::unavailable(error)))
-            }
-        }
-    }
-
-    async fn ask(
-        &self,
-        subject: String,
-        headers: Option<HeaderMap>,
-        payload: Bytes,
-        deadline: Instant,
-    ) -> Result<Message, NoAnswer> {
-        let waiting = self.mux.one();
-        let reply = Some(waiting.reply.clone());
-        self.send(subject, reply, headers, payload, deadline).await.map_err(NoAnswer::NotSent)?;
-        self.answer(waiting, deadline).await.ok_or(NoAnswer::Silence)
-    }
-
-    async fn answer<T>(&self, mut waiting: Waiting<T>, deadline: Instant) -> Option<T> {
-        if let Ok(Some(answer)) = timeout_at(deadline, waiting.answer()).await {
-            return Some(answer);
-        }
-        self.is_unwell(deadline).await;
-        None
-    }
-
-    /// Returns a publish's outcome, and notes what it tells of the server. Only an acknowledgement proves that the server
-    /// reaches the others: a server that is cut off goes on answering reads and questions about its streams.
-    async fn noted(&self, ack: Ack, deadline: Instant) -> Ack {
-        match &ack {
-            Ack::Stored(_) => self.unwell.store(0, Ordering::Relaxed),
-            Ack::Again(_) | Ack::Not(WriteError::Unknown(_)) => self.is_unwell(deadline).await,
-            Ack::Not(_) => {}
-        }
-        ack
-    }
-
-    /// Goes to another server if publishes to this one have got no acknowledgement for long: the server may be cut off, or the
-    /// connection half open. If the other servers are no better, nothing is lost.
-    async fn is_unwell(&self, deadline: Instant) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-        let well = self.unwell.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
-        let Err(since) = well else { return };
-        if u128::from(now.saturating_sub(since)) < self.patience.as_millis() {
-            return;
-        }
-        let ours = self.unwell.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
-        if ours.is_ok() && !self.mutation.is(JetStreamDefect::StaysWhereItIs) {
-            let _ = timeout_at(deadline, self.client.force_reconnect()).await;
-        }
-    }
-
-    /// Makes one request to JetStream's API.
-    pub(super) async fn administer<T: DeserializeOwned>(
-        &self,
-        what: &str,
-        payload: Bytes,
-        deadline: Instant,
-    ) -> Reply<T> {
-        match self.ask(format!("{}.{what}", self.api_prefix), None, payload, deadline).await {
-            Ok(message) if wire::status(&message) == Some(503) => Reply::Again(no_jetstream()),
-            Ok(message) => match serde_json::from_slice::<T>(&message.payload) {
-                Ok(answer) => Reply::Done(answer),
-                Err(error) => Reply::Again(Error::unavailable(format!(
-                    "the answer to {what} cannot be read: {error}"
-                ))),
-            },
-            Err(NoAnswer::Silence) => Reply::Again(Error::Timeout),
-            Err(NoAnswer::NotSent(unsent)) => unsent.into(),
-        }
-    }
-}
-
 /// More bytes than the largest message that the store sends: a read of 400 keys of full length, or a ticket for 1,500
 /// endpoints of full length.
 const LARGEST: usize = 512 * 1024;
@@ -395,13 +191,6 @@ fn large_question() -> Bytes {
         (*first, *last) = (b'{', b'}');
     }
     text.into()
-}
-
-fn no_jetstream() -> Error {
-    Error::unavailable(
-        "JetStream is not enabled, or not ready, on the server; start it with JetStream (-js), or \
-         correct domain or api_prefix where one is given",
-    )
 }
 
 /// Whether the request succeeded. An error with the number `fine` counts as success.
@@ -428,34 +217,10 @@ fn told(what: &str, info: StreamInfo) -> Reply<Option<BucketState>> {
     }
 }
 
-/// The meaning of an error of JetStream's API.
-pub(super) fn api_error<T>(what: &str, error: &ApiError) -> Reply<T> {
-    let text = format!("{what}: {} ({})", error.description, error.err_code);
-    match error.err_code {
-        code if wire::NOT_ENABLED.contains(&code) => Reply::Not(Error::unavailable(format!(
-            "{text}; start the server with JetStream (-js), or enable it for this account"
-        ))),
-        wire::NOT_CLUSTERED | wire::NO_PEERS => {
-            let problem = format!("are more than the servers there are ({text})");
-            Reply::Not(Invalid::new("replicas", problem).into())
-        }
-        // The stream has no leader now.
-        _ if error.code == 503 => Reply::Again(Error::unavailable(text)),
-        wire::MAX_BYTES_REQUIRED => {
-            let problem = format!("is not given, and this account demands it ({text})");
-            Reply::Not(Invalid::new("bucket_max_bytes", problem).into())
-        }
-        code if wire::ACCOUNT_LIMITS.contains(&code) => {
-            Reply::Not(Error::unavailable(format!("{text}; raise the account's limit")))
-        }
-        _ => Reply::Not(Error::unavailable(text)),
-    }
-}
-
 #[async_trait]
 impl Servers for NatsServers {
     fn fit(&self) -> Result<(), Error> {
-        self.link.fitness.check(&self.link.client)
+        self.link.fit()
     }
 
     async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack {
@@ -472,7 +237,7 @@ impl Servers for NatsServers {
 
     /// All messages are sent at once. The answer to the last one is the batch's.
     async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
-        let id = match key::fresh() {
+        let id = match random_id::fresh() {
             Ok(id) => id,
             Err(error) => return Ack::Not(WriteError::Failed(error)),
         };
@@ -509,8 +274,8 @@ impl Servers for NatsServers {
         };
         let stream = self.stream(bucket);
         if !wire::was_a_batch(&message, &id, puts.len()) {
-            self.link.fitness.led_by_an_older();
-            let error = provision::too_old(&format!("a server that leads {stream}"));
+            self.link.led_by_an_older();
+            let error = server_version::too_old(&format!("a server that leads {stream}"));
             return Ack::Not(WriteError::Unknown(Error::unavailable(error)));
         }
         self.link.noted(wire::ack(&stream, &message), deadline).await

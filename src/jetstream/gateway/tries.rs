@@ -13,14 +13,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
-use crate::jetstream::bucket::{Bucket, PerBucket};
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
-use crate::jetstream::gateway::{
-    Ack, BucketState, Entry, FeedSink, Fresh, Passed, Put, ReadError, Reading, Reply, Servers,
-    Settings, Snapshot, WriteError, feed,
+use crate::jetstream::gateway::backoff::{Pause, until_answered};
+use crate::jetstream::gateway::bucket_settings::{BucketState, Settings};
+use crate::jetstream::gateway::exchange::{
+    Ack, Entry, FeedSink, Fresh, Passed, Put, ReadError, Reading, Reply, Servers, Snapshot,
+    WriteError,
 };
-use crate::jetstream::key;
+use crate::jetstream::gateway::feed;
+use crate::jetstream::stored::bucket::{Bucket, PerBucket};
+use crate::jetstream::stored::{bucket_key, random_id};
 use crate::mutation::Mutation;
 
 /// The most publishes of one call in flight at once.
@@ -60,7 +63,7 @@ impl Gateway {
             servers,
             attempt: (op_timeout / 4).clamp(Duration::from_millis(25), Duration::from_secs(1)),
             batches: PerBucket::new(|_| Semaphore::new(BATCHES)),
-            barrier: key::barrier(&key::fresh()?),
+            barrier: bucket_key::barrier(&random_id::fresh()?),
             numbers: AtomicU64::new(0),
             highest: PerBucket::default(),
             counters,
@@ -191,8 +194,8 @@ impl Gateway {
         }
     }
 
-    /// Stores up to [`MAX_BATCH`](super::MAX_BATCH) messages atomically: all or none of them, at one moment for all readers.
-    /// Returns the sequence of the last one.
+    /// Stores up to [`MAX_BATCH`](crate::jetstream::gateway::exchange::MAX_BATCH) messages atomically: all or none of them,
+    /// at one moment for all readers. Returns the sequence of the last one.
     pub(in crate::jetstream) async fn batch(
         &self,
         bucket: Bucket,
@@ -233,7 +236,7 @@ impl Gateway {
         // The filters include a key that exists: without a match no replica says how fresh its state is.
         let proof = match fresh {
             Fresh::Barrier(_) => self.barrier.as_str(),
-            Fresh::Whatever | Fresh::Since(_) => key::FORMAT,
+            Fresh::Whatever | Fresh::Since(_) => bucket_key::FORMAT,
         };
         let proof = (!filters.iter().any(|filter| filter == proof)).then_some(proof);
         let wanted: Vec<String> =
@@ -247,8 +250,9 @@ impl Gateway {
             patience = (patience * 2).min(self.attempt);
             let error = match self.servers.read(bucket, &wanted, until).await {
                 Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
-                    entries
-                        .retain(|entry| !key::is_barrier(&entry.key) && Some(&*entry.key) != proof);
+                    entries.retain(|entry| {
+                        !bucket_key::is_barrier(&entry.key) && Some(&*entry.key) != proof
+                    });
                     return Ok(Snapshot { entries });
                 }
                 Reading::State { entries, .. } => {
@@ -437,75 +441,4 @@ fn went_back(bucket: Bucket, before: u64, sequence: u64) -> Error {
          {sequence} is another message; its servers were restored from an earlier state, or lost power \
          without sync_interval: always"
     ))
-}
-
-/// Repeats an exchange until it has an answer.
-pub(super) async fn until_answered<T, F>(
-    attempt: Duration,
-    deadline: Instant,
-    exchange: impl Fn(Instant) -> F,
-) -> Result<T, Error>
-where
-    F: Future<Output = Reply<T>>,
-{
-    let mut pause = Pause::new(deadline);
-    loop {
-        match exchange(deadline.min(Instant::now() + attempt)).await {
-            Reply::Done(answer) => return Ok(answer),
-            Reply::Not(error) => return Err(error),
-            Reply::Again(error) => pause.after(error).await?,
-        }
-    }
-}
-
-/// The backoff between two tries: short at first, never past the deadline.
-pub(in crate::jetstream) struct Pause {
-    deadline: Instant,
-    next: Duration,
-    /// The last error that tells more than `Timeout`.
-    said: Option<Error>,
-}
-
-impl Pause {
-    pub(in crate::jetstream) fn new(deadline: Instant) -> Self {
-        Self { deadline, next: Duration::from_millis(1), said: None }
-    }
-
-    /// Waits before the next try. After the deadline, fails with the error that tells most.
-    pub(in crate::jetstream) async fn after(&mut self, error: Error) -> Result<(), Error> {
-        if error != Error::Timeout {
-            self.said = Some(error);
-        }
-        let until = Instant::now() + self.next;
-        self.next = (self.next * 2).min(Duration::from_millis(50));
-        if until >= self.deadline {
-            tokio::time::sleep_until(self.deadline).await;
-            return Err(self.said.take().unwrap_or(Error::Timeout));
-        }
-        tokio::time::sleep_until(until).await;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn at_the_deadline_the_error_that_says_most_is_told() {
-        let reason = || Error::unavailable("no leader");
-        let said = async |errors: [Error; 2]| {
-            let mut pause = Pause::new(Instant::now() + Duration::from_millis(200));
-            for error in errors.into_iter().cycle() {
-                if let Err(told) = pause.after(error).await {
-                    return told;
-                }
-            }
-            Error::Closed
-        };
-        let begun = Instant::now();
-        assert_eq!(said([reason(), Error::Timeout]).await, reason());
-        assert_eq!(begun.elapsed(), Duration::from_millis(200));
-        assert_eq!(said([Error::Timeout, Error::Timeout]).await, Error::Timeout);
-    }
 }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-use crate::jetstream::clock::Clock;
-use crate::jetstream::gateway::Settings;
-use crate::jetstream::simulation::Reached;
+use crate::jetstream::gateway::bucket_settings::Settings;
+use crate::jetstream::gateway::clock::Clock;
 use crate::jetstream::simulation::group::Group;
-use crate::jetstream::simulation::servers::{Server, Servers};
+use crate::jetstream::simulation::machines::{Machine, Machines};
+use crate::jetstream::simulation::reached::Reached;
 use crate::jetstream::simulation::weather::{Chance, Weather};
 
 /// A fault of the servers, or its repair.
@@ -53,7 +53,7 @@ pub enum Blow {
 
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub(super) servers: Servers,
+    pub(super) servers: Machines,
     /// The buckets, by the names of their streams.
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) chance: Chance,
@@ -74,11 +74,31 @@ pub(super) struct Cluster {
     pub(super) clock: Clock,
 }
 
+/// The servers, as their clients share them.
+#[derive(Debug)]
+pub(super) struct SharedCluster {
+    /// A std lock: nothing awaits under it.
+    cluster: Mutex<Cluster>,
+    /// Told whenever something may have become possible.
+    pub(super) changed: Arc<Notify>,
+}
+
+impl SharedCluster {
+    pub(super) fn new(cluster: Cluster) -> Self {
+        let changed = Arc::clone(&cluster.changed);
+        Self { cluster: Mutex::new(cluster), changed }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Cluster {
     pub(super) fn new(seed: u64, servers: usize, weather: Weather) -> Self {
-        let server = Server { side: 0, up: true, paused: false, life: 0 };
+        let server = Machine { side: 0, up: true, paused: false, life: 0 };
         Self {
-            servers: Servers(vec![server; servers]),
+            servers: Machines(vec![server; servers]),
             groups: BTreeMap::new(),
             chance: Chance::new(seed, weather),
             reached: Reached::default(),
@@ -125,7 +145,7 @@ impl Cluster {
     pub(super) fn group(
         &mut self,
         stream: &str,
-    ) -> Option<(&mut Group, &Servers, &mut Chance, &mut Reached)> {
+    ) -> Option<(&mut Group, &Machines, &mut Chance, &mut Reached)> {
         let Self { servers, groups, chance, reached, .. } = self;
         let group = groups.get_mut(stream)?;
         group.settle(Instant::now(), servers, chance);
@@ -253,7 +273,7 @@ impl Cluster {
 /// Kills a server.
 fn kill(
     killed: usize,
-    servers: &mut Servers,
+    servers: &mut Machines,
     groups: &mut BTreeMap<String, Group>,
     chance: &mut Chance,
     reached: &mut Reached,

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio::time::{Duration, Instant};
 
-use crate::jetstream::bucket::Bucket;
-use crate::jetstream::gateway::{BucketState, BucketStatus, Put, Settings};
-use crate::jetstream::simulation::servers::Servers;
-use crate::jetstream::simulation::stream::{Change, Stream};
+use crate::jetstream::gateway::bucket_settings::{BucketState, BucketStatus, Settings};
+use crate::jetstream::gateway::exchange::Put;
+use crate::jetstream::simulation::machines::Machines;
+use crate::jetstream::simulation::stream::{LogEntry, Stream};
 use crate::jetstream::simulation::weather::Chance;
+use crate::jetstream::stored::bucket::Bucket;
 
 /// How long an election may take, in milliseconds. Real ones took from tens of milliseconds to
 /// seconds.
@@ -38,7 +39,7 @@ struct Replica {
 
 /// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub(super) enum WriteOutcome {
     Committed(u64),
     /// The leader refused it.
     Refused,
@@ -59,7 +60,7 @@ pub(super) struct Group {
     settings: Settings,
     created: String,
     /// Each committed change, and its moment.
-    log: Vec<(u64, Change)>,
+    log: Vec<(u64, LogEntry)>,
     replicas: BTreeMap<usize, Replica>,
     leader: Option<usize>,
     /// When the current election ends.
@@ -92,7 +93,7 @@ impl Group {
     }
 
     /// Starts the replicas.
-    pub(super) fn begin(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    pub(super) fn begin(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.leads(leader, now);
             self.replicate(now, servers, chance);
@@ -109,14 +110,14 @@ impl Group {
     }
 
     /// Whether a majority of the replicas is within this server's reach.
-    fn has_quorum(&self, server: usize, servers: &Servers) -> bool {
+    fn has_quorum(&self, server: usize, servers: &Machines) -> bool {
         let near = self.replicas.keys().filter(|other| servers.reach(server, **other)).count();
         near > self.replicas.len() / 2
     }
 
     /// Makes everything happen that was due by now: elections, replication, and the end of former
     /// leaders.
-    pub(super) fn settle(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    pub(super) fn settle(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         self.former.retain(|former| former.until > now);
         if self.leader.is_none() && self.elects.is_some_and(|elects| elects <= now) {
             self.elect(now, servers, chance);
@@ -129,7 +130,7 @@ impl Group {
         }
     }
 
-    fn elect(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    fn elect(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         // Raft elects only a server that has every committed change, and a majority has them all.
         let complete = |replica: &Replica| {
             !replica.differs && replica.applied + replica.due.len() == self.log.len()
@@ -159,7 +160,7 @@ impl Group {
 
     /// Sends the followers within the leader's reach the changes that they lack. A follower that
     /// hears of the leader begins to answer reads.
-    fn replicate(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    fn replicate(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         let Some(leader) = self.leader else { return };
         for (server, replica) in &mut self.replicas {
             if *server == leader || !servers.reach(leader, *server) {
@@ -178,7 +179,7 @@ impl Group {
     }
 
     /// Reacts to a fault or repair of the servers, or of the links between them.
-    pub(super) fn disturbed(&mut self, now: Instant, servers: &Servers, chance: &mut Chance) {
+    pub(super) fn disturbed(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         self.settle(now, servers, chance);
         if let Some(leader) = self.leader
             && !(servers.works(leader) && self.has_quorum(leader, servers))
@@ -223,7 +224,7 @@ impl Group {
     }
 
     /// Makes this server lead, if it has a replica and reaches a majority.
-    pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Servers, c: &mut Chance) {
+    pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Machines, c: &mut Chance) {
         let can = self.replicas.get(&server).is_some_and(|replica| !replica.differs);
         if can && self.has_quorum(server, servers) {
             self.former.retain(|former| former.server != server);
@@ -249,7 +250,7 @@ impl Group {
     }
 
     /// The leader, and a former leader that believes that it still leads, if they are within reach.
-    fn led_near(&self, server: usize, servers: &Servers) -> (Option<usize>, Option<usize>) {
+    fn led_near(&self, server: usize, servers: &Machines) -> (Option<usize>, Option<usize>) {
         let near = |leader: &usize| servers.reach(server, *leader);
         let former = self.former.iter().map(|former| former.server).find(near);
         (self.leader.filter(near), former)
@@ -266,45 +267,47 @@ impl Group {
         puts: &[Put],
         moment: u64,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
-    ) -> Written {
+    ) -> WriteOutcome {
         let (leader, former) = self.led_near(server, servers);
         let Some(leader) = leader else {
-            let Some(server) = former else { return Written::NoLeader };
+            let Some(server) = former else { return WriteOutcome::NoLeader };
             let accepts = self.accepts(server, puts);
             let former = self.former.iter_mut().find(|former| former.server == server);
             return match former {
                 Some(former) if accepts && !former.refuses(puts) => {
                     former.took.extend(puts.iter().map(|put| put.key.clone()));
-                    Written::Nowhere
+                    WriteOutcome::Nowhere
                 }
-                _ => Written::RefusedByFormer,
+                _ => WriteOutcome::RefusedByFormer,
             };
         };
         if !self.accepts(leader, puts) {
-            return Written::Refused;
+            return WriteOutcome::Refused;
         }
         let last = self.replicas.get(&leader).map_or(0, |replica| replica.stream.last());
-        let stored = Change::store(puts, last, moment);
+        let stored = LogEntry::store(puts, last, moment);
         self.commit((moment, stored), leader, now, servers, chance);
         // While servers come back together, a former leader receives the write, too. Its refusal
         // needs no quorum, so it is the first answer. Or a second copy of the message reaches the
         // leader, which refuses it because of the first.
         let expects = puts.iter().any(|put| put.expect.is_some());
         if expects && former.is_some() && chance.happens(500) {
-            return Written::RefusedYetCommitted;
+            return WriteOutcome::RefusedYetCommitted;
         }
-        Written::Committed(self.replicas.get(&leader).map_or(0, |replica| replica.stream.last()))
+        WriteOutcome::Committed(
+            self.replicas.get(&leader).map_or(0, |replica| replica.stream.last()),
+        )
     }
 
     /// Makes a purge that a client sent to this server; `None` if no leader is within reach.
     pub(super) fn purge(
         &mut self,
         server: usize,
-        purge: (u64, Change),
+        purge: (u64, LogEntry),
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Option<()> {
         let (leader, _) = self.led_near(server, servers);
@@ -314,10 +317,10 @@ impl Group {
 
     fn commit(
         &mut self,
-        committed: (u64, Change),
+        committed: (u64, LogEntry),
         leader: usize,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) {
         self.log.push(committed);
@@ -330,7 +333,7 @@ impl Group {
         &self,
         server: usize,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Option<(&Stream, bool)> {
         let answers = |other: &usize| servers.reach(server, *other) && self.answers(*other, now);
@@ -351,7 +354,7 @@ impl Group {
     pub(super) fn some_place(
         &self,
         server: usize,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) -> Option<usize> {
         self.led_near(server, servers).0?;
@@ -369,7 +372,7 @@ impl Group {
     /// The bucket's settings and status, as the leader tells this server.
     ///
     /// `None` if no leader is within reach.
-    pub(super) fn state(&self, server: usize, servers: &Servers) -> Option<BucketState> {
+    pub(super) fn state(&self, server: usize, servers: &Machines) -> Option<BucketState> {
         let leader = self.led_near(server, servers).0?;
         let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
         let current = self.replicas.iter().filter(|(server, replica)| {
@@ -388,7 +391,7 @@ impl Group {
         &mut self,
         settings: Settings,
         now: Instant,
-        servers: &Servers,
+        servers: &Machines,
         chance: &mut Chance,
     ) {
         let wanted = usize::from(settings.num_replicas);
@@ -428,7 +431,7 @@ impl Group {
         let back = replica.stream.forgotten(chance);
         let count = back.len();
         let moment = self.log.last().map_or(0, |(moment, _)| *moment);
-        self.log.push((moment, Change::Back(back)));
+        self.log.push((moment, LogEntry::Back(back)));
         self.catch_up(server);
         count
     }
@@ -462,10 +465,10 @@ impl Group {
     }
 
     /// Sets a `max_age`, which removes all messages, if there is a leader.
-    pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Servers, chance: &mut Chance) {
+    pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Machines, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.settings.max_age = 1;
-            let purge = Change::Purge { filter: ">".to_owned(), up_to: None };
+            let purge = LogEntry::Purge { filter: ">".to_owned(), up_to: None };
             self.commit((moment, purge), leader, now, s, chance);
         }
     }
@@ -488,7 +491,7 @@ impl Replica {
         }
     }
 
-    fn step(&mut self, log: &[(u64, Change)]) {
+    fn step(&mut self, log: &[(u64, LogEntry)]) {
         if let Some((_, change)) = log.get(self.applied) {
             self.stream.apply(change);
             self.applied += 1;

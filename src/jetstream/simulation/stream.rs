@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::jetstream::gateway::{Entry, Put};
+use crate::jetstream::gateway::exchange::{Entry, Put};
 use crate::jetstream::simulation::weather::Chance;
 
 /// The most keys that the answer to a batched direct get (`multi_last`) may hold.
@@ -37,7 +37,7 @@ pub(super) struct Stream {
 
 /// A committed change, which every replica applies alike.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum LogEntry {
     Store(Vec<Stored>),
     Purge {
         filter: String,
@@ -54,7 +54,7 @@ pub(super) struct Stored {
     message: Message,
 }
 
-impl Change {
+impl LogEntry {
     /// The change that stores these messages after the sequence `last`, at the moment `stored`.
     pub(super) fn store(puts: &[Put], last: u64, stored: u64) -> Self {
         let stored = puts.iter().zip(last + 1..).map(|(put, sequence)| Stored {
@@ -96,9 +96,9 @@ impl Stream {
         })
     }
 
-    pub(super) fn apply(&mut self, change: &Change) {
+    pub(super) fn apply(&mut self, change: &LogEntry) {
         match change {
-            Change::Store(stored) => {
+            LogEntry::Store(stored) => {
                 for Stored { key, message } in stored {
                     self.last = self.last.max(message.sequence);
                     let kept = self.messages.entry(Arc::clone(key)).or_default();
@@ -111,7 +111,7 @@ impl Stream {
                     }
                 }
             }
-            Change::Purge { filter, up_to } => {
+            LogEntry::Purge { filter, up_to } => {
                 let gone: Vec<_> = self
                     .matching(filter)
                     .filter(|(_, message)| up_to.is_none_or(|up_to| message.sequence <= up_to))
@@ -125,7 +125,7 @@ impl Stream {
                     }
                 }
             }
-            Change::Back(back) => {
+            LogEntry::Back(back) => {
                 for (key, message) in back {
                     let back = || VecDeque::from([message.clone()]);
                     self.messages.entry(Arc::clone(key)).or_insert_with(back);

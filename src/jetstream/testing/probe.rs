@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::jetstream::JetStreamConfig;
-use crate::jetstream::bucket::Bucket;
-use crate::jetstream::gateway::{
-    Ack, Delivery, NatsServers, Put, Reading, Reply, Servers, WriteError,
+use crate::jetstream::config::JetStreamConfig;
+use crate::jetstream::gateway::exchange::{
+    Ack, Delivery, Put, Reading, Reply, Servers, WriteError,
 };
-use crate::jetstream::key;
+use crate::jetstream::gateway::nats::NatsServers;
+use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key;
 use crate::mutation::Mutation;
 
 /// How long an exchange may take.
@@ -113,7 +114,7 @@ impl Probe {
 
     /// Stores a barrier: its sequence proves how fresh a later answer is.
     pub async fn barrier(&self) -> Said {
-        self.store(&[(key::FORMAT, None)]).await
+        self.store(&[(bucket_key::FORMAT, None)]).await
     }
 
     async fn send(&self, puts: &[Put]) -> Said {
@@ -131,11 +132,11 @@ impl Probe {
 
     /// Reads what some replica has under the filters.
     pub async fn read(&self, filters: &[&str]) -> Said {
-        let filters = filters.iter().copied().chain([key::FORMAT]);
+        let filters = filters.iter().copied().chain([bucket_key::FORMAT]);
         let filters: Vec<_> = filters.map(str::to_owned).collect();
         match self.servers.read(BUCKET, &filters, self.deadline()).await {
             Reading::State { up_to, entries } => {
-                let asked = entries.into_iter().filter(|entry| entry.key != key::FORMAT);
+                let asked = entries.into_iter().filter(|entry| entry.key != bucket_key::FORMAT);
                 let mut all: Vec<_> = asked.map(|entry| (entry.key, entry.sequence)).collect();
                 all.sort();
                 Said::State(up_to, all)

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use membership::{Epoch, Error, JetStreamConfig, JetStreamStore, ReadMode, RoomId, Store};
+use membership::{
+    Counters, Epoch, Error, JetStreamConfig, JetStreamStore, ReadMode, RoomId, Store,
+};
 
 use super::faults::Harmed;
 use super::home::Home;
@@ -32,6 +34,8 @@ pub(super) struct JetStreamInstance {
     pub(super) connect: Connect,
     /// The clients that were opened, for [`suspend`](Instance::suspend).
     pub(super) opened: Mutex<Vec<Weak<JetStreamStore>>>,
+    /// The counts of all clients that were opened, also of those that are gone.
+    pub(super) counters: Mutex<Vec<Counters>>,
 }
 
 /// Opens a client with a configuration.
@@ -79,10 +83,19 @@ impl JetStreamInstance {
 
     async fn connect_as(&self, config: JetStreamConfig) -> Result<Arc<dyn Store>, Error> {
         let Opened { store, ours } = (self.connect)(config).await?;
+        if let Some(store) = ours.upgrade() {
+            self.count(&store);
+        }
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         opened.retain(|store| store.strong_count() > 0);
         opened.push(ours);
         Ok(store)
+    }
+
+    /// Keeps the counts of a client for the report.
+    fn count(&self, store: &JetStreamStore) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.push(store.counters().clone());
     }
 
     /// The name of the clients' connections.
@@ -97,7 +110,10 @@ impl JetStreamInstance {
     /// Opens a sound client, with access to what only tests may do.
     pub(super) async fn client(&self) -> Result<JetStreamStore, Error> {
         let servers = self.servers().await?;
-        JetStreamStore::open(JetStreamConfig { servers, ..self.config.clone() }).await
+        let config = JetStreamConfig { servers, ..self.config.clone() };
+        let store = JetStreamStore::open(config).await?;
+        self.count(&store);
+        Ok(store)
     }
 }
 
@@ -217,11 +233,12 @@ impl Instance for JetStreamInstance {
     }
 
     fn reached(&self) -> Reached {
-        let counters = &self.config.counters;
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |count: fn(&Counters) -> u64| counters.iter().map(count).sum();
         Reached::from([
-            (BARRIERS_WAITED, counters.barriers_that_waited()),
-            (RETRIES, counters.retries()),
-            (STALE_REPLIES, counters.stale_replies()),
+            (BARRIERS_WAITED, sum(Counters::barriers_that_waited)),
+            (RETRIES, sum(Counters::retries)),
+            (STALE_REPLIES, sum(Counters::stale_replies)),
         ])
     }
 

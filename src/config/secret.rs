@@ -1,0 +1,34 @@
+use std::fmt;
+
+use serde::{Deserialize, Deserializer};
+
+/// A text that is not shown (clause TYPE-5).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Written out, because serde's own error shows what it found instead of a text.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer);
+        text.map(Self).map_err(|_| serde::de::Error::custom("a secret must be a text in quotes"))
+    }
+}
+
+impl Secret {
+    /// Any text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} bytes>", self.0.len())
+    }
+}

@@ -1,0 +1,54 @@
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::jetstream::defect::JetStreamDefect;
+use crate::jetstream::gateway::bucket_client::BucketClient;
+use crate::jetstream::room::addition_queue::AdditionQueue;
+use crate::jetstream::room::background_tasks::BackgroundTasks;
+use crate::jetstream::room::epoch_guesses::EpochGuesses;
+use crate::jetstream::room::roster_cache::RosterCache;
+use crate::jetstream::room::turns::Turns;
+use crate::jetstream::stored::random_id;
+
+/// The rooms, as one client reads and changes them.
+pub(in crate::jetstream) struct RoomClient {
+    pub(in crate::jetstream) buckets: Arc<BucketClient>,
+    pub(in crate::jetstream) background: BackgroundTasks,
+    pub(super) turns: Turns,
+    pub(super) rosters: RosterCache,
+    pub(super) epochs: EpochGuesses,
+    pub(super) waiting: AdditionQueue,
+    pub(super) op_timeout: Duration,
+}
+
+impl RoomClient {
+    pub(in crate::jetstream) fn new(buckets: Arc<BucketClient>, op_timeout: Duration) -> Self {
+        Self {
+            buckets,
+            background: BackgroundTasks::default(),
+            turns: Turns::default(),
+            rosters: RosterCache::default(),
+            epochs: EpochGuesses::default(),
+            waiting: AdditionQueue::default(),
+            op_timeout,
+        }
+    }
+
+    /// A new id; with one defect, always the same id.
+    pub(super) fn fresh_unless(&self, defect: JetStreamDefect) -> Result<String, Error> {
+        if self.buckets.is(defect) { Ok("same".to_owned()) } else { random_id::fresh() }
+    }
+
+    /// Starts background work with a long call's deadline.
+    pub(super) fn in_background<F>(&self, work: impl FnOnce(Arc<BucketClient>, Instant) -> F)
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let deadline = Instant::now() + self.op_timeout * 10;
+        self.background.spawn(work(Arc::clone(&self.buckets), deadline));
+    }
+}
