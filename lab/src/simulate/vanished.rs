@@ -65,7 +65,11 @@ fn wrong_answer(history: &History, call: &Call, moment: u64) -> Option<String> {
         }
         (Op::IsAuthorized(user) | Op::IsAdmin(user), Answer::Decision(Decision::Allow)) => {
             let let_in = may_be_in(history, call, user, moment);
-            (!let_in).then(|| format!("{user:?} is allowed after the users have vanished (PAST-3)"))
+            (!let_in).then(|| {
+                let calls: Vec<_> = history.calls.iter().map(|call| format!("{call:?}")).collect();
+                let calls = calls.join("\n  ");
+                format!("{user:?} is allowed after the users have vanished, at {moment} (PAST-3):\n  {calls}")
+            })
         }
         _ => None,
     }

@@ -22,6 +22,12 @@ fn differs(key: &str) -> Error {
     Error::unavailable(format!("some replica of users has {key}, and the one that leads has not"))
 }
 
+/// The error for a key whose message must be there.
+fn missing(key: &str, though: &str) -> Error {
+    let problem = format!("missing, though {though}: it was purged, or messages vanished");
+    Error::corrupt(Bucket::Users.name(), key, problem)
+}
+
 /// The users, as one client reads and changes them.
 pub(in crate::jetstream) struct UserClient {
     pub(super) buckets: Arc<BucketClient>,
@@ -49,6 +55,9 @@ impl UserClient {
             || self.buckets.is(JetStreamDefect::NoBarrierForUsers)
         {
             return Ok((self.copy.unproved(), Fresh::Whatever));
+        }
+        if self.copy.is_lost() {
+            return Err(missing(bucket_key::FORMAT, "the bucket was used"));
         }
         for _ in 0..LOOKS {
             let passed = self.buckets.barrier(Bucket::Users).await?;
@@ -81,12 +90,9 @@ impl UserClient {
                 found => break found.map_err(|error| error.for_few_keys(Bucket::Users))?,
             }
         };
-        let missing = |key: &str, though: &str| {
-            let problem = format!("missing, though {though}: it was purged, or messages vanished");
-            Err(Error::corrupt(Bucket::Users.name(), key, problem))
-        };
         let Some(format) = found.find(bucket_key::FORMAT) else {
-            return missing(bucket_key::FORMAT, "the bucket was used");
+            self.copy.lose();
+            return Err(missing(bucket_key::FORMAT, "the bucket was used"));
         };
         match found.find(key) {
             Some(entry) => Ok(entry.sequence),
@@ -95,7 +101,7 @@ impl UserClient {
                 let format = format::format_of(Bucket::Users, &format.value, format.removal)?;
                 match (format.admin_made, self.copy.format_revision() == revision) {
                     (false, _) => Ok(0),
-                    (true, true) => missing(key, "an admin was made"),
+                    (true, true) => Err(missing(key, "an admin was made")),
                     (true, false) => Ok(revision),
                 }
             }
