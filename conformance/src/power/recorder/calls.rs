@@ -56,6 +56,7 @@ impl Watch {
     }
 
     /// Records what a system call that succeeded did. Refuses those that are not understood.
+    #[expect(clippy::too_many_lines, reason = "a table of system calls")]
     pub(super) fn ended(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
         let thread = Thread(thread);
         let [first, second, third, fourth, ..] = call.arguments;
@@ -141,9 +142,9 @@ impl Watch {
                 self.refuse(thread, third, "by a call that is not understood")?;
             }
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_link => self.refuse_named(thread, (None, second), "a second name")?,
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_symlink => self.refuse_named(thread, (None, second), "a symbolic link")?,
+            libc::SYS_link | libc::SYS_symlink => {
+                self.refuse_named(thread, (None, second), "a second name")?;
+            }
             libc::SYS_openat2 => {
                 self.refuse_named(thread, (Some(first), second), "opened by openat2")?;
             }
