@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A program with more to it than this (other arguments, stores that run only when they are named)
-//! has [`Options`] and [`Command`] among its own arguments and gives a [`Suite`] to [`run`].
+//! has [`Options`] and [`Command`] among its own arguments and gives a [`Suite`] to [`run()`].
 
 mod args;
 mod controls;

@@ -202,7 +202,7 @@ async fn write(cx: &Cx, store: &Client, model: Option<&mut Model>, call: &Op) ->
     surely(cx, store, model, call, false).await
 }
 
-/// As [`write`], but with `tried` the write may have been made before.
+/// As [`write()`], but with `tried` the write may have been made before.
 async fn surely(
     cx: &Cx,
     store: &Client,
