@@ -328,7 +328,7 @@ class Tests:
     def start(self, name, arguments, out, **environment):
         inside = [p for p in ("conformance", "lab") if (SOURCE / p / name).exists()]
         inside = ["conformance"] if name == MODEL else inside
-        environment = dict(os.environ, MEMBERSHIP_SEED="7", INSTA_UPDATE="no", **environment)
+        environment = dict(os.environ, MEMBERSHIP_SEED="7", **environment)
         return subprocess.Popen([self.binaries[name], *arguments], env=environment, stdout=out,
                                 cwd=SOURCE / inside[0] if inside else SOURCE,
                                 stderr=subprocess.STDOUT, start_new_session=True)
