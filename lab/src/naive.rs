@@ -16,6 +16,7 @@ use membership::{Error, JetStreamConfig};
 
 use crate::targets::{JetStream, Opened};
 use membership_conformance::Need;
+use membership_conformance::controls::Control;
 use nats_cluster::Provision;
 
 /// Its name, for `--store`.
@@ -34,6 +35,34 @@ const DECLINES: &[(Need, &str)] = &[
 #[must_use]
 pub fn target(provision: Provision) -> JetStream {
     JetStream::another(NAME, 3, provision, Arc::new(open), DECLINES)
+}
+
+/// What the suite must catch the naive store by: a revoked user who is allowed at a server that is cut off, and a second
+/// first admin after all users vanished.
+#[must_use]
+pub fn controls() -> Vec<Control> {
+    let control = |name, clause, first, what| Control {
+        name,
+        clause,
+        what,
+        visible: false,
+        first: Some(first),
+        target: Arc::new(target(Provision::Auto)),
+    };
+    vec![
+        control(
+            "naive-kv",
+            "AUTH-3",
+            "partitions::a_cut_off_server_denies_users_that_the_others_revoked",
+            "decides by a plain kv.get, which any single server answers",
+        ),
+        control(
+            "naive-kv-emptied",
+            "USER-1",
+            "past::vanished_records_do_not_free_the_bootstrap",
+            "takes a bucket that lost all users for a new one",
+        ),
+    ]
 }
 
 fn open(config: JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> {

@@ -1,5 +1,9 @@
-//! Each store with a defect inside must be caught by a case that cites the clause it breaks.
+//! Each store with a defect inside, and the naive store, must be caught by a case that cites the clause it
+//! breaks.
+
+use membership_lab::{defects, naive};
 
 fn main() -> std::process::ExitCode {
-    membership_conformance::controls::main(membership_lab::defects::all(), None)
+    let controls = [defects::all(), naive::controls()].concat();
+    membership_conformance::controls::main(controls, None)
 }
