@@ -1,6 +1,6 @@
 //! Child processes: the suite starts its own executable again, to use a store from another process.
 //!
-//! `harness::main` and `cli::main` call [`run_if_asked`] first: with the environment variable
+//! `harness::main` and `runner::main` call [`run_if_asked`] first: with the environment variable
 //! `VARIABLE` set, the process is a child and does nothing else. A child does its [`Job`], and
 //! writes a line to its standard output for each acknowledged call. It exits when its standard
 //! input ends, so it never outlives its parent.
