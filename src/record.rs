@@ -98,7 +98,7 @@ pub struct NewRoom {
 }
 
 impl NewRoom {
-    /// A request for a room without keys and epochs.
+    /// Makes a request for an unencrypted room, which has no sealed keys and stays at epoch 0.
     #[must_use]
     pub fn unencrypted(id: RoomId, owner: EndpointId, created_at: Timestamp) -> Self {
         Self { id, owner, created_at, owner_key: None }

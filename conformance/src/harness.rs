@@ -110,7 +110,8 @@ fn run(
     let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
     // As many threads as cases ever run at once; the schedule decides which cases run.
-    arguments.test_threads = Some(Schedule::most(jobs));
+    let schedule = Arc::new(Schedule::new(jobs));
+    arguments.test_threads = Some(schedule.most());
     let (seed, runtime) = begun()?;
     if targets.is_empty() {
         return Err("no target was given, so no store would be tested".to_owned());
@@ -122,7 +123,6 @@ fn run(
         names.filter(|name| chosen(name, &arguments, filters))
     };
     prepared(&arguments, &runtime, targets, names)?;
-    let schedule = Arc::new(Schedule::new(jobs));
     let cases: Vec<_> = registry().collect();
     let inconclusive = Arc::new(AtomicUsize::new(0));
     let trials = in_order(&cases, targets)

@@ -59,15 +59,9 @@ impl Schedule {
         Self { jobs, inside: Mutex::new((Company::Working, 0)), left: Notify::const_new() }
     }
 
-    /// The limit on cases that run at once, if it is not the default.
-    #[cfg(feature = "runner")]
-    pub(crate) fn jobs(&self) -> Option<NonZeroUsize> {
-        self.jobs
-    }
-
     /// The largest number of cases that ever run at once.
-    pub(crate) fn most(jobs: Option<NonZeroUsize>) -> usize {
-        Company::ALL.map(|company| company.at_once(jobs)).into_iter().max().unwrap_or(1)
+    pub(crate) fn most(&self) -> usize {
+        Company::ALL.map(|company| company.at_once(self.jobs)).into_iter().max().unwrap_or(1)
     }
 
     pub(crate) async fn enter(&self, company: Company) -> Inside<'_> {

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use membership_conformance::runner::{self, OtherControl, Suite};
 
 use crate::simulate::broken;
+use crate::targets::Provision;
 use crate::{defects, targets};
 
 /// Holds every store that ships here to the contract, and prints what held.
@@ -20,7 +21,7 @@ Examples:
   cargo conformance                              every case on every store
   cargo conformance --store sqlite               one store
   cargo conformance --filter keys::              one group
-  cargo conformance --filter one_of_many --seed 0x2a
+  cargo conformance --filter a_repeated_rekey_is_stale --seed 0x2a
                                                  one case, as it ran with that seed
   cargo conformance --clauses                    which cases check which clause
   cargo conformance --store folds_case_in_room_ids
@@ -50,7 +51,7 @@ struct Args {
     /// Have NATS servers this way: binary, docker, url or auto
     #[cfg(unix)]
     #[arg(long, value_name = "WAY", default_value_t)]
-    nats: nats_cluster::Provision,
+    nats: Provision,
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,14 +64,14 @@ enum Command {
 /// The binary `conformance`. Exit codes are those of [`runner::main`].
 #[must_use]
 pub fn main() -> ExitCode {
-    if let Some(code) = suite(targets::shipped(), targets::on_request()).child() {
+    if let Some(code) = suite(Provision::default()).child() {
         return code;
     }
     let args = Args::parse();
     #[cfg(unix)]
-    let suite = suite(targets::shipped_with(args.nats), targets::on_request_with(args.nats));
+    let suite = suite(args.nats);
     #[cfg(not(unix))]
-    let suite = suite(targets::shipped(), targets::on_request());
+    let suite = suite(Provision::default());
     match &args.command {
         None => runner::run(&suite, &args.options, None),
         Some(Command::Suite(command)) => runner::run(&suite, &args.options, Some(command)),
@@ -78,9 +79,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn suite(targets: targets::Targets, on_request: targets::Targets) -> Suite {
-    let mut suite = Suite::new("cargo conformance", targets);
-    suite.on_request = on_request;
+fn suite(provision: Provision) -> Suite {
+    let mut suite = Suite::new("cargo conformance", targets::shipped(provision));
+    suite.on_request = targets::on_request(provision);
     suite.controls.extend(defects::all());
     suite.also = Some(simulate::some);
     suite.other_controls = broken::all().into_iter().map(simulated).collect();

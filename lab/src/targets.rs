@@ -12,60 +12,40 @@ pub use jetstream::JetStream;
 pub(crate) use jetstream::Opened;
 use membership_conformance::{Memory, Target};
 #[cfg(unix)]
-use nats_cluster::Provision;
+pub use nats_cluster::Provision;
 pub use sqlite::Sqlite;
 
 /// Some targets.
 pub type Targets = Vec<Arc<dyn Target>>;
 
-/// The targets of a run that names none, in the order of the matrix.
-#[cfg(unix)]
-#[must_use]
-pub fn shipped() -> Targets {
-    shipped_with(Provision::Auto)
-}
-
-/// The targets of a run that names none, in the order of the matrix.
+/// Where NATS servers come from: nowhere on this system.
 #[cfg(not(unix))]
-#[must_use]
-pub fn shipped() -> Targets {
-    alone()
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Provision;
 
-/// As [`shipped`]; those that need NATS servers have them the way `provision` says.
-#[cfg(unix)]
+/// The targets of a run that names none, in the order of the matrix. `provision` says where NATS servers come from.
 #[must_use]
-pub fn shipped_with(provision: Provision) -> Targets {
-    let [one, three, _] = JetStream::all(provision);
-    let mut targets = alone();
-    targets.extend([one, three].map(|target| Arc::new(target) as Arc<dyn Target>));
+#[cfg_attr(not(unix), allow(unused_variables, unused_mut, reason = "there are no servers"))]
+pub fn shipped(provision: Provision) -> Targets {
+    let mut targets: Targets = vec![Arc::new(Memory), Arc::new(Sqlite::default())];
+    #[cfg(unix)]
+    {
+        let [one, three, _] = JetStream::all(provision);
+        targets.extend([one, three].map(|target| Arc::new(target) as Arc<dyn Target>));
+    }
     targets
 }
 
-/// The targets that run only when they are named: a cluster of five shows little that one of three
-/// does not and takes longer, and the naive store is there to fail.
-#[cfg(unix)]
+/// The targets that run only when they are named: a cluster of five shows little that one of three does not and takes
+/// longer, and the naive store is there to fail.
 #[must_use]
-pub fn on_request() -> Targets {
-    on_request_with(Provision::Auto)
-}
-
-/// The targets that run only when they are named.
-#[cfg(not(unix))]
-#[must_use]
-pub fn on_request() -> Targets {
+#[cfg_attr(not(unix), allow(unused_variables, reason = "there are no servers"))]
+pub fn on_request(provision: Provision) -> Targets {
+    #[cfg(unix)]
+    {
+        let [_, _, five] = JetStream::all(provision);
+        vec![Arc::new(five), Arc::new(crate::naive::target(provision))]
+    }
+    #[cfg(not(unix))]
     Vec::new()
-}
-
-/// As [`on_request`], with servers had the way `provision` says.
-#[cfg(unix)]
-#[must_use]
-pub fn on_request_with(provision: Provision) -> Targets {
-    let [_, _, five] = JetStream::all(provision);
-    vec![Arc::new(five), Arc::new(crate::naive::target(provision))]
-}
-
-/// Those that need nothing from outside.
-fn alone() -> Targets {
-    vec![Arc::new(Memory), Arc::new(Sqlite::default())]
 }

@@ -369,8 +369,8 @@ impl Cluster {
         self.routes.get(&(a.min(b), a.max(b))).ok_or_else(none)
     }
 
-    /// Cuts a node off from all others. Its clients stay connected; cut their
-    /// [`client_link`](Self::client_link), too, if they should not.
+    /// Cuts a node off from all others. The node's clients stay connected to it. To cut the clients
+    /// off too, cut [`client_link`](Self::client_link).
     ///
     /// # Errors
     /// [`NatsError::NoNode`].

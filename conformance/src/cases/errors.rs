@@ -346,7 +346,8 @@ async fn adding_or_revoking_a_user_returns_the_first_error_that_applies(cx: Cx) 
     scope.refuses(&store, store.revoke_user(&unknown, at(6)), &no_user(unknown)).await
 }
 
-/// Most of the calls would fail with another error on an open client.
+/// On an open client most of these calls fail too, but with another error. So they show that `Closed` comes
+/// first (ERR-4).
 async fn a_closed_client_reports_closed_before_any_other_error(cx: Cx) -> Verdict {
     let store = a_world(&cx).await?;
     store.close().await?;

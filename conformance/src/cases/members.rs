@@ -12,7 +12,8 @@ use crate::observe::Scope;
 use crate::transcript::Client;
 use crate::verdict::{Verdict, same};
 
-/// Opens a client and makes the room r of ann with the member bob; `secret` makes it encrypted.
+/// Opens a client and creates the room `r`, with the owner `ann` and the member `bob`. The room is
+/// encrypted if `secret` is true.
 async fn with_bob(cx: &Cx, secret: bool) -> Verdict<Client> {
     let store = cx.open().await?;
     let (new, bob) = if secret {

@@ -231,7 +231,7 @@ async fn answers_stay_right_over_many_calls(cx: Cx) -> Verdict {
             let who = format!("m{call}");
             store.add_member(&room("r"), joins(&who)).await?;
             same(store.rooms_of(&endpoint(&who), Page::first()).await?.len(), 1)?;
-            // Otherwise no other task of the process would run.
+            // A memory store never waits, so without this line the other tasks of the process could not run.
             tokio::task::yield_now().await;
         }
     }

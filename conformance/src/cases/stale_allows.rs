@@ -22,14 +22,14 @@ declare! { "stale_allows";
 const REVOKED: Decision = Decision::Deny(DenyReason::Revoked);
 const READERS: usize = 8;
 
-/// What the readers of a user and its revoker tell each other.
+/// The state that the tasks of a case share: one revokes a user, the others ask for its decisions.
 #[derive(Default)]
 struct Watch {
-    /// How many readers have had an answer.
+    /// How many of the asking tasks have an answer.
     readers: AtomicUsize,
     /// Set when the revocation has returned: a decision that starts later must deny.
     returned: AtomicBool,
-    /// Set when the readers may end.
+    /// Set when the asking tasks may end.
     over: AtomicBool,
 }
 

@@ -31,7 +31,8 @@ pub(crate) enum Job {
     /// Rekey the room `contested` in a race with other children. After each rekey that succeeded,
     /// write the new epoch.
     Race {
-        /// A number in this child's keys, which tells them from those of the other children.
+        /// A number that this child puts into the keys it writes. Each child has another number, so the
+        /// keys show which child won.
         seed: u64,
     },
     /// Write the decision of `is_authorized` for each user key that comes on standard input.

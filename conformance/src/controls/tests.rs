@@ -9,7 +9,6 @@ use super::hunt::SCHEDULE;
 use super::{Control, hunt, quiet_panics};
 use crate::case::{Case, Company, registry};
 use crate::run::{self, Status};
-use crate::schedule::Schedule;
 use crate::target::Target;
 use crate::{child, golden, harness, report};
 
@@ -26,7 +25,7 @@ pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode
     }
     let mut arguments = Arguments::from_args();
     // A thread for each test that may run at once; the schedule holds back the others.
-    arguments.test_threads.get_or_insert_with(|| Schedule::most(None));
+    arguments.test_threads.get_or_insert_with(|| SCHEDULE.most());
     quiet_panics();
     let (seed, runtime) = match harness::begun() {
         Ok(begun) => begun,

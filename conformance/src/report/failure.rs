@@ -6,8 +6,8 @@ use crate::case::Case;
 use crate::contract;
 use crate::run::Report;
 
-/// A failure in full: the clauses with their texts, the calls, the expected and the actual result,
-/// and the command that runs only this case again.
+/// Formats a failure for people: the clauses with their texts, the calls, the expected and the actual
+/// result, and the command that runs this case alone again.
 pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
     let mut text = String::new();
     let also = report.failure.clause.filter(|clause| !case.clauses.contains(clause));

@@ -21,7 +21,8 @@ const AFTER_HELP: &str = "\
 Examples (ARGUMENTS of this program):
   --store NAME                     one store
   --filter keys::                  one group
-  --filter one_of_many --seed 0x2a one case, as it ran with that seed
+  --filter a_repeated_rekey_is_stale --seed 0x2a
+                                   one case, as it ran with that seed
   --clauses                        which cases check which clause
   --store folds_case_in_room_ids   a store broken on purpose: see it caught
   --filter histories:: --soak 1h   many clients at once, for an hour

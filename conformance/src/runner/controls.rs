@@ -70,7 +70,7 @@ async fn hunted<T>(
                 (number, outcome)
             }
         })
-        .buffer_unordered(Schedule::most(None))
+        .buffer_unordered(Schedule::new(None).most())
         .collect()
         .await;
     done.sort_by_key(|(number, _)| *number);

@@ -126,7 +126,7 @@ async fn results(
         }
     };
     let runs = stream::iter(in_order(cases, targets)).map(one);
-    let runs = runs.buffer_unordered(Schedule::most(schedule.jobs()));
+    let runs = runs.buffer_unordered(schedule.most());
     let mut done: BTreeMap<(String, String), Outcome> = runs.collect().await;
     let finished = run::finish(targets).await;
     progress.finish();

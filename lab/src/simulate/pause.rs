@@ -384,13 +384,19 @@ struct Pause<'a> {
 impl Pause<'_> {
     /// Plays and judges one place. Returns whether the call has such a place.
     fn play(&self) -> Result<bool, String> {
-        let Some(history) = alone(async || self.run().await)? else { return Ok(false) };
+        // Most places pass, so only one that fails is played again with a trace.
+        let played = alone(async || self.run(false).await);
+        let played = played.or_else(|_| alone(async || self.run(true).await));
+        let Some(history) = played? else { return Ok(false) };
         check(&history).map_err(|violation| shown(&violation))?;
         Ok(true)
     }
 
-    async fn run(&self) -> Result<Option<History>, String> {
+    async fn run(&self, traced: bool) -> Result<Option<History>, String> {
         let simulation = simulation(self.defect, self.seed);
+        if traced {
+            simulation.keep_trace();
+        }
         let replicas = self.how.replicas();
         let start = begin(&simulation, self.call.start, replicas).await?;
         let recorder = Recorder::new();
@@ -399,7 +405,6 @@ impl Pause<'_> {
             open(&simulation, "other", replicas).await?,
         );
         self.how.hold(&held, self.after);
-        simulation.keep_trace();
         let mut call = pin!(maybe_done(recorder.call(1, &held, self.call.op.clone())));
         // A client that misheard may end its call without another exchange, so it is never held.
         if !before(&mut call, held.held()).await && !held.has_misheard() {

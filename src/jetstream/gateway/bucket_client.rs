@@ -1,6 +1,7 @@
 //! Reads that prove how fresh they are, and writes that need such a read to learn their outcome.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
@@ -82,14 +83,28 @@ impl BucketClient {
             let snapshot = self.gateway.read(bucket, filters, Fresh::Whatever, deadline).await?;
             return self.barrier(bucket).await.map(|_| snapshot).map_err(ReadError::Failed);
         }
+        let fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
+        self.read_since(bucket, filters, fresh, self.gateway.patience(), deadline).await
+    }
+
+    /// The messages under the filters, of a state at least as fresh as `fresh`. Sends another barrier if no replica has
+    /// such a state within `patience`, or if none ever will.
+    pub(in crate::jetstream) async fn read_since(
+        &self,
+        bucket: Bucket,
+        filters: &[String],
+        mut fresh: Fresh,
+        patience: Duration,
+        deadline: Instant,
+    ) -> Result<Snapshot, ReadError> {
         loop {
-            let fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
-            let until = deadline.min(Instant::now() + self.gateway.patience());
+            let until = deadline.min(Instant::now() + patience);
             match self.gateway.read(bucket, filters, fresh, until).await {
                 // The servers may have lost the barrier with their latest messages, or an earlier one replaced it.
                 Err(ReadError::Late(_)) if Instant::now() < deadline => {}
                 read => return read,
             }
+            fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
         }
     }
 

@@ -9,7 +9,7 @@ use crate::decision::Standing;
 use crate::error::Record;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::bucket_client::BucketClient;
-use crate::jetstream::gateway::exchange::{Fresh, ReadError};
+use crate::jetstream::gateway::exchange::Fresh;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::{bucket_key, format};
 use crate::jetstream::user::users_copy::{Contents, Seen, UsersCopy};
@@ -81,15 +81,9 @@ impl UserClient {
         let mut filters = vec![bucket_key::FORMAT.to_owned()];
         filters.extend((key != bucket_key::FORMAT).then(|| key.to_owned()));
         let deadline = Instant::now() + self.op_timeout;
-        let mut fresh = fresh;
-        let found = loop {
-            match self.buckets.gateway.read(Bucket::Users, &filters, fresh, deadline).await {
-                Err(ReadError::Late(_)) if Instant::now() < deadline => {
-                    fresh = self.buckets.fresh(Bucket::Users).await?;
-                }
-                found => break found.map_err(|error| error.for_few_keys(Bucket::Users))?,
-            }
-        };
+        let (users, patience) = (Bucket::Users, self.op_timeout);
+        let found = self.buckets.read_since(users, &filters, fresh, patience, deadline).await;
+        let found = found.map_err(|error| error.for_few_keys(users))?;
         let Some(format) = found.find(bucket_key::FORMAT) else {
             self.copy.lose();
             return Err(missing(bucket_key::FORMAT, "the bucket was used"));
