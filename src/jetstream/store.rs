@@ -452,6 +452,32 @@ mod tests {
         assert_eq!(store.members(&room, Page::first()).await.unwrap().len(), 3);
     }
 
+    /// The client's consumer outlives the cut, and delivers what is there afterwards without a gap.
+    #[tokio::test(start_paused = true)]
+    async fn a_revocation_that_vanished_before_it_was_delivered_denies() {
+        let simulation = Simulation::new(1, 3, Weather::CALM);
+        let config =
+            || JetStreamConfig { replicas: 3, ..JetStreamConfig::new(["nats://simulated"]) };
+        drop(simulation.open("first", 1, false, config()).await.unwrap());
+        simulation.lead(1, "users");
+        let near = simulation.open("near", 1, false, config()).await.unwrap();
+        let far = simulation.open("far", 0, false, config()).await.unwrap();
+        let key = UserKey::from_bytes([1; 32]);
+        let label = Label::new("ann").unwrap();
+        near.add_user(NewUser { key, label, admin: false, added_at: AT }).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(far.is_authorized(&key).await, Decision::Allow);
+        }
+        simulation.strike(Blow::Isolate(0));
+        near.revoke_user(&key, AT).await.unwrap();
+        simulation.strike(Blow::Expire);
+        simulation.strike(Blow::Join);
+        for _ in 0..10 {
+            let decision = far.is_authorized(&key).await;
+            assert!(matches!(decision, Decision::Deny(_)), "{decision:?}");
+        }
+    }
+
     /// What is on it is looked up in several rounds, of several moments, if the index names a room that was
     /// left.
     #[tokio::test(start_paused = true)]

@@ -91,6 +91,17 @@ impl Gateway {
         bucket: Bucket,
         deadline: Instant,
     ) -> Result<Passed, Error> {
+        self.pass_behind(bucket, None, deadline).await.map(|(passed, _)| passed)
+    }
+
+    /// As [`pass`](Self::pass). Also returns whether the bucket still held `previous` when it stored the barrier.
+    /// `previous` is the sequence of the newest barrier of this client in the bucket.
+    pub(in crate::jetstream) async fn pass_behind(
+        &self,
+        bucket: Bucket,
+        mut previous: Option<u64>,
+        deadline: Instant,
+    ) -> Result<(Passed, bool), Error> {
         self.fit()?;
         let highest = self.highest.get(bucket);
         let mut pause = Pause::new(deadline);
@@ -99,11 +110,13 @@ impl Gateway {
             // apart.
             let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
             let before = highest.load(Ordering::Acquire);
+            let expect = previous.take();
             let put = Put::new(self.barrier.clone(), Bytes::from(number.to_string()));
+            let put = Put { expect, ..put };
             let error = match self.servers.publish(bucket, &put, self.attempt_by(deadline)).await {
                 Ack::Stored(sequence) if sequence > before => {
                     highest.fetch_max(sequence, Ordering::AcqRel);
-                    return Ok(Passed { number, sequence });
+                    return Ok((Passed { number, sequence }, expect.is_some()));
                 }
                 Ack::Stored(sequence) => {
                     highest.store(sequence, Ordering::Release);
@@ -111,6 +124,8 @@ impl Gateway {
                 }
                 Ack::Again(error) | Ack::Not(WriteError::Unknown(error)) => error,
                 Ack::Not(WriteError::Failed(error)) => return Err(error),
+                // The barrier is gone, or another one replaced it. The next try expects nothing.
+                Ack::Not(WriteError::Refused) if expect.is_some() => continue,
                 Ack::Not(WriteError::Refused) => {
                     return Err(Error::unavailable(format!("{bucket} refused a barrier")));
                 }

@@ -1,16 +1,21 @@
 //! The proof that the copy of users is fresh: the latest barrier that it has received. The bounded mode decides by it
 //! alone while it is young enough (clause AUTH-4).
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::barrier::Sender;
 use crate::jetstream::gateway::bucket_client::BucketClient;
 use crate::jetstream::gateway::clock::Clock;
+use crate::jetstream::gateway::exchange::{Fresh, Passed};
 use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key;
+use crate::jetstream::user::user_client::missing;
 use crate::jetstream::user::users_copy::{CopyLife, UsersCopy};
 use crate::mutation::Mutation;
 
@@ -48,33 +53,117 @@ impl CopyProof {
     }
 }
 
-/// A barrier of `users` counts when the copy in memory has received it.
+/// The barriers of `users` that one client sends, one behind the other.
+///
+/// Messages that vanish are not delivered, and no consumer reports them missing. So each barrier proves that nothing
+/// vanished since the barrier before it: the server stores it only if that one, which is older than everything after
+/// it, is still there.
+#[derive(Default)]
+struct Chain {
+    /// How many barriers are in flight.
+    in_flight: usize,
+    /// The sequence of the newest barrier, if everything up to it was proved to be there.
+    newest: Option<u64>,
+}
+
+/// A barrier in flight.
+struct InFlight<'a> {
+    chain: &'a Mutex<Chain>,
+    /// The barrier before this one; `None` if it is unknown, or may not be the newest when this one is stored.
+    previous: Option<u64>,
+}
+
+impl<'a> InFlight<'a> {
+    fn begin(chain: &'a Mutex<Chain>) -> Self {
+        let mut held = chain.lock().unwrap_or_else(PoisonError::into_inner);
+        held.in_flight += 1;
+        let previous = held.newest.filter(|_| held.in_flight == 1);
+        drop(held);
+        Self { chain, previous }
+    }
+
+    /// Everything up to this barrier was there.
+    fn proved(&self, passed: Passed) {
+        let mut held = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
+        held.newest = held.newest.max(Some(passed.sequence));
+    }
+
+    /// Nothing is known of the bucket any more.
+    fn failed(&self) {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).newest = None;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
+    }
+}
+
+/// A barrier of `users` counts when the copy in memory has received it, and nothing vanished before it.
 pub(in crate::jetstream) fn users_barrier(
     gateway: Arc<Gateway>,
     users: Arc<UsersCopy>,
     proof: Arc<CopyProof>,
 ) -> Sender {
+    let chain = Arc::new(Mutex::new(Chain::default()));
     Box::new(move |deadline| {
         let (gateway, users, proof) =
             (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
+        let chain = Arc::clone(&chain);
         Box::pin(async move {
-            let (began, before) = (proof.now(), users.position());
-            let passed = gateway.pass(Bucket::Users, deadline).await.inspect_err(|error| {
-                // If the bucket went back, the copy is of a history that the servers lost.
-                if *error != Error::Timeout {
-                    users.kick();
-                }
-            })?;
-            if passed.sequence <= before {
-                users.kick();
-                let problem = "the bucket users went back, or was replaced by another";
-                return Err(Error::unavailable(problem));
+            let this = InFlight::begin(&chain);
+            let sent = send(&gateway, &users, &proof, this.previous, deadline).await;
+            match &sent {
+                Ok(passed) => this.proved(*passed),
+                Err(_) => this.failed(),
             }
-            let reached = users.reach(passed, deadline).await?;
-            proof.set(began, reached);
-            Ok(passed)
+            sent
         })
     })
+}
+
+async fn send(
+    gateway: &Gateway,
+    users: &UsersCopy,
+    proof: &CopyProof,
+    previous: Option<u64>,
+    deadline: Instant,
+) -> Result<Passed, Error> {
+    let (began, before) = (proof.now(), users.position());
+    let passed = gateway.pass_behind(Bucket::Users, previous, deadline).await;
+    let (passed, nothing_vanished) = passed.inspect_err(|error| {
+        // If the bucket went back, the copy is of a history that the servers lost.
+        if *error != Error::Timeout {
+            users.kick();
+        }
+    })?;
+    if passed.sequence <= before {
+        users.kick();
+        let problem = "the bucket users went back, or was replaced by another";
+        return Err(Error::unavailable(problem));
+    }
+    let reached = users.reach(passed, deadline).await?;
+    if !nothing_vanished {
+        has_its_first_message(gateway, passed, deadline).await?;
+    }
+    proof.set(began, reached);
+    Ok(passed)
+}
+
+/// Fails if `users` has lost the message that says whose it is. Age takes that message before any change of a user since
+/// the first admin was made, and a purge takes all.
+async fn has_its_first_message(
+    gateway: &Gateway,
+    passed: Passed,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let (users, format) = (Bucket::Users, bucket_key::FORMAT);
+    let read = gateway.read(users, &[format.to_owned()], Fresh::Barrier(passed), deadline).await;
+    match read.map_err(|error| error.for_few_keys(users))?.find(format) {
+        Some(_) => Ok(()),
+        None => Err(missing(format, "the bucket was used")),
+    }
 }
 
 /// Renews the proof of freshness for as long as the store lives. A copy that begins anew has no proof, so the next

@@ -23,7 +23,7 @@ fn differs(key: &str) -> Error {
 }
 
 /// The error for a key whose message must be there.
-fn missing(key: &str, though: &str) -> Error {
+pub(super) fn missing(key: &str, though: &str) -> Error {
     let problem = format!("missing, though {though}: it was purged, or messages vanished");
     Error::corrupt(Bucket::Users.name(), key, problem)
 }
@@ -56,9 +56,6 @@ impl UserClient {
         {
             return Ok((self.copy.unproved(), Fresh::Whatever));
         }
-        if self.copy.is_lost() {
-            return Err(missing(bucket_key::FORMAT, "the bucket was used"));
-        }
         for _ in 0..LOOKS {
             let passed = self.buckets.barrier(Bucket::Users).await?;
             let seen = self.copy.since(self.copy.reached(passed)?);
@@ -85,7 +82,6 @@ impl UserClient {
         let found = self.buckets.read_since(users, &filters, fresh, patience, deadline).await;
         let found = found.map_err(|error| error.for_few_keys(users))?;
         let Some(format) = found.find(bucket_key::FORMAT) else {
-            self.copy.lose();
             return Err(missing(bucket_key::FORMAT, "the bucket was used"));
         };
         match found.find(key) {

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -67,8 +66,6 @@ pub(in crate::jetstream) struct UsersCopy {
     anew: Notify,
     /// Notifies the feed to make another consumer.
     kick: OnceLock<Arc<Notify>>,
-    /// Whether the bucket was found to have lost its first message, and others with it.
-    lost: AtomicBool,
 }
 
 #[derive(Default)]
@@ -109,17 +106,6 @@ impl UsersCopy {
             Some((_, Ok(store))) if *store != self.store => Err(replaced()),
             _ => Ok(()),
         }
-    }
-
-    /// Remembers that the bucket has lost messages. The copy may lack a revocation among them, which no consumer
-    /// can deliver any more.
-    pub(super) fn lose(&self) {
-        self.lost.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether the bucket was found to have lost messages.
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::SeqCst)
     }
 
     /// [`Contents::format_revision`] of the copy as it is.
