@@ -113,10 +113,9 @@ impl JetStreamStore {
         let id = provisioned.map_err(|error| gateway.explain(error))?;
 
         let users = Arc::new(UsersCopy::of(id));
-        // Keys of one token: everything but barriers.
-        let wanted = vec!["*".to_owned(), gateway.barrier_key().to_owned()];
         let sink = Arc::<UsersCopy>::clone(&users);
-        users.set_kick(gateway.feed(Bucket::Users, wanted, sink));
+        // Keys of one token: everything but barriers.
+        users.set_kick(gateway.feed(Bucket::Users, "*", sink));
         let watch = SettingsWatch::begin(&gateway, config.prefix.clone());
         let barriers = PerBucket::new(|bucket| {
             let send = match bucket {

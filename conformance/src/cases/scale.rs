@@ -24,6 +24,7 @@ declare! { "scale";
     a_rekey_may_carry_a_megabyte_of_keys: "KEY-5" "TYPE-1" "LIST-1";
     thousands_of_users_are_listed_completely: "LIST-1" "USER-5";
     thousands_of_members_are_listed_completely: "LIST-1" "KEY-1";
+    a_room_of_thousands_is_left_one_by_one: "MEM-3" "LIST-1" "TIME-1";
     hundreds_of_writes_in_flight_all_take_effect: "LIN-1" "ERR-2";
     answers_stay_right_over_many_calls: "AUTH-1" "AUTH-3" "LIN-1";
     each_of_a_thousand_clients_sees_every_earlier_write: "LIN-1" "AUTH-3", needs Clients;
@@ -180,6 +181,40 @@ async fn thousands_of_members_are_listed_completely(cx: Cx) -> Verdict {
         }
     });
     together(holding).await.map(drop)
+}
+
+/// A store that keeps something of each former member must not let that slow down the next removals, nor bring a
+/// former member back when it cleans up.
+async fn a_room_of_thousands_is_left_one_by_one(cx: Cx) -> Verdict {
+    let store = cx.open().await?.unrecorded();
+    let all = names(scaled(&cx, 3_000, 400));
+    store.create_room(encrypted("r", "ann")).await?;
+    all_join(&store, "r", &all).await?;
+    let mut stay = vec!["ann".to_owned()];
+    for (number, who) in all.iter().enumerate() {
+        if number % 100 == 7 {
+            stay.push(who.clone());
+            continue;
+        }
+        store.remove_member(&room("r"), &endpoint(who)).await?;
+        if number % 50 == 0 {
+            fails(store.latest_key(&room("r"), &endpoint(who)).await, &no_key("r", who, None))?;
+        }
+        if number % 100 == 42 {
+            store.add_member(&room("r"), joins_at(who, 1)).await?;
+            stay.push(who.clone());
+        }
+    }
+    let found = observe::members(&*store, &room("r")).await?;
+    let found: Vec<_> = found.into_iter().map(|member| member.endpoint).collect();
+    let expected: Vec<_> = stay.iter().map(|who| endpoint(who)).collect();
+    same(found, expected)?;
+    for who in &stay {
+        let key = store.latest_key(&room("r"), &endpoint(who)).await?;
+        same(key.ciphertext, key_of(&endpoint(who), Epoch::FIRST))?;
+    }
+    store.rekey(&room("r"), rekey(1, [], stay.iter().map(String::as_str))).await?;
+    same(store.latest_key(&room("r"), &endpoint("ann")).await?.epoch, epoch(2))
 }
 
 async fn hundreds_of_writes_in_flight_all_take_effect(cx: Cx) -> Verdict {

@@ -336,6 +336,8 @@ impl World {
                         if healed.elapsed() > HEALING {
                             return self.complain(format!("{view:?} fails after healing: {error}"));
                         }
+                        // A decision from memory takes no time. Without a wait, time would stand still.
+                        sleep(Duration::from_millis(10)).await;
                     }
                     _ => break answer,
                 }

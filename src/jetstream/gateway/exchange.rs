@@ -228,8 +228,9 @@ pub(in crate::jetstream) enum Reply<T> {
 /// What a consumer sends.
 #[derive(Debug)]
 pub(in crate::jetstream) enum Delivery {
-    /// A message, the `count`-th of this consumer, with its time of storing.
-    Entry { count: u64, entry: Entry, stored: u64 },
+    /// A message, the `count`-th of this consumer, with its time of storing. `pending` tells how many more the server
+    /// knew of when it sent this one; servers are known to say 0 too early.
+    Entry { count: u64, entry: Entry, stored: u64, pending: u64 },
     /// A heartbeat; with the number of messages sent so far, if the server says it.
     Idle { count: Option<u64> },
 }

@@ -145,11 +145,6 @@ impl Gateway {
         Some(Passed { number: barrier_number(entry)?, sequence: entry.sequence })
     }
 
-    /// The key of this client's barriers.
-    pub(in crate::jetstream) fn barrier_key(&self) -> &str {
-        &self.barrier
-    }
-
     /// The deadline of one exchange of a call with this deadline.
     fn attempt_by(&self, deadline: Instant) -> Instant {
         deadline.min(Instant::now() + self.attempt)
@@ -323,19 +318,21 @@ impl Gateway {
         self.ask(deadline, |deadline| self.servers.purge(bucket, filter, up_to, deadline)).await
     }
 
-    /// Keeps `sink` up to date with the bucket until the gateway is shut. Returns the notification that asks for
-    /// another consumer.
+    /// Keeps `sink` up to date with the bucket's keys that match the filter `keys`, and with this client's barriers, until
+    /// the gateway is shut. Returns the notification that asks for another consumer.
     pub(in crate::jetstream) fn feed(
         &self,
         bucket: Bucket,
-        filters: Vec<String>,
+        keys: &str,
         sink: Arc<dyn FeedSink>,
     ) -> Arc<Notify> {
         let kick = Arc::new(Notify::new());
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         let (mutation, trouble) = (self.mutation, self.trouble.clone());
         let told = Arc::clone(&kick);
-        let feed = feed::Feed { servers, bucket, filters, attempt, kick: told, trouble, mutation };
+        let (keys, barriers) = (keys.to_owned(), self.barrier.clone());
+        let feed =
+            feed::Feed { servers, bucket, keys, barriers, attempt, kick: told, trouble, mutation };
         self.keep(feed.keep(sink));
         kick
     }

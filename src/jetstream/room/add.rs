@@ -18,6 +18,7 @@ use crate::jetstream::room::addition_queue::Addition;
 use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::index_entry::publish_index;
 use crate::jetstream::room::room_client::RoomClient;
+use crate::jetstream::room::roster::Roster;
 use crate::jetstream::room::sweep;
 use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
@@ -158,7 +159,8 @@ impl RoomClient {
         deadline: Instant,
     ) -> Result<bool, Error> {
         let incarnation = &view.incarnation;
-        let mut head = view.head.next(&random_id::fresh()?);
+        let write = random_id::fresh()?;
+        let mut head = view.head.next(&write);
         let (mut index, mut counters) = (Vec::new(), Vec::new());
         let (mut keys, mut members) = (Vec::new(), Vec::new());
         for Planned { addition, member, id } in planned {
@@ -193,6 +195,11 @@ impl RoomClient {
             )?);
         }
         let change = PlannedChange { view, head, puts: members };
+        let joined = |roster: &mut Roster| {
+            roster.extend(planned.iter().map(|Planned { member, id, .. }| {
+                (member.endpoint.clone(), Ok(MemberRecord::new(id.clone(), member)))
+            }));
+        };
         if self.buckets.is(JetStreamDefect::IndexesAfterTheCommit) {
             self.buckets.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
             let made = change.commit(&self.buckets, deadline).await?;
@@ -205,7 +212,11 @@ impl RoomClient {
             self.buckets.gateway.publish_all(Bucket::RoomKeys, keys, deadline),
         )
         .await?;
-        change.commit(&self.buckets, deadline).await
+        let made = change.commit(&self.buckets, deadline).await?;
+        if made {
+            self.rosters.change(view, &write, joined);
+        }
+        Ok(made)
     }
 }
 

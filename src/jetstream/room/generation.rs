@@ -1,49 +1,255 @@
 //! A new generation of a roster that has many more tombstones than members.
+//!
+//! The members are written under the new generation while changes of the room go on, outside the room's turn. What
+//! changed meanwhile is stored within the turn, in one batch with the head that names the new generation. So a room of
+//! any size is renewed without holding up its changes for long.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
-use crate::jetstream::gateway::bucket_client::BucketClient;
 use crate::jetstream::gateway::exchange::Put;
 use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::room_client::RoomClient;
-use crate::jetstream::room::roster;
+use crate::jetstream::room::roster::Roster;
 use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
+use crate::jetstream::stored::bucket_key::Incarnation;
 use crate::jetstream::stored::random_id;
-use crate::{Error, RoomId};
+use crate::jetstream::stored::room_records::{MemberGone, MemberRecord};
+use crate::{EndpointId, Error, RoomId};
 
 /// How many more tombstones than members a roster keeps before it is written anew.
 const TOMBSTONES: u64 = 128;
+/// Records in flight at once. More would slow down the calls beside them.
+const AT_ONCE: usize = 8;
+/// The most records that are stored with the head.
+const FEW: usize = 256;
+/// How many times a renewal is planned before it is given up.
+const PLANS: usize = 8;
+/// The most rooms that are remembered because a renewal of them was given up.
+const REMEMBERED: usize = 1024;
 
-/// Writes the roster under a new generation, in the background, if it has many more tombstones than members.
-pub(super) fn renew_if_due(rooms: &RoomClient, view: &View) {
-    if view.head.ended > view.head.count.saturating_add(TOMBSTONES) {
-        let room = view.id.clone();
-        rooms.in_background(
-            |buckets, deadline| async move { renew(&buckets, &room, deadline).await },
-        );
+/// The renewals of one client.
+#[derive(Default)]
+pub(super) struct Renewals {
+    /// A std lock: held for a moment, never across an await.
+    rooms: Mutex<HashMap<RoomId, Renewal>>,
+}
+
+enum Renewal {
+    UnderWay,
+    /// It was given up. The next one begins when the roster has this many tombstones, so that the cost of all of them
+    /// stays in proportion to the number of removals.
+    NotBefore(u64),
+}
+
+impl Renewals {
+    /// Whether the caller renews the room now.
+    fn begin(&self, room: &RoomId, tombstones: u64) -> bool {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        match rooms.get(room) {
+            Some(Renewal::UnderWay) => false,
+            Some(Renewal::NotBefore(more)) if tombstones < *more => false,
+            _ => {
+                if rooms.len() >= REMEMBERED {
+                    rooms.retain(|_, renewal| matches!(renewal, Renewal::UnderWay));
+                }
+                rooms.insert(room.clone(), Renewal::UnderWay);
+                true
+            }
+        }
+    }
+
+    fn end(&self, room: &RoomId, not_before: Option<u64>) {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        match not_before {
+            Some(tombstones) => rooms.insert(room.clone(), Renewal::NotBefore(tombstones)),
+            None => rooms.remove(room),
+        };
     }
 }
 
-async fn renew(buckets: &BucketClient, room: &RoomId, deadline: Instant) -> Result<(), Error> {
-    let view = View::read(buckets, room, |_| Vec::new(), deadline).await?;
-    if view.head.ended <= TOMBSTONES {
-        return Ok(());
+/// Ends a renewal, also when its task is aborted.
+struct UnderWay {
+    rooms: Arc<RoomClient>,
+    room: RoomId,
+    not_before: Option<u64>,
+}
+
+impl UnderWay {
+    async fn run(mut self, deadline: Instant) -> Result<(), Error> {
+        if renew(&self.rooms, &self.room, deadline).await? {
+            self.not_before = None;
+        }
+        Ok(())
     }
-    let Some(roster) = roster::read(buckets, &view, deadline).await? else { return Ok(()) };
-    let write = random_id::fresh()?;
-    let mut head = view.head.next(&write);
-    head.generation = random_id::fresh()?;
-    head.ended = 0;
-    let members = roster.iter().map(|(endpoint, record)| {
-        let key = view.incarnation.member(&head.generation, endpoint);
-        Put::record(Bucket::Members, key, record.as_ref().map_err(Error::clone)?)
-    });
-    let members = members.collect::<Result<Vec<_>, _>>()?;
-    buckets.publish_first(Bucket::Members, members, deadline).await?;
-    let (old, new) = (view.head.generation.clone(), head.generation.clone());
-    let change = PlannedChange { view: &view, head, puts: Vec::new() };
-    let over = if change.commit(buckets, deadline).await? { old } else { new };
-    let filter = format!("{}.>", view.incarnation.roster(&over));
-    buckets.gateway.purge(Bucket::Members, &filter, None, deadline).await
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.rooms.renewals.end(&self.room, self.not_before);
+    }
+}
+
+/// Writes the roster under a new generation, in the background, if it has many more tombstones than members.
+pub(super) fn renew_if_due(rooms: &Arc<RoomClient>, view: &View) {
+    let (ended, count) = (view.head.ended, view.head.count);
+    if ended <= count.saturating_add(TOMBSTONES) || !rooms.renewals.begin(&view.id, ended) {
+        return;
+    }
+    let not_before = Some(ended.saturating_add(count / 2).saturating_add(TOMBSTONES));
+    let (client, room) = (Arc::clone(rooms), view.id.clone());
+    let this = UnderWay { rooms: client, room, not_before };
+    rooms.in_background(|_, deadline| this.run(deadline));
+}
+
+/// `false`: the room has the generation that it had.
+async fn renew(rooms: &RoomClient, room: &RoomId, deadline: Instant) -> Result<bool, Error> {
+    let view = View::read(&rooms.buckets, room, |_| Vec::new(), deadline).await?;
+    if view.head.ended <= TOMBSTONES {
+        return Ok(true);
+    }
+    let mut plan = Generation {
+        incarnation: view.incarnation.clone(),
+        former: view.head.generation.clone(),
+        id: random_id::fresh()?,
+        written: BTreeMap::new(),
+    };
+    let outcome = plan.write(rooms, room, deadline).await;
+    let over = match outcome {
+        Ok(true) => &plan.former,
+        // No head names it or ever will.
+        Ok(false) | Err(Unwritten::NotCommitted(_)) => &plan.id,
+        Err(Unwritten::InDoubt(error)) => return Err(error),
+    };
+    let filter = format!("{}.>", plan.incarnation.roster(over));
+    rooms.buckets.gateway.purge(Bucket::Members, &filter, None, deadline).await?;
+    match outcome {
+        Ok(renewed) => Ok(renewed),
+        Err(Unwritten::NotCommitted(error) | Unwritten::InDoubt(error)) => Err(error),
+    }
+}
+
+/// Why a generation was not written.
+enum Unwritten {
+    /// No head names it or ever will.
+    NotCommitted(Error),
+    InDoubt(Error),
+}
+
+impl From<Error> for Unwritten {
+    fn from(error: Error) -> Self {
+        Self::NotCommitted(error)
+    }
+}
+
+/// A generation that is being written.
+struct Generation {
+    incarnation: Incarnation,
+    /// The generation that it replaces.
+    former: String,
+    id: String,
+    /// The memberships that have records in it. A key of a generation that no head names is written once: a late copy of
+    /// a second message could bring back a membership that ended.
+    written: BTreeMap<EndpointId, MemberRecord>,
+}
+
+impl Generation {
+    /// Writes the members, and makes the head name the generation. `false`: other changes came first, again and again.
+    async fn write(
+        &mut self,
+        rooms: &RoomClient,
+        room: &RoomId,
+        deadline: Instant,
+    ) -> Result<bool, Unwritten> {
+        let buckets = &rooms.buckets;
+        let mut turn = None;
+        for _ in 0..PLANS {
+            let view = View::read(buckets, room, |_| Vec::new(), deadline).await?;
+            if view.incarnation != self.incarnation || view.head.generation != self.former {
+                return Ok(false);
+            }
+            let Some(roster) = rooms.roster(&view, deadline).await? else { continue };
+            let missing = self.missing(&roster)?;
+            if missing.len() > FEW || turn.is_none() {
+                drop(turn.take());
+                self.write_first(rooms, missing, deadline).await?;
+                turn = Some(rooms.turns.wait(room).await);
+                continue;
+            }
+            let (write, mut head) = (random_id::fresh()?, view.head.clone());
+            let (puts, ended) = self.rest(&roster, missing)?;
+            if puts.len() > FEW {
+                return Ok(false);
+            }
+            head = head.next(&write);
+            (head.generation, head.ended) = (self.id.clone(), ended);
+            let change = PlannedChange { view: &view, head, puts };
+            if change.commit(buckets, deadline).await.map_err(Unwritten::InDoubt)? {
+                rooms.rosters.keep(&self.incarnation, &write, roster);
+                return Ok(true);
+            }
+        }
+        drop(turn);
+        Ok(false)
+    }
+
+    /// The members without a record in the generation.
+    fn missing(&self, roster: &Roster) -> Result<Vec<(EndpointId, MemberRecord)>, Error> {
+        let missing = roster.iter().filter(|(endpoint, _)| !self.written.contains_key(*endpoint));
+        missing.map(|(endpoint, record)| Ok((endpoint.clone(), record.clone()?))).collect()
+    }
+
+    async fn write_first(
+        &mut self,
+        rooms: &RoomClient,
+        members: Vec<(EndpointId, MemberRecord)>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let puts = members.iter().map(|(endpoint, record)| self.put(endpoint, record));
+        let puts = puts.collect::<Result<Vec<_>, _>>()?;
+        stream::iter(puts)
+            .map(Ok)
+            .try_for_each_concurrent(AT_ONCE, |put| async move {
+                rooms.buckets.publish_once(Bucket::Members, put, deadline).await.map(drop)
+            })
+            .await?;
+        self.written.extend(members);
+        Ok(())
+    }
+
+    /// What must be stored with the head, and how many tombstones the generation has then.
+    fn rest(
+        &self,
+        roster: &Roster,
+        missing: Vec<(EndpointId, MemberRecord)>,
+    ) -> Result<(Vec<Put>, u64), Error> {
+        let puts = missing.iter().map(|(endpoint, record)| self.put(endpoint, record));
+        let mut puts = puts.collect::<Result<Vec<_>, _>>()?;
+        let mut ended = 0;
+        for (endpoint, written) in &self.written {
+            match roster.get(endpoint) {
+                Some(record) => {
+                    let record = record.clone()?;
+                    if record != *written {
+                        puts.push(self.put(endpoint, &record)?);
+                    }
+                }
+                None => {
+                    let key = self.incarnation.member(&self.id, endpoint);
+                    let gone = MemberGone { id: written.id.clone() };
+                    puts.push(Put::tombstone(Bucket::Members, key, &gone)?);
+                    ended += 1;
+                }
+            }
+        }
+        Ok((puts, ended))
+    }
+
+    fn put(&self, endpoint: &EndpointId, record: &MemberRecord) -> Result<Put, Error> {
+        Put::record(Bucket::Members, self.incarnation.member(&self.id, endpoint), record)
+    }
 }

@@ -47,6 +47,7 @@ impl RoomClient {
     ) -> Result<Vec<Member>, Error> {
         loop {
             let view = View::read(&self.buckets, room, |_| Vec::new(), deadline).await?;
+            // Not from the cache, which would hide a record that was damaged since.
             let Some(roster) = roster::read(&self.buckets, &view, deadline).await? else {
                 continue;
             };
@@ -59,7 +60,7 @@ impl RoomClient {
     }
 
     pub(in crate::jetstream) async fn remove_member(
-        &self,
+        self: &Arc<Self>,
         room: &RoomId,
         endpoint: &EndpointId,
         deadline: Instant,
@@ -94,10 +95,7 @@ impl RoomClient {
             ];
             let change = PlannedChange { view: &view, head, puts };
             if change.commit(&self.buckets, deadline).await? {
-                if let Some(mut roster) = self.rosters.of(&view) {
-                    Arc::make_mut(&mut roster).remove(endpoint);
-                    self.rosters.keep(incarnation, &write, roster);
-                }
+                self.rosters.change(&view, &write, |roster| drop(roster.remove(endpoint)));
                 sweep::ticket(self, incarnation, ticket_key, ticket);
                 sweep::tickets_of(self, &view);
                 generation::renew_if_due(self, &view);

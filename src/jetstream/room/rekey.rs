@@ -11,7 +11,7 @@ use crate::jetstream::defect::{self, JetStreamDefect};
 use crate::jetstream::gateway::exchange::{MAX_BATCH, Put};
 use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::room_client::RoomClient;
-use crate::jetstream::room::roster::{self, Roster};
+use crate::jetstream::room::roster::Roster;
 use crate::jetstream::room::view::{View, no_member};
 use crate::jetstream::room::{generation, sweep};
 use crate::jetstream::stored::bucket::Bucket;
@@ -30,7 +30,7 @@ const TICKET: usize = 1500;
 
 impl RoomClient {
     pub(in crate::jetstream) async fn rekey(
-        &self,
+        self: &Arc<Self>,
         room: &RoomId,
         rekey: &Rekey,
         deadline: Instant,
@@ -55,7 +55,7 @@ impl RoomClient {
     }
 
     async fn rekey_until_settled(
-        &self,
+        self: &Arc<Self>,
         room: &RoomId,
         rekey: &Rekey,
         written: &mut Option<Written>,
@@ -84,25 +84,18 @@ impl RoomClient {
             // The keys are written while the roster is read, since most rekeys are valid. A rekey
             // that lost to another change has its keys already.
             let missing = view.head.count.abs_diff(rekey_size(rekey)) > 0;
-            let kept = self.rosters.of(&view);
-            let known = async |kept: Option<Arc<Roster>>| match kept {
-                Some(roster) => Ok(Some(roster)),
-                None => Ok::<_, Error>(
-                    roster::read(&self.buckets, &view, deadline).await?.map(Arc::new),
-                ),
-            };
             let roster = match (next, &written) {
                 (Some(epoch), None) if !missing => {
                     let attempt = self.fresh_unless(JetStreamDefect::IgnoresAttempts)?;
                     *written = Some(Written::new(&view, epoch, &attempt));
                     let keys = self.write_keys(&view.incarnation, epoch, rekey, &attempt, deadline);
                     if self.buckets.is(JetStreamDefect::CommitsBeforeTheKeys) {
-                        known(kept).await?
+                        self.roster(&view, deadline).await?
                     } else {
-                        future::try_join(known(kept), keys).await?.0
+                        future::try_join(self.roster(&view, deadline), keys).await?.0
                     }
                 }
-                _ => known(kept).await?,
+                _ => self.roster(&view, deadline).await?,
             };
             let Some(roster) = roster else { continue };
             let next = check_rekey(&view, &roster, rekey, next)?;
@@ -144,7 +137,7 @@ impl RoomClient {
     /// Commits an attempt if the incarnation has not changed since the view.
     #[allow(clippy::too_many_arguments, reason = "one plan, made by the caller alone")]
     async fn commit_rekey(
-        &self,
+        self: &Arc<Self>,
         view: &View,
         mut roster: Arc<Roster>,
         rekey: &Rekey,

@@ -1,4 +1,4 @@
-//! A cache of the rosters of the rooms that were rekeyed last, for the next rekey.
+//! A cache of the rosters that were read last, for rekeys and renewals.
 //!
 //! A roster is kept under the id of the change that made it. Ids are random and used once; the head has the id of its
 //! newest change; and every change of a roster changes the head. So a proved read of the head tells whether a cached
@@ -35,6 +35,18 @@ impl RosterCache {
         let ours = |kept: &&Kept| kept.incarnation == view.incarnation;
         let found = kept.iter().find(ours)?;
         (found.write == view.head.changes.last()).then(|| Arc::clone(&found.roster))
+    }
+
+    /// The change `write`, made on the view, also made this change of its roster.
+    pub(super) fn change(&self, view: &View, write: &str, change: impl FnOnce(&mut Roster)) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = |kept: &&mut Kept| {
+            kept.incarnation == view.incarnation && kept.write == view.head.changes.last()
+        };
+        if let Some(found) = kept.iter_mut().find(ours) {
+            change(Arc::make_mut(&mut found.roster));
+            write.clone_into(&mut found.write);
+        }
     }
 
     /// Keeps the roster that the change `write` made, in place of the incarnation's former one.

@@ -27,14 +27,17 @@ pub(super) struct SimulatedDeliveries {
     place: Option<String>,
     count: u64,
     /// A message that is delivered a second time.
-    again: Option<(u64, Entry, u64)>,
+    again: Option<Sent>,
     /// Whether the consumer sends nothing any more.
     silent: bool,
 }
 
+/// A message with its count, its time of storing, and how many more there are.
+type Sent = (u64, Entry, u64, u64);
+
 /// What the feed does next.
 enum NextDelivery {
-    Deliver(u64, Entry, u64, Duration),
+    Deliver(Sent, Duration),
     Wait(Option<Instant>),
     Gone,
 }
@@ -70,8 +73,8 @@ impl SimulatedDeliveries {
         if self.silent || !lives(far, far_life) || !cluster.servers.reach(near, far) {
             return NextDelivery::Wait(None);
         }
-        if let Some((count, entry, stored)) = self.again.take() {
-            return NextDelivery::Deliver(count, entry, stored, Duration::ZERO);
+        if let Some(sent) = self.again.take() {
+            return NextDelivery::Deliver(sent, Duration::ZERO);
         }
         let (next, due) = match cluster.group(&self.stream) {
             Some((group, ..)) => match group.replica(far) {
@@ -90,20 +93,21 @@ impl SimulatedDeliveries {
         let faults = if more { feed_faults / 8 } else { feed_faults };
         self.from = entry.sequence + 1;
         self.count += 1;
+        let sent = (self.count, entry, stored, u64::from(more));
         if cluster.chance.happens(faults) {
             cluster.reached.feed_gaps += 1;
             match cluster.chance.between(0, 2).as_millis() {
                 // The message is left out: the count of the next delivery has a gap.
                 0 => {
-                    cluster.note(|| format!("{} is left out of a feed", entry.sequence));
+                    cluster.note(|| format!("{} is left out of a feed", sent.1.sequence));
                     return NextDelivery::Wait(Some(Instant::now()));
                 }
-                1 => self.again = Some((self.count, entry.clone(), stored)),
+                1 => self.again = Some(sent.clone()),
                 _ => self.silent = true,
             }
         }
         let latency = cluster.chance.latency();
-        NextDelivery::Deliver(self.count, entry, stored, latency)
+        NextDelivery::Deliver(sent, latency)
     }
 }
 
@@ -118,9 +122,9 @@ impl Deliveries for SimulatedDeliveries {
             changed.as_mut().enable();
             match self.look() {
                 NextDelivery::Gone => return None,
-                NextDelivery::Deliver(count, entry, stored, latency) => {
+                NextDelivery::Deliver((count, entry, stored, pending), latency) => {
                     sleep(latency).await;
-                    return Some(Delivery::Entry { count, entry, stored });
+                    return Some(Delivery::Entry { count, entry, stored, pending });
                 }
                 NextDelivery::Wait(due) => {
                     let until = due.unwrap_or(heartbeat).min(heartbeat);

@@ -72,6 +72,9 @@ fn options(
     deadline: Instant,
 ) -> Result<ConnectOptions, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
+    // A server that accepts connections and says nothing must leave time for the others.
+    let servers = u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
+    let attempt = if servers > 1 { left / servers.saturating_add(1) } else { left };
     let options = match identity {
         None => ConnectOptions::new(),
         Some(identity) => {
@@ -80,7 +83,7 @@ fn options(
     };
     let mut options = options
         .name(format!("membership {}", config.prefix))
-        .connection_timeout(left.min(Duration::from_secs(5)))
+        .connection_timeout(attempt.min(Duration::from_secs(5)))
         .ping_interval(PING)
         .subscription_capacity(CAPACITY)
         .client_capacity(4096)

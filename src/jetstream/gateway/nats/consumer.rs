@@ -93,11 +93,12 @@ impl NatsDeliveries {
         if wire::status(&message) == Some(100) {
             return idle(&self.link.client, &message).await;
         }
-        let Place { sequence, count, stored } = message.reply.as_deref().and_then(place)?;
+        let Place { sequence, count, stored, pending } =
+            message.reply.as_deref().and_then(place)?;
         let key = message.subject.strip_prefix(&*self.prefix)?.to_owned();
         let removal = wire::is_removal(&message);
         let entry = Entry { key, sequence, removal, value: message.payload };
-        Some(Delivery::Entry { count, entry, stored })
+        Some(Delivery::Entry { count, entry, stored, pending })
     }
 }
 
@@ -149,6 +150,8 @@ struct Place {
     count: u64,
     /// When the message was stored, in nanoseconds since 1970.
     stored: u64,
+    /// How many more messages there are for the consumer.
+    pending: u64,
 }
 
 /// Reads the reply subject of a delivery:
@@ -157,7 +160,8 @@ fn place(reply: &str) -> Option<Place> {
     let tokens: Vec<&str> = reply.split('.').collect();
     let at = if tokens.len() > 9 { 7 } else { 5 };
     let number = |n: usize| tokens.get(n)?.parse().ok();
-    Some(Place { sequence: number(at)?, count: number(at + 1)?, stored: number(at + 2)? })
+    let (sequence, count) = (number(at)?, number(at + 1)?);
+    Some(Place { sequence, count, stored: number(at + 2)?, pending: number(at + 3)? })
 }
 
 #[cfg(test)]
@@ -167,12 +171,12 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case::plain("$JS.ACK.KV_users.c1.1.17.3.1700000000.0", Some((17, 3, 1_700_000_000)))]
-    #[case::domain("$JS.ACK.hub.ACC.KV_users.c1.1.17.3.1700000000.2.tok", Some((17, 3, 1_700_000_000)))]
+    #[case::plain("$JS.ACK.KV_users.c1.1.17.3.1700000000.0", Some((17, 3, 1_700_000_000, 0)))]
+    #[case::domain("$JS.ACK.hub.ACC.KV_users.c1.1.17.3.1700000000.2.tok", Some((17, 3, 1_700_000_000, 2)))]
     #[case::short("$JS.ACK.KV_users", None)]
     #[case::flow_control("$JS.FC.KV_users.c1.abc", None)]
-    fn places(#[case] reply: &str, #[case] expected: Option<(u64, u64, u64)>) {
-        let place = place(reply).map(|place| (place.sequence, place.count, place.stored));
+    fn places(#[case] reply: &str, #[case] expected: Option<(u64, u64, u64, u64)>) {
+        let place = place(reply).map(|p| (p.sequence, p.count, p.stored, p.pending));
         assert_eq!(place, expected);
     }
 }
