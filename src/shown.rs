@@ -29,6 +29,7 @@ fn server(url: &str, any_user: bool) -> String {
 
 /// Removes the value from serde's message about a value of the wrong kind. Any value may be a
 /// secret in the wrong place.
+#[cfg(feature = "toml")]
 pub(crate) fn misfit(message: &str) -> String {
     let message = message.replace('\n', " ");
     for what in ["invalid type: ", "invalid value: "] {
@@ -68,6 +69,7 @@ mod tests {
         assert!(!shown.concat().contains("secret"));
     }
 
+    #[cfg(feature = "toml")]
     #[rstest]
     #[case(
         r#"invalid type: string "a, expected b", expected u8"#,

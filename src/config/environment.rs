@@ -162,6 +162,7 @@ mod tests {
         Ok(config)
     }
 
+    #[cfg(feature = "toml")]
     #[test]
     fn variables_replace_what_was_there() {
         let config = applied(&[

@@ -99,6 +99,7 @@ fn half(a: &'static str, b: &'static str) -> Error {
 }
 
 #[cfg(test)]
+#[cfg(feature = "toml")]
 mod tests {
     use std::path::Path;
 
