@@ -5,8 +5,9 @@ mod environment;
 mod file;
 #[cfg(feature = "jetstream")]
 mod jetstream;
-mod secret;
 mod section;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use serde::Deserialize;
 use crate::error::Invalid;
 use crate::{Error, Store};
 
-pub use secret::Secret;
 pub use section::JetStreamSection;
 
 /// Which store to open, and with which settings.
@@ -47,6 +47,8 @@ pub struct StoreConfig {
 }
 
 /// The settings of the `SQLite` store: the section `[sqlite]`.
+///
+/// Fields that `SqliteConfig` has, too, mean the same there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SqliteSection {
@@ -100,56 +102,68 @@ impl StoreConfig {
         Ok(config)
     }
 
+    /// Checks that the store that `decentralized` chooses was built into this program, and that each
+    /// of its settings is within its limits.
+    ///
+    /// Errors: [`Error::Invalid`] names the first setting that is not.
+    pub fn check(&self) -> Result<(), Error> {
+        self.chosen().map(drop)
+    }
+
     /// How long a call may take: [`op_timeout_ms`](Self::op_timeout_ms).
     #[must_use]
     pub fn op_timeout(&self) -> Duration {
         Duration::from_millis(self.op_timeout_ms)
     }
+
+    #[allow(clippy::match_bool, reason = "an arm can depend on a feature")]
+    fn chosen(&self) -> Result<Chosen, Error> {
+        if !(1..=Self::MAX_OP_TIMEOUT_MS).contains(&self.op_timeout_ms) {
+            let (given, most) = (self.op_timeout_ms, Self::MAX_OP_TIMEOUT_MS);
+            let problem = format!("is {given}; 1 to {most} (an hour) are allowed");
+            return Err(Invalid::new("op_timeout_ms", problem).into());
+        }
+        match self.decentralized {
+            #[cfg(feature = "sqlite")]
+            false => self.sqlite().map(Chosen::Sqlite),
+            #[cfg(not(feature = "sqlite"))]
+            false => Err(not_built_in("is off", "sqlite")),
+            #[cfg(feature = "jetstream")]
+            true => self.jetstream().map(|config| Chosen::JetStream(Box::new(config))),
+            #[cfg(not(feature = "jetstream"))]
+            true => Err(not_built_in("is on", "jetstream")),
+        }
+    }
+}
+
+/// The configuration of the one store to open.
+enum Chosen {
+    #[cfg(feature = "sqlite")]
+    Sqlite(crate::SqliteConfig),
+    #[cfg(feature = "jetstream")]
+    JetStream(Box<crate::JetStreamConfig>),
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "jetstream")))]
+fn not_built_in(is: &str, feature: &str) -> Error {
+    let problem = format!("{is}, but this program was built without the feature {feature}");
+    Invalid::new("decentralized", problem).into()
 }
 
 /// Opens the store that `config` describes.
 ///
-/// Errors: [`Error::Invalid`] for an `op_timeout_ms` outside its limits, and for a store that was
-/// not built into this program; and the errors of opening that store.
+/// Errors: those of [`StoreConfig::check`], and those of opening that store.
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "jetstream")),
+    allow(clippy::unused_async, reason = "no store is built in")
+)]
 pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
-    if !(1..=StoreConfig::MAX_OP_TIMEOUT_MS).contains(&config.op_timeout_ms) {
-        let (given, most) = (config.op_timeout_ms, StoreConfig::MAX_OP_TIMEOUT_MS);
-        let problem = format!("is {given}; 1 to {most} (an hour) are allowed");
-        return Err(Invalid::new("op_timeout_ms", problem).into());
+    match config.chosen()? {
+        #[cfg(feature = "sqlite")]
+        Chosen::Sqlite(config) => Ok(Arc::new(crate::SqliteStore::open(config).await?)),
+        #[cfg(feature = "jetstream")]
+        Chosen::JetStream(config) => Ok(Arc::new(crate::JetStreamStore::open(*config).await?)),
     }
-    if config.decentralized { open_jetstream(config).await } else { open_sqlite(config).await }
-}
-
-#[cfg(feature = "sqlite")]
-async fn open_sqlite(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
-    let SqliteSection { path, must_exist, mode } = &config.sqlite;
-    let options = crate::SqliteOptions::new()
-        .op_timeout(config.op_timeout())
-        .must_exist(*must_exist)
-        .mode(*mode);
-    Ok(Arc::new(options.open(path).await?))
-}
-
-#[cfg(not(feature = "sqlite"))]
-#[allow(clippy::unused_async, reason = "of one shape with the one that is built in")]
-async fn open_sqlite(_: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
-    Err(not_built_in("is off, but this program was built without the feature sqlite"))
-}
-
-#[cfg(feature = "jetstream")]
-async fn open_jetstream(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
-    Ok(Arc::new(crate::JetStreamStore::open(config.jetstream()?).await?))
-}
-
-#[cfg(not(feature = "jetstream"))]
-#[allow(clippy::unused_async, reason = "of one shape with the one that is built in")]
-async fn open_jetstream(_: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
-    Err(not_built_in("is on, but this program was built without the feature jetstream"))
-}
-
-#[cfg(not(all(feature = "sqlite", feature = "jetstream")))]
-fn not_built_in(problem: &str) -> Error {
-    Invalid::new("decentralized", problem).into()
 }
 
 #[cfg(test)]
@@ -158,11 +172,16 @@ mod tests {
 
     use super::*;
 
+    #[cfg(feature = "sqlite")]
     #[test]
-    fn a_secret_shows_its_length_alone() {
-        let secret = Secret::new("s3cr3t");
-        assert_eq!(secret.reveal(), "s3cr3t");
-        assert_eq!(format!("{secret:?}"), "<6 bytes>");
+    fn the_sections_have_the_defaults_of_the_stores() {
+        let expected = crate::SqliteConfig::new("membership.db");
+        assert_eq!(StoreConfig::default().sqlite(), Ok(expected));
+        #[cfg(feature = "jetstream")]
+        {
+            let expected = crate::JetStreamConfig::new(["nats://127.0.0.1:4222"]);
+            assert_eq!(StoreConfig::default().jetstream(), Ok(expected));
+        }
     }
 
     #[cfg(feature = "sqlite")]
@@ -184,6 +203,7 @@ mod tests {
     async fn no_call_takes_no_time_or_for_ever(#[case] op_timeout_ms: u64) {
         let config = StoreConfig { op_timeout_ms, ..StoreConfig::default() };
         let error = open(&config).await.err().unwrap().to_string();
+        assert_eq!(config.check().unwrap_err().to_string(), error);
         let expected = format!("is {op_timeout_ms}; 1 to 3600000 (an hour) are allowed");
         assert_eq!(error, format!("invalid op_timeout_ms: {expected}"));
     }

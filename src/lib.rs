@@ -18,13 +18,14 @@ mod memory;
 #[cfg(any(feature = "sqlite", feature = "jetstream"))]
 mod mutation;
 mod record;
+mod secret;
 mod shown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 mod types;
 
-pub use config::{JetStreamSection, Secret, SqliteSection, StoreConfig, open};
+pub use config::{JetStreamSection, SqliteSection, StoreConfig, open};
 pub use decision::{Decision, DenyReason};
 pub use error::{Cause, Conflict, Corrupt, Endpoints, Error, Invalid, Record};
 #[cfg(all(feature = "jetstream", feature = "testing"))]
@@ -38,11 +39,12 @@ pub use jetstream::{
 };
 pub use memory::MemoryStore;
 pub use record::{Member, NewMember, NewRoom, NewUser, Rekey, Role, Room, SealedKey, User};
+pub use secret::Secret;
 #[cfg(all(feature = "sqlite", feature = "testing"))]
 #[doc(hidden)]
 pub use sqlite::SqliteDefect;
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::Store;
 pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};
 

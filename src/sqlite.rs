@@ -7,6 +7,7 @@
 //! become rows and come back, checked, in `layout.rs`; `driver.rs` turns SQLite's errors into ours.
 
 mod columns;
+mod config;
 mod create_room;
 mod cutoff;
 mod decisions;
@@ -17,7 +18,6 @@ mod layout;
 mod log;
 mod members;
 mod open;
-mod options;
 mod place;
 mod read_key;
 mod readers;
@@ -34,7 +34,6 @@ mod writer;
 
 use std::fmt;
 use std::future::ready;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,14 +43,17 @@ use tokio::time::{sleep, timeout};
 
 use crate::decision::{self, Standing};
 use crate::gate::Gate;
+use crate::mutation::Mutation;
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
 };
+pub use config::SqliteConfig;
 use decisions::Decisions;
 #[cfg(feature = "testing")]
 pub use defect::SqliteDefect;
-pub use options::SqliteOptions;
+#[cfg(not(feature = "testing"))]
+use defect::SqliteDefect;
 use readers::Readers;
 use writer::Writer;
 
@@ -74,18 +76,18 @@ const LONG: u32 = 10;
 /// thread beyond the deadline.
 ///
 /// ```
-/// use membership::{NewRoom, SqliteStore, Store, Timestamp};
+/// use membership::{NewRoom, SqliteConfig, SqliteStore, Store, Timestamp};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), membership::Error> {
 /// # let dir = tempfile::tempdir().expect("a directory");
 /// # let path = dir.path().join("members.db");
-/// let store = SqliteStore::open(&path).await?;
+/// let store = SqliteStore::open(SqliteConfig::new(&path)).await?;
 /// let room = NewRoom::unencrypted("ops".parse()?, "ann".parse()?, Timestamp::from_millis(0));
 /// store.create_room(room).await?;
 /// store.close().await?;
 ///
-/// let store = SqliteStore::open(&path).await?;
+/// let store = SqliteStore::open(SqliteConfig::new(&path)).await?;
 /// assert_eq!(store.room(&"ops".parse()?).await?.owner.as_str(), "ann");
 /// # store.close().await
 /// # }
@@ -99,27 +101,27 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file at `path`, with [`SqliteOptions::new`].
+    /// Opens the file at [`SqliteConfig::path`].
     ///
     /// A file that does not exist, or is empty, becomes a new store, which its owner alone may read
-    /// ([`SqliteOptions::mode`], [`SqliteOptions::must_exist`]); its directory must exist. A store
+    /// ([`SqliteConfig::mode`], [`SqliteConfig::must_exist`]); its directory must exist. A store
     /// of an older version is brought forward in one transaction (clause DUR-3).
     ///
-    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a directory, a file
+    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a setting outside its limits, a directory, a file
     /// with a second name or that is a mount of its own, another application's database, or one of
     /// a newer version; [`Corrupt`](Error::Corrupt) for what is no database, a damaged one, or a
     /// log without its database; [`Unavailable`](Error::Unavailable) for what cannot
     /// be read and written; [`Timeout`](Error::Timeout) where another process holds it locked.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        SqliteOptions::new().open(path).await
+    pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
+        Self::start(config, Mutation::NONE).await
     }
 
-    async fn start(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
-        let op_timeout = options.op_timeout;
-        let readers = Arc::new(Readers::new(options.mutation));
+    async fn start(config: SqliteConfig, mutation: Mutation<SqliteDefect>) -> Result<Self, Error> {
+        config.check()?;
+        let op_timeout = config.op_timeout;
+        let readers = Arc::new(Readers::new(mutation));
         let deadline = Instant::now() + op_timeout * LONG;
-        let writer =
-            Writer::start(Arc::clone(&readers), path.to_owned(), options, deadline).await?;
+        let writer = Writer::start(Arc::clone(&readers), config, mutation, deadline).await?;
         Ok(Self {
             op_timeout,
             gate: Gate::default(),
@@ -180,13 +182,6 @@ impl SqliteStore {
         F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
     {
         if self.gate.is_shut() { Err(Error::Closed) } else { self.writer.write(budget, work).await }
-    }
-}
-
-impl SqliteOptions {
-    /// Opens the file at `path`, as [`SqliteStore::open`] does.
-    pub async fn open(self, path: impl AsRef<Path>) -> Result<SqliteStore, Error> {
-        SqliteStore::start(path.as_ref(), self).await
     }
 }
 

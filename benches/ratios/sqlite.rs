@@ -1,9 +1,8 @@
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use membership::{SqliteOptions, Store};
+use membership::{SqliteConfig, SqliteStore, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -17,8 +16,8 @@ use crate::world::{
 
 const READS: u32 = 20_000;
 
-pub(crate) fn open(runtime: &Runtime, path: &Path, options: SqliteOptions) -> Arc<dyn Store> {
-    Arc::new(runtime.block_on(options.open(path)).unwrap())
+pub(crate) fn open(runtime: &Runtime, config: SqliteConfig) -> Arc<dyn Store> {
+    Arc::new(runtime.block_on(SqliteStore::open(config)).unwrap())
 }
 
 /// A connection to a plain database, with tables for the same records as the store has.
@@ -92,7 +91,7 @@ fn reads_by_many(runtime: &Runtime, store: &Arc<dyn Store>) -> Duration {
 
 pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let store = open(runtime, &folder.path().join("store.db"), SqliteOptions::new());
+    let store = open(runtime, SqliteConfig::new(folder.path().join("store.db")));
     runtime.block_on(fill_users(&store, CALLERS, USERS));
     runtime.block_on(fill_rooms(&store, CALLERS, ROOMS));
     let mut connection = plain(&folder);
@@ -127,7 +126,7 @@ pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
 fn pages(runtime: &Runtime) -> Vec<Row> {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = |name: &str, rooms: u32| {
-        let store = open(runtime, &folder.path().join(name), SqliteOptions::new());
+        let store = open(runtime, SqliteConfig::new(folder.path().join(name)));
         runtime.block_on(fill_rooms(&store, CALLERS, rooms));
         // Both stores have one room of 1,000 members.
         runtime.block_on(big_room(&store, CALLERS, "big", 1_000));
@@ -172,9 +171,9 @@ fn beside_a_writer(runtime: &Runtime, store: &Arc<dyn Store>) -> Row {
 }
 
 fn grouped_writes(runtime: &Runtime, folder: &TempDir) -> Row {
-    let grouped = open(runtime, &folder.path().join("grouped.db"), SqliteOptions::new());
-    let single = SqliteOptions::new().group_commit(false);
-    let single = open(runtime, &folder.path().join("single.db"), single);
+    let config = |name: &str| SqliteConfig::new(folder.path().join(name));
+    let grouped = open(runtime, config("grouped.db"));
+    let single = open(runtime, SqliteConfig { group_commit: false, ..config("single.db") });
     let next = AtomicU32::new(0);
     let writes = |store: &Arc<dyn Store>| {
         let count = CALLERS * 16;

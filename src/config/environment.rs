@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use crate::Error;
 use crate::config::StoreConfig;
-use crate::config::secret::Secret;
 use crate::error::Invalid;
+use crate::secret::Secret;
 
 impl StoreConfig {
     /// Overrides the settings for which there is a variable.

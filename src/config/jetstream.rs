@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::StoreConfig;
-use crate::config::secret::Secret;
 use crate::config::section::JetStreamSection;
 use crate::error::Invalid;
+use crate::secret::Secret;
 use crate::{Credentials, Error, JetStreamConfig, ReadMode, Tls};
 
 impl StoreConfig {
@@ -18,16 +18,15 @@ impl StoreConfig {
     pub fn jetstream(&self) -> Result<JetStreamConfig, Error> {
         let section = &self.jetstream;
         section.check_filled()?;
-        let secret = |secret: &Secret| secret.reveal().to_owned();
         let mut ways = Vec::new();
         match (&section.user, &section.password) {
             (Some(user), Some(password)) => ways
-                .push(Credentials::UserPassword { user: user.clone(), password: secret(password) }),
+                .push(Credentials::UserPassword { user: user.clone(), password: password.clone() }),
             (None, None) => {}
             _ => return Err(half("user", "password")),
         }
-        ways.extend(section.token.as_ref().map(|token| Credentials::Token(secret(token))));
-        ways.extend(section.nkey_seed.as_ref().map(|seed| Credentials::Nkey(secret(seed))));
+        ways.extend(section.token.clone().map(Credentials::Token));
+        ways.extend(section.nkey_seed.clone().map(Credentials::Nkey));
         ways.extend(section.credentials_file.clone().map(Credentials::File));
         if ways.len() > 1 {
             let problem = "are given in more than one way; keep one of user and password, token, \
@@ -127,7 +126,7 @@ mod tests {
     fn both_halves_make_a_whole() {
         let config = section("user = \"u\"\npassword = \"p\"").unwrap();
         let Credentials::UserPassword { user, password } = config.credentials else { panic!() };
-        assert_eq!((user.as_str(), password.as_str()), ("u", "p"));
+        assert_eq!((user.as_str(), password.reveal()), ("u", "p"));
         let tls = section("tls_cert_file = \"c\"\ntls_key_file = \"k\"").unwrap().tls.unwrap();
         assert_eq!(tls.client, Some(("c".into(), "k".into())));
         assert_eq!((tls.ca_file, tls.handshake_first), (None, false));

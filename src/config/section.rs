@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::config::secret::Secret;
+use crate::secret::Secret;
 use crate::shown;
 
 /// The settings of the JetStream store: the section `[jetstream]`.

@@ -17,14 +17,14 @@ pub use credentials::Credentials;
 /// use membership::{Credentials, JetStreamConfig};
 ///
 /// let config = JetStreamConfig {
-///     credentials: Credentials::Token("secret".to_owned()),
+///     credentials: Credentials::Token("secret".into()),
 ///     replicas: 3,
 ///     op_timeout: Duration::from_secs(2),
 ///     ..JetStreamConfig::new(["nats://a:4222", "nats://b:4222", "nats://c:4222"])
 /// };
 /// assert!(config.check().is_ok());
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct JetStreamConfig {
     /// The servers to connect to, as URLs (`nats://host:port`, `tls://host:port`). Only these are
     /// used: servers of the cluster that are not listed are never connected to. A client whose

@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::mutation::Mutation;
-    use crate::{Label, NewUser, SqliteStore, Store, Timestamp};
+    use crate::{Label, NewUser, SqliteConfig, SqliteStore, Store, Timestamp};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -180,7 +180,7 @@ mod tests {
 
     /// A file with users 0 to 9.
     async fn ten_users(path: &Path) -> SqliteStore {
-        let store = SqliteStore::open(path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(path)).await.unwrap();
         for number in 0..10 {
             let (key, label) = (key(number), Label::new("").unwrap());
             let added_at = Timestamp::from_millis(0);

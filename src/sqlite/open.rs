@@ -12,10 +12,10 @@ use std::{fs, io, thread};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::config::SqliteConfig;
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::log;
-use super::options::SqliteOptions;
 use super::place::{Names, Place};
 use super::schema;
 use crate::Error;
@@ -35,17 +35,15 @@ const LOG: i64 = 64 << 20;
 /// Opens the writing connection, and returns it with its files. Makes the file if there is none, migrates an older one, and
 /// refuses a foreign one without touching it (clause DUR-3). Waits for locks on this thread.
 pub(super) fn writer(
-    path: &Path,
-    options: &SqliteOptions,
+    config: &SqliteConfig,
     deadline: Instant,
 ) -> Result<(Place, Connection), Error> {
     let open = || {
-        options.check()?;
-        let names = Names::resolve(path)?;
-        look(&names, options)?;
-        Place::hold(names.clone(), || make(&names, options, deadline))
+        let names = Names::resolve(&config.path)?;
+        look(&names, config)?;
+        Place::hold(names.clone(), || make(&names, config, deadline))
     };
-    open().map_err(|failure| located(path, failure.into()))
+    open().map_err(|failure| located(&config.path, failure.into()))
 }
 
 /// Opens a reading connection to a file that [`writer`] has opened. Does not wait.
@@ -67,7 +65,7 @@ pub(super) fn leave_the_log(connection: &Connection, leave: bool) -> Result<()> 
 }
 
 /// Checks the existing files without changing a byte.
-fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
+fn look(names: &Names, config: &SqliteConfig) -> Result<()> {
     // The log first: a new store's file is made before its log.
     let (log, journal) = (holds_something(&names.log), holds_something(&names.journal));
     let found = match fs::symlink_metadata(&names.file) {
@@ -90,7 +88,7 @@ fn look(names: &Names, options: &SqliteOptions) -> Result<()> {
             let problem = "is missing or empty, and its log (-wal) is there";
             return Err(Error::corrupt("database", "file", problem).into());
         }
-        return if options.must_exist { Err(no_store(names)) } else { Ok(()) };
+        return if config.must_exist { Err(no_store(names)) } else { Ok(()) };
     }
     // The log is newer than the file.
     if log && let Some(head) = log::head(&names.log).map_err(Error::unavailable)? {
@@ -149,14 +147,14 @@ fn no_store(names: &Names) -> super::driver::Failure {
     )
 }
 
-fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Connection> {
+fn make(names: &Names, config: &SqliteConfig, deadline: Instant) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let new = create(&names.file, options.mode)?;
+    let new = create(&names.file, config.mode)?;
     let connection = connect(&names.file, flags)?;
     if new {
-        set_mode(&names.file, options.mode)?;
+        set_mode(&names.file, config.mode)?;
     }
     // Until the log's owner is known.
     leave_the_log(&connection, true)?;
@@ -166,7 +164,7 @@ fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Con
         return Err(Error::unavailable("the file cannot be written").into());
     }
     if version == 0 {
-        if options.must_exist {
+        if config.must_exist {
             return Err(no_store(names));
         }
         // Before there is a log, so that the file itself says from its first commit whose it is.
@@ -192,7 +190,7 @@ fn make(names: &Names, options: &SqliteOptions, deadline: Instant) -> Result<Con
         // Reads, so that the log and its shared memory are open from here on.
         patiently(deadline, || schema::verify(&connection))?;
     }
-    if let Some(bytes) = options.max_bytes {
+    if let Some(bytes) = config.max_bytes {
         let pages = (bytes / PAGE).clamp(1, u64::from(u32::MAX - 1));
         connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
     }

@@ -136,7 +136,7 @@ pub(super) fn one_state<T>(
 mod tests {
     use std::time::Duration;
 
-    use super::super::options::SqliteOptions;
+    use super::super::config::SqliteConfig;
     use super::*;
 
     /// A statement that takes many seconds.
@@ -184,7 +184,7 @@ mod tests {
         let readers = Readers::new(Mutation::NONE);
         let deadline = Instant::now() + Duration::from_secs(5);
         let path = dir.path().join("members.db");
-        let (place, writer) = open::writer(&path, &SqliteOptions::new(), deadline).unwrap();
+        let (place, writer) = open::writer(&SqliteConfig::new(&path), deadline).unwrap();
         readers.settle(place);
         ((writer, dir), readers)
     }

@@ -4,12 +4,21 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::config::SqliteConfig;
+use super::defect::SqliteDefect;
 use super::layout::{UserRow, epoch_column};
 use super::{SqliteStore, driver, keys, members, rooms, users};
 use crate::error::{Conflict, Record};
+use crate::mutation::Mutation;
 use crate::{EndpointId, Epoch, Error, RoomId, User, UserKey};
 
 impl SqliteStore {
+    /// Opens a store with this defect, which the suite must catch.
+    #[doc(hidden)]
+    pub async fn open_broken(config: SqliteConfig, defect: SqliteDefect) -> Result<Self, Error> {
+        Self::start(config, Mutation::of(defect)).await
+    }
+
     /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
@@ -95,7 +104,7 @@ mod tests {
     async fn a_planted_epoch_is_as_if_rekeyed_and_a_spoilt_record_is_corrupt() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("members.db");
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         let (id, ann): (RoomId, EndpointId) = ("r".parse().unwrap(), "ann".parse().unwrap());
         let key = Ciphertext::new([1]).unwrap();
         let now = Timestamp::from_millis(0);

@@ -12,10 +12,10 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
 
+use super::config::SqliteConfig;
 use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::open;
-use super::options::SqliteOptions;
 use super::place::Place;
 use super::readers::Readers;
 use crate::Error;
@@ -42,20 +42,20 @@ impl Writer {
     /// has, or at `deadline`.
     pub(super) async fn start(
         readers: Arc<Readers>,
-        path: std::path::PathBuf,
-        options: SqliteOptions,
+        config: SqliteConfig,
+        mutation: Mutation<SqliteDefect>,
         deadline: Instant,
     ) -> Result<Self, Error> {
         let (queue, jobs) = mpsc::channel();
         let (end, ended) = watch::channel(false);
         let (opened, outcome) = oneshot::channel();
-        let (grouping, mutation) = (Grouping::new(options.group_commit), options.mutation);
+        let grouping = Grouping::new(config.group_commit);
         let thread = thread::Builder::new()
             .name("membership-sqlite".to_owned())
             .spawn(move || {
-                defect::work_for(options.mutation);
+                defect::work_for(mutation);
                 let end = End { end, readers };
-                let (connection, result) = match open::writer(&path, &options, deadline) {
+                let (connection, result) = match open::writer(&config, deadline) {
                     Ok((place, connection)) => {
                         end.readers.settle(place);
                         (Some(connection), Ok(()))
@@ -172,10 +172,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     async fn start(dir: &tempfile::TempDir) -> Writer {
-        let path = dir.path().join("members.db");
+        let config = SqliteConfig::new(dir.path().join("members.db"));
         let readers = Arc::new(Readers::new(Mutation::NONE));
         let deadline = Instant::now() + 10 * SECOND;
-        Writer::start(readers, path, SqliteOptions::new(), deadline).await.unwrap()
+        Writer::start(readers, config, Mutation::NONE, deadline).await.unwrap()
     }
 
     fn count(db: &Connection) -> Result<i64> {

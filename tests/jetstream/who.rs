@@ -32,8 +32,8 @@ async fn a_user_with_a_password_is_let_in() {
     let (user, password) = ("ann".to_owned(), "pass@word/".to_owned());
     let auth = Auth::User { user: user.clone(), password: password.clone() };
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
-    let wrong = Credentials::UserPassword { user: user.clone(), password: "wrong".to_owned() };
-    let_in(&server, Credentials::UserPassword { user, password }, wrong).await;
+    let wrong = Credentials::UserPassword { user: user.clone(), password: "wrong".into() };
+    let_in(&server, Credentials::UserPassword { user, password: password.into() }, wrong).await;
     // The same credentials in the URL.
     let at = |who: &str| JetStreamConfig::new([server.url().replace("://", &format!("://{who}@"))]);
     JetStreamStore::open(at("ann:pass%40word%2F")).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_user_with_a_password_is_let_in() {
 async fn a_client_with_the_token_is_let_in() {
     let auth = Auth::Token("s3cret".to_owned());
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
-    let [right, wrong] = ["s3cret", "secret"].map(|token| Credentials::Token(token.to_owned()));
+    let [right, wrong] = ["s3cret", "secret"].map(|token| Credentials::Token(token.into()));
     let_in(&server, right, wrong).await;
 }
 
@@ -57,11 +57,12 @@ async fn a_user_with_an_nkey_is_let_in() {
     let seed = known.seed().unwrap();
     let auth = Auth::NKey { public: known.public_key(), seed: seed.clone() };
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
-    let with_line_break = Credentials::Nkey(format!("{seed}\n"));
+    let with_line_break = Credentials::Nkey(format!("{seed}\n").into());
     opens(JetStreamConfig { credentials: with_line_break, ..server.config() }).await;
-    let_in(&server, Credentials::Nkey(seed), Credentials::Nkey(unknown.seed().unwrap())).await;
+    let [right, wrong] = [seed, unknown.seed().unwrap()].map(|seed| Credentials::Nkey(seed.into()));
+    let_in(&server, right, wrong).await;
     // A public key in place of a seed is refused, and not shown, since it might be a secret.
-    let nkey = Credentials::Nkey(known.public_key());
+    let nkey = Credentials::Nkey(known.public_key().into());
     let said = refused(JetStreamConfig { credentials: nkey, ..server.config() }).await;
     assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");
 }

@@ -1,6 +1,6 @@
 //! Damaged and edited records are noticed and named, and let nobody in (clauses ERR-3, AUTH-2).
 
-use membership::{Decision, DenyReason, Epoch, Error, Page, SqliteStore, Store};
+use membership::{Decision, DenyReason, Epoch, Error, Page, SqliteConfig, SqliteStore, Store};
 use rstest::rstest;
 use rusqlite::Connection;
 
@@ -17,7 +17,7 @@ fn corrupt<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 #[tokio::test]
 async fn a_flipped_bit_does_not_let_a_revoked_user_in() {
     let (_dir, path) = copy_of_fixture("flipped.db");
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let decision = store.is_authorized(&key(3)).await;
     assert!(
         matches!(&decision, Decision::Deny(DenyReason::Failed(Error::Corrupt(_)))),
@@ -51,7 +51,7 @@ async fn an_edited_user_is_corrupt(#[case] edit: &str) {
         .unwrap()
         .execute_batch(&format!("PRAGMA foreign_keys = OFF; {edit}"))
         .unwrap();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     corrupt(store.users(Page::first()).await);
     store.close().await.unwrap();
 }
@@ -69,7 +69,7 @@ async fn two_witnesses_that_disagree_are_corrupt(#[case] edit: &str) {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch(edit).unwrap();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     if edit.contains("revocations") {
         assert!(!store.is_authorized(&key(3)).await.is_allowed());
         corrupt(store.user(&key(3)).await);
@@ -89,7 +89,7 @@ async fn an_edited_room_is_corrupt(#[case] edit: &str) {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch(edit).unwrap();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let (ops, ann) = (room("ops"), endpoint("ann"));
     let expected = "rooms \"ops\"";
     assert_eq!(corrupt(store.room(&ops).await), expected);
@@ -112,7 +112,7 @@ async fn an_edited_member_or_key_is_corrupt() {
              UPDATE room_keys SET ciphertext = x'00' WHERE endpoint = 'ann'",
         )
         .unwrap();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let (ops, ann, bob) = (room("ops"), endpoint("ann"), endpoint("bob"));
     assert_eq!(corrupt(store.member(&ops, &bob).await), "members \"ops\" \"bob\"");
     assert_eq!(corrupt(store.members(&ops, Page::first()).await), "members \"ops\" \"bob\"");
@@ -144,7 +144,7 @@ async fn no_flipped_byte_lets_anybody_in() {
         bytes[place] ^= flip;
         let (_dir, path) = new_path();
         std::fs::write(&path, bytes).unwrap();
-        let Ok(store) = SqliteStore::open(&path).await else { continue };
+        let Ok(store) = SqliteStore::open(SqliteConfig::new(&path)).await else { continue };
         opened += 1;
         let what = format!("byte {place} ^ {flip}");
         for n in REVOKED.chain(UNKNOWN) {
@@ -165,7 +165,7 @@ const UNKNOWN: std::ops::Range<u64> = 100..110;
 
 /// Makes a store with split and full pages, whose revocations came after that.
 async fn grown(path: &std::path::Path) {
-    let store = SqliteStore::open(path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(path)).await.unwrap();
     store.bootstrap_admin(user(0, true)).await.unwrap();
     for n in PLAIN.chain(REVOKED) {
         store.add_user(user(n, false)).await.unwrap();
@@ -180,7 +180,7 @@ async fn grown(path: &std::path::Path) {
 async fn a_revoked_admin_in_the_index_is_not_an_admin() {
     let (_dir, path) = new_path();
     let (gone, stays) = if key(1) < key(2) { (1, 2) } else { (2, 1) };
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     store.bootstrap_admin(user(gone, true)).await.unwrap();
     store.add_user(user(stays, true)).await.unwrap();
     store.revoke_user(&key(gone), NOW).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_revoked_admin_in_the_index_is_not_an_admin() {
     assert_eq!(db.execute(set, [sql]), Ok(1));
     db.close().unwrap();
 
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(corrupt(store.has_admin().await), format!("users {}", key(gone)));
     assert!(!store.is_admin(&key(gone)).await.is_allowed());
     store.close().await.unwrap();

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use membership::{Decision, Epoch, Error, Page, SqliteOptions, SqliteStore, Store, Timestamp};
+use membership::{Decision, Epoch, Error, Page, SqliteConfig, SqliteStore, Store, Timestamp};
 use rstest::rstest;
 use rusqlite::Connection;
 
@@ -54,7 +54,7 @@ async fn a_file_that_cannot_be_ours_is_refused_and_untouched(
 ) {
     let (dir, path) = copy_of_fixture(name);
     let before = contents(dir.path());
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     assert_eq!(error.to_string(), message.replace("PATH", path.to_str().unwrap()));
     assert_eq!(contents(dir.path()), before);
 }
@@ -65,12 +65,12 @@ async fn a_file_that_cannot_be_ours_is_refused_and_untouched(
 #[tokio::test]
 async fn an_impossible_version_is_corrupt_and_untouched(#[case] version: i64) {
     let (dir, path) = new_path();
-    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
     let connection = Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", version).unwrap();
     connection.close().unwrap();
     let before = contents(dir.path());
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     let message = format!(
         "corrupt database {}: has the schema version {version}, which there never was; restore it \
          from a backup",
@@ -91,7 +91,7 @@ async fn a_file_that_is_no_database_is_corrupt_and_untouched(#[case] bytes: Vec<
     let (dir, path) = new_path();
     fs::write(&path, bytes).unwrap();
     let before = contents(dir.path());
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     assert_eq!(contents(dir.path()), before);
@@ -100,7 +100,7 @@ async fn a_file_that_is_no_database_is_corrupt_and_untouched(#[case] bytes: Vec<
 #[tokio::test]
 async fn a_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let error = SqliteStore::open(dir.path()).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(dir.path())).await.unwrap_err();
     let path = dir.path().display();
     assert_eq!(
         error.to_string(),
@@ -114,7 +114,7 @@ async fn a_file_that_is_not_regular_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     let path = path.display();
     assert_eq!(
         error.to_string(),
@@ -127,7 +127,7 @@ async fn a_file_that_is_not_regular_is_refused() {
 #[case::nul("a\0b")]
 #[tokio::test]
 async fn an_illegal_path_is_invalid(#[case] path: &str) {
-    let error = SqliteStore::open(path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(path)).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
 }
 
@@ -135,7 +135,7 @@ async fn an_illegal_path_is_invalid(#[case] path: &str) {
 async fn a_directory_that_is_missing_is_named() {
     let (dir, _) = new_path();
     let path = dir.path().join("no such directory/members.db");
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }
@@ -145,7 +145,7 @@ async fn names_that_sqlite_treats_specially_are_files() {
     let (dir, _) = new_path();
     for name in [":memory:", "file:members.db?mode=memory", "a%20b?c#d"] {
         let path = dir.path().join(name);
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         store.add_user(user(1, false)).await.unwrap();
         store.close().await.unwrap();
         assert!(path.is_file(), "{name}");
@@ -156,7 +156,7 @@ async fn names_that_sqlite_treats_specially_are_files() {
 #[test]
 fn an_unwritable_file_is_refused_and_untouched() {
     if let Some(path) = child() {
-        let error = blocking(SqliteStore::open(&path)).unwrap_err();
+        let error = blocking(SqliteStore::open(SqliteConfig::new(&path))).unwrap_err();
         assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         return;
@@ -189,7 +189,7 @@ fn an_unwritable_file_is_refused_and_untouched() {
 async fn an_empty_file_becomes_a_store() {
     let (_dir, path) = new_path();
     fs::write(&path, b"").unwrap();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(store.has_admin().await, Ok(false));
     store.close().await.unwrap();
 }
@@ -223,7 +223,9 @@ async fn another_applications_log_is_untouched(
     let link = links.path().join("link.db");
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let before = contents(crashed.path());
-    let error = SqliteStore::open(if by_a_link { &link } else { &file }).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(if by_a_link { &link } else { &file }))
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
     assert!(error.to_string().contains("is another application's database"), "{error}");
     assert_eq!(contents(crashed.path()), before);
@@ -244,7 +246,7 @@ async fn a_store_that_is_all_in_its_log_opens() {
     fs::copy(&path, &crashed).unwrap();
     assert_eq!(fs::metadata(&crashed).unwrap().len(), 4096);
     fs::copy(dir.path().join("members.db-wal"), dir.path().join("crashed.db-wal")).unwrap();
-    let store = SqliteStore::open(&crashed).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&crashed)).await.unwrap();
     assert_eq!(store.has_admin().await, Ok(false));
     store.close().await.unwrap();
 }
@@ -260,7 +262,7 @@ async fn changed_tables_are_corrupt() {
         let (_dir, path) = new_path();
         current(&path).await;
         Connection::open(&path).unwrap().execute_batch(change).unwrap();
-        let error = SqliteStore::open(&path).await.unwrap_err();
+        let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt(_)), "{change}: {error:?}");
     }
 }
@@ -270,7 +272,7 @@ async fn statistics_of_analyze_are_no_damage() {
     let (_dir, path) = new_path();
     current(&path).await;
     Connection::open(&path).unwrap().execute_batch("ANALYZE").unwrap();
-    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
 }
 
 #[tokio::test]
@@ -278,7 +280,7 @@ async fn version_1_is_brought_forward() {
     let (_dir, path) = copy_of_fixture("v1.db");
     // Twice: the second time there is nothing left to migrate.
     for _ in 0..2 {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         let ops = store.room(&room("ops")).await.unwrap();
         assert_eq!((ops.epoch.get(), ops.rekey_due), (2, true));
         assert_eq!(
@@ -310,7 +312,7 @@ async fn a_migration_that_meets_damage_changes_nothing(#[case] damage: &str, #[c
     db.execute_batch(&format!("UPDATE rooms SET {damage} WHERE id = 'ops'")).unwrap();
     db.close().unwrap();
     let before = contents(dir.path());
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     assert!(error.to_string().contains(said), "{error}");
     assert_eq!(contents(dir.path()), before);
 }
@@ -322,7 +324,7 @@ async fn concurrent_openings_make_one_store() {
         .map(|n| {
             let path = path.clone();
             tokio::spawn(async move {
-                let store = SqliteOptions::new().open(&path).await.unwrap();
+                let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
                 store.add_user(user(n, false)).await.unwrap();
                 store.close().await.unwrap();
             })
@@ -331,7 +333,7 @@ async fn concurrent_openings_make_one_store() {
     for task in opening {
         task.await.unwrap();
     }
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(store.users(Page::first()).await.unwrap().len(), 8);
     store.close().await.unwrap();
 }
@@ -341,7 +343,9 @@ async fn concurrent_openings_make_one_store() {
 fn a_killed_creation_is_completed_by_the_next_opening() {
     if let Some(path) = child() {
         println!("begun");
-        return blocking(async { SqliteStore::open(&path).await.unwrap().close().await.unwrap() });
+        return blocking(async {
+            SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
+        });
     }
     let mut random = fastrand::Rng::with_seed(crate::support::seed());
     let program = std::env::current_exe().unwrap();
@@ -359,7 +363,7 @@ fn a_killed_creation_is_completed_by_the_next_opening() {
         process.kill().unwrap();
         process.wait().unwrap();
         blocking(async {
-            let store = SqliteStore::open(&path).await.unwrap();
+            let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
             store.bootstrap_admin(user(1, true)).await.unwrap();
             store.close().await.unwrap();
         });

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use membership::{SqliteStore, Store};
+use membership::{SqliteConfig, SqliteStore, Store};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -90,7 +90,7 @@ fn version_1(path: &Path) {
 
 /// A database of the current version: a room with two members, an admin, a user and a revoked user.
 pub(crate) async fn current(path: &Path) {
-    let store = SqliteStore::open(path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(path)).await.unwrap();
     store.create_room(encrypted("ops", "ann")).await.unwrap();
     store.add_member(&room("ops"), member("bob", 1)).await.unwrap();
     store.add_member(&room("ops"), member("eve", 1)).await.unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use membership::{Decision, DenyReason, Error, Page, SqliteOptions, SqliteStore, Store};
+use membership::{Decision, DenyReason, Error, Page, SqliteConfig, SqliteStore, Store};
 use rusqlite::Connection;
 
 use crate::support::{GRACE, encrypted, key, member, new_path, room, until, user};
@@ -20,7 +20,7 @@ fn open_files(dir: &Path) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn close_waits_for_calls_in_flight_and_releases_everything() {
     let (dir, path) = new_path();
-    let store = Arc::new(SqliteStore::open(&path).await.unwrap());
+    let store = Arc::new(SqliteStore::open(SqliteConfig::new(&path)).await.unwrap());
     assert_eq!(store.has_admin().await, Ok(false));
     let calls: Vec<_> = (0..64)
         .map(|n| {
@@ -46,7 +46,7 @@ async fn close_waits_for_calls_in_flight_and_releases_everything() {
             Err(error) => assert_eq!(error, Error::Closed),
         }
     }
-    let again = SqliteStore::open(&path).await.unwrap();
+    let again = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(again.users(Page::first()).await.unwrap().len(), acknowledged);
     again.close().await.unwrap();
 }
@@ -55,7 +55,8 @@ async fn close_waits_for_calls_in_flight_and_releases_everything() {
 async fn close_ends_within_the_deadline_while_another_holds_the_lock() {
     const TIMEOUT: Duration = Duration::from_millis(200);
     let (_dir, path) = new_path();
-    let store = SqliteOptions::new().op_timeout(TIMEOUT).open(&path).await.unwrap();
+    let config = SqliteConfig { op_timeout: TIMEOUT, ..SqliteConfig::new(&path) };
+    let store = SqliteStore::open(config).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let started = Instant::now();
@@ -68,13 +69,13 @@ async fn close_ends_within_the_deadline_while_another_holds_the_lock() {
 async fn a_store_that_is_dropped_leaks_nothing_and_loses_nothing() {
     let (dir, path) = new_path();
     for n in 0..20 {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         store.add_user(user(n, false)).await.unwrap();
         assert_eq!(store.is_authorized(&key(n)).await, Decision::Allow);
         assert!(open_files(dir.path()) > 0);
     }
     until("all files are closed", || open_files(dir.path()) == 0).await;
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(store.users(Page::first()).await.unwrap().len(), 20);
     store.close().await.unwrap();
 }
@@ -84,7 +85,7 @@ async fn an_opening_that_is_given_up_leaks_nothing() {
     let (dir, path) = new_path();
     for _ in 0..20 {
         // Polled once, so that the thread was started, and then dropped.
-        let mut opening = Box::pin(SqliteStore::open(&path));
+        let mut opening = Box::pin(SqliteStore::open(SqliteConfig::new(&path)));
         std::future::poll_fn(|context| {
             drop(opening.as_mut().poll(context));
             std::task::Poll::Ready(())
@@ -92,7 +93,7 @@ async fn an_opening_that_is_given_up_leaks_nothing() {
         .await;
     }
     until("all files are closed", || open_files(dir.path()) == 0).await;
-    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
 }
 
 /// Sixty-four writes wait for a lock at once, so they share transactions. Each write that fails
@@ -100,7 +101,7 @@ async fn an_opening_that_is_given_up_leaks_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_fails_fails_alone_in_its_group() {
     let (_dir, path) = new_path();
-    let store = Arc::new(SqliteStore::open(&path).await.unwrap());
+    let store = Arc::new(SqliteStore::open(SqliteConfig::new(&path)).await.unwrap());
     store.create_room(encrypted("r", "ann")).await.unwrap();
     for n in 0..32 {
         store.add_user(user(n, false)).await.unwrap();
@@ -132,7 +133,7 @@ async fn a_write_that_fails_fails_alone_in_its_group() {
 #[tokio::test]
 async fn a_write_whose_caller_has_gone_is_not_begun() {
     let (_dir, path) = new_path();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let gone = tokio::time::timeout(Duration::from_millis(30), store.add_user(user(1, false)));
@@ -146,7 +147,8 @@ async fn a_write_whose_caller_has_gone_is_not_begun() {
 #[tokio::test]
 async fn without_group_commit_every_write_is_stored() {
     let (_dir, path) = new_path();
-    let store = SqliteOptions::new().group_commit(false).open(&path).await.unwrap();
+    let config = SqliteConfig { group_commit: false, ..SqliteConfig::new(&path) };
+    let store = SqliteStore::open(config).await.unwrap();
     let store = Arc::new(store);
     let calls: Vec<_> = (0..32)
         .map(|n| {

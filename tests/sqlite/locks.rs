@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use membership::{Decision, Epoch, Error, Page, SqliteOptions, SqliteStore, Store};
+use membership::{Decision, Epoch, Error, Page, SqliteConfig, SqliteStore, Store};
 use rusqlite::Connection;
 
 use crate::fixtures::blocking;
@@ -15,7 +15,8 @@ const TIMEOUT: Duration = Duration::from_millis(300);
 #[tokio::test]
 async fn while_another_holds_the_write_lock_reads_go_on_and_writes_time_out() {
     let (_dir, path) = new_path();
-    let store = SqliteOptions::new().op_timeout(TIMEOUT).open(&path).await.unwrap();
+    let config = SqliteConfig { op_timeout: TIMEOUT, ..SqliteConfig::new(&path) };
+    let store = SqliteStore::open(config.clone()).await.unwrap();
     store.add_user(user(1, false)).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -30,7 +31,7 @@ async fn while_another_holds_the_write_lock_reads_go_on_and_writes_time_out() {
     assert_eq!(store.is_authorized(&key(1)).await, Decision::Allow);
     assert_eq!(store.users(Page::first()).await.unwrap().len(), 1);
     // A second client can be opened meanwhile.
-    let second = SqliteOptions::new().op_timeout(TIMEOUT).open(&path).await.unwrap();
+    let second = SqliteStore::open(config).await.unwrap();
     assert_eq!(second.is_authorized(&key(1)).await, Decision::Allow);
     second.close().await.unwrap();
 
@@ -44,7 +45,7 @@ async fn while_another_holds_the_write_lock_reads_go_on_and_writes_time_out() {
 #[tokio::test]
 async fn a_write_waits_for_a_lock_that_is_given_back_in_time() {
     let (_dir, path) = new_path();
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let release = async {
@@ -60,7 +61,8 @@ async fn a_write_waits_for_a_lock_that_is_given_back_in_time() {
 #[tokio::test]
 async fn while_another_holds_the_file_exclusively_opening_times_out() {
     let (_dir, path) = new_path();
-    let store = SqliteOptions::new().op_timeout(TIMEOUT).open(&path).await.unwrap();
+    let config = SqliteConfig { op_timeout: TIMEOUT, ..SqliteConfig::new(&path) };
+    let store = SqliteStore::open(config.clone()).await.unwrap();
     store.add_user(user(1, false)).await.unwrap();
     store.close().await.unwrap();
 
@@ -71,11 +73,11 @@ async fn while_another_holds_the_file_exclusively_opening_times_out() {
         )
         .unwrap();
     let started = Instant::now();
-    let options = SqliteOptions::new().op_timeout(Duration::from_millis(30));
-    assert_eq!(options.open(&path).await.unwrap_err(), Error::Timeout);
+    let config = SqliteConfig { op_timeout: Duration::from_millis(30), ..config };
+    assert_eq!(SqliteStore::open(config).await.unwrap_err(), Error::Timeout);
     assert!(started.elapsed() < Duration::from_millis(300) + GRACE);
     drop(other);
-    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
 }
 
 /// Two processes add members to one room, and rekey it. Every write of both is there afterwards.
@@ -84,7 +86,7 @@ fn two_processes_write_one_file() {
     const EACH: usize = 60;
     let name = "locks::two_processes_write_one_file";
     let work = |path: std::path::PathBuf, who: &'static str| async move {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         for n in 0..EACH {
             // The other process may rekey the room in between.
             loop {
@@ -115,7 +117,7 @@ fn two_processes_write_one_file() {
     }
     let (_dir, path) = new_path();
     blocking(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         store.create_room(encrypted("ops", "ann")).await.unwrap();
         store.close().await.unwrap();
     });
@@ -128,7 +130,7 @@ fn two_processes_write_one_file() {
     blocking(work(path.clone(), "parent"));
     succeeded(&process.wait_with_output().unwrap());
     blocking(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         let members = store.members(&room("ops"), Page::first()).await.unwrap();
         assert_eq!(members.len(), 2 * EACH + 1);
         for member in members {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use membership::{Decision, Error, Page, SqliteOptions, SqliteStore, Store};
+use membership::{Decision, Error, Page, SqliteConfig, SqliteStore, Store};
 use rstest::rstest;
 use rusqlite::Connection;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
@@ -22,7 +22,7 @@ fn with(path: &Path, suffix: &str) -> PathBuf {
 
 /// A store with an admin, and a second user whose revocation must not be forgotten.
 async fn store(path: &Path) -> SqliteStore {
-    let store = SqliteStore::open(path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(path)).await.unwrap();
     store.bootstrap_admin(user(1, true)).await.unwrap();
     store.add_user(user(2, false)).await.unwrap();
     store.create_room(encrypted("ops", "ann")).await.unwrap();
@@ -52,7 +52,7 @@ impl Drop for Bound {
 }
 
 async fn refused(path: &Path) -> String {
-    let error = SqliteStore::open(path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(path)).await.unwrap_err();
     assert!(matches!(error, Error::Invalid(_)), "{error:?}");
     assert!(
         error.to_string().starts_with(&format!("invalid path: {} ", path.display())),
@@ -76,8 +76,8 @@ async fn a_file_that_is_a_mount_of_its_own_is_refused() {
     }
     // Mounting the directory is the right way.
     let _bound = Bound::new(path.parent().unwrap(), container.path());
-    let one = SqliteStore::open(&path).await.unwrap();
-    let two = SqliteStore::open(&inside).await.unwrap();
+    let one = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
+    let two = SqliteStore::open(SqliteConfig::new(&inside)).await.unwrap();
     one.revoke_user(&key(2), NOW).await.unwrap();
     assert_eq!(two.is_authorized(&key(2)).await, Decision::Deny(membership::DenyReason::Revoked));
     two.add_user(user(3, false)).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_file_with_a_second_name_is_refused() {
         assert!(refused(name).await.contains("has 2 names (hard links)"));
     }
     fs::remove_file(&other).unwrap();
-    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_symbolic_link_and_its_file_are_one_store() {
     let open = store(&path).await;
     let link = dir.path().join("link.db");
     symlink(&path, &link).unwrap();
-    let linked = SqliteStore::open(&link).await.unwrap();
+    let linked = SqliteStore::open(SqliteConfig::new(&link)).await.unwrap();
     assert!(!with(&link, "-wal").exists());
     linked.revoke_user(&key(2), NOW).await.unwrap();
     assert!(!open.is_authorized(&key(2)).await.is_allowed());
@@ -243,7 +243,7 @@ async fn files_replaced_while_open_are_noticed_before_any_answer(
     again.add_user(user(5, false)).await.unwrap();
     assert_eq!(again.users(Page::first()).await.unwrap().len(), 3);
     again.close().await.unwrap();
-    let again = SqliteStore::open(&path).await.unwrap();
+    let again = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(again.is_authorized(&key(5)).await, Decision::Allow);
     again.close().await.unwrap();
 }
@@ -277,7 +277,8 @@ async fn acknowledged_writes_are_in_the_files_that_were_moved_away() {
         }
         let refused = writer.await.unwrap();
         open.close().await.unwrap();
-        let moved = SqliteStore::open(away.path().join("members.db")).await.unwrap();
+        let moved =
+            SqliteStore::open(SqliteConfig::new(away.path().join("members.db"))).await.unwrap();
         for number in 10..refused {
             assert_eq!(moved.is_authorized(&key(number)).await, Decision::Allow, "{number}");
         }
@@ -296,7 +297,7 @@ async fn other_files_in_the_directory_do_not_matter() {
         if round % 2 == 0 {
             fs::remove_file(dir.path().join("renamed")).unwrap();
         }
-        let second = SqliteStore::open(&path).await.unwrap();
+        let second = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         second.close().await.unwrap();
         assert_eq!(open.is_authorized(&key(1)).await, Decision::Allow);
     }
@@ -327,22 +328,22 @@ async fn a_path_longer_than_sqlite_takes_is_refused() {
 #[tokio::test]
 async fn a_store_that_must_exist_is_not_made() {
     let (_dir, path) = new_path();
-    let must = || SqliteOptions::new().must_exist(true);
+    let must = || SqliteConfig { must_exist: true, ..SqliteConfig::new(&path) };
     for before in [None, Some(0)] {
         if before.is_some() {
             fs::write(&path, "").unwrap();
         }
-        let error = must().open(&path).await.unwrap_err();
+        let error = SqliteStore::open(must()).await.unwrap_err();
         assert!(matches!(error, Error::Invalid(_)), "{error:?}");
         assert!(error.to_string().contains("holds no store, and must_exist says"), "{error}");
         assert_eq!(fs::metadata(&path).ok().map(|found| found.len()), before);
     }
     // A database without a table.
     Connection::open(&path).unwrap().execute_batch("VACUUM").unwrap();
-    assert!(must().open(&path).await.unwrap_err().to_string().contains("must_exist"));
+    assert!(SqliteStore::open(must()).await.unwrap_err().to_string().contains("must_exist"));
     fs::remove_file(&path).unwrap();
     store(&path).await.close().await.unwrap();
-    must().open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(must()).await.unwrap().close().await.unwrap();
 }
 
 #[tokio::test]
@@ -356,7 +357,7 @@ async fn a_log_without_its_file_is_no_new_store() {
             fs::write(&crashed, "").unwrap();
         }
         let before = fs::read(with(&crashed, "-wal")).unwrap();
-        let error = SqliteStore::open(&crashed).await.unwrap_err();
+        let error = SqliteStore::open(SqliteConfig::new(&crashed)).await.unwrap_err();
         assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
         assert!(error.to_string().contains("its log (-wal) is there"), "{error}");
         assert_eq!(fs::read(with(&crashed, "-wal")).unwrap(), before);
@@ -372,9 +373,9 @@ async fn new_files_have_the_configured_mode(#[case] mode: Option<u32>, #[case] e
     use std::os::unix::fs::PermissionsExt as _;
 
     let (_dir, path) = new_path();
-    let options = SqliteOptions::new();
-    let options = mode.map_or(options.clone(), |mode| options.mode(mode));
-    let open = options.open(&path).await.unwrap();
+    let mut config = SqliteConfig::new(&path);
+    config.mode = mode.unwrap_or(config.mode);
+    let open = SqliteStore::open(config).await.unwrap();
     open.bootstrap_admin(user(1, true)).await.unwrap();
     for suffix in ["", "-wal", "-shm"] {
         let found = fs::metadata(with(&path, suffix)).unwrap().permissions().mode();
@@ -390,7 +391,8 @@ async fn new_files_have_the_configured_mode(#[case] mode: Option<u32>, #[case] e
 #[tokio::test]
 async fn an_illegal_mode_is_invalid(#[case] mode: u32) {
     let (_dir, path) = new_path();
-    let error = SqliteOptions::new().mode(mode).open(&path).await.unwrap_err();
+    let config = SqliteConfig { mode, ..SqliteConfig::new(&path) };
+    let error = SqliteStore::open(config).await.unwrap_err();
     assert!(error.to_string().starts_with("invalid mode: is 0o"), "{error}");
     assert!(!path.exists());
 }
@@ -402,10 +404,10 @@ async fn the_tables_of_litestream_are_no_damage() {
     let tables = "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);
                   CREATE TABLE _litestream_lock (id INTEGER);";
     Connection::open(&path).unwrap().execute_batch(tables).unwrap();
-    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
     let trigger = "CREATE TRIGGER _litestream_t AFTER UPDATE ON users BEGIN SELECT 1; END";
     Connection::open(&path).unwrap().execute_batch(trigger).unwrap();
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap_err();
     assert!(matches!(error, Error::Corrupt(_)), "{error:?}");
 }
 
@@ -427,7 +429,7 @@ async fn a_copy_without_its_application_id_is_refused_with_a_remedy() {
     let db = Connection::open(&path).unwrap();
     db.execute_batch(&statement.replace(" and ", "; ")).unwrap();
     db.close().unwrap();
-    let open = SqliteStore::open(&path).await.unwrap();
+    let open = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     assert_eq!(open.is_authorized(&key(2)).await, Decision::Allow);
     open.close().await.unwrap();
 }

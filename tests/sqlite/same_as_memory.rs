@@ -2,8 +2,8 @@
 
 use fastrand::Rng;
 use membership::{
-    Epoch, MemoryStore, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, SqliteStore, Store,
-    Timestamp,
+    Epoch, MemoryStore, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, SqliteConfig,
+    SqliteStore, Store, Timestamp,
 };
 use membership_conformance::model::Op;
 
@@ -21,12 +21,12 @@ async fn random_calls_are_answered_alike() {
     let mut random = Rng::with_seed(support::seed());
     let (_dir, path) = new_path();
     let memory = MemoryStore::new();
-    let mut sqlite = SqliteStore::open(&path).await.unwrap();
+    let mut sqlite = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let mut done = 0;
     for number in 0..CALLS {
         if number % 500 == 499 {
             sqlite.close().await.unwrap();
-            sqlite = SqliteStore::open(&path).await.unwrap();
+            sqlite = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         }
         let call = choose(&memory, &mut random).await;
         let expected = call.apply(&memory).await;

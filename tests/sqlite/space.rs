@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use membership::{Ciphertext, Decision, Error, NewRoom, Page, SqliteOptions, SqliteStore, Store};
+use membership::{Ciphertext, Decision, Error, NewRoom, Page, SqliteConfig, SqliteStore, Store};
 
 use crate::fixtures::blocking;
 use crate::support::{
@@ -34,8 +34,8 @@ async fn fill(store: &SqliteStore) -> usize {
 #[tokio::test]
 async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     let (_dir, path) = new_path();
-    let options = SqliteOptions::new().max_bytes(400 * 1024);
-    let store = options.clone().open(&path).await.unwrap();
+    let config = SqliteConfig { max_bytes: Some(400 * 1024), ..SqliteConfig::new(&path) };
+    let store = SqliteStore::open(config).await.unwrap();
     store.add_user(user(1, false)).await.unwrap();
     let rooms = fill(&store).await;
     assert!(rooms > 10, "{rooms}");
@@ -49,7 +49,7 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     store.create_room(large(rooms)).await.unwrap();
     store.close().await.unwrap();
     // Each client has a limit of its own.
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     store.create_room(large(9999)).await.unwrap();
     store.close().await.unwrap();
 }
@@ -58,7 +58,8 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_does_not_fit_fails_alone() {
     let (_dir, path) = new_path();
-    let store = SqliteOptions::new().max_bytes(400 * 1024).open(&path).await.unwrap();
+    let config = SqliteConfig { max_bytes: Some(400 * 1024), ..SqliteConfig::new(&path) };
+    let store = SqliteStore::open(config).await.unwrap();
     fill(&store).await;
     store.delete_room(&room("r0000")).await.unwrap();
     let store = Arc::new(store);
@@ -97,7 +98,7 @@ async fn a_write_that_does_not_fit_fails_alone() {
 fn a_full_disk_refuses_writes_and_loses_nothing() {
     if let Some(path) = child() {
         return blocking(async {
-            let store = SqliteStore::open(&path).await.unwrap();
+            let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
             store.add_user(user(1, false)).await.unwrap();
             let rooms = fill(&store).await;
             println!("took {rooms} rooms");
@@ -117,7 +118,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     let said = String::from_utf8_lossy(&output.stdout);
     let rooms = said.split("took ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     blocking(async {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         let there = store.rooms_of(&endpoint("ann"), Page::first()).await.unwrap();
         assert_eq!(there.len().to_string(), rooms);
         store.create_room(large(there.len())).await.unwrap();

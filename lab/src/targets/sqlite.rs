@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use membership::{Epoch, Error, Record, RoomId, SqliteDefect, SqliteOptions, SqliteStore, Store};
+use membership::{Epoch, Error, Record, RoomId, SqliteConfig, SqliteDefect, SqliteStore, Store};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -34,12 +34,9 @@ impl Sqlite {
     }
 
     fn instance(&self, path: PathBuf, dir: Option<TempDir>) -> Box<dyn Instance> {
-        let options = SqliteOptions::new().op_timeout(OP_TIMEOUT);
-        let options = match self.defect {
-            Some(defect) => options.broken(defect),
-            None => options,
-        };
-        Box::new(SqliteInstance { path, options, _dir: dir, fault: Mutex::default() })
+        let config = SqliteConfig { op_timeout: OP_TIMEOUT, ..SqliteConfig::new(path) };
+        let defect = self.defect;
+        Box::new(SqliteInstance { config, defect, _dir: dir, fault: Mutex::default() })
     }
 }
 
@@ -127,8 +124,8 @@ fn directory() -> std::io::Result<TempDir> {
 }
 
 struct SqliteInstance {
-    path: PathBuf,
-    options: SqliteOptions,
+    config: SqliteConfig,
+    defect: Option<SqliteDefect>,
     /// The temporary directory, removed with the instance. An attached instance has none.
     _dir: Option<TempDir>,
     /// The injected fault. A std lock: held for a statement or two, never across an await.
@@ -142,8 +139,15 @@ enum Lasting {
 }
 
 impl SqliteInstance {
+    async fn open_with(&self, config: SqliteConfig) -> Result<SqliteStore, Error> {
+        match self.defect {
+            Some(defect) => SqliteStore::open_broken(config, defect).await,
+            None => SqliteStore::open(config).await,
+        }
+    }
+
     fn connect(&self) -> rusqlite::Result<Connection> {
-        let db = Connection::open(&self.path)?;
+        let db = Connection::open(&self.config.path)?;
         db.busy_timeout(OP_TIMEOUT)?;
         Ok(db)
     }
@@ -162,17 +166,18 @@ impl SqliteInstance {
 #[async_trait]
 impl Instance for SqliteInstance {
     async fn open(&self) -> Result<Arc<dyn Store>, Error> {
-        Ok(Arc::new(self.options.clone().open(&self.path).await?))
+        Ok(Arc::new(self.open_with(self.config.clone()).await?))
     }
 
     async fn open_existing(&self) -> Result<Arc<dyn Store>, Error> {
-        Ok(Arc::new(self.options.clone().must_exist(true).open(&self.path).await?))
+        let config = SqliteConfig { must_exist: true, ..self.config.clone() };
+        Ok(Arc::new(self.open_with(config).await?))
     }
 
     /// How many descriptors of the database, its log and its shared memory this process has.
     #[cfg(target_os = "linux")]
     async fn held(&self) -> Result<Option<usize>, TargetError> {
-        let path = self.path.to_str().ok_or("the path is not UTF-8")?;
+        let path = self.config.path.to_str().ok_or("the path is not UTF-8")?;
         let ours = |entry: std::io::Result<std::fs::DirEntry>| {
             // A file that was closed meanwhile has no entry any more.
             let target = entry.ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
@@ -182,11 +187,11 @@ impl Instance for SqliteInstance {
     }
 
     fn address(&self) -> Result<String, TargetError> {
-        Ok(self.path.to_str().ok_or("the path is not UTF-8")?.to_owned())
+        Ok(self.config.path.to_str().ok_or("the path is not UTF-8")?.to_owned())
     }
 
     fn files(&self) -> Result<Files, TargetError> {
-        let folder = self.path.parent().ok_or("a path without a folder")?.to_owned();
+        let folder = self.config.path.parent().ok_or("a path without a folder")?.to_owned();
         // SQLite makes the index of the write-ahead log anew from the log.
         Ok(Files { folder, scratch: &["-shm"] })
     }
@@ -223,34 +228,35 @@ impl Instance for SqliteInstance {
             Stored::Key(room, endpoint, epoch) => {
                 Record::Key { room, endpoint, epoch: Some(epoch) }
             }
-            Stored::User(key) if SqliteStore::unrevoke(&self.path, &key)? => return Ok(()),
+            Stored::User(key) if SqliteStore::unrevoke(&self.config.path, &key)? => return Ok(()),
             Stored::User(key) => Record::User(key),
             Stored::Version => {
                 return Ok(self.connect()?.pragma_update(None, "user_version", i32::MAX)?);
             }
             other => return Err(format!("there is no record to corrupt: {other:?}").into()),
         };
-        Ok(SqliteStore::spoil(&self.path, &record)?)
+        Ok(SqliteStore::spoil(&self.config.path, &record)?)
     }
 
     async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), TargetError> {
-        let store = SqliteOptions::new().op_timeout(OP_TIMEOUT).open(&self.path).await?;
+        let store = SqliteStore::open(self.config.clone()).await?;
         store.plant_epoch(room, epoch).await?;
         Ok(store.close().await?)
     }
 
     async fn remember(&self) -> Result<(), TargetError> {
-        past::remember(&self.connect()?, &self.path)
+        past::remember(&self.connect()?, &self.config.path)
     }
 
     async fn rewind(&self, how: &Rewind) -> Result<(), TargetError> {
-        past::rewind(|| self.connect(), &self.path, how)
+        past::rewind(|| self.connect(), &self.config.path, how)
     }
 
     async fn replace(&self, how: &Replacement) -> Result<(), TargetError> {
-        let other = past::other(&self.path);
-        self.options.clone().open(&other).await?.close().await?;
-        past::replace(&self.path, how, &other)
+        let other = past::other(&self.config.path);
+        let config = SqliteConfig { path: other.clone(), ..self.config.clone() };
+        self.open_with(config).await?.close().await?;
+        past::replace(&self.config.path, how, &other)
     }
 
     async fn lose(&self, how: &Loss) -> Result<bool, TargetError> {

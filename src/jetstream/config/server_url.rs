@@ -85,9 +85,9 @@ fn named_in(servers: &[ServerAddr]) -> Result<Option<Credentials>, Error> {
     let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     Ok(user.map(|user| match password {
         Some(password) => {
-            Credentials::UserPassword { user: plain(user), password: plain(password) }
+            Credentials::UserPassword { user: plain(user), password: plain(password).into() }
         }
-        None => Credentials::Token(plain(user)),
+        None => Credentials::Token(plain(user).into()),
     }))
 }
 
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn who_we_are_is_said_once() {
-        let token = Credentials::Token("t".to_owned());
+        let token = Credentials::Token("t".into());
         let error = resolve_for(&["nats://u:p@a"], &token).unwrap_err();
         assert!(error.to_string().starts_with("invalid credentials: are given, and others stand"));
     }

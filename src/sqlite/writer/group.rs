@@ -164,8 +164,8 @@ mod tests {
 
     use tokio::sync::{Semaphore, oneshot};
 
+    use super::super::super::config::SqliteConfig;
     use super::super::super::open;
-    use super::super::super::options::SqliteOptions;
     use super::super::job::Write;
     use super::*;
 
@@ -184,7 +184,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let path = dir.path().join("members.db");
-        let (place, mut db) = open::writer(&path, &SqliteOptions::new(), deadline).unwrap();
+        let (place, mut db) = open::writer(&SqliteConfig::new(&path), deadline).unwrap();
         let cutoff = Cutoff::install(&mut db).unwrap();
         let files = Files { db: &db, cutoff: &cutoff, place: &place };
         let (done, mut undone) =

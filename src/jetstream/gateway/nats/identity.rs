@@ -29,14 +29,16 @@ impl Identity {
         Ok(Some(match credentials {
             Credentials::None => return Ok(None),
             Credentials::UserPassword { user, password } => {
-                Self::Fixed { user: Some(user), password: Some(password), token: None }
+                let password = Some(password.reveal().to_owned());
+                Self::Fixed { user: Some(user), password, token: None }
             }
             Credentials::Token(token) => {
-                Self::Fixed { user: None, password: None, token: Some(token) }
+                let token = Some(token.reveal().to_owned());
+                Self::Fixed { user: None, password: None, token }
             }
             Credentials::Nkey(seed) => {
                 // A seed from a file ends with a line break.
-                let seed = seed.trim();
+                let seed = seed.reveal().trim();
                 user_key(seed).map_err(|()| refuse("hold no seed of a user nkey (SU…)".into()))?;
                 Self::Nkey(seed.to_owned())
             }
@@ -171,12 +173,15 @@ mod tests {
     fn a_seed_may_end_with_a_line_break() {
         let seed = KeyPair::new_user().seed().unwrap();
         for end in ["", "\n", "\r\n", " \n"] {
-            assert!(Identity::new(Credentials::Nkey(format!("{seed}{end}"))).is_ok(), "{end:?}");
+            assert!(
+                Identity::new(Credentials::Nkey(format!("{seed}{end}").into())).is_ok(),
+                "{end:?}"
+            );
         }
         // A seed, but not a user's.
         let account = KeyPair::new_account().seed().unwrap();
         for wrong in ["", "SU", &account] {
-            assert!(Identity::new(Credentials::Nkey(wrong.to_owned())).is_err(), "{wrong:?}");
+            assert!(Identity::new(Credentials::Nkey(wrong.into())).is_err(), "{wrong:?}");
         }
     }
 }

@@ -1,3 +1,5 @@
+//! A text that is not shown.
+
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
@@ -27,8 +29,32 @@ impl Secret {
     }
 }
 
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{} bytes>", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_its_length_alone() {
+        let secret = Secret::new("s3cr3t");
+        assert_eq!(secret.reveal(), "s3cr3t");
+        assert_eq!(format!("{secret:?}"), "<6 bytes>");
     }
 }
