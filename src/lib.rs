@@ -48,6 +48,10 @@ pub use sqlite::{SqliteConfig, SqliteStore};
 pub use store::Store;
 pub use types::{Ciphertext, EndpointId, Epoch, Label, Page, RoomId, Timestamp, UserKey};
 
+/// Whether this build has the feature `testing`. The benches refuse to measure such a build.
+#[doc(hidden)]
+pub const TESTING: bool = cfg!(feature = "testing");
+
 /// Runs the examples of the README as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

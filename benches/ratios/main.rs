@@ -2,11 +2,11 @@
 //!
 //! The stores have 100,000 users and 10,000 rooms. `cargo bench -- sqlite` measures one store only;
 //! so do `memory` and `jetstream`. The exit code is 1 if a ratio misses its limit by more than a
-//! third, and 2 for an unknown argument and if no NATS server can be found.
+//! third, and 2 for an unknown argument, if no NATS server can be found, and if the library is not
+//! built as users get it.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
-#[cfg(feature = "jetstream")]
 mod jetstream;
 mod lists;
 mod measure;
@@ -20,20 +20,22 @@ use tokio::runtime::Runtime;
 
 use crate::measure::Row;
 
-#[cfg(feature = "jetstream")]
 const STORES: &[&str] = &["memory", "sqlite", "jetstream"];
-#[cfg(not(feature = "jetstream"))]
-const STORES: &[&str] = &["memory", "sqlite"];
 
 fn main() -> ExitCode {
-    // Cargo passes `--bench`.
-    let wanted: Vec<_> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if membership::TESTING {
+        eprintln!(
+            "error: another package of this build turned on the library's feature `testing`, which \
+             users do not have; run `cargo bench`"
+        );
+        return ExitCode::from(2);
+    }
+    let wanted: Vec<_> = std::env::args().skip(1).collect();
     if let Some(unknown) = wanted.iter().find(|name| !STORES.contains(&name.as_str())) {
         eprintln!("error: {unknown:?} is no store; name some of {STORES:?}, or none for all");
         return ExitCode::from(2);
     }
     let wants = |store: &str| wanted.is_empty() || wanted.iter().any(|name| name == store);
-    #[cfg(feature = "jetstream")]
     // The server is looked for first. Otherwise the bench runs for minutes before it reports that
     // there is none.
     let server = if wants("jetstream") {
@@ -48,9 +50,7 @@ fn main() -> ExitCode {
         None
     };
     let runtime = Runtime::new().unwrap();
-    #[cfg_attr(not(feature = "jetstream"), allow(unused_mut))]
     let mut rows = rows(&runtime, &wants);
-    #[cfg(feature = "jetstream")]
     if let Some(server) = server {
         rows.extend(jetstream::rows(&runtime, &server));
     }

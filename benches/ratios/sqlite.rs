@@ -20,6 +20,13 @@ pub(crate) fn open(runtime: &Runtime, config: SqliteConfig) -> Arc<dyn Store> {
     Arc::new(runtime.block_on(SqliteStore::open(config)).unwrap())
 }
 
+/// A folder beside the executable, which is on a disk; the system's folder for temporary files is
+/// often in memory.
+fn new_folder() -> TempDir {
+    let executable = std::env::current_exe().unwrap();
+    TempDir::new_in(executable.parent().unwrap()).unwrap()
+}
+
 /// A connection to a plain database, with tables for the same records as the store has.
 fn plain(folder: &TempDir) -> Connection {
     let connection = Connection::open(folder.path().join("plain.db")).unwrap();
@@ -90,7 +97,7 @@ fn reads_by_many(runtime: &Runtime, store: &Arc<dyn Store>) -> Duration {
 }
 
 pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
-    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = new_folder();
     let store = open(runtime, SqliteConfig::new(folder.path().join("store.db")));
     runtime.block_on(fill_users(&store, CALLERS, USERS));
     runtime.block_on(fill_rooms(&store, CALLERS, ROOMS));
@@ -124,7 +131,7 @@ pub(crate) fn rows(runtime: &Runtime) -> Vec<Row> {
 }
 
 fn pages(runtime: &Runtime) -> Vec<Row> {
-    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = new_folder();
     let store = |name: &str, rooms: u32| {
         let store = open(runtime, SqliteConfig::new(folder.path().join(name)));
         runtime.block_on(fill_rooms(&store, CALLERS, rooms));

@@ -1,0 +1,24 @@
+//! `cargo bench`: builds and runs the program `ratios`, with the arguments that are for it.
+//!
+//! It is a build of its own, because the packages beside it turn on the library's feature
+//! `testing`, which users do not have.
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["run", "--release", "--package", "membership-bench", "--features", "ratios", "--"])
+        // Cargo passes `--bench`.
+        .args(env::args_os().skip(1).filter(|argument| argument != "--bench"))
+        .status();
+    match status.map(|status| status.code()) {
+        Ok(Some(code)) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Ok(None) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: cargo cannot be run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
