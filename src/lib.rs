@@ -4,6 +4,9 @@
 //! everything in memory, `SqliteStore` in one file, `JetStreamStore` on one to five NATS servers.
 //! [`open`] opens the store that a [`StoreConfig`] names. All of them fail closed: a decision that
 //! cannot be reached denies.
+//!
+//! With the feature `tracing` the SQLite and the JetStream store emit events and spans of the crate
+//! `tracing`, with targets that begin with `membership::`.
 
 mod config;
 mod decision;
@@ -23,6 +26,8 @@ mod shown;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
+#[cfg(any(feature = "sqlite", feature = "jetstream"))]
+mod trace;
 mod types;
 
 pub use config::{JetStreamSection, SqliteSection, StoreConfig, open};

@@ -44,6 +44,7 @@ use tokio::time::{sleep, timeout};
 use crate::decision::{self, Standing};
 use crate::gate::Gate;
 use crate::mutation::Mutation;
+use crate::trace::{Span, event, span};
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
@@ -113,7 +114,8 @@ impl SqliteStore {
     /// log without its database; [`Unavailable`](Error::Unavailable) for what cannot
     /// be read and written; [`Timeout`](Error::Timeout) where another process holds it locked.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
-        Self::start(config, Mutation::NONE).await
+        let span = span!("open", path = config.path.display());
+        span.call(Self::start(config, Mutation::NONE)).await
     }
 
     async fn start(config: SqliteConfig, mutation: Mutation<SqliteDefect>) -> Result<Self, Error> {
@@ -132,11 +134,11 @@ impl SqliteStore {
     }
 
     /// Reads on the caller's thread. Waits only for locks, and never inside SQLite.
-    async fn read<T, F>(&self, work: F) -> Result<T, Error>
+    async fn read<T, F>(&self, span: Span, work: F) -> Result<T, Error>
     where
         F: Fn(&Connection) -> driver::Result<T> + Send,
     {
-        self.patiently(|deadline| ready(self.readers.run(deadline, &work))).await
+        span.call(self.patiently(|deadline| ready(self.readers.run(deadline, &work)))).await
     }
 
     /// A user's standing, for decisions. Concurrent callers share one read transaction.
@@ -153,35 +155,45 @@ impl SqliteStore {
         let deadline = Instant::now() + self.op_timeout;
         loop {
             match attempt(deadline).await {
-                Err(Error::Timeout) if Instant::now() + POLL < deadline => sleep(POLL).await,
+                Err(Error::Timeout) if Instant::now() + POLL < deadline => {
+                    event!(file: trace, "a read waits for a lock");
+                    sleep(POLL).await;
+                }
                 result => return result,
             }
         }
     }
 
-    async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    async fn write<T, F>(&self, span: Span, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
     {
-        self.write_within(self.op_timeout, work).await
+        self.write_within(self.op_timeout, span, work).await
     }
 
     /// A write that may take ten times as long.
-    async fn long_write<T, F>(&self, work: F) -> Result<T, Error>
+    async fn long_write<T, F>(&self, span: Span, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
     {
-        self.write_within(self.op_timeout * LONG, work).await
+        self.write_within(self.op_timeout * LONG, span, work).await
     }
 
-    async fn write_within<T, F>(&self, budget: Duration, work: F) -> Result<T, Error>
+    async fn write_within<T, F>(&self, budget: Duration, span: Span, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnMut(&Connection) -> driver::Result<T> + Send + 'static,
     {
-        if self.gate.is_shut() { Err(Error::Closed) } else { self.writer.write(budget, work).await }
+        let write = async {
+            if self.gate.is_shut() {
+                Err(Error::Closed)
+            } else {
+                self.writer.write(budget, work).await
+            }
+        };
+        span.call(write).await
     }
 }
 
@@ -197,11 +209,14 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
-        self.write(move |db| create_room::create_room(db, &new)).await
+        self.write(span!("create_room", room = new.id), move |db| {
+            create_room::create_room(db, &new)
+        })
+        .await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Room, Error> {
-        self.read(|db| rooms::get(db, room)).await
+        self.read(span!("room", room), |db| rooms::get(db, room)).await
     }
 
     async fn rooms_of(
@@ -209,35 +224,44 @@ impl Store for SqliteStore {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        self.read(|db| rooms_of::rooms_of(db, endpoint, &page)).await
+        self.read(span!("rooms_of", endpoint), |db| rooms_of::rooms_of(db, endpoint, &page)).await
     }
 
     async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
         let room = room.clone();
-        self.long_write(move |db| rooms::delete(db, &room)).await
+        self.long_write(span!("delete_room", room), move |db| rooms::delete(db, &room)).await
     }
 
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
         let room = room.clone();
-        self.write(move |db| members::add(db, &room, &new)).await
+        self.write(span!("add_member", room, endpoint = new.endpoint), move |db| {
+            members::add(db, &room, &new)
+        })
+        .await
     }
 
     async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
-        self.read(|db| members::get(db, room, endpoint)).await
+        self.read(span!("member", room, endpoint), |db| members::get(db, room, endpoint)).await
     }
 
     async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
-        self.read(|db| members::list(db, room, &page)).await
+        self.read(span!("members", room), |db| members::list(db, room, &page)).await
     }
 
     async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
         let (room, endpoint) = (room.clone(), endpoint.clone());
-        self.write(move |db| members::remove(db, &room, &endpoint)).await
+        self.write(span!("remove_member", room, endpoint), move |db| {
+            members::remove(db, &room, &endpoint)
+        })
+        .await
     }
 
     async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
         let room = room.clone();
-        self.long_write(move |db| rekey::rekey(db, &room, &rekey)).await
+        self.long_write(span!("rekey", room, from = rekey.from()), move |db| {
+            rekey::rekey(db, &room, &rekey)
+        })
+        .await
     }
 
     async fn key(
@@ -246,52 +270,66 @@ impl Store for SqliteStore {
         endpoint: &EndpointId,
         epoch: Epoch,
     ) -> Result<SealedKey, Error> {
-        self.read(|db| read_key::read_key(db, room, endpoint, Some(epoch))).await
+        self.read(span!("key", room, endpoint, epoch), |db| {
+            read_key::read_key(db, room, endpoint, Some(epoch))
+        })
+        .await
     }
 
     async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
-        self.read(|db| read_key::read_key(db, room, endpoint, None)).await
+        self.read(span!("latest_key", room, endpoint), |db| {
+            read_key::read_key(db, room, endpoint, None)
+        })
+        .await
     }
 
     async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
-        self.write(move |db| users::bootstrap_admin(db, &new)).await
+        self.write(span!("bootstrap_admin", user = new.key), move |db| {
+            users::bootstrap_admin(db, &new)
+        })
+        .await
     }
 
     async fn add_user(&self, new: NewUser) -> Result<User, Error> {
-        self.write(move |db| users::add(db, &new)).await
+        self.write(span!("add_user", user = new.key), move |db| users::add(db, &new)).await
     }
 
     async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        self.read(|db| users::get(db, key)).await
+        self.read(span!("user", user = key), |db| users::get(db, key)).await
     }
 
     async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
-        self.read(|db| users::list(db, &page)).await
+        self.read(span!("users"), |db| users::list(db, &page)).await
     }
 
     async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
         let key = *key;
-        self.write(move |db| users::revoke(db, &key, at)).await
+        self.write(span!("revoke_user", user = key), move |db| users::revoke(db, &key, at)).await
     }
 
     async fn is_authorized(&self, key: &UserKey) -> Decision {
-        decision::authorized(self.standing(key).await)
+        let decision = async { decision::authorized(self.standing(key).await) };
+        span!("is_authorized", user = key).call(decision).await
     }
 
     async fn is_admin(&self, key: &UserKey) -> Decision {
-        decision::admin(self.standing(key).await)
+        let decision = async { decision::admin(self.standing(key).await) };
+        span!("is_admin", user = key).call(decision).await
     }
 
     async fn has_admin(&self) -> Result<bool, Error> {
-        self.read(users::has_admin).await
+        self.read(span!("has_admin"), users::has_admin).await
     }
 
     async fn close(&self) -> Result<(), Error> {
-        self.gate.shut();
-        // Every read ends at its deadline by itself, unless its caller stopped polling it; and
-        // then no caller waits for it.
-        let _ = timeout(self.op_timeout, self.gate.empty()).await;
-        self.writer.close().await;
-        Ok(())
+        let close = async {
+            self.gate.shut();
+            // Every read ends at its deadline by itself, unless its caller stopped polling it; and
+            // then no caller waits for it.
+            let _ = timeout(self.op_timeout, self.gate.empty()).await;
+            self.writer.close().await;
+            Ok(())
+        };
+        span!("close").call(close).await
     }
 }

@@ -1,10 +1,12 @@
 //! The program behind `cargo conformance`: the suite's runner on the stores that ship here.
 
 mod simulate;
+mod trace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use membership_conformance::report::refuse;
 use membership_conformance::runner::{self, OtherControl, Suite};
 
 use crate::simulate::broken;
@@ -34,6 +36,8 @@ Examples:
   cargo conformance replay FILE                  a violation that was found, judged again
   cargo conformance simulate                     the JetStream store on simulated servers
   cargo conformance --json out.json --junit out.xml
+  RUST_LOG=membership=debug cargo conformance --store jetstream-r1 --filter a_repeated_rekey_is_stale
+                                                 what the store does in that case
 
 jetstream-r5 and naive-kv run only when they are named.
 
@@ -64,10 +68,14 @@ enum Command {
 /// The binary `conformance`. Exit codes are those of [`runner::main`].
 #[must_use]
 pub fn main() -> ExitCode {
+    // A child shows no events: nobody reads its standard error meanwhile, and a full pipe would stop it.
     if let Some(code) = suite(Provision::default()).child() {
         return code;
     }
     let args = Args::parse();
+    if let Err(why) = trace::show() {
+        return refuse(&why);
+    }
     #[cfg(unix)]
     let suite = suite(args.nats);
     #[cfg(not(unix))]

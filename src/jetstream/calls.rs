@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 use crate::gate::Gate;
+use crate::trace::event;
 
 /// The calls in flight, and whether new ones may begin.
 #[derive(Debug, Default)]
@@ -63,6 +64,7 @@ impl Calls {
     pub(super) async fn close(&self, deadline: Instant) {
         self.gate.shut();
         if timeout_at(deadline, self.gate.empty()).await.is_err() {
+            event!(call: debug, "the calls in flight were ended: closing waits no longer");
             self.ended.store(true, Ordering::SeqCst);
             self.over.notify_waiters();
         }

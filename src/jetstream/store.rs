@@ -28,6 +28,7 @@ use crate::jetstream::user::copy_proof::{CopyProof, renew, users_barrier};
 use crate::jetstream::user::user_client::UserClient;
 use crate::jetstream::user::users_copy::UsersCopy;
 use crate::mutation::Mutation;
+use crate::trace::{Span, span};
 use crate::{
     Decision, EndpointId, Epoch, Error, Member, NewMember, NewRoom, NewUser, Page, Rekey, Room,
     RoomId, SealedKey, Store, Timestamp, User, UserKey,
@@ -76,7 +77,8 @@ impl JetStreamStore {
     /// [`Unavailable`](Error::Unavailable) where no server answers, refuses the credentials or
     /// has no JetStream.
     pub async fn open(config: JetStreamConfig) -> Result<Self, Error> {
-        Self::start(config, Mutation::NONE).await
+        let span = span!("open", servers = config.shown_servers(), prefix = config.prefix);
+        span.call(Self::start(config, Mutation::NONE)).await
     }
 
     pub(super) async fn start(
@@ -177,7 +179,7 @@ impl JetStreamStore {
         self.calls.check()?;
         check_replicas(replicas)?;
         let gateway = &self.buckets.gateway;
-        self.long(async |deadline| {
+        self.long(span!("set_replicas", replicas), async |deadline| {
             resize::set_replicas(gateway, replicas, &progress, deadline).await
         })
         .await
@@ -191,18 +193,31 @@ impl JetStreamStore {
 
     pub(super) async fn call<T>(
         &self,
+        span: Span,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = self.calls.call(self.op_timeout, call).await;
-        answer.map_err(|error| self.buckets.gateway.explain(error))
+        self.call_within(self.op_timeout, span, call).await
     }
 
     pub(super) async fn long<T>(
         &self,
+        span: Span,
         call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let answer = self.calls.call(self.op_timeout * LONG, call).await;
-        answer.map_err(|error| self.buckets.gateway.explain(error))
+        self.call_within(self.op_timeout * LONG, span, call).await
+    }
+
+    async fn call_within<T>(
+        &self,
+        limit: Duration,
+        span: Span,
+        call: impl AsyncFnOnce(Instant) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let call = async {
+            let answer = self.calls.call(limit, call).await;
+            answer.map_err(|error| self.buckets.gateway.explain(error))
+        };
+        span.call(call).await
     }
 
     async fn standing(&self, key: &UserKey) -> Result<Option<Standing>, Error> {
@@ -252,11 +267,14 @@ impl fmt::Debug for JetStreamStore {
 #[async_trait]
 impl Store for JetStreamStore {
     async fn create_room(&self, new: NewRoom) -> Result<Room, Error> {
-        self.call(async |deadline| self.rooms.create_room(new, deadline).await).await
+        self.call(span!("create_room", room = new.id), async |deadline| {
+            self.rooms.create_room(new, deadline).await
+        })
+        .await
     }
 
     async fn room(&self, room: &RoomId) -> Result<Room, Error> {
-        self.call(async |deadline| self.rooms.room(room, deadline).await).await
+        self.call(span!("room", room), async |deadline| self.rooms.room(room, deadline).await).await
     }
 
     async fn rooms_of(
@@ -264,31 +282,52 @@ impl Store for JetStreamStore {
         endpoint: &EndpointId,
         page: Page<RoomId>,
     ) -> Result<Vec<Room>, Error> {
-        self.call(async |deadline| self.rooms.rooms_of(endpoint, &page, deadline).await).await
+        self.call(span!("rooms_of", endpoint), async |deadline| {
+            self.rooms.rooms_of(endpoint, &page, deadline).await
+        })
+        .await
     }
 
     async fn delete_room(&self, room: &RoomId) -> Result<(), Error> {
-        self.long(async |deadline| self.rooms.delete_room(room, deadline).await).await
+        self.long(span!("delete_room", room), async |deadline| {
+            self.rooms.delete_room(room, deadline).await
+        })
+        .await
     }
 
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error> {
-        self.call(async |_| self.rooms.add_member(room, new).await).await
+        self.call(span!("add_member", room, endpoint = new.endpoint), async |_| {
+            self.rooms.add_member(room, new).await
+        })
+        .await
     }
 
     async fn member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<Member, Error> {
-        self.call(async |deadline| self.rooms.member(room, endpoint, deadline).await).await
+        self.call(span!("member", room, endpoint), async |deadline| {
+            self.rooms.member(room, endpoint, deadline).await
+        })
+        .await
     }
 
     async fn members(&self, room: &RoomId, page: Page<EndpointId>) -> Result<Vec<Member>, Error> {
-        self.call(async |deadline| self.rooms.members(room, &page, deadline).await).await
+        self.call(span!("members", room), async |deadline| {
+            self.rooms.members(room, &page, deadline).await
+        })
+        .await
     }
 
     async fn remove_member(&self, room: &RoomId, endpoint: &EndpointId) -> Result<(), Error> {
-        self.call(async |deadline| self.rooms.remove_member(room, endpoint, deadline).await).await
+        self.call(span!("remove_member", room, endpoint), async |deadline| {
+            self.rooms.remove_member(room, endpoint, deadline).await
+        })
+        .await
     }
 
     async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error> {
-        self.long(async |deadline| self.rooms.rekey(room, &rekey, deadline).await).await
+        self.long(span!("rekey", room, from = rekey.from()), async |deadline| {
+            self.rooms.rekey(room, &rekey, deadline).await
+        })
+        .await
     }
 
     async fn key(
@@ -297,58 +336,77 @@ impl Store for JetStreamStore {
         endpoint: &EndpointId,
         epoch: Epoch,
     ) -> Result<SealedKey, Error> {
-        self.call(async |deadline| self.rooms.key(room, endpoint, Some(epoch), deadline).await)
-            .await
+        self.call(span!("key", room, endpoint, epoch), async |deadline| {
+            self.rooms.key(room, endpoint, Some(epoch), deadline).await
+        })
+        .await
     }
 
     async fn latest_key(&self, room: &RoomId, endpoint: &EndpointId) -> Result<SealedKey, Error> {
-        self.call(async |deadline| self.rooms.key(room, endpoint, None, deadline).await).await
+        self.call(span!("latest_key", room, endpoint), async |deadline| {
+            self.rooms.key(room, endpoint, None, deadline).await
+        })
+        .await
     }
 
     async fn bootstrap_admin(&self, new: NewUser) -> Result<User, Error> {
-        self.call(async |deadline| self.users.bootstrap_admin(new, deadline).await).await
+        self.call(span!("bootstrap_admin", user = new.key), async |deadline| {
+            self.users.bootstrap_admin(new, deadline).await
+        })
+        .await
     }
 
     async fn add_user(&self, new: NewUser) -> Result<User, Error> {
-        self.call(async |deadline| self.users.add_user(new, deadline).await).await
+        self.call(span!("add_user", user = new.key), async |deadline| {
+            self.users.add_user(new, deadline).await
+        })
+        .await
     }
 
     async fn user(&self, key: &UserKey) -> Result<User, Error> {
-        self.call(async |_| self.users.user(key).await).await
+        self.call(span!("user", user = key), async |_| self.users.user(key).await).await
     }
 
     async fn users(&self, page: Page<UserKey>) -> Result<Vec<User>, Error> {
-        self.call(async |_| self.users.users(&page).await).await
+        self.call(span!("users"), async |_| self.users.users(&page).await).await
     }
 
     async fn revoke_user(&self, key: &UserKey, at: Timestamp) -> Result<(), Error> {
-        self.call(async |deadline| self.users.revoke_user(key, at, deadline).await).await
+        self.call(span!("revoke_user", user = key), async |deadline| {
+            self.users.revoke_user(key, at, deadline).await
+        })
+        .await
     }
 
     async fn is_authorized(&self, key: &UserKey) -> Decision {
-        decision::authorized(self.standing(key).await)
+        let decision = async { decision::authorized(self.standing(key).await) };
+        span!("is_authorized", user = key).call(decision).await
     }
 
     async fn is_admin(&self, key: &UserKey) -> Decision {
-        decision::admin(self.standing(key).await)
+        let decision = async { decision::admin(self.standing(key).await) };
+        span!("is_admin", user = key).call(decision).await
     }
 
     async fn has_admin(&self) -> Result<bool, Error> {
-        self.call(async |_| self.users.has_admin().await).await
+        self.call(span!("has_admin"), async |_| self.users.has_admin().await).await
     }
 
     async fn close(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + self.op_timeout;
-        self.calls.close(deadline).await;
-        if let Freshness::Recent { renewal, .. } = &self.freshness {
-            renewal.abort();
-        }
-        self.rooms.background.finish(deadline).await;
-        self.buckets.end_barriers();
-        if !self.buckets.is(JetStreamDefect::KeepsTheConnection) {
-            self.buckets.gateway.shut(deadline).await;
-        }
-        Ok(())
+        let close = async {
+            let deadline = Instant::now() + self.op_timeout;
+            self.calls.close(deadline).await;
+            if let Freshness::Recent { renewal, .. } = &self.freshness {
+                renewal.abort();
+            }
+            self.rooms.background.finish(deadline).await;
+            self.buckets.end_barriers();
+            if !self.buckets.is(JetStreamDefect::KeepsTheConnection) {
+                self.buckets.gateway.shut(deadline).await;
+            }
+            Ok(())
+        };
+        span!("close").call(close).await
     }
 }
 

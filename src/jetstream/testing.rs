@@ -22,6 +22,7 @@ use crate::jetstream::stored::format::FormatRecord;
 use crate::jetstream::stored::room_records::EpochRecord;
 use crate::jetstream::stored::{bucket_key, codec, format, random_id};
 use crate::mutation::Mutation;
+use crate::trace::span;
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, UserKey};
 
 pub use probe::{Probe, Said};
@@ -61,13 +62,17 @@ impl JetStreamStore {
     /// Puts an encrypted room at `epoch`, as if it had been rekeyed that often with the same keys.
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
-        self.long(async |deadline| plant_epoch(&self.rooms, room, epoch, deadline).await).await
+        self.long(span!("plant_epoch", room, epoch), async |deadline| {
+            plant_epoch(&self.rooms, room, epoch, deadline).await
+        })
+        .await
     }
 
     /// Damages stored records, as an edit of the buckets by hand could.
     #[doc(hidden)]
     pub async fn corrupt(&self, target: &Damage) -> Result<(), Error> {
-        self.call(async |deadline| corrupt(&self.buckets, target, deadline).await).await
+        self.call(span!("corrupt"), async |deadline| corrupt(&self.buckets, target, deadline).await)
+            .await
     }
 
     /// Moves the clock of the bounded mode forward at once, as a suspension of the machine does. Timers do not move.

@@ -14,6 +14,7 @@ use super::driver::{Failure, Result};
 use super::watch::Watch;
 use crate::Error;
 use crate::error::Invalid;
+use crate::trace::event;
 
 /// The longest path that SQLite accepts, in bytes, less the suffix that it appends (`-journal`).
 const LONGEST: usize = 504;
@@ -200,7 +201,10 @@ impl Place {
             // The check itself failed: this call fails, and the next one checks again.
             Err(error) => return Err(Error::unavailable(error)),
         };
-        let why = self.lost.get_or_init(|| format!("{} {change}", path.display()));
+        let why = self.lost.get_or_init(|| {
+            event!(file: warn, "a file of the store changed: the client fails until it is opened again", path = path.display(), change);
+            format!("{} {change}", path.display())
+        });
         Err(self.gone(why))
     }
 

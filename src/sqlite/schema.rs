@@ -11,6 +11,7 @@ use super::defect::{self, SqliteDefect};
 use super::driver::Result;
 use super::place::Names;
 use crate::Error;
+use crate::trace::event;
 
 /// "MBRS": the `application_id` of our files.
 const APPLICATION: i64 = 0x4D42_5253;
@@ -90,6 +91,7 @@ pub(super) fn bring_forward(db: &Connection, names: &Names) -> Result<()> {
 fn climb(db: &Connection, names: &Names) -> Result<()> {
     // Checked again under the lock: another process may have migrated the file.
     let from = version(db, names)?;
+    event!(file: info, "the file gets the tables of this version", from, to = CURRENT);
     for step in LADDER.iter().skip(from) {
         db.execute_batch(step.sql)?;
         (step.fill)(db)?;

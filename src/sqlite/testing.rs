@@ -10,6 +10,7 @@ use super::layout::{UserRow, epoch_column};
 use super::{SqliteStore, driver, keys, members, rooms, users};
 use crate::error::{Conflict, Record};
 use crate::mutation::Mutation;
+use crate::trace::span;
 use crate::{EndpointId, Epoch, Error, RoomId, User, UserKey};
 
 impl SqliteStore {
@@ -23,7 +24,7 @@ impl SqliteStore {
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
         let id = room.clone();
-        self.long_write(move |db| {
+        self.long_write(span!("plant_epoch", room, epoch), move |db| {
             let mut room = rooms::get(db, &id)?;
             if !room.encrypted {
                 return Err(Conflict::RoomUnencrypted.into());

@@ -28,7 +28,8 @@ struct Left {
 impl Progress {
     pub(super) fn new(cases: &[&'static Case], stores: &[String]) -> Self {
         let total = cases.len() * stores.len();
-        if std::io::stderr().is_terminal() {
+        // Beside a log on the same terminal, a bar would be unreadable.
+        if std::io::stderr().is_terminal() && std::env::var_os("RUST_LOG").is_none() {
             let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
             if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}  {msg}")
             {

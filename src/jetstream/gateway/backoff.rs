@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::jetstream::gateway::exchange::Reply;
+use crate::trace::event;
 
 /// Repeats an exchange until it has an answer.
 pub(super) async fn until_answered<T, F>(
@@ -21,7 +22,10 @@ where
         match exchange(deadline.min(Instant::now() + attempt)).await {
             Reply::Done(answer) => return Ok(answer),
             Reply::Not(error) => return Err(error),
-            Reply::Again(error) => pause.after(error).await?,
+            Reply::Again(error) => {
+                event!(exchange: debug, "a request is sent again", error);
+                pause.after(error).await?;
+            }
         }
     }
 }

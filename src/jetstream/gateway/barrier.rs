@@ -22,6 +22,7 @@ use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::exchange::Passed;
 use crate::mutation::Mutation;
+use crate::trace::event;
 
 /// Barriers of one bucket in flight at once, while they are answered quickly.
 const YOUNG: usize = 4;
@@ -179,6 +180,7 @@ impl Shared {
                 tokio::task::yield_now().await;
                 (wanted, told) = (false, false);
                 let Some(round) = self.next().round.take() else { continue };
+                event!(barrier: debug, "sent", callers = Arc::strong_count(&round) - 1);
                 if self.mutation.is(JetStreamDefect::JoinsBarriersUnderWay) {
                     self.next().round = Some(Arc::clone(&round));
                 }
@@ -194,6 +196,7 @@ impl Shared {
             if wanted && !told {
                 told = true;
                 self.counters.barrier_waits();
+                event!(barrier: debug, "the next one waits", in_flight = sent_at.len());
             }
             let late = self.next().round.as_ref().map(|round| round.deadline);
             let wake = late.map(|late| free.map_or(late, |free| free.min(late)));

@@ -15,6 +15,7 @@ use crate::jetstream::gateway::settings_watch::SettingsWatch;
 use crate::jetstream::gateway::tries::{Gateway, WINDOW};
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 use crate::mutation::Mutation;
+use crate::trace::event;
 
 /// Fails once another store's buckets have replaced those of the client.
 pub(in crate::jetstream) type IsOurs = Box<dyn Fn() -> Result<(), Error> + Send + Sync>;
@@ -53,7 +54,9 @@ impl BucketClient {
     pub(in crate::jetstream) async fn barrier(&self, bucket: Bucket) -> Result<Passed, Error> {
         self.watch.fit(bucket)?;
         (self.is_ours)()?;
-        self.barriers.get(bucket).pass().await
+        let passed = self.barriers.get(bucket).pass().await?;
+        event!(barrier: debug, "acknowledged", bucket, number = passed.number, sequence = passed.sequence);
+        Ok(passed)
     }
 
     /// The freshness of a state that contains a barrier sent after this call began.
@@ -101,7 +104,9 @@ impl BucketClient {
             let until = deadline.min(Instant::now() + patience);
             match self.gateway.read(bucket, filters, fresh, until).await {
                 // The servers may have lost the barrier with their latest messages, or an earlier one replaced it.
-                Err(ReadError::Late(_)) if Instant::now() < deadline => {}
+                Err(ReadError::Late(error)) if Instant::now() < deadline => {
+                    event!(exchange: debug, "no state is fresh enough: another barrier", bucket, error);
+                }
                 read => return read,
             }
             fresh = self.fresh(bucket).await.map_err(ReadError::Failed)?;
@@ -172,6 +177,7 @@ impl BucketClient {
                     Error::Timeout
                 }
             };
+            event!(exchange: debug, "a first message is sent again", bucket, error);
             pause.after(error).await?;
         }
     }

@@ -22,6 +22,7 @@ use crate::jetstream::gateway::bucket_settings::BucketState;
 use crate::jetstream::gateway::exchange::{Anchor, Deliveries, Delivery, FeedSink, Reply, Servers};
 use crate::jetstream::stored::bucket::Bucket;
 use crate::mutation::Mutation;
+use crate::trace::event;
 
 /// How long a consumer may send neither a message nor a heartbeat.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -109,6 +110,7 @@ impl Feed {
                 Ok(Ok(ConsumerEnd::Failed { heard })) => (heard, None),
                 Ok(Err(error)) => (false, Some(error)),
                 Err(_) => {
+                    event!(users: warn, "the code of the copy panicked: the copy begins anew");
                     // A panic may have left half an entry in the copy.
                     created = None;
                     (false, None)
@@ -118,6 +120,7 @@ impl Feed {
             // the servers busy with consumers.
             pause = if heard { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             if let Some(error) = trouble {
+                event!(users: debug, "the copy has no consumer", error);
                 self.trouble.set((error != Error::Timeout).then_some(error));
             }
             sleep(pause).await;
@@ -139,13 +142,18 @@ impl Feed {
             None => self.source(sink, created.as_deref(), loaded).await?,
         };
         if created.as_ref() != Some(&source.state.created) {
+            match created {
+                None => event!(users: debug, "the copy begins"),
+                Some(_) => event!(users: info, "the copy begins anew: another bucket has the name"),
+            }
             sink.reset();
             *created = Some(source.state.created.clone());
         }
         self.trouble.set(None);
         // The copy's anchor may have moved on while the consumer was made.
         let anchor = sink.anchor();
-        if anchor.is_some() {
+        if let Some(Anchor { sequence, .. }) = anchor {
+            event!(users: debug, "another consumer goes on", from = sequence);
             sink.resume();
         }
         let round = self.listen(sink, &mut source, anchor).await;
@@ -288,6 +296,7 @@ impl Feed {
                     let differs = |anchor| anchor != Anchor::of(&entry, stored);
                     if anchor.take().is_some_and(differs) && self.minds_history() {
                         // The bucket has another history than the copy.
+                        event!(users: info, "the copy begins anew: the bucket has another history");
                         sink.reset();
                         return ConsumerEnd::Failed { heard };
                     }
@@ -301,6 +310,7 @@ impl Feed {
                 {
                     if anchor.is_some() && count.is_some() && self.minds_history() {
                         // The bucket's last message is older than the copy's.
+                        event!(users: info, "the copy begins anew: the bucket has lost its newest message");
                         sink.reset();
                         return ConsumerEnd::Failed { heard };
                     }
@@ -310,10 +320,18 @@ impl Feed {
                 }
                 // This consumer may still deliver.
                 Err(_) => {
+                    event!(users: debug, "the consumer is silent: the feed looks for another one");
                     search = search.or_else(another);
                     continue;
                 }
-                Ok(_) => return ConsumerEnd::Failed { heard },
+                Ok(Some(_)) => {
+                    event!(users: debug, "the consumer ends: a delivery is missing");
+                    return ConsumerEnd::Failed { heard };
+                }
+                Ok(None) => {
+                    event!(users: debug, "the consumer ends: its connection or subscription was lost");
+                    return ConsumerEnd::Failed { heard };
+                }
             }
             heard = true;
         }
@@ -326,6 +344,7 @@ impl Feed {
             let Ok(now) = self.state().await else { continue };
             let led = now.leader.is_some();
             if now.created != then.created || (led && !leads(&now, place.as_deref())) {
+                event!(users: debug, "another server leads the bucket: the feed looks for another consumer");
                 return;
             }
         }

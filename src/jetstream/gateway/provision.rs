@@ -12,6 +12,7 @@ use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::format::{self, FormatRecord};
 use crate::jetstream::stored::{bucket_key, codec, random_id};
+use crate::trace::event;
 
 /// Makes or checks all buckets.
 ///
@@ -100,11 +101,13 @@ async fn one(
             pause.after(Error::unavailable(unknown)).await?;
         }
         gateway.make_bucket(bucket, replicas, deadline).await?;
+        event!(bucket: debug, "made, unless another client just did", bucket = name, replicas);
         made = true;
     };
     let settings = state.settings.clone().brought_forward(bucket);
     check(&name, bucket, &settings)?;
     if settings != state.settings {
+        event!(bucket: info, "the settings are brought forward to this version", bucket = name);
         gateway.change_bucket(bucket, &settings, deadline).await?;
     }
     Ok(state.last == 0)

@@ -10,6 +10,7 @@ use crate::Error;
 use crate::jetstream::gateway::provision;
 use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
+use crate::trace::event;
 
 /// How often each bucket is checked.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -42,7 +43,15 @@ impl SettingsWatch {
                     .map(|error| Error::unavailable(error.to_string())),
                 None => Some(Error::unavailable(format!("there is no bucket {name} any more"))),
             };
-            *sees.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner) = unfit;
+            let mut before = sees.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner);
+            match &unfit {
+                Some(error) if *before != unfit => {
+                    event!(bucket: warn, "the settings are wrong: calls that need the bucket fail", bucket = name, error);
+                }
+                None if before.is_some() => event!(bucket: info, "the settings are right again", bucket = name),
+                _ => {}
+            }
+            *before = unfit;
         });
         watch
     }

@@ -25,6 +25,7 @@ use crate::jetstream::gateway::feed;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 use crate::jetstream::stored::{bucket_key, random_id};
 use crate::mutation::Mutation;
+use crate::trace::event;
 
 /// The most publishes of one call in flight at once.
 pub(in crate::jetstream) const WINDOW: usize = 512;
@@ -130,6 +131,7 @@ impl Gateway {
                     return Err(Error::unavailable(format!("{bucket} refused a barrier")));
                 }
             };
+            event!(exchange: debug, "a barrier is sent again", bucket, error);
             self.again(&mut pause, error).await?;
         }
     }
@@ -170,6 +172,7 @@ impl Gateway {
                 Ack::Not(error) => return Err(error),
                 Ack::Again(error) => error,
             };
+            event!(exchange: debug, "a message is sent again", bucket, error);
             self.again(&mut pause, error).await.map_err(WriteError::Unknown)?;
         }
     }
@@ -226,6 +229,7 @@ impl Gateway {
                 }
                 Ack::Not(error) => return Err(error),
                 Ack::Again(error) => {
+                    event!(exchange: debug, "a batch is sent again", bucket, error);
                     self.again(&mut pause, error).await.map_err(WriteError::Failed)?;
                 }
             }
@@ -267,6 +271,7 @@ impl Gateway {
                 }
                 Reading::State { entries, .. } => {
                     self.counters.stale_reply();
+                    event!(exchange: debug, "a stale reply is refused", bucket);
                     if self.is_overtaken(fresh, &entries) {
                         let problem = format!("{bucket}: an earlier barrier came after this one");
                         return Err(ReadError::Late(Error::unavailable(problem)));
@@ -277,6 +282,7 @@ impl Gateway {
                 Reading::Again(error) => error,
                 Reading::Not(error) => return Err(ReadError::Failed(error)),
             };
+            event!(exchange: debug, "a read is tried again", bucket, error);
             self.again(&mut pause, error).await.map_err(ReadError::Late)?;
         }
     }
@@ -315,6 +321,7 @@ impl Gateway {
         up_to: Option<u64>,
         deadline: Instant,
     ) -> Result<(), Error> {
+        event!(garbage: debug, "purged", bucket, filter);
         self.ask(deadline, |deadline| self.servers.purge(bucket, filter, up_to, deadline)).await
     }
 
@@ -448,6 +455,7 @@ pub(in crate::jetstream) fn barrier_number(entry: &Entry) -> Option<u64> {
 }
 
 fn went_back(bucket: Bucket, before: u64, sequence: u64) -> Error {
+    event!(bucket: warn, "the bucket went back to an earlier state", bucket, before, now = sequence);
     Error::unavailable(format!(
         "the bucket {bucket} went back: what it acknowledged as number {before} is lost, and number \
          {sequence} is another message; its servers were restored from an earlier state, or lost power \

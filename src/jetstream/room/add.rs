@@ -25,6 +25,7 @@ use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::Incarnation;
 use crate::jetstream::stored::room_records::{Fence, IndexRecord, MemberRecord};
 use crate::jetstream::stored::{bucket_key, codec, random_id};
+use crate::trace::{event, span};
 use crate::{EndpointId, Epoch, Error, Member, NewMember, Role, RoomId};
 
 /// An addition that a view allows.
@@ -61,7 +62,7 @@ impl RoomClient {
         let addition = Addition { new, answer };
         if self.waiting.push(room, addition) {
             let at_work = AtWork { rooms: Arc::clone(self), room: room.clone(), done: false };
-            self.background.spawn_surely(at_work.run());
+            self.background.spawn_surely(span!("additions", room).inside(at_work.run()));
         }
         answered.await.unwrap_or(Err(Error::Timeout))
     }
@@ -113,6 +114,7 @@ impl RoomClient {
         if planned.is_empty() {
             return Ok(());
         }
+        event!(call: debug, "one commit for all additions that wait", room, additions = planned.len());
         let outcome = self.commit_additions(&view, &planned, deadline).await;
         match outcome {
             Ok(true) => {

@@ -5,9 +5,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
+use crate::trace::{event, span};
 
-/// Background work after a call was answered: garbage collection. No answer depends on it, so errors are ignored; other
-/// calls find and collect what is left. The work ends when this is dropped.
+/// Background work after a call was answered: garbage collection. No answer depends on it, so errors are only traced;
+/// other calls find and collect what is left. The work ends when this is dropped.
 #[derive(Default)]
 pub(in crate::jetstream) struct BackgroundTasks {
     /// A std lock: held to add a task or to take them all.
@@ -22,9 +23,14 @@ impl BackgroundTasks {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if tasks.len() < MOST {
-            tasks.spawn(async move {
-                let _ = work.await;
-            });
+            let work = async move {
+                if let Err(error) = work.await {
+                    event!(garbage: debug, "left to later calls", error);
+                }
+            };
+            tasks.spawn(span!("background").inside(work));
+        } else {
+            event!(garbage: debug, "left to later calls: too much is being collected");
         }
     }
 
@@ -40,7 +46,9 @@ impl BackgroundTasks {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let all = async { while tasks.join_next().await.is_some() {} };
-        let _ = timeout_at(deadline, all).await;
+        if timeout_at(deadline, all).await.is_err() {
+            event!(garbage: debug, "left to other clients: closing waits no longer");
+        }
     }
 
     /// Ends the running tasks.

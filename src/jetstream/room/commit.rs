@@ -12,6 +12,7 @@ use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::changes::Fate;
 use crate::jetstream::stored::room_records::Head;
+use crate::trace::event;
 
 /// A change to an incarnation, planned on a view of it.
 pub(in crate::jetstream) struct PlannedChange<'a> {
@@ -64,6 +65,7 @@ impl PlannedChange<'_> {
                 pause.after(error).await.map_err(in_doubt)?;
                 continue;
             }
+            event!(call: debug, "a commit was refused or not acknowledged: its head is read", room = view.id);
             // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
             let filters = [key.clone()];
             let now = buckets.read_few(Bucket::Members, &filters, deadline).await;
@@ -72,7 +74,10 @@ impl PlannedChange<'_> {
             let now = now.find(&key).map(head_changes).transpose()?;
             match now.map_or(Fate::Unknown, |changes| changes.fate_of(&planned)) {
                 Fate::Done => return Ok(true),
-                Fate::Lost => return Ok(false),
+                Fate::Lost => {
+                    event!(call: debug, "another change of the room came first", room = view.id);
+                    return Ok(false);
+                }
                 Fate::Unknown => return Err(Error::Timeout),
                 Fate::Open => {}
             }

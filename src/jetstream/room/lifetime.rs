@@ -20,6 +20,7 @@ use crate::jetstream::stored::room_records::{
     Fence, Head, IndexRecord, MemberRecord, RoomGone, RoomRecord,
 };
 use crate::jetstream::stored::{codec, random_id};
+use crate::trace::event;
 use crate::{Error, NewRoom, Room, RoomId};
 
 /// The outcome of a compare-and-set of a room's record.
@@ -180,6 +181,7 @@ impl RoomClient {
                         error
                     }
                 };
+            event!(call: debug, "a commit was refused or not acknowledged: the room's record is read", room);
             // A refusal proves nothing: it may be a former leader's.
             let now = Occupant::read(&self.buckets, room, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };

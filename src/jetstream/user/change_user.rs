@@ -11,6 +11,7 @@ use crate::jetstream::stored::format::FormatRecord;
 use crate::jetstream::stored::user_records::{Admins, UserRecord};
 use crate::jetstream::stored::{bucket_key, random_id};
 use crate::jetstream::user::user_client::UserClient;
+use crate::trace::event;
 use crate::{Error, NewUser, Timestamp, User, UserKey};
 
 /// A change of one user, planned on the copy.
@@ -165,6 +166,7 @@ impl UserClient {
                 }
             };
             let told = |error| if doubt { in_doubt(error) } else { error };
+            event!(call: debug, "a commit was refused or not acknowledged: the copy tells", user = plan.key);
             // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
             if let Some(happened) = self.happened(plan).await.map_err(told)? {
                 return Ok(happened);

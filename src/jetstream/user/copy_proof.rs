@@ -18,6 +18,7 @@ use crate::jetstream::stored::bucket_key;
 use crate::jetstream::user::user_client::missing;
 use crate::jetstream::user::users_copy::{CopyLife, UsersCopy};
 use crate::mutation::Mutation;
+use crate::trace::event;
 
 /// The latest barrier of `users` that the copy has received: when it was sent, by a clock that goes on while the machine
 /// is suspended, and in which life of the copy.
@@ -175,6 +176,9 @@ pub(in crate::jetstream) async fn renew(
 ) {
     loop {
         let renewed = tokio::time::timeout(bound, buckets.barrier(Bucket::Users)).await;
+        if !matches!(renewed, Ok(Ok(_))) {
+            event!(users: debug, "the proof of freshness is not renewed: decisions deny once it is too old");
+        }
         // After a failure the proof grows old, and decisions deny.
         let pause = if matches!(renewed, Ok(Ok(_))) { bound / 4 } else { RETRY.min(bound / 4) };
         let _ = tokio::time::timeout(pause, copy.begins_anew()).await;

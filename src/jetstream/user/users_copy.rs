@@ -19,6 +19,7 @@ use crate::jetstream::gateway::tries::barrier_number;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::user_records::{Admins, UserRecord};
 use crate::jetstream::stored::{bucket_key, codec, format};
+use crate::trace::event;
 use crate::{Error, Page, User, UserKey};
 
 /// How long a caller of a barrier waits for a delivery before it asks for another consumer.
@@ -119,6 +120,7 @@ impl UsersCopy {
 
     /// Has the feed begin anew.
     pub(super) fn kick(&self) {
+        event!(users: debug, "the copy asks for another consumer");
         if let Some(kick) = self.kick.get() {
             kick.notify_one();
         }
@@ -339,9 +341,13 @@ impl FeedSink for UsersCopy {
     /// admin is written in one batch with the record of admins, which comes next, and both count at
     /// one moment.
     fn entry(&self, entry: Entry, stored: u64) {
+        event!(users: trace, "delivered", key = entry.key, sequence = entry.sequence);
         let anchor = (!bucket_key::is_barrier(&entry.key)).then(|| Anchor::of(&entry, stored));
         // Everything is checked once, here.
         let arrived = Arrived::from(entry);
+        if matches!(&arrived.what, What::Format(Ok(store)) if *store != self.store) {
+            event!(bucket: warn, "another store's buckets replaced this store's: every call fails");
+        }
         let mut held = self.write();
         let copy = &mut held.copy;
         if arrived.sequence <= copy.position {

@@ -9,6 +9,7 @@ use super::super::driver::Result;
 use super::super::place::Place;
 use super::job::Job;
 use crate::Error;
+use crate::trace::event;
 
 /// The most writes in one transaction.
 const LIMIT: usize = 256;
@@ -84,6 +85,7 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
         }
         execute(db, "COMMIT")
     });
+    event!(file: trace, "a transaction has ended", writes = jobs.len(), committed = done.is_ok());
     let Err(error) = done else {
         // What was committed to files that nobody else will open is not acknowledged.
         match files.check() {
@@ -100,6 +102,7 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
         job.forget();
     }
     if jobs.len() > 1 {
+        event!(file: debug, "a transaction failed: its writes run again one by one", writes = jobs.len(), error);
         return jobs;
     }
     for job in jobs {

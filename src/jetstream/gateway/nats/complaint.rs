@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_nats::{ClientError, Event, Server, ServerError};
 use tokio::time::Instant;
 
+use crate::trace::event;
 use crate::{Error, shown};
 
 /// The latest reports.
@@ -21,6 +22,8 @@ struct Heard {
     said: Option<(Instant, String)>,
     /// Why there is no connection; `None` if there is one.
     away: Option<String>,
+    /// Whether a connection was lost, and no other one has replaced it.
+    lost: bool,
 }
 
 impl Complaint {
@@ -31,12 +34,29 @@ impl Complaint {
     /// Keeps an event of the driver.
     pub(super) fn hear(&self, event: &Event) {
         match event {
-            Event::Connected => self.heard().away = None,
+            Event::Connected => {
+                let mut heard = self.heard();
+                heard.away = None;
+                if std::mem::take(&mut heard.lost) {
+                    event!(connection: info, "connected again");
+                } else {
+                    event!(connection: debug, "connected");
+                }
+            }
+            Event::Disconnected => {
+                event!(connection: info, "the connection was lost");
+                self.heard().lost = true;
+            }
+            Event::LameDuckMode => event!(connection: info, "the server is about to stop"),
+            Event::SlowConsumer(_) => {
+                event!(connection: debug, "a full subscription dropped a message")
+            }
             Event::ServerError(error) => {
                 let text = match error {
                     ServerError::AuthorizationViolation => "authorization violation".to_owned(),
                     other => one_line(other.to_string().trim_start_matches("nats: ")),
                 };
+                event!(connection: warn, "the server reports an error", error = text);
                 self.heard().said = Some((Instant::now(), text));
             }
             // The event has only the kind of the error; the next attempt to connect has the details.
@@ -56,6 +76,7 @@ impl Complaint {
         };
         let why: Vec<String> = servers.iter().filter_map(why).collect();
         if !why.is_empty() {
+            event!(connection: debug, "an attempt to connect failed", error = why.join(", "));
             self.heard().away = Some(why.join(", "));
         }
     }

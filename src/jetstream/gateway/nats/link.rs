@@ -19,6 +19,7 @@ use crate::jetstream::gateway::nats::mux::{Mux, Waiting};
 use crate::jetstream::gateway::nats::wire::{self, ApiError};
 use crate::jetstream::gateway::server_version;
 use crate::mutation::Mutation;
+use crate::trace::event;
 
 /// The parts of a connection that requests need.
 pub(super) struct Link {
@@ -53,6 +54,7 @@ struct Fitness {
 
 impl Fitness {
     fn led_by_an_older(&self) {
+        event!(connection: warn, "a server of the cluster is too old: every call fails");
         self.led_by_an_older.store(true, Ordering::SeqCst);
     }
 
@@ -60,6 +62,10 @@ impl Fitness {
         let connection = client.statistics().connects.load(Ordering::SeqCst);
         if self.looked.load(Ordering::SeqCst) != connection {
             let old = server_version::check_version(&client.server_info().version).is_err();
+            if old {
+                let version = client.server_info().version;
+                event!(connection: warn, "the server is too old: every call fails", version);
+            }
             self.too_old.store(old, Ordering::SeqCst);
             self.led_by_an_older.store(false, Ordering::SeqCst);
             self.looked.store(connection, Ordering::SeqCst);
@@ -162,6 +168,7 @@ impl Link {
         payload: Bytes,
         deadline: Instant,
     ) -> Result<(), Unsent> {
+        event!(exchange: trace, "request", subject, bytes = payload.len());
         let headers = headers.filter(|headers| !headers.is_empty());
         let client = &self.client;
         let sent = async {
@@ -207,8 +214,10 @@ impl Link {
 
     pub(super) async fn answer<T>(&self, mut waiting: Waiting<T>, deadline: Instant) -> Option<T> {
         if let Ok(Some(answer)) = timeout_at(deadline, waiting.answer()).await {
+            event!(exchange: trace, "answer");
             return Some(answer);
         }
+        event!(exchange: trace, "no answer");
         self.is_unwell(deadline).await;
         None
     }
@@ -235,6 +244,7 @@ impl Link {
         }
         let ours = self.unwell.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
         if ours.is_ok() && !self.mutation.is(JetStreamDefect::StaysWhereItIs) {
+            event!(connection: info, "the client leaves the server: it acknowledges no write");
             let _ = timeout_at(deadline, self.client.force_reconnect()).await;
         }
     }
