@@ -183,7 +183,7 @@ async fn a_call_of_the_jetstream_store_is_told_with_its_barriers_and_its_garbage
     ]);
     heard.expect(&["DEBUG", "membership::barrier: sent callers=1"]);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let purged = " membership::garbage: purged bucket=room_keys";
+    let purged = " membership::garbage: purge bucket=room_keys";
     heard.expect(&["DEBUG", "rekey{room=ops from=1}:background:", purged]);
     for level in ["INFO", "WARN"] {
         assert!(!heard.has(&[level]), "all is well, and yet\n{}", heard.text());

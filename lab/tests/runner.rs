@@ -48,6 +48,31 @@ fn a_bad_seed_in_the_environment_is_refused() {
 }
 
 #[test]
+fn a_bad_filter_of_events_is_refused() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));
+    let output = command.env("RUST_LOG", "membership=loud").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("error: RUST_LOG: \"membership=loud\" is no filter"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn events_are_shown_only_if_they_are_asked_for() {
+    let events = |filter: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));
+        let arguments = ["--store", "sqlite", "--filter", "a_missing_room_is_not_found"];
+        let output = command.args(arguments).env("RUST_LOG", filter).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let stderr = text(&output.stderr);
+        assert!(!stderr.contains('\u{1b}'), "colours without a terminal: {stderr}");
+        stderr.lines().filter(|line| line.contains("membership::")).count()
+    };
+    assert_eq!((events(""), events("membership=info")), (0, 0));
+    assert!(events("membership=debug") > 0);
+}
+
+#[test]
 fn an_unwritable_report_is_refused_before_anything_runs() {
     let output = conformance(&["--filter", "a_missing_room", "--junit", "/nonexistent/out.xml"]);
     assert_eq!(output.status.code(), Some(2));

@@ -201,11 +201,11 @@ impl Place {
             // The check itself failed: this call fails, and the next one checks again.
             Err(error) => return Err(Error::unavailable(error)),
         };
-        let why = self.lost.get_or_init(|| {
-            event!(file: warn, "a file of the store changed: the client fails until it is opened again", path = path.display(), change);
-            format!("{} {change}", path.display())
-        });
-        Err(self.gone(why))
+        if self.lost.set(format!("{} {change}", path.display())).is_ok() {
+            let path = path.display();
+            event!(file: warn, "a file changed: every call fails until the store is opened again", path, change);
+        }
+        self.lost()
     }
 
     fn gone(&self, why: &str) -> Error {

@@ -91,7 +91,11 @@ pub(super) fn bring_forward(db: &Connection, names: &Names) -> Result<()> {
 fn climb(db: &Connection, names: &Names) -> Result<()> {
     // Checked again under the lock: another process may have migrated the file.
     let from = version(db, names)?;
-    event!(file: info, "the file gets the tables of this version", from, to = CURRENT);
+    if from == 0 {
+        event!(file: debug, "a new file gets its tables");
+    } else {
+        event!(file: info, "an older file gets the tables of this version", from, to = CURRENT);
+    }
     for step in LADDER.iter().skip(from) {
         db.execute_batch(step.sql)?;
         (step.fill)(db)?;

@@ -43,15 +43,14 @@ impl SettingsWatch {
                     .map(|error| Error::unavailable(error.to_string())),
                 None => Some(Error::unavailable(format!("there is no bucket {name} any more"))),
             };
-            let mut before = sees.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner);
-            match &unfit {
-                Some(error) if *before != unfit => {
+            match (&unfit, sees.fit(bucket).err()) {
+                (Some(error), before) if before.as_ref() != Some(error) => {
                     event!(bucket: warn, "the settings are wrong: calls that need the bucket fail", bucket = name, error);
                 }
-                None if before.is_some() => event!(bucket: info, "the settings are right again", bucket = name),
+                (None, Some(_)) => event!(bucket: info, "the settings are right again", bucket = name),
                 _ => {}
             }
-            *before = unfit;
+            *sees.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner) = unfit;
         });
         watch
     }

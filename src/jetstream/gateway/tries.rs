@@ -321,7 +321,7 @@ impl Gateway {
         up_to: Option<u64>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        event!(garbage: debug, "purged", bucket, filter);
+        event!(garbage: debug, "purge", bucket, filter);
         self.ask(deadline, |deadline| self.servers.purge(bucket, filter, up_to, deadline)).await
     }
 

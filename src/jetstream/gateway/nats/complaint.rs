@@ -35,9 +35,12 @@ impl Complaint {
     pub(super) fn hear(&self, event: &Event) {
         match event {
             Event::Connected => {
-                let mut heard = self.heard();
-                heard.away = None;
-                if std::mem::take(&mut heard.lost) {
+                let again = {
+                    let mut heard = self.heard();
+                    heard.away = None;
+                    std::mem::take(&mut heard.lost)
+                };
+                if again {
                     event!(connection: info, "connected again");
                 } else {
                     event!(connection: debug, "connected");
