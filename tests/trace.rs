@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use membership::{
     Blow, Ciphertext, Decision, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore, Label,
-    NewMember, NewRoom, NewUser, Rekey, RoomId, Simulation, SqliteStore, Store, Timestamp, UserKey,
-    Weather,
+    NewMember, NewRoom, NewUser, Rekey, RoomId, Simulation, SqliteConfig, SqliteStore, Store,
+    Timestamp, UserKey, Weather,
 };
 use nats_cluster::{Cluster, ClusterOptions};
 use tracing_subscriber::fmt::MakeWriter;
@@ -136,7 +136,7 @@ async fn a_call_of_the_sqlite_store_is_told_without_its_secrets() {
     let (heard, _listening) = listen();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("members.db");
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     use_store(&store).await;
     heard.expect(&["open{path=", "outcome=\"ok\""]);
     heard_its_calls(&heard);
@@ -154,7 +154,7 @@ async fn a_call_of_the_sqlite_store_is_told_without_its_secrets() {
 async fn a_call_that_its_caller_drops_is_told() {
     let (heard, _listening) = listen();
     let dir = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(dir.path().join("members.db")).await.unwrap();
+    let store = SqliteStore::open(SqliteConfig::new(dir.path().join("members.db"))).await.unwrap();
     {
         let mut call = store.add_user(user());
         assert!(futures_util::poll!(&mut call).is_pending());

@@ -78,7 +78,7 @@ impl JetStreamStore {
     /// has no JetStream.
     pub async fn open(config: JetStreamConfig) -> Result<Self, Error> {
         let span = span!("open", servers = config.shown_servers(), prefix = config.prefix);
-        span.call(Self::start(config, Mutation::NONE)).await
+        span.call(Box::pin(Self::start(config, Mutation::NONE))).await
     }
 
     pub(super) async fn start(

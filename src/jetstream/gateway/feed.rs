@@ -87,7 +87,7 @@ enum ConsumerEnd<'a> {
     /// An irregularity ended it. `heard` tells whether anything was delivered in order before.
     Failed { heard: bool },
     /// Another consumer takes over.
-    Replaced(Source<'a>),
+    Replaced(Box<Source<'a>>),
     /// It has loaded what the server said there was. `all` tells whether that is all there is.
     Loaded { all: bool },
 }
@@ -103,7 +103,7 @@ impl Feed {
             loaded = matches!(round, Ok(Ok(ConsumerEnd::Loaded { all: true })));
             let (heard, trouble) = match round {
                 Ok(Ok(ConsumerEnd::Replaced(next))) => {
-                    source = Some(next);
+                    source = Some(*next);
                     continue;
                 }
                 Ok(Ok(ConsumerEnd::Loaded { .. })) => continue,
@@ -264,7 +264,7 @@ impl Feed {
                     biased;
                     Some(next) = async { Some(search.as_mut()?.await) } => {
                         return match next {
-                            Ok(next) => ConsumerEnd::Replaced(next),
+                            Ok(next) => ConsumerEnd::Replaced(Box::new(next)),
                             Err(_) => ConsumerEnd::Failed { heard },
                         };
                     }

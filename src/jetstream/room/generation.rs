@@ -181,7 +181,7 @@ impl Generation {
                 continue;
             }
             let (write, mut head) = (random_id::fresh()?, view.head.clone());
-            let (puts, ended) = self.rest(&roster, missing)?;
+            let (puts, ended) = self.rest(&roster, &missing)?;
             if puts.len() > FEW {
                 return Ok(false);
             }
@@ -225,7 +225,7 @@ impl Generation {
     fn rest(
         &self,
         roster: &Roster,
-        missing: Vec<(EndpointId, MemberRecord)>,
+        missing: &[(EndpointId, MemberRecord)],
     ) -> Result<(Vec<Put>, u64), Error> {
         let puts = missing.iter().map(|(endpoint, record)| self.put(endpoint, record));
         let mut puts = puts.collect::<Result<Vec<_>, _>>()?;

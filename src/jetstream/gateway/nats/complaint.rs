@@ -52,7 +52,7 @@ impl Complaint {
             }
             Event::LameDuckMode => event!(connection: info, "the server is about to stop"),
             Event::SlowConsumer(_) => {
-                event!(connection: debug, "a full subscription dropped a message")
+                event!(connection: debug, "a full subscription dropped a message");
             }
             Event::ServerError(error) => {
                 let text = match error {
