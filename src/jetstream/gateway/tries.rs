@@ -38,8 +38,8 @@ pub(in crate::jetstream) struct Gateway {
     /// The deadline of one exchange. After it the exchange is tried again.
     attempt: Duration,
     batches: PerBucket<Semaphore>,
-    /// The key of this client's barriers.
-    barrier: String,
+    /// The client's part of its barriers' keys.
+    client: String,
     /// The number of its latest barrier, in any bucket.
     numbers: AtomicU64,
     /// The highest sequence acknowledged to this client, in each bucket.
@@ -64,7 +64,7 @@ impl Gateway {
             servers,
             attempt: (op_timeout / 4).clamp(Duration::from_millis(25), Duration::from_secs(1)),
             batches: PerBucket::new(|_| Semaphore::new(BATCHES)),
-            barrier: bucket_key::barrier(&random_id::fresh()?),
+            client: random_id::fresh()?,
             numbers: AtomicU64::new(0),
             highest: PerBucket::default(),
             counters,
@@ -92,14 +92,15 @@ impl Gateway {
         bucket: Bucket,
         deadline: Instant,
     ) -> Result<Passed, Error> {
-        self.pass_behind(bucket, None, deadline).await.map(|(passed, _)| passed)
+        self.pass_behind(bucket, 0, None, deadline).await.map(|(passed, _)| passed)
     }
 
-    /// As [`pass`](Self::pass). Also returns whether the bucket still held `previous` when it stored the barrier.
-    /// `previous` is the sequence of the newest barrier of this client in the bucket.
+    /// As [`pass`](Self::pass), for a barrier in this lane. Also returns whether the bucket still held `previous` when it
+    /// stored the barrier. `previous` is the sequence of the lane's newest barrier in the bucket.
     pub(in crate::jetstream) async fn pass_behind(
         &self,
         bucket: Bucket,
+        lane: usize,
         mut previous: Option<u64>,
         deadline: Instant,
     ) -> Result<(Passed, bool), Error> {
@@ -112,7 +113,8 @@ impl Gateway {
             let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
             let before = highest.load(Ordering::Acquire);
             let expect = previous.take();
-            let put = Put::new(self.barrier.clone(), Bytes::from(number.to_string()));
+            let key = bucket_key::barrier(&self.client, lane);
+            let put = Put::new(key, Bytes::from(number.to_string()));
             let put = Put { expect, ..put };
             let error = match self.servers.publish(bucket, &put, self.attempt_by(deadline)).await {
                 Ack::Stored(sequence) if sequence > before => {
@@ -141,10 +143,12 @@ impl Gateway {
         self.highest.get(bucket).fetch_max(sequence, Ordering::AcqRel);
     }
 
-    /// This client's barrier among these messages, if there is one.
-    fn own_barrier(&self, entries: &[Entry]) -> Option<Passed> {
-        let entry = entries.iter().find(|entry| entry.key == self.barrier)?;
-        Some(Passed { number: barrier_number(entry)?, sequence: entry.sequence })
+    /// This client's barriers among these messages: the newest of each lane.
+    fn own_barriers(&self, entries: &[Entry]) -> impl Iterator<Item = Passed> {
+        let own = |entry: &&Entry| bucket_key::is_barrier_of(&entry.key, &self.client);
+        entries.iter().filter(own).filter_map(|entry| {
+            Some(Passed { number: barrier_number(entry)?, sequence: entry.sequence })
+        })
     }
 
     /// The deadline of one exchange of a call with this deadline.
@@ -249,12 +253,11 @@ impl Gateway {
         self.fit().map_err(ReadError::Failed)?;
         // The filters include a key that exists: without a match no replica says how fresh its state is.
         let proof = match fresh {
-            Fresh::Barrier(_) => self.barrier.as_str(),
-            Fresh::Whatever | Fresh::Since(_) => bucket_key::FORMAT,
+            Fresh::Barrier(_) => bucket_key::barriers(&self.client),
+            Fresh::Whatever | Fresh::Since(_) => bucket_key::FORMAT.to_owned(),
         };
-        let proof = (!filters.iter().any(|filter| filter == proof)).then_some(proof);
-        let wanted: Vec<String> =
-            filters.iter().map(String::as_str).chain(proof).map(str::to_owned).collect();
+        let proof = (!filters.contains(&proof)).then_some(proof);
+        let wanted: Vec<String> = filters.iter().chain(&proof).cloned().collect();
         let mut pause = Pause::new(deadline);
         // Any replica may get the request, also one that hangs, so the first tries are short: the next one
         // may get another replica. The last tries are long, for a read that takes long.
@@ -265,7 +268,7 @@ impl Gateway {
             let error = match self.servers.read(bucket, &wanted, until).await {
                 Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
                     entries.retain(|entry| {
-                        !bucket_key::is_barrier(&entry.key) && Some(&*entry.key) != proof
+                        !bucket_key::is_barrier(&entry.key) && Some(&*entry.key) != proof.as_deref()
                     });
                     return Ok(Snapshot { entries });
                 }
@@ -293,9 +296,9 @@ impl Gateway {
             Fresh::Whatever => true,
             Fresh::Since(sequence) => up_to >= sequence,
             // A later barrier of this client counts, too: it may have replaced this one.
-            Fresh::Barrier(passed) => self.own_barrier(entries).is_some_and(|newest| {
-                newest.number >= passed.number && newest.sequence >= passed.sequence
-            }),
+            Fresh::Barrier(passed) => self
+                .own_barriers(entries)
+                .any(|newest| newest.number >= passed.number && newest.sequence >= passed.sequence),
         }
     }
 
@@ -303,9 +306,8 @@ impl Gateway {
     /// this one any more.
     fn is_overtaken(&self, fresh: Fresh, entries: &[Entry]) -> bool {
         let Fresh::Barrier(passed) = fresh else { return false };
-        self.own_barrier(entries).is_some_and(|newest| {
-            newest.number < passed.number && newest.sequence > passed.sequence
-        })
+        // The state has a message after this barrier, so it would have this one.
+        self.own_barriers(entries).any(|newest| newest.sequence > passed.sequence)
     }
 
     /// How long a read waits for a state with its barrier before it sends another barrier.
@@ -337,7 +339,7 @@ impl Gateway {
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         let (mutation, trouble) = (self.mutation, self.trouble.clone());
         let told = Arc::clone(&kick);
-        let (keys, barriers) = (keys.to_owned(), self.barrier.clone());
+        let (keys, barriers) = (keys.to_owned(), bucket_key::barriers(&self.client));
         let feed =
             feed::Feed { servers, bucket, keys, barriers, attempt, kick: told, trouble, mutation };
         self.keep(feed.keep(sink));

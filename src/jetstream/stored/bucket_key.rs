@@ -8,7 +8,7 @@
 
 use crate::{EndpointId, Epoch, RoomId, UserKey};
 
-/// The first token of every barrier's key. The second is the client's own.
+/// The first token of every barrier's key. The second is the client's own, the third the lane's number.
 const BARRIER: &str = "=barrier";
 /// The key of the bucket's first message.
 pub(in crate::jetstream) const FORMAT: &str = "=format";
@@ -53,9 +53,20 @@ pub(in crate::jetstream) fn id(text: &str) -> Option<String> {
     (token(&id) == text).then_some(id)
 }
 
-/// The key of one client's barriers. No other client writes it.
-pub(in crate::jetstream) fn barrier(client: &str) -> String {
-    format!("{BARRIER}.{client}")
+/// The key of a client's barriers in one lane. No other client writes it.
+pub(in crate::jetstream) fn barrier(client: &str, lane: usize) -> String {
+    format!("{BARRIER}.{client}.{lane}")
+}
+
+/// A filter for all barriers of a client.
+pub(in crate::jetstream) fn barriers(client: &str) -> String {
+    format!("{BARRIER}.{client}.*")
+}
+
+/// Whether a key is that of a barrier of this client.
+pub(in crate::jetstream) fn is_barrier_of(key: &str, client: &str) -> bool {
+    let rest = key.strip_prefix(BARRIER).and_then(|rest| rest.strip_prefix('.'));
+    rest.and_then(|rest| rest.strip_prefix(client)).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Whether a key is that of some client's barriers.
@@ -352,7 +363,8 @@ mod tests {
             (inc.index_of_all(), "*.f.c.a=2Eb.i1.*"),
             (index_prefix(&endpoint), "ann-1_x"),
             (index_count(&endpoint), "ann-1_x.=n"),
-            (barrier("me"), "=barrier.me"),
+            (barrier("me", 3), "=barrier.me.3"),
+            (barriers("me"), "=barrier.me.*"),
         ];
         for (key, expected) in keys {
             assert_eq!(key, expected);
@@ -368,6 +380,16 @@ mod tests {
     #[case("=format", false)]
     fn barriers_are_told_from_others(#[case] key: &str, #[case] expected: bool) {
         assert_eq!(is_barrier(key), expected);
+    }
+
+    #[rstest]
+    #[case("=barrier.me.0", true)]
+    #[case("=barrier.me.12", true)]
+    #[case("=barrier.me", false)]
+    #[case("=barrier.me2.0", false)]
+    #[case("me.0", false)]
+    fn a_clients_own_barriers_are_told_from_others(#[case] key: &str, #[case] expected: bool) {
+        assert_eq!(is_barrier_of(key, "me"), expected);
     }
 
     #[rstest]

@@ -1,7 +1,7 @@
 //! The proof that the copy of users is fresh: the latest barrier that it has received. The bounded mode decides by it
 //! alone while it is young enough (clause AUTH-4).
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -54,50 +54,64 @@ impl CopyProof {
     }
 }
 
-/// The barriers of `users` that one client sends, one behind the other.
+/// The lanes in which one client sends its barriers of `users`. Each lane has a key, and one barrier in flight.
 ///
 /// Messages that vanish are not delivered, and no consumer reports them missing. So each barrier proves that nothing
-/// vanished since the barrier before it: the server stores it only if that one, which is older than everything after
-/// it, is still there.
+/// vanished since its lane's barrier before it: the server stores it only if that one, which is older than everything
+/// after it, is still there.
 #[derive(Default)]
-struct Chain {
-    /// How many barriers are in flight.
-    in_flight: usize,
-    /// The sequence of the newest barrier, if everything up to it was proved to be there.
+struct Lanes(Mutex<Vec<Lane>>);
+
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    is_busy: bool,
+    /// The sequence of the lane's newest barrier, if everything up to it was proved to be there.
     newest: Option<u64>,
 }
 
+impl Lanes {
+    fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the first free lane.
+    fn enter(self: &Arc<Self>) -> InFlight {
+        let mut lanes = self.lanes();
+        let number = lanes.iter().position(|lane| !lane.is_busy).unwrap_or(lanes.len());
+        if number == lanes.len() {
+            lanes.push(Lane::default());
+        }
+        let previous = lanes.get_mut(number).and_then(|lane| {
+            lane.is_busy = true;
+            lane.newest.take()
+        });
+        drop(lanes);
+        InFlight { lanes: Arc::clone(self), number, previous, proved: None }
+    }
+}
+
 /// A barrier in flight.
-struct InFlight<'a> {
-    chain: &'a Mutex<Chain>,
-    /// The barrier before this one; `None` if it is unknown, or may not be the newest when this one is stored.
+struct InFlight {
+    lanes: Arc<Lanes>,
+    /// The lane's number.
+    number: usize,
+    /// The lane's barrier before this one, if it is known.
     previous: Option<u64>,
+    /// The sequence of this barrier, once everything up to it is proved to be there.
+    proved: Option<u64>,
 }
 
-impl<'a> InFlight<'a> {
-    fn begin(chain: &'a Mutex<Chain>) -> Self {
-        let mut held = chain.lock().unwrap_or_else(PoisonError::into_inner);
-        held.in_flight += 1;
-        let previous = held.newest.filter(|_| held.in_flight == 1);
-        drop(held);
-        Self { chain, previous }
-    }
-
-    /// Everything up to this barrier was there.
-    fn proved(&self, passed: Passed) {
-        let mut held = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        held.newest = held.newest.max(Some(passed.sequence));
-    }
-
-    /// Nothing is known of the bucket any more.
-    fn failed(&self) {
-        self.chain.lock().unwrap_or_else(PoisonError::into_inner).newest = None;
+impl InFlight {
+    fn proves(&mut self, passed: Passed) {
+        self.proved = Some(passed.sequence);
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.chain.lock().unwrap_or_else(PoisonError::into_inner).in_flight -= 1;
+        if let Some(lane) = self.lanes.lanes().get_mut(self.number) {
+            *lane = Lane { is_busy: false, newest: self.proved };
+        }
     }
 }
 
@@ -107,19 +121,15 @@ pub(in crate::jetstream) fn users_barrier(
     users: Arc<UsersCopy>,
     proof: Arc<CopyProof>,
 ) -> Sender {
-    let chain = Arc::new(Mutex::new(Chain::default()));
+    let lanes = Arc::new(Lanes::default());
     Box::new(move |deadline| {
         let (gateway, users, proof) =
             (Arc::clone(&gateway), Arc::clone(&users), Arc::clone(&proof));
-        let chain = Arc::clone(&chain);
+        let mut this = lanes.enter();
         Box::pin(async move {
-            let this = InFlight::begin(&chain);
-            let sent = send(&gateway, &users, &proof, this.previous, deadline).await;
-            match &sent {
-                Ok(passed) => this.proved(*passed),
-                Err(_) => this.failed(),
-            }
-            sent
+            let passed = send(&gateway, &users, &proof, &this, deadline).await?;
+            this.proves(passed);
+            Ok(passed)
         })
     })
 }
@@ -128,11 +138,12 @@ async fn send(
     gateway: &Gateway,
     users: &UsersCopy,
     proof: &CopyProof,
-    previous: Option<u64>,
+    this: &InFlight,
     deadline: Instant,
 ) -> Result<Passed, Error> {
     let (began, before) = (proof.now(), users.position());
-    let passed = gateway.pass_behind(Bucket::Users, previous, deadline).await;
+    let (lane, previous) = (this.number, this.previous);
+    let passed = gateway.pass_behind(Bucket::Users, lane, previous, deadline).await;
     let (passed, nothing_vanished) = passed.inspect_err(|error| {
         // If the bucket went back, the copy is of a history that the servers lost.
         if *error != Error::Timeout {

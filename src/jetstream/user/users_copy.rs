@@ -46,8 +46,8 @@ pub(in crate::jetstream) struct Contents {
     half: Option<Arrived>,
     /// The newest message that is no barrier.
     anchor: Option<Anchor>,
-    /// The newest delivered barrier of this client.
-    passed: Option<Passed>,
+    /// The newest delivered barrier of this client, in each lane.
+    passed: HashMap<String, Passed>,
     /// How many users arrived as revoked and were unknown before. They were added and revoked before the feed could deliver
     /// the addition, so the copy lacked them for a while.
     gaps: u64,
@@ -165,9 +165,11 @@ impl UsersCopy {
     pub(super) fn reached(&self, passed: Passed) -> Result<CopyLife, Error> {
         let held = self.copy.read().map_err(|_| poisoned())?;
         // A later one may have replaced it before it was delivered.
-        let there = held.copy.passed.is_some_and(|newest| {
-            newest.number >= passed.number && newest.sequence >= passed.sequence
-        });
+        let there = held
+            .copy
+            .passed
+            .values()
+            .any(|newest| newest.number >= passed.number && newest.sequence >= passed.sequence);
         let anew = || Error::unavailable("the copy of users begins anew");
         there.then_some(CopyLife { life: held.life }).ok_or_else(anew)
     }
@@ -331,7 +333,7 @@ impl FeedSink for UsersCopy {
         held.life += 1;
         // The anchor and what follows it are delivered again.
         held.copy.position = 0;
-        held.copy.passed = None;
+        held.copy.passed.clear();
         held.copy.half = None;
         self.anew.notify_one();
     }
@@ -382,8 +384,8 @@ enum What {
     Admins(Result<Admins, Error>),
     /// The record that says whose the bucket is.
     Format(Result<String, Error>),
-    /// A barrier of this client; of another number, nothing that counts.
-    Barrier(Option<u64>),
+    /// A barrier of this client: its key and its number. One without a number does not count.
+    Barrier(String, Option<u64>),
     Strange(Error),
 }
 
@@ -406,7 +408,7 @@ impl From<Entry> for Arrived {
                 codec::open_record(Bucket::Users, &key, &value)
             })
         } else if bucket_key::is_barrier(&key) {
-            What::Barrier(number)
+            What::Barrier(key, number)
         } else if key == bucket_key::FORMAT {
             What::Format(format::store_of(Bucket::Users, &value, removal))
         } else {
@@ -447,8 +449,9 @@ impl Contents {
             }
             What::Admins(record) => self.admins = Some((sequence, record)),
             What::Format(store) => self.store = Some((sequence, store)),
-            What::Barrier(number) => {
-                self.passed = number.map(|number| Passed { number, sequence });
+            What::Barrier(lane, None) => drop(self.passed.remove(&lane)),
+            What::Barrier(lane, Some(number)) => {
+                self.passed.insert(lane, Passed { number, sequence });
             }
             What::Strange(error) => self.strange = Some(error),
         }
@@ -461,7 +464,7 @@ mod tests {
     use crate::jetstream::stored::format::FormatRecord;
     use crate::{Label, NewUser, Timestamp};
 
-    const OWN: &str = "=barrier.me";
+    const OWN: &str = "=barrier.me.0";
 
     fn user(key: UserKey) -> NewUser {
         let label = Label::new("ann").unwrap();
