@@ -179,8 +179,8 @@ impl Store for MemoryStore {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        // The lock waits for calls in flight. A poisoned lock does not keep the client from
-        // closing.
+        // Taking the lock waits for the calls in flight. A poisoned lock must not keep the client
+        // from closing.
         let _guard = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.closed.store(true, Ordering::Release);
         Ok(())

@@ -1,10 +1,10 @@
 //! The SQLite store: one file, one node, any number of processes.
 //!
-//! Reads happen in place, on the caller's thread, over a pool of connections (`readers.rs`).
-//! Writes go to the one thread of each client that writes (`writer.rs`), which runs what is
-//! waiting as one transaction. What a call does is in `create_room.rs`, `rooms.rs`, `rooms_of.rs`,
-//! `members.rs`, `read_key.rs`, `rekey.rs` and `users.rs`: plain functions over a connection. Records
-//! become rows and come back, checked, in `layout.rs`; `driver.rs` turns SQLite's errors into ours.
+//! Reads run on the caller's thread, over a pool of connections (`readers.rs`). Each client has one thread that writes
+//! (`writer.rs`); it runs the waiting writes as one transaction. The calls themselves are plain functions over a
+//! connection, in `create_room.rs`, `rooms.rs`, `rooms_of.rs`, `members.rs`, `read_key.rs`, `rekey.rs` and `users.rs`.
+//! `layout.rs` turns records into rows, and checks rows and turns them back into records. `driver.rs` turns SQLite's
+//! errors into [`Error`].
 
 mod columns;
 mod config;
@@ -105,14 +105,14 @@ impl SqliteStore {
     /// Opens the file at [`SqliteConfig::path`].
     ///
     /// A file that does not exist, or is empty, becomes a new store, which its owner alone may read
-    /// ([`SqliteConfig::mode`], [`SqliteConfig::must_exist`]); its directory must exist. A store
-    /// of an older version is brought forward in one transaction (clause DUR-3).
+    /// ([`SqliteConfig::mode`], [`SqliteConfig::must_exist`]). The directory of the file must exist. A store of an
+    /// older version is migrated in one transaction (clause DUR-3).
     ///
-    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a setting outside its limits, a directory, a file
-    /// with a second name or that is a mount of its own, another application's database, or one of
-    /// a newer version; [`Corrupt`](Error::Corrupt) for what is no database, a damaged one, or a
-    /// log without its database; [`Unavailable`](Error::Unavailable) for what cannot
-    /// be read and written; [`Timeout`](Error::Timeout) where another process holds it locked.
+    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a setting outside its limits, a
+    /// directory, a file with a second name or that is a mount of its own, another application's database, and a store
+    /// of a newer version; [`Corrupt`](Error::Corrupt) for a file that is no database, a damaged database, and a log
+    /// without its database; [`Unavailable`](Error::Unavailable) for a file that cannot be read and written;
+    /// [`Timeout`](Error::Timeout) if another process holds the file locked.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
         let span = span!("open", path = config.path.display());
         span.call(Self::start(config, Mutation::NONE)).await
@@ -146,7 +146,7 @@ impl SqliteStore {
         self.patiently(|deadline| self.decisions.ask(&self.readers, key, deadline)).await
     }
 
-    /// Repeats an attempt while another connection holds a lock, until the deadline.
+    /// Repeats `attempt` while another connection holds a lock, until the deadline.
     async fn patiently<T, A>(&self, attempt: impl Fn(Instant) -> A) -> Result<T, Error>
     where
         A: Future<Output = Result<T, Error>>,
@@ -172,7 +172,7 @@ impl SqliteStore {
         self.write_within(self.op_timeout, span, work).await
     }
 
-    /// A write that may take ten times as long.
+    /// Runs a write that may take ten times `op_timeout`.
     async fn long_write<T, F>(&self, span: Span, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -324,8 +324,8 @@ impl Store for SqliteStore {
     async fn close(&self) -> Result<(), Error> {
         let close = async {
             self.gate.shut();
-            // Every read ends at its deadline by itself, unless its caller stopped polling it; and
-            // then no caller waits for it.
+            // Every read ends at its own deadline, so the wait is bounded. The exception is a read whose caller stopped
+            // polling it: it never ends, but then no caller waits for its answer.
             let _ = timeout(self.op_timeout, self.gate.empty()).await;
             self.writer.close().await;
             Ok(())

@@ -48,8 +48,8 @@ struct Question {
 }
 
 impl Decisions {
-    /// The user's standing at a moment after this call began. A single caller reads at once. With concurrent callers, one lets
-    /// the others join and then reads for all of them.
+    /// Returns the user's standing at a moment after this call began. A single caller reads at once. If callers are
+    /// concurrent, one of them lets the others join and then reads for all of them.
     pub(super) async fn ask(&self, readers: &Readers, key: &UserKey, deadline: Instant) -> Answer {
         let Some(mut answer) = self.join(key, deadline) else {
             let _reading = Reading(self);
@@ -70,7 +70,7 @@ impl Decisions {
         }
     }
 
-    /// Joins the waiting decisions; `None` if no thread reads: then the caller counts as reading.
+    /// Joins the waiting decisions. `None` if no thread reads: then the caller must read, and counts as reading.
     fn join(&self, key: &UserKey, deadline: Instant) -> Option<oneshot::Receiver<Answer>> {
         let mut queue = self.lock();
         if queue.reading == 0 && queue.waiting.is_empty() {
@@ -82,8 +82,8 @@ impl Decisions {
         Some(answered)
     }
 
-    /// Answers the decisions that have waited longest, from one state of the database that is newer than their calls. Returns
-    /// whether any was waiting.
+    /// Answers the decisions that have waited longest, from one state of the database. The read begins after their
+    /// calls began. Returns whether any decision was waiting.
     fn read_some(&self, readers: &Readers) -> bool {
         let questions: Vec<_> = {
             let mut queue = self.lock();
@@ -107,7 +107,7 @@ impl Decisions {
                 .map_err(Error::from)
             },
             |read| match read {
-                // An error in one answer may come from the connection.
+                // An error in one answer may come from the connection, which is then dropped.
                 Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
                 Err(error) => Some(error),
             },
@@ -115,7 +115,7 @@ impl Decisions {
         match read.and_then(|read| read) {
             Ok(answers) => {
                 for (question, answer) in questions.into_iter().zip(answers) {
-                    // A caller that was dropped gets no answer.
+                    // The caller of this decision may be gone: then the answer is dropped.
                     let _ = question.answer.send(answer);
                 }
             }
@@ -129,7 +129,7 @@ impl Decisions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Each change of the queue is one step, so a panic leaves it valid.
+        // Each change of the queue is one step, so a panic leaves the queue valid.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         let (readers, decisions) = (&store.readers, Decisions::default());
         let deadline = Instant::now() + SECOND;
 
-        // Somebody is reading, so all others ask together.
+        // One thread counts as reading, so all callers join the waiting decisions.
         decisions.lock().reading += 1;
         let all = TOGETHER + 4;
         let keys: Vec<_> = (0..).take(all).map(key).collect();
@@ -226,7 +226,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(50);
         decisions.lock().reading += 1;
 
-        // Read for by somebody who never comes back, and by somebody who panics.
+        // In the first round the thread that reads for the caller never answers. In the second round it panics.
         for (panics, expected) in [(false, Error::Timeout), (true, panicked())] {
             let key = key(1);
             let mut asked = decisions.ask(&readers, &key, deadline).boxed();
