@@ -53,8 +53,8 @@ pub(super) fn reader(names: &Names) -> Result<Connection> {
     // writes no record.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = connect(&names.file, flags)?;
-    // Only the writing connection copies the log into the file, since only its thread checks that the two still belong
-    // together.
+    // Only the writing connection copies the log into the file: the writer checks first whether the log and the file
+    // still belong together.
     leave_the_log(&connection, true)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;

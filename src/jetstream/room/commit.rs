@@ -33,7 +33,8 @@ impl PlannedChange<'_> {
         let Self { view, head, mut puts } = self;
         let planned = head.changes.clone();
         let key = view.incarnation.head();
-        // The head comes last: if a reader ever saw a part of a batch, the head's count would make that `Corrupt`.
+        // The head comes last. If a reader ever saw a part of a batch, the number of members in the head would not fit,
+        // and the room would be `Corrupt`.
         let mut put = Put::record(Bucket::Members, key.clone(), &head)?;
         if !buckets.is(JetStreamDefect::ExpectsNothing) {
             put = put.expecting(view.revision);
@@ -70,7 +71,7 @@ impl PlannedChange<'_> {
             let filters = [key.clone()];
             let now = buckets.read_few(Bucket::Members, &filters, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
-            // If there is no head, the room was deleted long ago, and later rooms of the id, too.
+            // If there is no head, the room was deleted long ago, and eight later rooms of the id were, too.
             let now = now.find(&key).map(head_changes).transpose()?;
             match now.map_or(Fate::Unknown, |changes| changes.fate_of(&planned)) {
                 Fate::Done => return Ok(true),

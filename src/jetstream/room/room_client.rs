@@ -43,7 +43,7 @@ impl RoomClient {
         }
     }
 
-    /// A new id; with one defect, always the same id.
+    /// Returns a new id; with the given defect, always the same id.
     pub(super) fn fresh_unless(&self, defect: JetStreamDefect) -> Result<String, Error> {
         if self.buckets.is(defect) { Ok("same".to_owned()) } else { random_id::fresh() }
     }

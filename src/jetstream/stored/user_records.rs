@@ -64,8 +64,8 @@ impl UserRecord {
     }
 }
 
-/// `users`: the number of active admins, on which bootstrap and the last admin's revocation are decided (clauses USER-1,
-/// USER-4). It exists exactly if an admin was ever made.
+/// `users`: the number of active admins, by which a bootstrap and the last admin's revocation are decided (clauses
+/// USER-1, USER-4). The record exists exactly if an admin was ever made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct Admins {

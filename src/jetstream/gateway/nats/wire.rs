@@ -94,7 +94,7 @@ pub(super) fn ack(stream: &str, message: &Message) -> Ack {
         MESSAGE_TOO_LARGE => Ack::Not(WriteError::Failed(Error::unavailable(format!(
             "{text}; lift its max_msg_size"
         )))),
-        // The server checks both before it proposes the message to the replicas.
+        // The server checks both of these conditions before it proposes the message to the replicas.
         code if NO_ROOM.contains(&code)
             || code == STORE_FAILED && error.description.contains("maximum") =>
         {
