@@ -124,8 +124,8 @@ mod sound {
     use crate::case::registry;
     use crate::contract;
 
-    /// Clauses that no control here breaks: two are kept by the types before any store is asked (their
-    /// cases are about constructors), the others are about stores on files and servers.
+    /// Clauses that no control of this package breaks. Two of them are kept by the types before a store is called, and
+    /// their cases are about constructors. The others are about stores on files and servers.
     const UNBROKEN: &[&str] =
         &["TYPE-4", "TYPE-5", "ERR-3", "LIST-5", "AUTH-4", "TIME-3", "DUR-2", "DUR-3", "FAULT-1"];
 

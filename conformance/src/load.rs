@@ -1,5 +1,4 @@
-//! Measures how starved the machine is: a thread does a known amount of work again and again, and
-//! measures the slowdown.
+//! Measures how starved the machine is, by timing a known amount of work again and again.
 //!
 //! On a machine whose processors are busy with other work, the suite's tasks and the stores'
 //! servers run late. A deadline that passes then says nothing about the store.

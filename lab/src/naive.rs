@@ -37,8 +37,8 @@ pub fn target(provision: Provision) -> JetStream {
     JetStream::another(NAME, 3, provision, Arc::new(open), DECLINES)
 }
 
-/// What the suite must catch the naive store by: a revoked user who is allowed at a server that is cut off, and a second
-/// first admin after all users vanished.
+/// The cases that must catch the naive store: a revoked user is allowed at a server that is cut off, and there is a
+/// second first admin after all users vanished.
 #[must_use]
 pub fn controls() -> Vec<Control> {
     let control = |name, clause, first, what| Control {

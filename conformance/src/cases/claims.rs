@@ -39,7 +39,8 @@ async fn an_unclaimed_ability_is_refused_and_changes_nothing(cx: Cx) -> Verdict 
     Ok(())
 }
 
-/// Asks the target for the ability `need`, which it does not claim, by every call there is for it.
+/// Asks the target for the ability `need`, which it does not claim, by every call that uses this
+/// ability.
 async fn refused(cx: &Cx, need: Need) -> Verdict {
     let instance = cx.instance();
     let (id, who): (_, EndpointId) = (room("r"), endpoint("bob"));

@@ -131,7 +131,7 @@ async fn a_missing_user_is_denied_as_unknown(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// A refused write leaves nothing behind that makes the corrected one fail.
+/// A refused write must leave nothing behind that makes the corrected one fail.
 async fn a_refused_write_can_be_corrected_and_repeated(cx: Cx) -> Verdict {
     let (store, e, p) = (a_world(&cx).await?, room("e"), room("p"));
     fails(store.add_member(&e, joins("carl")).await, &KEY_MISSING)?;

@@ -13,15 +13,15 @@
 //! - *the admins*: whether there ever was one, and how many are active. `has_admin` and
 //!   `bootstrap_admin` touch this object, and so does each call that adds or revokes an admin.
 //!
-//! A listing reads several objects, and joins them into one: `rooms_of` every room in which its
-//! endpoint may ever have been, `users` every user who may be on its page. The calls show which
-//! rooms those are: an endpoint can be only in rooms that it is in at the start, that some call
-//! creates with it as the owner, or to which some call adds it. A page begins after the requested
-//! id, and a full page tells nothing about users after its last one.
+//! A listing reads several objects, and joins them into one object. `rooms_of` joins every room in
+//! which its endpoint may ever have been; `users` joins every user who may be on its page. The
+//! calls show which rooms those are: an endpoint can be only in rooms that it is in at the start,
+//! that some call creates with it as the owner, or to which some call adds it. A page begins after
+//! the requested id, and a full page tells nothing about users after its last one.
 //!
 //! A read changes nothing, so a linearizable history stays linearizable without it. Therefore the
-//! objects are first checked one by one, without listings: a violation found there is one of the
-//! whole history, and easier to read. The check with the listings follows, and decides.
+//! objects are first checked one by one, without listings. A violation that is found there is one
+//! of the whole history, and is easier to read. The check with the listings follows, and decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,8 +148,8 @@ impl Known {
         self.rooms_of.entry(endpoint.clone()).or_default().insert(room.clone());
     }
 
-    /// The objects that a call reads or changes. A listing that can have no records touches none,
-    /// and counts as touching the admins, so that its answer is checked all the same.
+    /// The objects that a call reads or changes. A listing that can have no records touches no
+    /// object. It counts as touching the admins, so that its answer is checked all the same.
     fn touched(&self, call: &Call) -> Vec<usize> {
         let mut objects: Vec<Object> = Vec::new();
         let op = &call.op;

@@ -6,7 +6,7 @@ use super::draw::Draw;
 use super::{Mismatch, Trial};
 use crate::verdict::Verdict;
 
-/// The longest that shrinking takes. Then the shortest sequence so far is used.
+/// The longest that shrinking takes. When this time is over, the shortest sequence so far is used.
 const BUDGET: Duration = Duration::from_secs(30);
 
 /// Shrinks a failing sequence. Returns the shortest and simplest one found, with its mismatch.

@@ -27,8 +27,9 @@ declare! { "partitions";
         "LIN-1" "ERR-2" "ROOM-2" "KEY-5" "USER-4", needs Replicas;
 }
 
-/// How long the cut-off server is asked. In experiments a former leader gave stale answers for 8 s
-/// after the cut, a follower until the cut ended, and one refusal came 20 s after the cut.
+/// How long a client asks the server that is cut off. In experiments a former leader gave stale
+/// answers for 8 s after the cut, and a follower until the cut ended. One refusal came 20 s after
+/// the cut.
 const CUT: Duration = Duration::from_secs(15);
 
 /// The role of the cut-off server before the cut.
@@ -40,14 +41,15 @@ enum Was {
     Follower,
 }
 
-/// Calls that the majority makes while a server is cut off, and the answers that they make stale.
+/// Calls that the majority answers while a server is cut off, and the answers that are stale
+/// afterwards.
 struct Change {
     /// Made one after the other.
     calls: Vec<Op>,
     over: Vec<Over>,
 }
 
-/// A call, and which answers to it are stale.
+/// A call after the change, and which answers to it are stale.
 struct Over {
     call: Op,
     stale: Box<dyn Fn(&Answer) -> bool + Send + Sync>,
