@@ -195,8 +195,8 @@ async fn accept(
     }
 }
 
-/// Carries one connection to its end. If both ways did not end in order, both connections are
-/// reset.
+/// Carries one connection to its end. Unless both ways end in
+/// order, both connections are reset.
 async fn connection(
     mut inbound: TcpStream,
     mut state: watch::Receiver<State>,

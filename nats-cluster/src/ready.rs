@@ -164,8 +164,8 @@ pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)>
     }
 }
 
-/// Whether this node leads the stream with a quorum. A leader may believe that it leads although no
-/// other server can follow it; such a leader acknowledges nothing.
+/// Whether the node, which leads a stream, has a quorum of replicas that follow it. A leader that no
+/// other server can follow acknowledges nothing.
 pub(super) async fn is_followed(node: &Node, stream: &str) -> bool {
     let Some(Ok(view)) = streams(node).await else { return false };
     let Some(stream) = view.stream(stream) else { return false };

@@ -255,8 +255,8 @@ async fn dropped_calls_leave_whole_states() {
     }
 }
 
-/// Checks the room after a call was dropped. That call may take effect between two reads (LIN-1):
-/// then the members have changed, too.
+/// Checks the room after a call was dropped. That call may take effect between two reads (LIN-1).
+/// If so, the members have changed between the reads, too.
 async fn look_alone(store: &JetStreamStore, room: &RoomId) {
     let mut members = members(store, room).await;
     while let Err(torn) = agree_with(&members, store, room).await {

@@ -1,5 +1,5 @@
-//! Credentials and TLS: every way in which a store and its servers authenticate each other, right
-//! and wrong.
+//! Credentials and TLS: every way in which a store and its servers authenticate each other, used
+//! rightly and wrongly.
 
 use std::fs;
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ async fn a_user_with_an_nkey_is_let_in() {
     opens(JetStreamConfig { credentials: with_line_break, ..server.config() }).await;
     let [right, wrong] = [seed, unknown.seed().unwrap()].map(|seed| Credentials::Nkey(seed.into()));
     let_in(&server, right, wrong).await;
-    // A public key in place of a seed is refused, and not shown, since it might be a secret.
+    // A public key in place of a seed is refused. It is not shown, since it might be a secret.
     let nkey = Credentials::Nkey(known.public_key().into());
     let said = refused(JetStreamConfig { credentials: nkey, ..server.config() }).await;
     assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");
@@ -89,7 +89,7 @@ fn user_of(account: &KeyPair) -> String {
     user_with(account, NEVER, -1)
 }
 
-/// The same, for a user who is let in until `until` (seconds since 1970). Its messages have at most
+/// As above, for a user who is let in until `until` (seconds since 1970). Its messages have at most
 /// `payload` bytes (-1: any size).
 pub(crate) fn user_with(account: &KeyPair, until: i64, payload: i64) -> String {
     let user = KeyPair::new_user();
@@ -312,7 +312,7 @@ async fn tls_first_works_only_where_both_sides_begin_with_tls() {
         let said = refused(JetStreamConfig { tls, ..server.config() }).await;
         assert!(said.ends_with("one that does not wait for TLS (handshake_first)?"), "{said}");
     }
-    // A server that sends first is refused, and is sent no secret.
+    // A server that sends first is refused before the client sends it a secret.
     let plain = Server::start().await;
     let said = refused(JetStreamConfig { tls: Some(first), ..plain.config() }).await;
     assert!(said.ends_with("and with handshake_first also first?"), "{said}");

@@ -1,4 +1,4 @@
-//! Shorthand for the tests.
+//! Helpers of the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -84,7 +84,7 @@ pub(crate) fn child() -> Option<PathBuf> {
     std::env::var_os("MEMBERSHIP_TEST_CHILD").map(PathBuf::from)
 }
 
-/// The command that runs the test `name` of `program` as a child with `argument`.
+/// Makes the command that runs the test `name` of `program` as a child with `argument`.
 ///
 /// The shell commands `prepare` run before it.
 pub(crate) fn child_command(program: &Path, name: &str, prepare: &str, argument: &Path) -> Command {

@@ -272,9 +272,9 @@ impl<'a> Search<'a> {
                 reached.push(further);
             }
         }
-        // Two configurations with the same state are compared. `one` is as good as `other` if `one`
-        // has linearized more reads, or `other` has used up calls with unknown outcome that `one`
-        // still has, and they differ in nothing else.
+        // Two configurations with the same state are compared. `one` is as good as `other` if they
+        // differ in two ways only: `one` may have linearized more reads, and `other` may have used
+        // up calls with unknown outcome that `one` still has.
         let as_good = |one: &Configuration, other: &Configuration| {
             one.state == other.state
                 && one.linearized & !other.linearized & !reads == 0

@@ -135,8 +135,8 @@ impl BucketClient {
         read.map_err(|error| error.for_few_keys(bucket))
     }
 
-    /// Stores messages under new keys, many at once, in any order. Each message expects that its key is unused, so a
-    /// late copy of it is refused.
+    /// Stores messages under new keys, many at once, in any order. Each message expects that its key has
+    /// no message, so a late copy is refused once the message is stored.
     pub(in crate::jetstream) async fn publish_first(
         &self,
         bucket: Bucket,

@@ -96,8 +96,8 @@ async fn purges(ground: &Ground) -> Words {
     words
 }
 
-/// Consumers: the newest message of each key in order, from a given sequence on, also after a
-/// restart of the server.
+/// Consumers deliver the newest message of each key in order, from a given sequence on, and also
+/// after a restart of the server.
 async fn feeds(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
     let mut words = Words::new();
