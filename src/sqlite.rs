@@ -65,16 +65,16 @@ const LONG: u32 = 10;
 
 /// A [`Store`] in one SQLite file, which any number of clients and processes may share.
 ///
-/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. It must be on a local disk, and a container
-/// must mount its directory, not the file. If one of the three files is replaced, removed or moved while it is open, every
-/// later call of every client with these files is [`Error::Unavailable`], and decisions deny. An acknowledged write is on
-/// the disk (`synchronous = FULL`), also after a power cut, if the disk does not lie about its syncs (clause DUR-1). Every
-/// record has a checksum. A record whose checksum is wrong is [`Error::Corrupt`] and lets nobody in (clauses ERR-3,
-/// AUTH-2).
+/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. It must be on a local disk, and a
+/// container must mount its directory, not the file. If one of the three files is replaced, removed or moved while it
+/// is open, every later call of every client with these files is [`Error::Unavailable`], and decisions deny. An
+/// acknowledged write is on the disk (`synchronous = FULL`), also after a power cut, if the disk does not lie about its
+/// syncs (clause DUR-1). Every record has a checksum. A record whose checksum is wrong is [`Error::Corrupt`] and lets
+/// nobody in (clauses ERR-3, AUTH-2).
 ///
-/// Needs a tokio runtime with timers. A read runs on the caller's thread for microseconds, a page of 1,000 records for some
-/// milliseconds, and is interrupted at its deadline. A disk that hangs inside the operating system blocks the reading
-/// thread beyond the deadline.
+/// Needs a tokio runtime with timers. A read runs on the caller's thread for microseconds, a page of 1,000 records for
+/// some milliseconds, and is interrupted at its deadline. A disk that hangs inside the operating system blocks the
+/// reading thread beyond the deadline.
 ///
 /// ```
 /// use membership::{NewRoom, SqliteConfig, SqliteStore, Store, Timestamp};

@@ -47,8 +47,8 @@ pub struct JetStreamConfig {
     /// The beginning of the subjects of answers and deliveries; `_INBOX` by default. Set this if the user may subscribe
     /// to no other subjects, or if the account imports no other subjects.
     pub inbox_prefix: Option<String>,
-    /// The beginning of the five buckets' names: at most 32 of the characters `[-_a-zA-Z0-9]`. Stores with different prefixes
-    /// share nothing.
+    /// The beginning of the five buckets' names: at most 32 of the characters `[-_a-zA-Z0-9]`. Stores with different
+    /// prefixes share nothing.
     pub prefix: String,
     /// How many servers keep each bucket, 1 to 5, when the store makes the buckets. Buckets that
     /// exist keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
@@ -57,8 +57,8 @@ pub struct JetStreamConfig {
     /// sets no limit. Some accounts demand a limit. A bucket that is full refuses writes, and
     /// decisions deny.
     pub bucket_max_bytes: Option<u64>,
-    /// Whether the five buckets must exist already. If so, opening makes none, so a wrong prefix, account or domain does not
-    /// open an empty store.
+    /// Whether the five buckets must exist already. If so, opening makes none, so a wrong prefix, account or domain
+    /// does not open an empty store.
     pub must_exist: bool,
     /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).

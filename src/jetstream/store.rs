@@ -166,9 +166,9 @@ impl JetStreamStore {
         Ok(store)
     }
 
-    /// Changes the number of servers that keep each bucket to `replicas`. Returns once all of them have all data; the store
-    /// goes on working meanwhile. Reports every step to `progress`. Takes at most ten times `op_timeout`, and may be called
-    /// again after an error.
+    /// Changes the number of servers that keep each bucket to `replicas`. Returns once all of them have all data; the
+    /// store goes on working meanwhile. Reports every step to `progress`. Takes at most ten times `op_timeout`, and may
+    /// be called again after an error.
     ///
     /// Errors: `Invalid` for a number outside 1 to 5 or above that of the servers.
     pub async fn set_replicas(

@@ -1,9 +1,9 @@
 //! Decisions of concurrent callers, answered together from one read transaction.
 //!
-//! Most of a point read's time is its transaction: SQLite takes and releases a lock in the write-ahead log's index, under a
-//! mutex of the whole process. So readers on several threads block one another, and many are slower than one. A group
-//! shares the transaction. Nothing is kept from one group to the next, so each answer is as fresh as a read of its own
-//! (clause AUTH-3).
+//! Most of a point read's time is its transaction: SQLite takes and releases a lock in the write-ahead log's index,
+//! under a mutex of the whole process. So readers on several threads block one another, and many are slower than one. A
+//! group shares the transaction. Nothing is kept from one group to the next, so each answer is as fresh as a read of
+//! its own (clause AUTH-3).
 
 use std::collections::VecDeque;
 use std::mem;
@@ -21,7 +21,8 @@ use super::users;
 use crate::decision::Standing;
 use crate::{Error, UserKey};
 
-/// The most decisions in one transaction: enough to share its cost well, and few enough that a second thread finds work.
+/// The most decisions in one transaction: enough to share its cost well, and few enough that a second thread finds
+/// work.
 const TOGETHER: usize = 32;
 
 /// A user's standing; `None` without a record.
@@ -148,7 +149,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Lets the runtime's other tasks run once. Tokio's `yield_now` would also poll for I/O, which costs more than a decision.
+/// Lets the runtime's other tasks run once. Tokio's `yield_now` would also poll for I/O, which costs more than a
+/// decision.
 async fn others_first() {
     let mut yielded = false;
     let once = std::future::poll_fn(move |context| {

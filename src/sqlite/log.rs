@@ -1,8 +1,8 @@
 //! The write-ahead log, read without SQLite.
 //!
-//! SQLite cannot read a log without making shared memory for it, and copies the log into the file if it may write. But another
-//! application's files must not change (clause DUR-3). SQLite holds no locks on a log, so opening and closing it here
-//! releases none.
+//! SQLite cannot read a log without making shared memory for it, and copies the log into the file if it may write. But
+//! another application's files must not change (clause DUR-3). SQLite holds no locks on a log, so opening and closing
+//! it here releases none.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

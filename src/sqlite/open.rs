@@ -1,7 +1,7 @@
 //! Opens a file: checks it before anything is written, then makes the connections.
 //!
-//! Only SQLite opens the file: closing any other descriptor of it would release the locks that SQLite holds on it in this
-//! process.
+//! Only SQLite opens the file: closing any other descriptor of it would release the locks that SQLite holds on it in
+//! this process.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -26,8 +26,8 @@ const POLL: Duration = Duration::from_millis(2);
 const PAGE: u64 = 4096;
 /// The most prepared statements that a connection keeps: more than this store has.
 const STATEMENTS: usize = 64;
-/// The most KiB of pages that a reading connection caches: 100,000 users with their index, so that a decision seldom asks
-/// the operating system. Memory is taken only as pages are read.
+/// The most KiB of pages that a reading connection caches: 100,000 users with their index, so that a decision seldom
+/// asks the operating system. Memory is taken only as pages are read.
 const CACHE: i64 = 16 << 10;
 /// The bytes to which the write-ahead log is truncated after a large transaction.
 const LOG: i64 = 64 << 20;

@@ -1,8 +1,8 @@
 //! Reads on the caller's thread, over a pool of connections.
 //!
-//! A point read takes microseconds; handing it to another thread would take many times as long. So a read never waits inside
-//! SQLite (`busy_timeout` 0) and is interrupted at its deadline. [`SqliteStore::read`](super::SqliteStore) waits for locks,
-//! outside of SQLite.
+//! A point read takes microseconds; handing it to another thread would take many times as long. So a read never waits
+//! inside SQLite (`busy_timeout` 0) and is interrupted at its deadline. [`SqliteStore::read`](super::SqliteStore) waits
+//! for locks, outside of SQLite.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -17,7 +17,8 @@ use super::place::Place;
 use crate::Error;
 use crate::mutation::Mutation;
 
-/// The most idle connections that are kept: more than a usual runtime has threads, and a read never waits while it uses one.
+/// The most idle connections that are kept: more than a usual runtime has threads, and a read never waits while it uses
+/// one.
 const IDLE: usize = 16;
 
 /// A pool of reading connections.
@@ -49,8 +50,8 @@ impl Readers {
         self.place.get().ok_or_else(|| Error::unavailable("the file is not open yet"))
     }
 
-    /// Runs `work` on a connection until `deadline` at most. A `Timeout` before the deadline means that another connection holds
-    /// a lock, so another try may help.
+    /// Runs `work` on a connection until `deadline` at most. A `Timeout` before the deadline means that another
+    /// connection holds a lock, so another try may help.
     pub(super) fn run<T>(
         &self,
         deadline: Instant,

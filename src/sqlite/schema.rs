@@ -105,7 +105,8 @@ fn climb(db: &Connection, names: &Names) -> Result<()> {
     verify(db)
 }
 
-/// Whether the tables are exactly those of the migrations: a trigger or a changed column could break the store's promises.
+/// Whether the tables are exactly those of the migrations: a trigger or a changed column could break the store's
+/// promises.
 pub(super) fn verify(db: &Connection) -> Result<()> {
     let encoding: String = db.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding != "UTF-8" || objects(db)? != reference()? {

@@ -6,8 +6,8 @@ static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 /// The checksum of a record, over the name of its table and all of its fields, including the key. So a record that was
 /// changed, moved or copied is detected (clause ERR-3).
 ///
-/// Each field is preceded by its kind and length, so no two records feed the same bytes. A CRC-32 detects every change of one
-/// byte; it does not stop an attacker, who can write a new checksum.
+/// Each field is preceded by its kind and length, so no two records feed the same bytes. A CRC-32 detects every change
+/// of one byte; it does not stop an attacker, who can write a new checksum.
 pub(super) struct Sum {
     digest: Digest<'static, u32, Table<16>>,
     /// Collects short fields before they are fed. The CRC is several times faster on one long piece than on many short

@@ -178,8 +178,8 @@ impl Feed {
     /// for good (nats-server 2.15.1). A consumer on such a follower would deliver messages that the leader does not
     /// have.
     ///
-    /// The servers pick a consumer's replica at random, so the feed requests as many consumers as there are replicas at once.
-    /// If none is made in time, it requests another one and still waits for the earlier ones.
+    /// The servers pick a consumer's replica at random, so the feed requests as many consumers as there are replicas at
+    /// once. If none is made in time, it requests another one and still waits for the earlier ones.
     ///
     /// Unless the copy was just `loaded`, a copy that is far behind gets a consumer that loads it.
     async fn source<'a>(

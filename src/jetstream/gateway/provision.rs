@@ -223,9 +223,9 @@ impl Claim<'_> {
         Ok(found)
     }
 
-    /// Writes the first message, unless the bucket has one. Nothing else may be written before it, not even a barrier: a
-    /// used bucket without its first message counts as lost. The servers refuse the message if the bucket was used and
-    /// emptied after this call found the bucket new.
+    /// Writes the first message, unless the bucket has one. Nothing else may be written before it, not even a barrier:
+    /// a used bucket without its first message counts as lost. The servers refuse the message if the bucket was used
+    /// and emptied after this call found the bucket new.
     async fn write(&self, store: Option<&String>) -> Result<(), Error> {
         let Self { gateway, bucket, deadline, .. } = *self;
         let id = store.cloned().map_or_else(random_id::fresh, Ok)?;

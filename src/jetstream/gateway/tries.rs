@@ -83,8 +83,8 @@ impl Gateway {
         self.servers.fit()
     }
 
-    /// Publishes a barrier until it is acknowledged. Everything that was acknowledged before this call began stands before
-    /// the barrier.
+    /// Publishes a barrier until it is acknowledged. Everything that was acknowledged before this call began stands
+    /// before the barrier.
     ///
     /// Fails if the barrier is acknowledged at or below a sequence that this client has seen. Then the servers lost
     /// messages, or were put back to an earlier state.
@@ -208,8 +208,8 @@ impl Gateway {
         }
     }
 
-    /// Stores up to [`MAX_BATCH`](crate::jetstream::gateway::exchange::MAX_BATCH) messages atomically: all or none of them,
-    /// at one moment for all readers. Returns the sequence of the last one.
+    /// Stores up to [`MAX_BATCH`](crate::jetstream::gateway::exchange::MAX_BATCH) messages atomically: all or none of
+    /// them, at one moment for all readers. Returns the sequence of the last one.
     pub(in crate::jetstream) async fn batch(
         &self,
         bucket: Bucket,

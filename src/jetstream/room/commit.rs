@@ -23,8 +23,8 @@ pub(in crate::jetstream) struct PlannedChange<'a> {
 }
 
 impl PlannedChange<'_> {
-    /// Commits the change in one atomic batch if the incarnation has not changed since the view. `false`: the change was
-    /// not made and never will be.
+    /// Commits the change in one atomic batch if the incarnation has not changed since the view. `false`: the change
+    /// was not made and never will be.
     pub(in crate::jetstream) async fn commit(
         self,
         buckets: &BucketClient,

@@ -1,5 +1,5 @@
-//! The move of a room to its next epoch. The sealed keys are stored first, under ids that no reader looks at. The commit
-//! that names the ids makes all of them valid at once.
+//! The move of a room to its next epoch. The sealed keys are stored first, under ids that no reader looks at. The
+//! commit that names the ids makes all of them valid at once.
 
 use std::sync::Arc;
 

@@ -30,8 +30,8 @@ impl View {
     /// Reads a room, and the records of its incarnation that `wanted` names. `NotFound` if there is no room.
     ///
     /// The head decides, by a proved read: an incarnation that a room record ever named is a room while its head has no
-    /// tombstone. So any replica may say which incarnation the record names; only the answer that there is no room needs a
-    /// proved read of the record. `PROTOCOL.md` has the argument.
+    /// tombstone. So any replica may say which incarnation the record names; only the answer that there is no room
+    /// needs a proved read of the record. `PROTOCOL.md` has the argument.
     pub(in crate::jetstream) async fn read(
         buckets: &BucketClient,
         room: &RoomId,

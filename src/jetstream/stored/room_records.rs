@@ -1,5 +1,5 @@
-//! The stored records of rooms. Ids are stored as plain text. Numbers are checked when a record is read, so a wrong one is
-//! [`Error::Corrupt`].
+//! The stored records of rooms. Ids are stored as plain text. Numbers are checked when a record is read, so a wrong one
+//! is [`Error::Corrupt`].
 
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::jetstream::stored::bucket::Bucket;
 use crate::{Error, Label, NewUser, Timestamp, User, UserKey};
 
-/// `users`: a user. The record is stored at the addition and again at the revocation, and keeps the ids of both writes. A
-/// writer that got no answer looks for its write here. Users are never deleted.
+/// `users`: a user. The record is stored at the addition and again at the revocation, and keeps the ids of both writes.
+/// A writer that got no answer looks for its write here. Users are never deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct UserRecord {
