@@ -22,7 +22,8 @@ pub use section::JetStreamSection;
 
 /// Which store to open, and with which settings.
 ///
-/// It is the `SQLite` store if `decentralized` is false, and the JetStream store if it is true.
+/// The store is the `SQLite` store if `decentralized` is false, and the JetStream store if it is
+/// true.
 ///
 /// ```
 /// use membership::{SqliteSection, StoreConfig};

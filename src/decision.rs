@@ -45,7 +45,7 @@ impl From<Error> for Decision {
     }
 }
 
-/// What decisions need to know of a user.
+/// The part of a user on which decisions depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) admin: bool,

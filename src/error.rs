@@ -296,8 +296,8 @@ impl Corrupt {
     }
 }
 
-/// The error of a backend. It is shared, so that an [`Error`] can be cloned. Two are equal if their
-/// texts are equal.
+/// The error of a backend. It is shared, so that an [`Error`] can be cloned. Two backend errors are
+/// equal if their texts are equal.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 

@@ -38,7 +38,7 @@ pub struct MemoryStore {
     /// decisions outnumber writes. A panic in a write poisons the lock, and a poisoned lock denies
     /// (AUTH-2).
     state: Arc<RwLock<State>>,
-    /// Set under the write lock, so that `close` returns only after the calls that began before it.
+    /// Set under the write lock. So `close` returns only after the calls that began before it.
     closed: AtomicBool,
 }
 

@@ -4,7 +4,7 @@
 //!
 //! The target of an event is `membership::` and a topic, so that a filter can choose topics:
 //!
-//! | topic | tells |
+//! | topic | events |
 //! |---|---|
 //! | `call` | each call of a store, with its outcome and duration |
 //! | `exchange` | retries, stale replies, and, at `trace`, each request to a NATS server |

@@ -46,7 +46,7 @@ impl Case {
         }
     }
 
-    /// After how long the case counts as hanging.
+    /// The time after which the case counts as hanging.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         match self.company() {

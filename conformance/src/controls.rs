@@ -41,7 +41,7 @@ pub struct Control {
     pub name: &'static str,
     /// The clause that the store breaks.
     pub clause: &'static str,
-    /// What the store does wrong: a sentence without its subject, the store.
+    /// What the store does wrong, as a sentence without its subject: the store.
     pub what: &'static str,
     /// Whether a single caller sees the defect without faults, races or thousands of records.
     ///

@@ -109,7 +109,7 @@ fn run(
 ) -> Result<Held, String> {
     let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
-    // As many threads as cases ever run at once; the schedule decides which cases run.
+    // There are as many threads as cases ever run at once. The schedule decides which cases run.
     let schedule = Arc::new(Schedule::new(jobs));
     arguments.test_threads = Some(schedule.most());
     let (seed, runtime) = begun()?;
@@ -153,7 +153,8 @@ fn run(
 /// The seed of the run, and the runtime on which the tests run.
 pub(crate) fn begun() -> Result<(u64, Arc<Runtime>), String> {
     let runtime = Arc::new(runtime()?);
-    // Never dropped: the drop would wait for ever for a thread that a store blocks.
+    // The runtime is never dropped: dropping it would wait for ever for a thread that a store
+    // blocks.
     std::mem::forget(Arc::clone(&runtime));
     soak::set_from_environment()?;
     Ok((seed::from_environment()?, runtime))

@@ -81,7 +81,8 @@ pub struct Call {
 /// What a call proves about the order of all calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// Nothing: a read without a definite answer, a call that returned `Closed`, or `close` itself.
+    /// The call proves nothing: a read without a definite answer, a call that returned `Closed`, or
+    /// `close` itself.
     Nothing,
     /// The call changed nothing, and its answer was right at one moment while it lasted.
     Seen,

@@ -7,7 +7,7 @@ mod sqlite;
 
 use membership_conformance::controls::Control;
 
-/// All of these controls.
+/// All controls of the SQLite and the JetStream store.
 #[must_use]
 pub fn all() -> Vec<Control> {
     #[cfg(unix)]

@@ -86,11 +86,11 @@ impl ClusterOptions {
 /// When a server syncs the writes that it acknowledges to its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sync {
-    /// Every two minutes, the server's default. Writes since the last sync are lost if the machine
-    /// loses its power.
+    /// The server syncs every two minutes, which is its default. Writes since the last sync are
+    /// lost if the machine loses its power.
     #[default]
     Default,
-    /// Before each acknowledgement (`sync_interval: always`).
+    /// The server syncs before each acknowledgement (`sync_interval: always`).
     Always,
 }
 

@@ -69,7 +69,7 @@ pub(super) enum Means {
     /// The image.
     #[cfg(feature = "docker")]
     Docker(super::docker::Image),
-    /// Nothing: the server at this URL runs already.
+    /// No program: the server at this URL runs already.
     Url(String),
 }
 

@@ -30,7 +30,7 @@ fn again(name: &str, what: &str, environment: &[(&str, &str)]) -> String {
     said.lines().next().unwrap().to_owned()
 }
 
-/// In a child: finds a server, and prints it or the error.
+/// The child's part of the tests: finds a server, and prints the server or the error.
 fn find_if_child() -> bool {
     let Ok(way) = std::env::var(CHILD) else { return false };
     match NatsServer::find(way.parse().unwrap()) {

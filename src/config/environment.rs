@@ -271,7 +271,8 @@ mod tests {
     ) {
         let set = |value| applied(&[(&format!("MEMBERSHIP_{name}"), value)]);
         assert_eq!(set(value), Ok(StoreConfig::default()));
-        // With another value, the same name is taken for a misspelt setting.
+        // With a value that an orchestrator would not set, the same name counts as a misspelt
+        // setting.
         let error = set("tcp-ish").unwrap_err().to_string();
         assert!(error.contains("is no setting there is; check its spelling"), "{error}");
         assert!(!error.contains("tcp-ish"), "{error}");

@@ -1,4 +1,4 @@
-//! The files of a store as one thing: the database, its log, its shared memory, and their names.
+//! The files of a store, checked together: the database, its log, its shared memory, and their names.
 //!
 //! SQLite finds the log (`-wal`) and the shared memory (`-shm`) by the name of the database. So a file with two names
 //! has two logs. If another file takes over the name, clients that open the store later use that other file. In both

@@ -171,7 +171,7 @@ mod linux {
 mod none {
     use std::path::Path;
 
-    /// Never made: on this platform each check looks at the names themselves.
+    /// Never used: on this platform each check looks at the names themselves.
     pub(in super::super) enum Watch {}
 
     impl Watch {

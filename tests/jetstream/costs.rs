@@ -207,7 +207,7 @@ async fn concurrent_decisions_wait_only_for_their_barriers() {
             // A caller may have to wait for the barrier in flight, and then for its own.
             let took = began.elapsed();
             assert!(took < Duration::from_millis(50), "caller {caller}, call {call}: {took:?}");
-            // Without this, all callers would ask at the same time and share each barrier.
+            // Without this pause, all callers would ask at the same time and share each barrier.
             tokio::time::sleep(Duration::from_millis((7 * caller + 3 * call) % 5)).await;
         }
     });

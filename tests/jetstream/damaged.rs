@@ -31,13 +31,13 @@ fn key(n: u8) -> UserKey {
     user(n, false).key
 }
 
-/// Revoked before the damage.
+/// The user that is revoked before the damage.
 const REVOKED: u8 = 2;
-/// Revoked while the damaged server is back.
+/// The user that is revoked while the damaged server is back.
 const REVOKED_LATER: u8 = 3;
-/// Never revoked.
+/// The user that is never revoked.
 const ACTIVE: u8 = 4;
-/// Never added.
+/// The user that is never added.
 const STRANGER: u8 = 99;
 
 fn who(n: u8) -> EndpointId {

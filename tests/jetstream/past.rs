@@ -66,7 +66,7 @@ async fn fill(simulation: &Simulation, store: &JetStreamStore) -> u64 {
 async fn rewound(simulation: &Simulation, servers: u8, mode: ReadMode, added: u8) -> [Vec<u8>; 2] {
     let a = open(simulation, "a", servers, mode).await;
     let moment = fill(simulation, &a).await;
-    // After the bound, a client in the bounded mode knows of them, too.
+    // After the bound, a client in the bounded mode knows of these two users, too.
     tokio::time::sleep(BOUND).await;
     assert_eq!(a.is_authorized(&user_number(31)).await, Decision::Allow);
     simulation.strike(Blow::GoBack(moment));

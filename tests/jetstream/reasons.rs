@@ -173,7 +173,7 @@ async fn an_account_without_room_for_consumers_is_named_and_rarely_asked() {
     assert!((2..=40).contains(&asked), "{asked} consumers");
     assert_eq!(first.has_admin().await, Ok(false));
 
-    // The same for stores that are open when the limit is lowered.
+    // The same must hold for stores that are open when the limit is lowered.
     server.run_with(|text| text.replace("max_consumers: 1", "max_consumers: 2")).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     let second = loop {

@@ -34,7 +34,7 @@ async fn a_user_with_a_password_is_let_in() {
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
     let wrong = Credentials::UserPassword { user: user.clone(), password: "wrong".into() };
     let_in(&server, Credentials::UserPassword { user, password: password.into() }, wrong).await;
-    // The same credentials in the URL.
+    // The credentials must also work in the URL.
     let at = |who: &str| JetStreamConfig::new([server.url().replace("://", &format!("://{who}@"))]);
     JetStreamStore::open(at("ann:pass%40word%2F")).await.unwrap();
     let said = refused(at("ann:wrong")).await;

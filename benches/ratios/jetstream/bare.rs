@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::Mutex;
 
-/// As many publishes are in flight at once as the store has.
+/// The number of publishes in flight at once, the same as in the store.
 const WINDOW: usize = 512;
 
 /// A NATS client without a store.

@@ -187,7 +187,7 @@ async fn adding_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict
         ("e", joins_at("bob", 1), member_exists("e", "bob")),
         ("e", joins_at("ann", 9), member_exists("e", "ann")),
         ("p", joins("bob"), member_exists("p", "bob")),
-        // Only a wrong epoch.
+        // Only the epoch is wrong.
         ("e", joins_at("carl", 1), stale(2)),
         ("e", joins_at("carl", 3), stale(2)),
     ];

@@ -1,4 +1,4 @@
-//! What a client holds after many calls.
+//! The memory that a client holds after many calls.
 
 use membership::{Decision, DenyReason, Store};
 

@@ -20,7 +20,7 @@ pub enum Mix {
     Lists,
     /// Users and decisions.
     Users,
-    /// Everything.
+    /// All calls.
     All,
 }
 

@@ -60,7 +60,8 @@ impl Saved {
             .map_err(|error| format!("{} is no saved history: {error}", path.display()))
     }
 
-    /// Checks the histories again: returns the picture of a violation, or `None` if there is none.
+    /// Checks the histories again. Returns the drawing of a violation, or `None` if there is no
+    /// violation.
     #[must_use]
     pub fn replay(&self) -> Option<String> {
         let again = check(&self.least).err().or_else(|| check(&self.whole).err());

@@ -393,8 +393,8 @@ fn a_shrunk_violation_is_linearizable_once_the_wrong_answer_is_corrected(
         let mut history = good.clone();
         // Give the answer of one read to another read.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // Not to `users`: the answer decides which users its page touches, so the partition by
-        // object would change too.
+        // The answer is not given to `users`: there the answer decides which users its page
+        // touches, so the partition by object would change, too.
         let asks = |call: &&Call| call.says() == Says::Seen && !matches!(call.op, Op::Users(_));
         let seen: Vec<_> = good.calls.iter().filter(asks).collect();
         let one = seen[rng.random_range(0..seen.len())];

@@ -37,7 +37,7 @@ pub(super) enum Found {
     TooMuch,
 }
 
-/// Where a search found no order.
+/// The place at which a search found no order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
     /// The index of the first call to return that no order explains together with all calls that

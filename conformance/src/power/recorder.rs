@@ -111,7 +111,7 @@ fn first_stop(thread: Pid) -> nix::Result<WaitStatus> {
     loop {
         match waitpid(thread, Some(OURS))? {
             stop @ WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_STOP) => return Ok(stop),
-            // Within a system call, such as `clone`.
+            // The thread is within a system call, such as `clone`.
             WaitStatus::PtraceEvent(..) => ptrace::cont(thread, None)?,
             other => return Ok(other),
         }

@@ -21,9 +21,9 @@ pub(crate) enum Mix {
     Rooms,
     /// Users, admins and decisions.
     Users,
-    /// Everything.
+    /// All calls.
     All,
-    /// Everything, and now and then the store is closed and opened again.
+    /// All calls, and now and then the store is closed and opened again.
     Reopened,
 }
 

@@ -25,7 +25,7 @@ pub struct Broken {
     pub name: &'static str,
     /// The clause that the client breaks.
     pub clause: &'static str,
-    /// What the client does wrong: a sentence without its subject, the client.
+    /// What the client does wrong, as a sentence without its subject: the client.
     pub what: &'static str,
     defect: JetStreamDefect,
     shows: Shows,

@@ -39,7 +39,7 @@ pub struct Played {
     pub history: History,
     /// Counts of what the history reached.
     pub tally: Tally,
-    /// Everything that happened between clients and servers; empty unless it was asked for.
+    /// All exchanges between clients and servers; empty unless the trace was asked for.
     pub trace: String,
     /// What is wrong with the history, if something is.
     pub problem: Option<String>,

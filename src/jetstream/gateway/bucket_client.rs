@@ -20,7 +20,7 @@ use crate::trace::event;
 /// Fails once another store's buckets have replaced those of the client.
 pub(in crate::jetstream) type IsOurs = Box<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
-/// The five buckets, as one client reads and writes them.
+/// Reads and writes the five buckets, for one client.
 pub(in crate::jetstream) struct BucketClient {
     pub(in crate::jetstream) gateway: Arc<Gateway>,
     barriers: PerBucket<Barriers>,

@@ -61,7 +61,7 @@ impl Clock {
 fn machine() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
 
-    // On other systems than Linux and Android the monotonic clock counts suspended time.
+    // On systems other than Linux and Android the monotonic clock counts suspended time.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

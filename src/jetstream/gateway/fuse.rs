@@ -1,5 +1,5 @@
-//! Fault injection into a client's exchanges with its servers: the client is stopped or held
-//! between two of them, or is told a wrong outcome of a write.
+//! Fault injection into a client's exchanges with its servers. The client is stopped or held
+//! between two exchanges, or gets a wrong report of a write's outcome.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

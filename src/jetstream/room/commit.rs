@@ -44,7 +44,8 @@ impl PlannedChange<'_> {
         let mut pause = Pause::new(deadline);
         loop {
             let sent = match puts.as_slice() {
-                // On one replica each batch costs the server a directory on disk.
+                // A single message is not sent as a batch: with one replica each batch costs the server a directory on
+                // disk.
                 [head] => buckets.gateway.publish(Bucket::Members, head.clone(), deadline).await,
                 all => buckets.gateway.batch(Bucket::Members, all.to_vec(), deadline).await,
             };

@@ -17,7 +17,7 @@ use crate::jetstream::room::turns::Turns;
 use crate::jetstream::room::view::View;
 use crate::jetstream::stored::random_id;
 
-/// The rooms, as one client reads and changes them.
+/// Reads and changes rooms, for one client.
 pub(in crate::jetstream) struct RoomClient {
     pub(in crate::jetstream) buckets: Arc<BucketClient>,
     pub(in crate::jetstream) background: BackgroundTasks,

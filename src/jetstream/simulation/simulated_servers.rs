@@ -1,4 +1,4 @@
-//! The simulated servers as one client reaches them.
+//! Gives one client access to the simulated servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use crate::jetstream::simulation::stream::LogEntry;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key;
 
-/// After how many unanswered exchanges in a row a client goes to another server.
+/// The number of unanswered exchanges in a row after which a client goes to another server.
 const PATIENCE: u32 = 6;
 
 pub(super) struct SimulatedServers {

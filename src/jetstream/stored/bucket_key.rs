@@ -16,7 +16,7 @@ pub(in crate::jetstream) const FORMAT: &str = "=format";
 /// The key of the record that every change of an admin replaces.
 pub(in crate::jetstream) const ADMINS: &str = "=admins";
 
-/// An id as one token.
+/// Encodes an id as one token.
 pub(in crate::jetstream) fn token(id: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut token = String::with_capacity(id.len() + 8);

@@ -29,7 +29,7 @@ pub(in crate::jetstream) enum Fate {
 }
 
 impl Changes {
-    /// These changes and then the change `write`.
+    /// Returns these changes, followed by the change `write`.
     pub(in crate::jetstream) fn next(&self, write: &str) -> Self {
         let forgotten = (self.recent.len() + 1).saturating_sub(REMEMBERED);
         let mut recent = self.recent.get(forgotten..).unwrap_or_default().to_vec();

@@ -28,7 +28,7 @@ pub(super) fn missing(key: &str, though: &str) -> Error {
     Error::corrupt(Bucket::Users.name(), key, problem)
 }
 
-/// The users, as one client reads and changes them.
+/// Reads and changes users, for one client.
 pub(in crate::jetstream) struct UserClient {
     pub(super) buckets: Arc<BucketClient>,
     pub(in crate::jetstream) copy: Arc<UsersCopy>,

@@ -52,7 +52,7 @@ pub(in crate::jetstream) struct Contents {
     /// How many users were unknown to the copy when they arrived as revoked. They were added and revoked before the
     /// feed could deliver the addition, so the copy lacked them for a while.
     gaps: u64,
-    /// Everything up to this sequence has been delivered.
+    /// The sequence up to which all messages have been delivered.
     position: u64,
 }
 

@@ -124,7 +124,7 @@ async fn a_dropped_call_leaves_no_task_file_or_connection(cx: Cx) -> Verdict {
     .await
 }
 
-/// What the store holds, once that has not changed for 100 ms.
+/// Waits until the store's resources have not changed for 100 ms, and returns them.
 async fn rest(cx: &Cx) -> Verdict<Held> {
     let until = Instant::now() + cx.bound();
     let (mut last, mut since) = (held(cx).await?, Instant::now());
@@ -138,7 +138,8 @@ async fn rest(cx: &Cx) -> Verdict<Held> {
     Ok(last)
 }
 
-/// What a store without clients holds: nothing. `outside` tells whether the target can count.
+/// The resources that a store without clients may hold: none. `outside` says whether the target can
+/// count files and connections.
 const fn none(outside: Option<usize>) -> Held {
     Held { tasks: 0, outside: if outside.is_some() { Some(0) } else { None } }
 }

@@ -86,7 +86,7 @@ const TRIES: usize = 5;
 impl JetStreamInstance {
     /// The instance's own servers, marked so that no other case gets them.
     ///
-    /// After the harm they may differ from one another for good.
+    /// After the harm the servers may differ from one another for good.
     async fn to_spoil(&self) -> Result<&Cluster, TargetError> {
         self.spoiled.store(true, Ordering::SeqCst);
         self.home.cluster(&self.supply).await
