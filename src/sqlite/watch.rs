@@ -138,7 +138,7 @@ mod linux {
             let mut events = [MaybeUninit::uninit(); 2];
             match epoll::wait(&news.epoll, &mut events[..], Some(&AT_ONCE)) {
                 Ok(([], _)) => {}
-                // An error counts as a change, since a change may have been missed.
+                // Notifications count as a change. So does an error, since it may hide one.
                 _ => {
                     news.forget();
                     news.told += 1;
