@@ -230,8 +230,8 @@ pub(in crate::jetstream) struct IndexRecord {
     pub(in crate::jetstream) epoch: u64,
 }
 
-/// The revision that the write behind an index entry expects. Once a newer revision exists, a membership that does not
-/// exist never will.
+/// The revision that the write behind an index entry expects. Once a newer revision exists, that write is refused. So
+/// if the membership does not exist by then, it never will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::jetstream) enum Fence {
