@@ -42,8 +42,8 @@ pub enum Error {
     /// This client was closed.
     #[error("the store is closed")]
     Closed,
-    /// A stored record is not one that a store wrote (clause ERR-3). It is never skipped, never
-    /// treated as absent.
+    /// A stored record is not one that a store wrote (clause ERR-3). Such a record is never
+    /// skipped, and never treated as absent.
     #[error("corrupt {0}")]
     Corrupt(Corrupt),
 }
@@ -296,8 +296,8 @@ impl Corrupt {
     }
 }
 
-/// The error of a backend. It is shared, so that an [`Error`] can be cloned. Two backend errors are
-/// equal if their texts are equal.
+/// The error of a backend. The error is shared, so that an [`Error`] can be cloned. Two backend
+/// errors are equal if their texts are equal.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 

@@ -34,7 +34,7 @@ use state::State;
 /// # }
 /// ```
 pub struct MemoryStore {
-    /// A std lock suffices, since no critical section awaits. It is a read-write lock, since
+    /// A std lock suffices, since no critical section awaits. The lock is a read-write lock, since
     /// decisions outnumber writes. A panic in a write poisons the lock, and a poisoned lock denies
     /// (AUTH-2).
     state: Arc<RwLock<State>>,
@@ -49,7 +49,8 @@ impl MemoryStore {
         Self { state: Arc::default(), closed: AtomicBool::new(false) }
     }
 
-    /// Returns another client of the same data. It is open, even if this client is closed.
+    /// Returns another client of the same data. The new client is open, even if this client is
+    /// closed.
     #[must_use]
     pub fn client(&self) -> Self {
         Self { state: Arc::clone(&self.state), closed: AtomicBool::new(false) }

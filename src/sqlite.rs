@@ -65,7 +65,7 @@ const LONG: u32 = 10;
 
 /// A [`Store`] in one SQLite file, which any number of clients and processes may share.
 ///
-/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. It must be on a local disk, and a
+/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. The file must be on a local disk, and a
 /// container must mount its directory, not the file. If one of the three files is replaced, removed or moved while it
 /// is open, every later call of every client with these files is [`Error::Unavailable`], and decisions deny. An
 /// acknowledged write is on the disk (`synchronous = FULL`), also after a power cut, if the disk does not lie about its

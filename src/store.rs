@@ -61,7 +61,7 @@ pub trait Store: Send + Sync {
 
     /// Returns one page of the rooms of which an endpoint is a member, in byte order of their ids.
     ///
-    /// The page is one consistent state (LIST-1, LIST-2, LIST-4, LIST-5). It is empty for an
+    /// The page is one consistent state (LIST-1, LIST-2, LIST-4, LIST-5). The page is empty for an
     /// endpoint that is in no room (LIST-3).
     async fn rooms_of(&self, endpoint: &EndpointId, page: Page<RoomId>)
     -> Result<Vec<Room>, Error>;

@@ -159,7 +159,7 @@ impl Drop for Unanswered {
     }
 }
 
-/// An answer in the form in which events show it. It has no value, since a value may be a sealed key.
+/// An answer in the form in which events show it. The value itself is left out, since a value may be a sealed key.
 #[cfg(feature = "tracing")]
 pub(crate) trait Outcome {
     /// The outcome in one word, and the error if the call failed.

@@ -2,7 +2,7 @@
 //! store is compared.
 //!
 //! `WRITE_FIXTURES=1 cargo test --package membership-conformance --lib golden` writes the files
-//! anew, as the memory store answers; read the difference before you commit it.
+//! anew, with the memory store's answers. Read the difference before you commit it.
 
 mod calls;
 mod closing;

@@ -168,8 +168,8 @@ pub(crate) fn runtime() -> Result<Runtime, String> {
 /// Prepares each target of which a test is to run.
 ///
 /// # Errors
-/// A target lacks what it needs, such as a server; the error says how to get it. It ends the run,
-/// which is clearer than a failure of every test.
+/// A target lacks what it needs, such as a server; the error says how to get it. The error ends the
+/// run, which is clearer than a failure of every test.
 fn prepared<Names: Iterator<Item = String>>(
     arguments: &Arguments,
     runtime: &Runtime,

@@ -64,7 +64,8 @@ pub struct History {
 /// One call of a history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
-    /// The number of the client that made the call. It is for display only and implies no order.
+    /// The number of the client that made the call. The number is for display only and implies no
+    /// order.
     pub client: usize,
     /// The call with its arguments.
     pub op: Op,

@@ -8,9 +8,9 @@ use std::hint::black_box;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a probe computes on an idle processor. It must be longer than a time slice of the
-/// scheduler (3 to 4 ms): a shorter probe ends before another thread gets the processor, however
-/// many wait.
+/// How long a probe computes on an idle processor. This time must be longer than a time slice of
+/// the scheduler (3 to 4 ms): a shorter probe ends before another thread gets the processor,
+/// however many wait.
 const WORK: Duration = Duration::from_millis(5);
 /// The pause between two probes.
 const REST: Duration = Duration::from_millis(195);

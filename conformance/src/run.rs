@@ -123,12 +123,12 @@ pub(crate) async fn run_case_within(
     Outcome { status, took: began.elapsed(), reached: run.reached, starved }
 }
 
-/// The longest that a target may take to make a store or to destroy one. It may have to start
-/// servers, and to wait for those of other cases.
+/// The longest that a target may take to make a store or to destroy one. The target may have to
+/// start servers, and to wait for servers that other cases use.
 const TARGETS_TIME: Duration = Duration::from_mins(5);
 /// How often the run checks whether a case hangs.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long an aborted task may take to end. It ends when it next awaits something.
+/// How long an aborted task may take to end. The task ends when it next awaits something.
 const ENDS: Duration = Duration::from_secs(5);
 
 /// Runs one case on one target, step by step. Each step is a task of its own, so that a panic stays

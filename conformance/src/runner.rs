@@ -43,8 +43,8 @@ pub struct Suite {
     pub targets: Vec<Arc<dyn Target>>,
     /// The targets that run only when they are named.
     pub on_request: Vec<Arc<dyn Target>>,
-    /// The broken stores. They run when they are named, and the command `controls` runs all of
-    /// them.
+    /// The broken stores. These stores run when they are named, and the command `controls` runs all
+    /// of them.
     pub controls: Vec<Control>,
     /// A further check, made after a run of every case on every target.
     pub also: Option<Also>,
@@ -123,7 +123,8 @@ impl Suite {
 /// failed, and some were inconclusive.
 #[must_use]
 pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
-    // Reports show commands to type. They begin with the path by which this program was started.
+    // Reports show commands to type. Such a command begins with the path by which this program was
+    // started.
     let command = std::env::args().next().unwrap_or_else(|| "conformance".to_owned());
     let suite = Suite::new(command.leak(), targets.to_vec());
     if let Some(code) = suite.child() {

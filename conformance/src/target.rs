@@ -14,13 +14,13 @@ use membership::{EndpointId, Epoch, Error, RoomId, Store, UserKey};
 use crate::history::Reached;
 pub use past::{Downgrade, Leaves, Loss, Lost, Replacement, Rewind};
 
-/// An error of the target itself, such as a server that does not start. It says nothing about the store.
+/// An error of the target itself, such as a server that does not start. Such an error says nothing about the store.
 pub type TargetError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An ability that a case needs and that a target may lack.
 ///
-/// If the target lacks it, the case is reported as *not claimed*, with the target's reason. It neither passes
-/// nor disappears from the report.
+/// If the target lacks it, the case is reported as *not claimed*, with the target's reason. The case neither passes nor
+/// disappears from the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Need {
@@ -144,7 +144,7 @@ pub enum Stored {
     Key(RoomId, EndpointId, Epoch),
     /// A user's record.
     User(UserKey),
-    /// The stored format version. It becomes one that is newer than the store knows.
+    /// The stored format version. Corrupting it sets a version that is newer than the store knows.
     Version,
 }
 
@@ -154,7 +154,7 @@ pub enum Stored {
 /// `README.md` has a complete target in some thirty lines.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// The target's unique name: short, lower-case, without spaces. It heads a column of the matrix and begins
+    /// The target's unique name: short, lower-case, without spaces. The name heads a column of the matrix and begins
     /// every test's name.
     fn name(&self) -> &str;
 

@@ -14,8 +14,8 @@ use membership_conformance::{
 };
 use rstest::rstest;
 
-/// A target with false claims. It claims servers and faults, but its faults stop no call. It
-/// declines to plant epochs, but plants them.
+/// A target with false claims. The target claims servers and faults, but its faults stop no call.
+/// The target declines to plant epochs, but plants them.
 struct FalseClaims;
 
 const STOPS: Fault = Fault { name: "it is stopped", stops_reads: true, stops_writes: true };

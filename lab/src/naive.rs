@@ -1,9 +1,9 @@
 //! The store that most people would write: the same five buckets, plain `kv.get` and `kv.put`.
 //!
-//! It has no deliberate defect. It writes with `create` and `update` where two writers could race,
-//! every call has a deadline, and its decisions are right while no server fails. But any single
-//! server answers a `kv.get` from its own data. A server that is cut off from the others goes on
-//! to allow users whom the others revoked, for as long as the cut lasts (clause AUTH-3).
+//! This store has no deliberate defect. It writes with `create` and `update` where two writers could race, every call
+//! has a deadline, and its decisions are right while no server fails. But any single server answers a `kv.get` from its
+//! own data. A server that is cut off from the others goes on to allow users whom the others revoked, for as long as
+//! the cut lasts (clause AUTH-3).
 
 mod bucket;
 mod record;

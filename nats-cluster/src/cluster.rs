@@ -25,7 +25,7 @@ use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Sync, Way, 
 ///
 /// Nodes are numbered from 0. A *route* is the link between two servers. The server with the lower
 /// number connects: if two servers connect to each other at once, each drops the other's connection
-/// as a duplicate. They try again a second later, and the cluster misses its first election.
+/// as a duplicate. The servers try again a second later, and the cluster misses its first election.
 pub struct Cluster {
     server: NatsServer,
     options: ClusterOptions,
@@ -133,8 +133,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Writes the configuration files. They never change: the links' addresses stay, and only the
-    /// servers behind them move.
+    /// Writes the configuration files. The files never change: the links' addresses stay, and only
+    /// the servers behind them move.
     fn configure(&self) -> Result<(), NatsError> {
         let name = format!("c{}", std::process::id());
         for (index, node) in self.nodes.iter().enumerate() {
@@ -578,7 +578,8 @@ fn in_url(url: &ServerAddr) -> ConnectOptions {
     }
 }
 
-/// Ports that this process occupies, so that no other program answers there. They lead nowhere.
+/// Ports that this process occupies, so that no other program answers there. Connections to these
+/// ports lead nowhere.
 struct DeadEnds {
     /// A socket that is bound and does not listen: connections are refused.
     refusing: SocketAddr,

@@ -68,7 +68,7 @@ fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// A container. It is removed when its server ends, or when this value is dropped.
+/// A container. The container is removed when its server ends, or when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Container(Option<Box<ContainerAsync<GenericImage>>>);
 

@@ -12,8 +12,8 @@ pub(super) const TOO_OLD: &str = "2.11.11";
 /// A version that opens data of a newer version, and ignores entries that it does not know.
 pub(super) const IGNORANT: &str = "2.11.4";
 
-/// The script that fetches binaries. It is a part of the library, so that packages that depend on
-/// the library need no other file.
+/// The script that fetches binaries. The script is a part of the library, so that packages that
+/// depend on the library need no other file.
 const SCRIPT: &str = include_str!("../nats-server.py");
 
 /// The path of the binary of a version, which may not be there yet.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The reaper. It reads lines `+ ITEM` and `- ITEM`, and keeps the list of items: a number is a
+/// The reaper reads lines `+ ITEM` and `- ITEM`, and keeps the list of items: a number is a
 /// process, a path a directory. Directories are removed after the processes that write into them
 /// are killed.
 const REAPER: &str = r#"

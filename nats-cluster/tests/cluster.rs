@@ -17,7 +17,7 @@ async fn start(servers: usize) -> Cluster {
     cluster
 }
 
-/// A client through a node's link. It waits two seconds for an acknowledgement.
+/// A client through a node's link. The client waits two seconds for an acknowledgement.
 async fn client(cluster: &Cluster, node: usize) -> jetstream::Context {
     let url = cluster.client_url(node).unwrap();
     let client = cluster.connect_options().unwrap().connect(url).await.unwrap();

@@ -61,9 +61,9 @@ impl StoreConfig {
                 jetstream.tls_handshake_first = given.parsed("true or false")?;
             }
             _ if is_of_a_service(setting, &given.value) => {}
-            // An unknown variable of a section is probably misspelt. It is refused; otherwise its
-            // setting would silently not be applied. Variables with other names may belong to other
-            // programs.
+            // An unknown variable of a section is probably misspelt. Such a variable is refused.
+            // Otherwise its setting would silently not be applied. Variables with other names may
+            // belong to other programs.
             _ if setting.starts_with("JETSTREAM_") || setting.starts_with("SQLITE_") => {
                 return Err(given.wrong("is no setting there is; check its spelling, or unset it"));
             }

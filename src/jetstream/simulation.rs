@@ -134,7 +134,7 @@ impl Simulation {
         Some((stream.last(), group.answers(server, Instant::now())))
     }
 
-    /// The number of the last write, for [`Blow::GoBack`]. It grows with every write.
+    /// The number of the last write, for [`Blow::GoBack`]. The number grows with every write.
     #[must_use]
     pub fn moment(&self) -> u64 {
         self.shared.lock().moment()

@@ -39,12 +39,12 @@ pub(super) const LONG: u32 = 10;
 
 /// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
 ///
-/// The store needs nats-server 2.12.1 or later. Acknowledged writes survive the loss of a minority of the servers. They
-/// survive power cuts only if the servers run with `sync_interval: always`. By default JetStream syncs to disk every
-/// two minutes. A write that one server then loses in a power cut is gone for good if another server that had it is
-/// lost later.
+/// The store needs nats-server 2.12.1 or later. Acknowledged writes survive the loss of a minority of the servers. Such
+/// writes survive power cuts only if the servers run with `sync_interval: always`. By default JetStream syncs to disk
+/// every two minutes. A write that one server then loses in a power cut is gone for good if another server that had it
+/// is lost later.
 ///
-/// Background tasks run in the tokio runtime in which [`open`](Self::open) was called. They end with
+/// Background tasks run in the tokio runtime in which [`open`](Self::open) was called. These tasks end with
 /// [`close`](Store::close), or when the store is dropped.
 pub struct JetStreamStore {
     pub(super) buckets: Arc<BucketClient>,

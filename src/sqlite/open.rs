@@ -49,8 +49,8 @@ pub(super) fn writer(
 
 /// Opens a reading connection to a file that [`writer`] has opened. Never waits for a lock.
 pub(super) fn reader(names: &Names) -> Result<Connection> {
-    // The connection is opened for reading and writing, so that it can recover the log of a writer that was killed. It
-    // writes no record.
+    // The connection is opened for reading and writing, so that it can recover the log of a writer that was killed. The
+    // connection writes no record.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = connect(&names.file, flags)?;
     // Only the writing connection copies the log into the file: the writer checks first whether the log and the file

@@ -119,8 +119,8 @@ impl Writer {
     pub(super) async fn close(&self) {
         self.places.close();
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // An error means that the thread ended without a notification. It has ended, so the error
-        // is ignored.
+        // An error means that the thread ended without a notification. The error is ignored, since
+        // the thread has ended all the same.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {

@@ -204,8 +204,7 @@ async fn a_late_client_makes_no_store_of_emptied_buckets() {
     assert!(held > 5, "{held} were held in time");
 }
 
-/// A client renews its proof as soon as its feed has restarted. It does not wait for a quarter of
-/// the bound.
+/// A client renews its proof as soon as its feed has restarted. The client does not wait for a quarter of the bound.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_begins_anew_decides_again_at_once() {
     let simulation = Simulation::new(1, 1, Weather::CALM);

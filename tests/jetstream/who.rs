@@ -61,7 +61,8 @@ async fn a_user_with_an_nkey_is_let_in() {
     opens(JetStreamConfig { credentials: with_line_break, ..server.config() }).await;
     let [right, wrong] = [seed, unknown.seed().unwrap()].map(|seed| Credentials::Nkey(seed.into()));
     let_in(&server, right, wrong).await;
-    // A public key in place of a seed is refused. It is not shown, since it might be a secret.
+    // A public key in place of a seed is refused. The error does not show the key, since it might
+    // be a secret.
     let nkey = Credentials::Nkey(known.public_key().into());
     let said = refused(JetStreamConfig { credentials: nkey, ..server.config() }).await;
     assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");

@@ -63,7 +63,8 @@ pub(crate) fn copy_of_fixture(name: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-/// The seed in the variable `SEED`, or a new one. It is printed, so that a failure can be repeated.
+/// The seed in the variable `SEED`, or a new one. The seed is printed, so that a failure can be
+/// repeated.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     println!("SEED={seed}");

@@ -42,8 +42,8 @@ enum How {
 
 impl How {
     /// Whether this ending after `event` can differ from the same ending one event earlier. It can
-    /// if other files may be left, or if a cut may now lose a write that was acknowledged and not
-    /// synced.
+    /// differ if other files may be left, or if a cut may now lose a write that was acknowledged
+    /// and not synced.
     fn tells(self, event: &Event) -> bool {
         match (self, event) {
             (Self::Killed | Self::Torn | Self::Shortened, Event::Told(_)) => false,

@@ -47,8 +47,8 @@ pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode
             }
         }));
     }
-    // Of the groups that wait, the sound store runs only these two. They test the faults and losses
-    // that stores in memory can have, and only the controls' stores have these.
+    // Of the groups that wait, the sound store runs only these two. These groups test faults and
+    // losses of data, and of all stores in memory only those of the controls can have them.
     let tried = |case: &&Case| {
         case.company() == Company::Working || ["past", "fail_closed"].contains(&case.group)
     };

@@ -149,7 +149,8 @@ impl Known {
     }
 
     /// The objects that a call reads or changes. A listing that can have no records touches no
-    /// object. It counts as touching the admins, so that its answer is checked all the same.
+    /// object. Such a listing counts as touching the admins, so that its answer is checked all the
+    /// same.
     fn touched(&self, call: &Call) -> Vec<usize> {
         let mut objects: Vec<Object> = Vec::new();
         let op = &call.op;

@@ -314,8 +314,8 @@ impl Watch {
         Ok(false)
     }
 
-    /// Records a line that the child writes to its standard output. It is recorded at the entry of
-    /// the system call, since a reader may have the line before the exit.
+    /// Records a line that the child writes to its standard output. The line is recorded at the
+    /// entry of the system call, since a reader may have the line before the exit.
     fn record_output(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
         let [fd, data, len, ..] = call.arguments;
         let thread = Thread(thread);

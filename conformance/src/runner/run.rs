@@ -142,7 +142,8 @@ async fn results(
     Ok(Results { stores, cases, servers, seed, took: began.elapsed() })
 }
 
-/// The file of a report. It is opened before the run, so that a wrong path is noticed at once.
+/// The file of a report. The file is opened before the run, so that a wrong path is noticed at
+/// once.
 struct Document<'a> {
     path: &'a Path,
     file: File,

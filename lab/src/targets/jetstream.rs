@@ -82,7 +82,7 @@ impl JetStream {
         Self { name, servers, connect: Arc::new(connect), declines, supply, shared }
     }
 
-    /// The cluster that cases share. It starts when a case first asks for it.
+    /// The cluster that cases share. The cluster starts when a case first asks for it.
     async fn shared(&self) -> Result<Arc<Cluster>, TargetError> {
         let start =
             || async { Ok(Arc::new(self.supply.start(self.servers, Sync::Default).await?)) };

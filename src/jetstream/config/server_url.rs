@@ -7,8 +7,8 @@ use crate::Error;
 use crate::error::Invalid;
 use crate::jetstream::config::credentials::Credentials;
 
-/// Checks the URLs. Either the URLs or `credentials` name a user, not both. Returns the servers without the users in
-/// their URLs, which the driver would log, and the credentials.
+/// Checks the URLs. Either the URLs or `credentials` name a user, not both. Returns the servers and the credentials.
+/// The servers' URLs have no users any more, since the driver would log them.
 pub(in crate::jetstream) fn resolve(
     urls: &[String],
     credentials: &Credentials,

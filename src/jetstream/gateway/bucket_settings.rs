@@ -53,8 +53,8 @@ pub(in crate::jetstream) struct Settings {
     pub(in crate::jetstream) sources: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::jetstream) subject_transform: Option<serde_json::Value>,
-    /// The settings that this version does not know. They are sent back unchanged when a known
-    /// setting is changed.
+    /// The settings that this version does not know. These settings are sent back unchanged when a
+    /// known setting is changed.
     #[serde(flatten)]
     pub(in crate::jetstream) others: serde_json::Map<String, serde_json::Value>,
 }

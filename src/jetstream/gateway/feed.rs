@@ -357,8 +357,8 @@ impl Feed {
     }
 }
 
-/// Whether a consumer at this place is on the server that leads. With one replica, servers do not report the consumer's
-/// place.
+/// Whether the server `place`, which holds a consumer, leads the bucket. With one replica, servers do not report which
+/// of them holds a consumer.
 fn leads(state: &BucketState, place: Option<&str>) -> bool {
     state.status.replicas <= 1 || (state.leader.is_some() && state.leader.as_deref() == place)
 }

@@ -16,8 +16,9 @@ use crate::trace::event;
 
 /// Makes or checks all buckets.
 ///
-/// The first message of each bucket has the store's id. It is stored once all five buckets exist. So every bucket of a
-/// used store has that message. A bucket that is missing or empty beside used ones was lost, and is not made again.
+/// The first message of each bucket has the store's id. This message is stored once all five buckets exist. So every
+/// bucket of a used store has that message. A bucket that is missing or empty beside used ones was lost, and is not
+/// made again.
 pub(in crate::jetstream) async fn all(
     gateway: &Gateway,
     prefix: &str,

@@ -66,7 +66,7 @@ pub(super) struct Cluster {
     /// The trace, one event a line; `None` if no trace is kept.
     trace: Option<String>,
     buckets_made: u64,
-    /// The number of the last write. It grows with every write, and never goes back.
+    /// The number of the last write. The number grows with every write, and never goes back.
     moment: u64,
     /// Whether the servers run an older version, which stores a batch message by message.
     pub(super) older: bool,

@@ -74,8 +74,8 @@ pub(super) struct Group {
 struct Former {
     server: usize,
     until: Instant,
-    /// The keys of the writes that this leader accepted and has no quorum for. It refuses further
-    /// conditional writes of these keys, as a leader does while a write is in flight.
+    /// The keys of the writes that this leader accepted and has no quorum for. The leader refuses
+    /// further conditional writes of these keys, as a leader does while a write is in flight.
     took: BTreeSet<String>,
 }
 

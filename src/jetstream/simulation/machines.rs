@@ -39,7 +39,7 @@ impl Machines {
         self.works(one) && self.works(other) && side(one) == side(other)
     }
 
-    /// Whether this server reaches a majority of all servers. It counts itself.
+    /// Whether this server reaches a majority of all servers. The server counts itself.
     pub(super) fn quorum(&self, server: usize) -> bool {
         let near = (0..self.0.len()).filter(|other| self.reach(server, *other)).count();
         near > self.0.len() / 2

@@ -159,9 +159,9 @@ impl Stream {
         Some((entry(&key, &message), message.stored))
     }
 
-    /// Draws what a killed server forgets (nats-server 2.15.1, one replica). It forgets a purge, so
-    /// the purged message comes back; or it forgets that the purged message had replaced another
-    /// one, which comes back instead. Returns the messages that come back.
+    /// Draws what a killed server forgets (nats-server 2.15.1, one replica). Either the server
+    /// forgets a purge, so the purged message comes back; or it forgets that the purged message had
+    /// replaced another one, which comes back instead. Returns the messages that come back.
     pub(super) fn forgotten(&mut self, chance: &mut Chance) -> Vec<(Arc<str>, Message)> {
         let purged = std::mem::take(&mut self.purged);
         let back = purged.into_iter().filter_map(|(key, message, replaced)| {

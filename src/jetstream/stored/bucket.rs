@@ -8,7 +8,8 @@ pub(in crate::jetstream) enum Bucket {
     /// The heads and the rosters: the commit point of every change of a room's members, epoch or
     /// keys.
     Members,
-    /// The index from endpoints to rooms. It names candidates only; the rooms themselves decide.
+    /// The index from endpoints to rooms. The index names candidates only; the rooms themselves
+    /// decide.
     RoomsByMember,
     /// The sealed keys, stored before the commit that names them.
     RoomKeys,

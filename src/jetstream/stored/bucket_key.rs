@@ -64,8 +64,8 @@ pub(in crate::jetstream) fn is_barrier(key: &str) -> bool {
     key.strip_prefix(BARRIER).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Returns two hex digits of a hash of the token: an FNV-1a hash, folded to a byte. They split a
-/// large listing into 16 or 256 parts, each small enough for one request.
+/// Returns two hex digits of a hash of the token: an FNV-1a hash, folded to a byte. The digits
+/// split a large listing into 16 or 256 parts, each small enough for one request.
 fn shard(token: &str) -> (char, char) {
     let mut hash: u32 = 0x811c_9dc5;
     for byte in token.bytes() {

@@ -62,8 +62,8 @@ impl RoomRecord {
     }
 }
 
-/// `rooms`: the tombstone of a deleted room. It stays for good. Otherwise a late creation that was planned before the
-/// room was made, when the id was unused, would succeed.
+/// `rooms`: the tombstone of a deleted room. The tombstone stays for good. Otherwise a late creation that was planned
+/// before the room was made, when the id was unused, would succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct RoomGone {
@@ -185,8 +185,8 @@ impl MemberRecord {
     }
 }
 
-/// `members`: the tombstone of an ended membership. It stays as long as its generation: if it is purged and the server
-/// is killed soon afterwards, the server starts with the membership again (nats-server 2.15.1).
+/// `members`: the tombstone of an ended membership. The tombstone stays as long as its generation: if it is purged and
+/// the server is killed soon afterwards, the server starts with the membership again (nats-server 2.15.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct MemberGone {
@@ -200,8 +200,8 @@ pub(in crate::jetstream) struct EpochRecord {
     pub(in crate::jetstream) attempt: String,
 }
 
-/// `members`: a ticket, stored with the change that ended memberships. It names the garbage of these memberships in the
-/// other buckets. The room's next change collects that garbage, and removes the ticket last.
+/// `members`: a ticket, stored with the change that ended memberships. The ticket names the garbage of these
+/// memberships in the other buckets. The room's next change collects that garbage, and removes the ticket last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct Ticket {

@@ -49,8 +49,8 @@ pub(in crate::jetstream) struct Contents {
     anchor: Option<Anchor>,
     /// The newest delivered barrier of this client.
     passed: Option<Passed>,
-    /// How many users were unknown to the copy when they arrived as revoked. They were added and revoked before the
-    /// feed could deliver the addition, so the copy lacked them for a while.
+    /// How many users were unknown to the copy when they arrived as revoked. These users were added and revoked before
+    /// the feed could deliver the addition, so the copy lacked them for a while.
     gaps: u64,
     /// The sequence up to which all messages have been delivered.
     position: u64,
@@ -206,7 +206,7 @@ pub(in crate::jetstream) struct Seen<'a> {
     reached: Option<CopyLife>,
 }
 
-/// A read lock on the copy. It is never held across an await.
+/// A read lock on the copy. The lock is never held across an await.
 pub(in crate::jetstream) struct Look<'a>(RwLockReadGuard<'a, Versioned>);
 
 impl std::ops::Deref for Look<'_> {

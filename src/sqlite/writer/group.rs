@@ -16,7 +16,8 @@ const LIMIT: usize = 256;
 /// The wait between two tries for a lock that another connection holds.
 const POLL: Duration = Duration::from_millis(1);
 /// How long one client may write without a pause, and the length of the pause. The pause is longer
-/// than [`POLL`], so that another client of the file gets the lock, in this process or another.
+/// than [`POLL`], so that another client of the file, in this process or in another one, gets the
+/// lock.
 const TURN: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(3);
 

@@ -115,8 +115,8 @@ pub(super) async fn cut_leader(ground: &Ground) -> Words {
         ("read there", three.read(&cut.patient()).await),
     ];
     let newest = stored(&near).await;
-    // The former leader does the same after another leader was elected. It refuses a write that the
-    // new leader would store.
+    // The former leader does the same after another leader was elected. The former leader refuses a
+    // write that the new leader would store.
     words.push((REFUSED, cut.patient().store(&[("a", Some(newest))]).await));
     words.push((READ, three.read(&cut.patient()).await));
     ground.join();

@@ -35,9 +35,9 @@ const CUT: Duration = Duration::from_secs(15);
 /// The role of the cut-off server before the cut.
 #[derive(Clone, Copy, Debug)]
 enum Was {
-    /// It led every part of the data.
+    /// The server led every part of the data.
     Leader,
-    /// It led no part.
+    /// The server led no part.
     Follower,
 }
 
@@ -142,7 +142,8 @@ async fn watch(cx: &Cx, here: &Client, there: &Client, change: &Change, cut: Ins
                 return Ok(());
             }
             let known = happened.get().copied();
-            // A deletion may take ten times the deadline. It is dropped instead of waited for.
+            // A deletion may take ten times the deadline. So the test drops the deletion instead of
+            // waiting for it.
             let ended = tokio::time::timeout_at((cut + CUT + cx.bound()).into(), answer).await;
             let Ok(answer) = ended else { return Ok(()) };
             match known {

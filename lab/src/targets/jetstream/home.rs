@@ -16,7 +16,7 @@ pub(super) const BUCKETS: [&str; 5] = ["rooms", "members", "rooms_by_member", "r
 pub(super) enum Home {
     /// Servers that other instances use, too, and that no case breaks.
     Shared(Arc<Cluster>),
-    /// Servers for a case that breaks them. They are borrowed at first use.
+    /// Servers for a case that breaks them. These servers are borrowed at first use.
     ///
     /// Otherwise a case that makes further stores, and never uses its first one, would hold two
     /// clusters.

@@ -70,9 +70,10 @@ pub(super) const LOSSES: &[Loss] = &[
     ALL_PURGED,
 ];
 
-/// The last version without atomic batches. It refuses buckets that a newer version made.
+/// The last version without atomic batches. This version refuses buckets that a newer version made.
 const REFUSES: Downgrade = Downgrade { name: "nats-server 2.11.11" };
-/// An earlier version. It opens such buckets, and stores the messages of a batch one by one.
+/// An earlier version. This version opens buckets that a newer version made, and stores the
+/// messages of a batch one by one.
 const IGNORES: Downgrade = Downgrade { name: "nats-server 2.11.4" };
 
 pub(super) const DOWNGRADES: &[Downgrade] = &[REFUSES, IGNORES];
@@ -147,11 +148,11 @@ impl JetStreamInstance {
 
     /// Waits until most servers serve every bucket after the server `kept` came back.
     ///
-    /// `kept` has a longer log than the others. It may never follow the others again, neither in
-    /// the list of all streams nor in a single stream. If `kept` becomes a leader, the others may
-    /// be unable to follow it, and nothing is acknowledged ("Expected first catchup entry to be a
-    /// snapshot and peerstate, will retry", nats-server 2.15.1). Then `kept` is restarted until
-    /// another server leads.
+    /// `kept` has a longer log than the others. That server may never follow the others again,
+    /// neither in the list of all streams nor in a single stream. If `kept` becomes a leader, the
+    /// others may be unable to follow it, and nothing is acknowledged ("Expected first catchup
+    /// entry to be a snapshot and peerstate, will retry", nats-server 2.15.1). Then `kept` is
+    /// restarted until another server leads.
     async fn joined(&self, cluster: &Cluster, kept: usize) -> Result<(), TargetError> {
         for _ in 0..TRIES {
             if faults::settles(cluster, &self.config.prefix).await {
