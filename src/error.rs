@@ -7,9 +7,16 @@ use crate::{EndpointId, Epoch, RoomId, UserKey};
 
 /// Why a call failed (section 2 of the contract).
 ///
-/// Where several errors apply, a store returns the first of: `Closed`, `Invalid`, `NotFound` of the
-/// room, `Conflict` because the room is of the wrong kind (encrypted or not), `AlreadyExists`,
-/// `StaleEpoch`, `NotFound` of a member or user, any other `Conflict` (clause ERR-4).
+/// If several errors apply, a store returns the first of these (clause ERR-4):
+///
+/// 1. `Closed`.
+/// 2. `Invalid`.
+/// 3. `NotFound` of the room.
+/// 4. `Conflict` because the room is of the wrong kind (encrypted or not).
+/// 5. `AlreadyExists`.
+/// 6. `StaleEpoch`.
+/// 7. `NotFound` of a member or user.
+/// 8. Any other `Conflict`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]

@@ -108,11 +108,14 @@ impl SqliteStore {
     /// ([`SqliteConfig::mode`], [`SqliteConfig::must_exist`]). The directory of the file must exist. A store of an
     /// older version is migrated in one transaction (clause DUR-3).
     ///
-    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a setting outside its limits, a
-    /// directory, a file with a second name or that is a mount of its own, another application's database, and a store
-    /// of a newer version; [`Corrupt`](Error::Corrupt) for a file that is no database, a damaged database, and a log
-    /// without its database; [`Unavailable`](Error::Unavailable) for a file that cannot be read and written;
-    /// [`Timeout`](Error::Timeout) if another process holds the file locked.
+    /// Errors, none of which touches the file:
+    ///
+    /// - [`Invalid`](Error::Invalid) for a setting outside its limits, a directory, a file with a second name, a file
+    ///   that is a mount of its own, another application's database, and a store of a newer version.
+    /// - [`Corrupt`](Error::Corrupt) for a file that is no database, a damaged database, and a log without its
+    ///   database.
+    /// - [`Unavailable`](Error::Unavailable) for a file that cannot be read and written.
+    /// - [`Timeout`](Error::Timeout) if another process holds the file locked.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
         let span = span!("open", path = config.path.display());
         span.call(Self::start(config, Mutation::NONE)).await

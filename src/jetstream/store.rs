@@ -72,10 +72,11 @@ impl JetStreamStore {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12.1, more replicas than
-    /// servers, and a bucket whose settings would break the contract; [`Corrupt`](Error::Corrupt) for buckets of
-    /// another format or another program; [`Unavailable`](Error::Unavailable) if no server answers, or if the server
-    /// refuses the credentials or has no JetStream.
+    /// - [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12.1, more replicas than
+    ///   servers, and a bucket whose settings would break the contract.
+    /// - [`Corrupt`](Error::Corrupt) for buckets of another format or another program.
+    /// - [`Unavailable`](Error::Unavailable) if no server answers, or if the server refuses the credentials or has no
+    ///   JetStream.
     pub async fn open(config: JetStreamConfig) -> Result<Self, Error> {
         let span = span!("open", servers = config.shown_servers(), prefix = config.prefix);
         span.call(Box::pin(Self::start(config, Mutation::NONE))).await

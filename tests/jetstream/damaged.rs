@@ -244,7 +244,7 @@ impl Scene {
             }
         }
         self.ask("when it leads").await;
-        // Through the other servers: what they acknowledge must hold.
+        // These writes go through the other servers, and must hold once they are acknowledged.
         if let Ok(store) = open(&self.cluster, &[0, 1], ReadMode::Linearizable).await {
             let deadline = Instant::now() + Duration::from_secs(10);
             while !self.later && Instant::now() < deadline {

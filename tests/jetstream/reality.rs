@@ -89,7 +89,7 @@ async fn servers_that_do_not_answer_reads_yet_behave_as_simulated() {
     let at_once: Named =
         ("a follower that is cut off at once", |ground| Box::pin(cut_at_once(ground)));
     let (_, simulated) = agree(3, at_once, SEEDS).await;
-    // Which of these answers real servers give is chance.
+    // Real servers give one of these answers by chance.
     for said in [stale(), Said::NoLeader, Said::Silence] {
         assert!(simulated.iter().any(|words| words.contains(&(READ, said.clone()))), "{said:?}");
     }

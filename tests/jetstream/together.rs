@@ -318,7 +318,7 @@ async fn large_rooms_are_listed_rekeyed_and_emptied() {
         walked.extend(members.into_iter().map(|member| member.endpoint));
     }
     assert_eq!(walked, expected);
-    // More removals than one batch holds.
+    // There are more removals than one batch holds.
     let (keep, remove) = expected.split_at(3);
     let (keep, remove) = (keep.to_vec(), remove.to_vec());
     let keys = keep.iter().map(|e| (e.clone(), cipher("2")));

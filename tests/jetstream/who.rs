@@ -165,7 +165,7 @@ async fn a_user_with_a_credentials_file_is_let_in() {
         );
         assert!(said.contains(".creds cannot be used: "), "{said}");
     }
-    // Variants that editors and shells make of the file.
+    // Editors and shells make these variants of the file.
     for (name, text) in [
         ("crlf.creds", known.replace('\n', "\r\n")),
         ("mark.creds", format!("\u{feff}{known}")),
@@ -266,7 +266,7 @@ async fn a_server_certificate_must_be_signed_by_the_authority() {
         assert!(said.contains("invalid peer certificate"), "{said}");
         assert!(said.ends_with("signed the server's certificate as tls.ca_file"), "{said}");
     }
-    // The right authority, and a certificate for another host.
+    // The authority is the right one, but the certificate is for another host.
     let host = server.url().replace("127.0.0.1", "localhost");
     let said = refused(JetStreamConfig { servers: vec![host], ..with(Some(ours.trusted())) }).await;
     assert!(said.ends_with("; check the server's certificate"), "{said}");

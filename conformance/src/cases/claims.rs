@@ -130,7 +130,7 @@ async fn every_harm_affects_the_harmed_server(cx: Cx) -> Verdict {
         let began = Instant::now();
         let decision = store.is_admin(&ADMIN).await;
         let reached = match harm {
-            // A tenth of a second in each direction.
+            // The link delays by a tenth of a second in each direction.
             Harm::Slow => began.elapsed() >= std::time::Duration::from_millis(100),
             _ => matches!(decision, Decision::Deny(DenyReason::Failed(_))),
         };

@@ -169,7 +169,7 @@ async fn deleting_a_missing_room_changes_nothing(cx: Cx) -> Verdict {
 async fn adding_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     let table = [
-        // A missing room, whatever else is wrong.
+        // The room is missing, whatever else is wrong.
         ("none", joins("bob"), no_room("none")),
         ("none", joins_at("bob", 2), no_room("none")),
         ("none", joins_at("ann", 0), no_room("none")),
@@ -182,7 +182,7 @@ async fn adding_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict
         ("p", joins_at("bob", 0), UNENCRYPTED),
         ("p", joins_at("bob", 7), UNENCRYPTED),
         ("p", joins_at("ann", 7), UNENCRYPTED),
-        // A member already, also with a wrong epoch.
+        // The endpoint is a member already; some of the epochs are wrong, too.
         ("e", joins_at("bob", 2), member_exists("e", "bob")),
         ("e", joins_at("bob", 1), member_exists("e", "bob")),
         ("e", joins_at("ann", 9), member_exists("e", "ann")),

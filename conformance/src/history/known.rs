@@ -347,7 +347,7 @@ fn histories_of_a_perfect_store_are_found_linearizable_within_seconds(
             panic!("seed {seed}: {violation}: {violation:#?}");
         }
     }
-    // Generous, for slow machines and unoptimized builds.
+    // The limit is generous, for slow machines and unoptimized builds.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 

@@ -1,10 +1,10 @@
 //! The partition of a history by object: parts that share no object are checked one by one.
 //!
-//! A history is linearizable exactly when its calls on each object are (Herlihy and Wing,
-//! "Linearizability: a correctness condition for concurrent objects", 1990, theorem 1; Horn and
-//! Kroening, "Faster linearizability checking via P-compositionality", 2015, use it as here). An
-//! object is a part of the state that some calls touch and the others do not. The contract has
-//! these objects:
+//! A history is linearizable exactly when, for each object, its calls on that object are
+//! linearizable (Herlihy and Wing, "Linearizability: a correctness condition for concurrent
+//! objects", 1990, theorem 1; Horn and Kroening, "Faster linearizability checking via
+//! P-compositionality", 2015, use it as here). An object is a part of the state that some calls
+//! touch and the others do not. The contract has these objects:
 //!
 //! - *a room*: its record, its members and their keys. A call that names a room touches that room
 //!   and nothing else. No call on rooms reads users, and no call on users reads rooms.
@@ -15,8 +15,8 @@
 //!
 //! A listing reads several objects, and joins them into one object. `rooms_of` joins every room in
 //! which its endpoint may ever have been; `users` joins every user who may be on its page. The
-//! calls show which rooms those are: an endpoint can be only in rooms that it is in at the start,
-//! that some call creates with it as the owner, or to which some call adds it. A page begins after
+//! calls show in which rooms an endpoint may have been: those in which it is at the start, those
+//! that a call creates with it as the owner, and those to which a call adds it. A page begins after
 //! the requested id, and a full page tells nothing about users after its last one.
 //!
 //! A read changes nothing, so a linearizable history stays linearizable without it. Therefore the

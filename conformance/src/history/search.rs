@@ -1,8 +1,8 @@
 //! The search for an order of calls that explains every answer.
 //!
-//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993) with two
-//! additions of Lowe ("Testing for linearizability", 2017): it memoizes the configurations that it
-//! has tried, and it linearizes calls as late as possible, when a call returns that is not
+//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993), with two
+//! additions of Lowe ("Testing for linearizability", 2017). The search memoizes the configurations
+//! that it has tried, and it linearizes calls as late as possible, when a call returns that is not
 //! linearized yet. Two more rules keep the search small:
 //!
 //! - A call that changed nothing is linearized as soon as the model gives its answer in the current

@@ -39,7 +39,7 @@ pub(super) async fn shrink<Tree: ValueTree<Value = Draw> + Send>(
         piece /= 2;
     }
 
-    // Simpler calls: simplify each call by itself.
+    // The calls become simpler: each call is simplified by itself.
     let mut least: Vec<_> = trees.iter().map(Tree::current).collect();
     for (at, tree) in trees.iter_mut().enumerate() {
         let mut changed = tree.simplify();

@@ -117,7 +117,7 @@ async fn feeds(ground: &Ground) -> Words {
     words.push((
         "after a restart",
         match heard(probe.listen(3).await) {
-            // The number of barriers is chance.
+            // The number of barriers differs from run to run.
             Said::State(up_to, all) => {
                 Said::State(up_to, all.into_iter().filter(|(key, _)| !key.contains('=')).collect())
             }

@@ -178,7 +178,7 @@ mod tests {
                 "{end:?}"
             );
         }
-        // A seed, but not a user's.
+        // This is a seed, but not a user's.
         let account = KeyPair::new_account().seed().unwrap();
         for wrong in ["", "SU", &account] {
             assert!(Identity::new(Credentials::Nkey(wrong.into())).is_err(), "{wrong:?}");
