@@ -60,8 +60,8 @@ impl Readers {
         self.run_some(deadline, |db| work(db).map_err(Error::from), |done| done.as_ref().err())?
     }
 
-    /// As [`run`](Self::run), for work whose result may contain both answers and errors: `wrong` returns the first
-    /// error in it.
+    /// As [`run`](Self::run), for work whose result may contain both answers and errors. `wrong` returns the first
+    /// error in a result.
     pub(super) fn run_some<T>(
         &self,
         deadline: Instant,

@@ -1,7 +1,7 @@
 //! Reasons for missing answers, as a server or the driver reports them.
 //!
 //! A server reports a missing permission on the connection, not as the answer to the request. The driver reports a lost
-//! connection as an event, not to the caller. Both are kept here.
+//! connection as an event, not to the caller. This module keeps the latest report of each kind.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
