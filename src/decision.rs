@@ -31,7 +31,7 @@ pub enum DenyReason {
     /// The user was revoked.
     #[error("revoked user")]
     Revoked,
-    /// The user is not an admin, and the question was for one.
+    /// The user is not an admin, and [`Store::is_admin`](crate::Store::is_admin) was called.
     #[error("not an admin")]
     NotAdmin,
     /// The store could not decide (clause AUTH-2).
@@ -45,7 +45,7 @@ impl From<Error> for Decision {
     }
 }
 
-/// What decisions need to know of a user.
+/// The part of a user on which decisions depend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) admin: bool,

@@ -7,9 +7,16 @@ use crate::{EndpointId, Epoch, RoomId, UserKey};
 
 /// Why a call failed (section 2 of the contract).
 ///
-/// Where several errors apply, a store returns the first of: `Closed`, `Invalid`, `NotFound` of the
-/// room, `Conflict` because the room is of the wrong kind (encrypted or not), `AlreadyExists`,
-/// `StaleEpoch`, `NotFound` of a member or user, any other `Conflict` (clause ERR-4).
+/// If several errors apply, a store returns the first of these (clause ERR-4):
+///
+/// 1. `Closed`.
+/// 2. `Invalid`.
+/// 3. `NotFound` of the room.
+/// 4. `Conflict` because the room is of the wrong kind (encrypted or not).
+/// 5. `AlreadyExists`.
+/// 6. `StaleEpoch`.
+/// 7. `NotFound` of a member or user.
+/// 8. Any other `Conflict`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[cfg_attr(feature = "testing", derive(serde::Serialize, serde::Deserialize))]
@@ -42,8 +49,8 @@ pub enum Error {
     /// This client was closed.
     #[error("the store is closed")]
     Closed,
-    /// A stored record is not one that a store wrote (clause ERR-3). It is never skipped, never
-    /// treated as absent.
+    /// A stored record is not one that a store wrote (clause ERR-3). Such a record is never
+    /// skipped, and never treated as absent.
     #[error("corrupt {0}")]
     Corrupt(Corrupt),
 }
@@ -296,8 +303,8 @@ impl Corrupt {
     }
 }
 
-/// The error of a backend. It is shared, so that an [`Error`] can be cloned. Two are equal if their
-/// texts are equal.
+/// The error of a backend. The error is shared, so that an [`Error`] can be cloned. Two backend
+/// errors are equal if their texts are equal.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
 

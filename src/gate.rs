@@ -6,12 +6,13 @@ use tokio::sync::Notify;
 
 use crate::Error;
 
-/// The bit of [`Gate::state`] for a shut gate. The other bits count the calls in flight.
+/// The bit of [`Gate::state`] that is set once the gate is shut. The other bits count the calls in flight.
 const SHUT: usize = 1 << (usize::BITS - 1);
 
-/// Admits calls until it is shut, and tells when the last of them has ended (clauses CLOSE-1, CLOSE-2).
+/// Admits calls until the gate is shut, and waits for the calls in flight (clauses CLOSE-1, CLOSE-2).
 ///
-/// One word for both, so that no call can begin between "it is shut" and "no call is in flight".
+/// The shut bit and the count of calls share one atomic word. Otherwise a call could begin after the gate was seen shut
+/// and before the count was seen to be 0.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: AtomicUsize,
@@ -19,7 +20,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Admits a call until the result is dropped; or `Closed`.
+    /// Admits a call, which counts as in flight until the result is dropped. [`Error::Closed`] once the gate is shut.
     pub(crate) fn enter(&self) -> Result<Inside<'_>, Error> {
         let inside = Inside(self);
         if self.state.fetch_add(1, Ordering::AcqRel) & SHUT == 0 {
@@ -43,7 +44,7 @@ impl Gate {
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
-            // Registered before the check, so that a call that ends in between is not missed.
+            // The waiter is registered before the check. Otherwise a call that ends between the two would wake nobody.
             left.as_mut().enable();
             if self.state.load(Ordering::Acquire) == SHUT {
                 return;

@@ -51,8 +51,8 @@ as_plain! {
         Error::Unavailable(cause) => Ok(cause),
         other => Err(other.to_string()),
     };
-    // The name of the field is leaked, since `Invalid` keeps a `'static` one. Only saved histories
-    // are read this way, so few are leaked.
+    // `Invalid` keeps a `'static` name of the field, so the name is leaked. Only saved histories
+    // are read this way, so few names are leaked.
     Invalid: (String, String),
         |invalid| (invalid.field().to_owned(), invalid.problem().to_owned()),
         |(field, problem)| Ok(Self::new(field.leak(), problem));

@@ -34,11 +34,11 @@ use state::State;
 /// # }
 /// ```
 pub struct MemoryStore {
-    /// A std lock suffices, since no critical section awaits. It is a read-write lock, since
+    /// A std lock suffices, since no critical section awaits. The lock is a read-write lock, since
     /// decisions outnumber writes. A panic in a write poisons the lock, and a poisoned lock denies
     /// (AUTH-2).
     state: Arc<RwLock<State>>,
-    /// Set under the write lock, so that `close` returns only after the calls that began before it.
+    /// Set under the write lock. So `close` returns only after the calls that began before it.
     closed: AtomicBool,
 }
 
@@ -49,7 +49,8 @@ impl MemoryStore {
         Self { state: Arc::default(), closed: AtomicBool::new(false) }
     }
 
-    /// Returns another client of the same data. It is open, even if this client is closed.
+    /// Returns another client of the same data. The new client is open, even if this client is
+    /// closed.
     #[must_use]
     pub fn client(&self) -> Self {
         Self { state: Arc::clone(&self.state), closed: AtomicBool::new(false) }
@@ -179,8 +180,8 @@ impl Store for MemoryStore {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        // The lock waits for calls in flight. A poisoned lock does not keep the client from
-        // closing.
+        // Taking the lock waits for the calls in flight. A poisoned lock must not keep the client
+        // from closing.
         let _guard = self.state.write().unwrap_or_else(PoisonError::into_inner);
         self.closed.store(true, Ordering::Release);
         Ok(())

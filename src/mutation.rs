@@ -1,6 +1,6 @@
 //! Deliberate defects in a store's own code, which the conformance suite must catch.
 
-/// The defect of a store; none, unless a test opened the store with one.
+/// The deliberate defect of a store: none, unless a test opened the store with one.
 ///
 /// Without the feature `testing` a defect cannot be set, and [`is`](Self::is) is constantly false.
 #[derive(Clone, Copy, Debug)]

@@ -186,7 +186,7 @@ pub struct Rekey {
 impl Rekey {
     /// A rekey from the epoch `from` to the next one.
     ///
-    /// It removes the members in `remove`, and stores `keys`, which must be for exactly the
+    /// The rekey removes the members in `remove`, and stores `keys`, which must be for exactly the
     /// remaining members.
     ///
     /// Errors: [`Error::Invalid`] for an endpoint that is twice in `keys`, or in both `remove` and

@@ -1,14 +1,15 @@
-//! A text that is not shown.
+//! A text that errors, logs and `Debug` do not show.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// A text that is not shown (clause TYPE-5).
+/// A text that `Debug` does not show (clause TYPE-5).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// Written out, because serde's own error shows what it found instead of a text.
+/// This impl is written out. The derived one would return serde's own error, which shows the value
+/// that it found instead of a text.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer);
@@ -17,12 +18,12 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 impl Secret {
-    /// Any text.
+    /// Makes a secret of any text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself.
+    /// Returns the text itself.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -27,8 +27,8 @@ fn server(url: &str, any_user: bool) -> String {
     }
 }
 
-/// Removes the value from serde's message about a value of the wrong kind. Any value may be a
-/// secret in the wrong place.
+/// Removes the value from serde's message about a value of the wrong kind. Otherwise a secret that
+/// stands in the wrong field would be shown.
 #[cfg(feature = "toml")]
 pub(crate) fn misfit(message: &str) -> String {
     let message = message.replace('\n', " ");

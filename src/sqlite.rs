@@ -1,10 +1,10 @@
 //! The SQLite store: one file, one node, any number of processes.
 //!
-//! Reads happen in place, on the caller's thread, over a pool of connections (`readers.rs`).
-//! Writes go to the one thread of each client that writes (`writer.rs`), which runs what is
-//! waiting as one transaction. What a call does is in `create_room.rs`, `rooms.rs`, `rooms_of.rs`,
-//! `members.rs`, `read_key.rs`, `rekey.rs` and `users.rs`: plain functions over a connection. Records
-//! become rows and come back, checked, in `layout.rs`; `driver.rs` turns SQLite's errors into ours.
+//! Reads run on the caller's thread, over a pool of connections (`readers.rs`). Each client has one thread that writes
+//! (`writer.rs`); it runs the waiting writes as one transaction. The calls themselves are plain functions over a
+//! connection, in `create_room.rs`, `rooms.rs`, `rooms_of.rs`, `members.rs`, `read_key.rs`, `rekey.rs` and `users.rs`.
+//! `layout.rs` turns records into rows, and checks rows and turns them back into records. `driver.rs` turns SQLite's
+//! errors into [`Error`].
 
 mod columns;
 mod config;
@@ -65,16 +65,16 @@ const LONG: u32 = 10;
 
 /// A [`Store`] in one SQLite file, which any number of clients and processes may share.
 ///
-/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. It must be on a local disk, and a container
-/// must mount its directory, not the file. If one of the three files is replaced, removed or moved while it is open, every
-/// later call of every client with these files is [`Error::Unavailable`], and decisions deny. An acknowledged write is on
-/// the disk (`synchronous = FULL`), also after a power cut, if the disk does not lie about its syncs (clause DUR-1). Every
-/// record has a checksum. A record whose checksum is wrong is [`Error::Corrupt`] and lets nobody in (clauses ERR-3,
-/// AUTH-2).
+/// The file is in WAL mode: while it is open, `-wal` and `-shm` are beside it. The file must be on a local disk, and a
+/// container must mount its directory, not the file. If one of the three files is replaced, removed or moved while it
+/// is open, every later call of every client with these files is [`Error::Unavailable`], and decisions deny. An
+/// acknowledged write is on the disk (`synchronous = FULL`), also after a power cut, if the disk does not lie about its
+/// syncs (clause DUR-1). Every record has a checksum. A record whose checksum is wrong is [`Error::Corrupt`] and lets
+/// nobody in (clauses ERR-3, AUTH-2).
 ///
-/// Needs a tokio runtime with timers. A read runs on the caller's thread for microseconds, a page of 1,000 records for some
-/// milliseconds, and is interrupted at its deadline. A disk that hangs inside the operating system blocks the reading
-/// thread beyond the deadline.
+/// Needs a tokio runtime with timers. A read runs on the caller's thread for microseconds, a page of 1,000 records for
+/// some milliseconds, and is interrupted at its deadline. A disk that hangs inside the operating system blocks the
+/// reading thread beyond the deadline.
 ///
 /// ```
 /// use membership::{NewRoom, SqliteConfig, SqliteStore, Store, Timestamp};
@@ -105,14 +105,17 @@ impl SqliteStore {
     /// Opens the file at [`SqliteConfig::path`].
     ///
     /// A file that does not exist, or is empty, becomes a new store, which its owner alone may read
-    /// ([`SqliteConfig::mode`], [`SqliteConfig::must_exist`]); its directory must exist. A store
-    /// of an older version is brought forward in one transaction (clause DUR-3).
+    /// ([`SqliteConfig::mode`], [`SqliteConfig::must_exist`]). The directory of the file must exist. A store of an
+    /// older version is migrated in one transaction (clause DUR-3).
     ///
-    /// Errors, none of which touches the file: [`Invalid`](Error::Invalid) for a setting outside its limits, a directory, a file
-    /// with a second name or that is a mount of its own, another application's database, or one of
-    /// a newer version; [`Corrupt`](Error::Corrupt) for what is no database, a damaged one, or a
-    /// log without its database; [`Unavailable`](Error::Unavailable) for what cannot
-    /// be read and written; [`Timeout`](Error::Timeout) where another process holds it locked.
+    /// Errors, none of which touches the file:
+    ///
+    /// - [`Invalid`](Error::Invalid) for a setting outside its limits, a directory, a file with a second name, a file
+    ///   that is a mount of its own, another application's database, and a store of a newer version.
+    /// - [`Corrupt`](Error::Corrupt) for a file that is no database, a damaged database, and a log without its
+    ///   database.
+    /// - [`Unavailable`](Error::Unavailable) for a file that cannot be read and written.
+    /// - [`Timeout`](Error::Timeout) if another process holds the file locked.
     pub async fn open(config: SqliteConfig) -> Result<Self, Error> {
         let span = span!("open", path = config.path.display());
         span.call(Self::start(config, Mutation::NONE)).await
@@ -146,7 +149,7 @@ impl SqliteStore {
         self.patiently(|deadline| self.decisions.ask(&self.readers, key, deadline)).await
     }
 
-    /// Repeats an attempt while another connection holds a lock, until the deadline.
+    /// Repeats `attempt` while another connection holds a lock, until the deadline.
     async fn patiently<T, A>(&self, attempt: impl Fn(Instant) -> A) -> Result<T, Error>
     where
         A: Future<Output = Result<T, Error>>,
@@ -172,7 +175,7 @@ impl SqliteStore {
         self.write_within(self.op_timeout, span, work).await
     }
 
-    /// A write that may take ten times as long.
+    /// Runs a write that may take ten times `op_timeout`.
     async fn long_write<T, F>(&self, span: Span, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -324,8 +327,8 @@ impl Store for SqliteStore {
     async fn close(&self) -> Result<(), Error> {
         let close = async {
             self.gate.shut();
-            // Every read ends at its deadline by itself, unless its caller stopped polling it; and
-            // then no caller waits for it.
+            // Every read ends at its own deadline, so the wait is bounded. The exception is a read whose caller stopped
+            // polling it: it never ends, but then no caller waits for its answer.
             let _ = timeout(self.op_timeout, self.gate.empty()).await;
             self.writer.close().await;
             Ok(())

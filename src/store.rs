@@ -61,7 +61,7 @@ pub trait Store: Send + Sync {
 
     /// Returns one page of the rooms of which an endpoint is a member, in byte order of their ids.
     ///
-    /// The page is one consistent state (LIST-1, LIST-2, LIST-4, LIST-5). It is empty for an
+    /// The page is one consistent state (LIST-1, LIST-2, LIST-4, LIST-5). The page is empty for an
     /// endpoint that is in no room (LIST-3).
     async fn rooms_of(&self, endpoint: &EndpointId, page: Page<RoomId>)
     -> Result<Vec<Room>, Error>;
@@ -79,9 +79,13 @@ pub trait Store: Send + Sync {
     /// the same atomic step (MEM-1). An endpoint that was a member before gets none of its former
     /// keys back (MEM-5).
     ///
-    /// Errors, the first that applies: `NotFound` of the room; `Conflict` for a key missing in an
-    /// encrypted room or given in an unencrypted one; `AlreadyExists` for an endpoint that is a
-    /// member already (MEM-2); `StaleEpoch` for a key of another epoch than the current one.
+    /// Errors, the first that applies:
+    ///
+    /// 1. `NotFound` of the room.
+    /// 2. `Conflict` for a key that is missing in an encrypted room, or given in an unencrypted
+    ///    one.
+    /// 3. `AlreadyExists` for an endpoint that is a member already (MEM-2).
+    /// 4. `StaleEpoch` for a key of another epoch than the current one.
     async fn add_member(&self, room: &RoomId, new: NewMember) -> Result<Member, Error>;
 
     /// Returns the membership of an endpoint in a room.
@@ -108,11 +112,14 @@ pub trait Store: Send + Sync {
     /// In one atomic step the call removes the members in `remove`, stores one sealed key for each
     /// remaining member, and clears `rekey_due` (KEY-4 to KEY-9, KEY-11).
     ///
-    /// Errors, the first that applies: `NotFound` of the room; `Conflict` for an unencrypted room
-    /// (KEY-10); `StaleEpoch` if `from` is not the current epoch; `NotFound` of the first endpoint
-    /// in `remove` (in byte order) that is not a member; `Conflict` if `remove` has the owner, if
-    /// the room is at the last epoch (TYPE-6), or if the keys are not for exactly the remaining
-    /// members (KEY-6).
+    /// Errors, the first that applies:
+    ///
+    /// 1. `NotFound` of the room.
+    /// 2. `Conflict` for an unencrypted room (KEY-10).
+    /// 3. `StaleEpoch` if `from` is not the current epoch.
+    /// 4. `NotFound` of the first endpoint in `remove` (in byte order) that is not a member.
+    /// 5. `Conflict` if `remove` has the owner, if the room is at the last epoch (TYPE-6), or if
+    ///    the keys are not for exactly the remaining members (KEY-6).
     async fn rekey(&self, room: &RoomId, rekey: Rekey) -> Result<Room, Error>;
 
     /// Returns the sealed key that was stored for exactly this room, endpoint and epoch.

@@ -4,7 +4,7 @@
 //!
 //! The target of an event is `membership::` and a topic, so that a filter can choose topics:
 //!
-//! | topic | tells |
+//! | topic | events |
 //! |---|---|
 //! | `call` | each call of a store, with its outcome and duration |
 //! | `exchange` | retries, stale replies, and, at `trace`, each request to a NATS server |
@@ -15,8 +15,9 @@
 //! | `bucket` | buckets that went back, were replaced, or have wrong settings |
 //! | `file` | the SQLite file and its transactions |
 //!
-//! `warn` is for what an operator must know, `info` for reconnects and a copy that begins anew, `debug` for calls and what
-//! they do, `trace` for single exchanges. No event has a sealed key, a password or a URL with a user in it.
+//! The levels are: `warn` for events that an operator must know; `info` for reconnects, and for a copy of users that
+//! begins anew; `debug` for calls and their steps; `trace` for single exchanges. No event has a sealed key, a password
+//! or a URL with a user in it.
 
 #[cfg(feature = "tracing")]
 use std::fmt::Display;
@@ -78,7 +79,7 @@ macro_rules! span {
 
 pub(crate) use {event, span};
 
-/// What belongs together, such as the events of one call.
+/// A span of `tracing`: it groups events, such as those of one call.
 #[cfg(feature = "tracing")]
 pub(crate) struct Span(pub(crate) tracing::Span);
 
@@ -87,9 +88,9 @@ pub(crate) struct Span;
 
 #[cfg(feature = "tracing")]
 impl Span {
-    /// Runs a call in the span, and tells its outcome and duration.
+    /// Runs a call in the span, and emits the call's outcome and duration.
     pub(crate) async fn call<T: Outcome>(self, call: impl Future<Output = T>) -> T {
-        // Begins with the first poll: a call that is never polled does nothing.
+        // The block begins with the first poll, so a call that is never polled emits nothing.
         let call = async {
             let mut unanswered = Unanswered::new();
             let answer = call.await;
@@ -99,7 +100,7 @@ impl Span {
         call.instrument(self.0).await
     }
 
-    /// Runs something else in the span.
+    /// Runs work that is not a call, such as a background task, in the span.
     pub(crate) fn inside<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
         work.instrument(self.0)
     }
@@ -113,17 +114,17 @@ impl Span {
         call
     }
 
-    /// Runs something else.
+    /// Runs work that is not a call.
     #[cfg(feature = "jetstream")]
     pub(crate) fn inside<F: Future>(self, work: F) -> F {
         work
     }
 }
 
-/// A call without an answer yet. If it is dropped so, the caller has dropped the call.
+/// A call that has no answer yet. If this value is dropped before the answer, the caller has dropped the call.
 #[cfg(feature = "tracing")]
 struct Unanswered {
-    /// When the call began; `None` if nobody listens, or once the call is answered.
+    /// When the call began. `None` if no subscriber is interested, or once the call is answered.
     began: Option<Instant>,
 }
 
@@ -139,7 +140,7 @@ impl Unanswered {
         let duration = began.elapsed();
         let (outcome, error) = answer.outcome();
         let reason = answer.reason().map(display);
-        // Whoever calls the store may ignore the error, and the record stays corrupt.
+        // A corrupt record is a warning, because the caller may ignore the error, and the record stays corrupt.
         if matches!(error, Some(Error::Corrupt(_))) {
             tracing::warn!(target: "membership::call", outcome, reason, ?duration, "answered");
         } else {
@@ -158,7 +159,7 @@ impl Drop for Unanswered {
     }
 }
 
-/// An answer, as it is told. It has no value: a value may be a sealed key.
+/// An answer in the form in which events show it. The value itself is left out, since a value may be a sealed key.
 #[cfg(feature = "tracing")]
 pub(crate) trait Outcome {
     /// The outcome in one word, and the error if the call failed.

@@ -1,4 +1,4 @@
-//! Holds the modules of the library to imports in one direction.
+//! Checks that the modules of the library import one another in one direction only.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of this is a test")]
 
@@ -8,17 +8,17 @@ use std::path::Path;
 
 /// The path of a module below the crate's root.
 type Module = Vec<String>;
-/// A path as written, or the alternatives of a `use`.
+/// A path as written, split into its parts; or the tokens of a path.
 type Segments = Vec<String>;
 
-/// The one cycle that stays: a refused id is an error, and an error names ids.
+/// The one cycle that is allowed: a refused id is an error, and an error names ids.
 const EXCUSED: [&str; 2] = ["error", "types"];
 
-/// What one file says of other modules.
+/// The references of one source file to other modules.
 #[derive(Default)]
 struct Source {
     paths: Vec<Segments>,
-    /// By their names, the paths that the file exports again.
+    /// The paths that the file re-exports, by their names.
     exports: BTreeMap<String, Segments>,
 }
 
@@ -35,7 +35,7 @@ fn no_modules_import_each_other_in_a_cycle() {
         imports[&modules("jetstream::room::rekey")].contains(&modules("jetstream::stored::codec"))
     );
     assert!(imports[&modules("sqlite")].contains(&modules("gate")));
-    // Every file by itself, and every folder as a whole.
+    // The check is made for single files, and for folders as a whole.
     let depth = imports.keys().map(Vec::len).max().unwrap_or(0);
     for depth in 1..=depth {
         let folded = |module: &Module| module[..depth.min(module.len())].to_vec();
@@ -59,7 +59,7 @@ fn shown(modules: &BTreeSet<Module>) -> String {
     modules.iter().map(|module| module.join("::")).collect::<Vec<_>>().join(", ")
 }
 
-/// Reads a folder's files.
+/// Parses all files of a folder.
 fn read(folder: &Path, module: &Module, sources: &mut BTreeMap<Module, Source>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -76,7 +76,7 @@ fn read(folder: &Path, module: &Module, sources: &mut BTreeMap<Module, Source>) 
 
 impl Source {
     fn parse(text: &str) -> Self {
-        // Unit tests may use whatever they need.
+        // Imports of unit tests are not checked.
         let code = text.rfind("#[cfg(test)]").filter(|at| text[*at..].contains("mod tests"));
         let tokens = tokens(&text[..code.unwrap_or(text.len())]);
         let mut source = Self::default();
@@ -87,7 +87,7 @@ impl Source {
             match token.as_str() {
                 "pub" => {
                     public = true;
-                    // `pub(super)` and `pub(in …)` name no module that is used.
+                    // `pub(super)` and `pub(in …)` are visibilities, not imports.
                     if tokens.get(at).is_some_and(|next| next == "(") {
                         at += tokens[at..].iter().position(|next| next == ")").unwrap() + 1;
                     }
@@ -127,7 +127,7 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The words and signs of a program, without comments and texts.
+/// The tokens of a source text, without comments and string literals.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -155,7 +155,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// The length of a text or a character in quotes.
+/// The length of a string or character literal.
 fn quoted(text: &str) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -167,7 +167,7 @@ fn quoted(text: &str) -> usize {
     text.len()
 }
 
-/// The paths of a `use`, each in full.
+/// Expands a `use` into full paths.
 fn expanded(tree: &[String]) -> Vec<Segments> {
     let mut paths = Vec::new();
     let mut prefix = Segments::new();
@@ -204,7 +204,7 @@ fn expanded(tree: &[String]) -> Vec<Segments> {
     paths
 }
 
-/// The module in which a path ends, through everything that is exported again.
+/// The module in which a path ends, following re-exports.
 fn resolve(
     from: &Module,
     path: &[String],
@@ -239,7 +239,7 @@ fn resolve(
     again.and_then(|path| resolve(&absolute, path, sources, depth + 1)).or(Some(absolute))
 }
 
-/// The groups of modules of which each reaches each other.
+/// The groups of modules that import one another, directly or through other modules.
 fn cycles(graph: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<BTreeSet<Module>> {
     let reached = |from: &Module| {
         let mut reached = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Checks the list of the mutants that no test notices.
+//! Checks the list of mutants that no test can notice.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Tests of what the stores tell by events of `tracing`, and of what they never tell.
+//! Tests of the events that the stores emit with `tracing`, and of the values that no event has.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -16,7 +16,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 const AT: Timestamp = Timestamp::from_millis(1);
-/// What a sealed key is in these tests.
+/// The sealed key in these tests.
 const SEALED: &str = "sealed-for-one-endpoint";
 const PASSWORD: &str = "correct-horse";
 
@@ -64,7 +64,7 @@ impl Heard {
     #[track_caller]
     fn has_no_secret(&self) {
         let text = self.text();
-        // The bytes of a ciphertext as a list, too, as `Debug` shows them.
+        // The bytes of a ciphertext as a list are searched for, too, since `Debug` could show them so.
         let list = SEALED.bytes().take(8).map(|byte| byte.to_string()).collect::<Vec<_>>();
         for secret in [SEALED, PASSWORD, &list.join(", ")] {
             assert!(!text.contains(secret), "{secret:?} is in\n{text}");
@@ -114,7 +114,7 @@ async fn use_store(store: &dyn Store) {
     assert!(matches!(store.is_admin(&user().key).await, Decision::Deny(_)));
 }
 
-/// Fails unless the calls of [`use_store`] were told.
+/// Fails unless the calls of [`use_store`] emitted events.
 #[track_caller]
 fn heard_its_calls(heard: &Heard) {
     for call in [
@@ -189,7 +189,7 @@ async fn a_call_of_the_jetstream_store_is_told_with_its_barriers_and_its_garbage
         assert!(!heard.has(&[level]), "all is well, and yet\n{}", heard.text());
     }
 
-    // Garbage that cannot be collected is told, too.
+    // An error of garbage collection emits an event, too.
     store
         .add_member(
             &room(),

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Hunts the mutants of the stores and the model: all of them in one build.
+"""Tests the mutants of the stores and the model, with all mutants in one build.
 
-`cargo mutants` builds and tests once for each mutant, which takes days here. This takes its list, writes
-all of them into one copy of the sources, each behind a switch (Untch, Offutt, Harrold: mutation analysis
-using mutant schemata, 1993), and builds that once. Then it looks which tests get to which switch, each test
-alone, and runs on each mutant those that get to it, the quick ones first, until one fails.
+`cargo mutants` builds and tests once for each mutant, which takes days here. This script takes the list of
+`cargo mutants`, and writes all mutants into one copy of the sources, each behind a switch (Untch, Offutt,
+Harrold: mutation analysis using mutant schemata, 1993). It builds that copy once. Then it runs each test
+alone, to find out which switches the test reaches. On each mutant it runs only the tests that reach its
+switch, quick ones first, until one fails.
 
     tools/mutants.py build            once, and after each change of the sources
-    tools/mutants.py hunt sqlite      resumes where it was left; says what survives, and fails if something does
+    tools/mutants.py hunt sqlite      resumes where the last hunt ended; lists the survivors, and fails if there are any
 
 Needs `cargo install cargo-mutants` and `pip install tree-sitter tree-sitter-rust`. Works under target/mutants.
-What is known to survive, and why, stands in .cargo/mutants.toml; `cargo mutants` leaves it out, so this does.
+Mutants that no test can notice are listed with the reasons in .cargo/mutants.toml. `cargo mutants` leaves them
+out, and so does this script.
 """
 
 import argparse
@@ -32,9 +34,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target" / "mutants"
 SOURCE = WORK / "source"
-# In one place, so that `hunt` finds what `build` has made.
+# `build` writes these files, and `hunt` reads them.
 KEPT, TESTS, RESULTS = WORK / "mutants.json", WORK / "tests.json", WORK / "results.jsonl"
-# What each test, alone, took, and which switches it got to.
+# How long each test takes when it runs alone, and which switches it reaches.
 REACHED = WORK / "reached.jsonl"
 EXAMINED = ["src/**", "conformance/src/model.rs", "conformance/src/model/**"]
 INSTRUMENTS = ["src/**/testing*", "src/**/testing/**", "src/**/simulation*", "src/**/simulation/**", "src/**/defect.rs",
@@ -62,12 +64,12 @@ pub fn mutant(id: u32) -> bool {
 }
 """
 
-# Which tests may notice a mutant, by where it is: test binary, and its arguments.
+# The tests that may notice a mutant, by the place of the mutant: a test binary and its arguments.
 LIB, MODEL = "lib", "conformance-lib"
 SUITE, SIMULATE = "tests/conformance.rs", "tests/simulate.rs"
 R1 = (SUITE, ["jetstream-r1::", "--skip", "histories"])
 AREAS = {
-    # Without what the store on simulated servers goes through, too.
+    # Simulated servers replace this code, so tests on them cannot notice its mutants.
     "gateway": (r"src/jetstream/gateway/nats", [(LIB, ["jetstream"]), ("tests/jetstream/main.rs", []), R1]),
     "jetstream": (r"src/jetstream", [
         (LIB, ["jetstream"]), (SIMULATE, ["--skip", "defect", "--skip", "broken", "--skip", "is_held"]),
@@ -86,11 +88,11 @@ AREAS = {
         (LIB, []), (MODEL, []), (SUITE, ["memory::golden"]), ("tests/sqlite/main.rs", []),
         (SUITE, ["memory::", "--skip", "histories"]), ("tests/jetstream/main.rs", [])]),
 }
-# These run on a clock of their own: a machine that is busy with something else does not fail them.
+# These tests run on a clock of their own, so they do not fail because other programs keep the machine busy.
 STEADY = {LIB, MODEL, SIMULATE}
-# The quick tests of every stage run before the others.
+# A test below this many seconds is quick. The quick tests of every stage run before the others.
 QUICK = 1.5
-# These take the name of one test, not of several: so many quick ones run one by one, then the whole stage.
+# The binaries in ONE_NAME take the name of one test only. Up to ALONE quick tests run one by one, then the whole stage.
 ONE_NAME, ALONE = {SUITE}, 24
 
 
@@ -117,7 +119,7 @@ def listed():
 
 
 class File:
-    """A source file with switches; `dropped` are left out, for they do not compile."""
+    """A source file with a switch for each mutant that compiles."""
 
     def __init__(self, parser, path, mutants):
         self.path, self.mutants, self.parser = path, mutants, parser
@@ -129,7 +131,7 @@ class File:
         self.prefix = "crate" if path.startswith("src/") else "membership"
 
     def write(self, dropped):
-        """Writes it; the ids that found their place."""
+        """Writes the file without the mutants in `dropped`; returns the ids of the mutants that have a place in it."""
         self.placed = set()
         self.left = [m for m in self.mutants if m["id"] not in dropped]
         text = self.go(self.parser.parse(self.text).root_node)
@@ -146,7 +148,7 @@ class File:
         return self.text[node.start_byte : node.end_byte].decode()
 
     def marked(self, mutant, text):
-        # By these comments an error of the compiler is traced to its mutant.
+        # `culprits` uses these comments to find the mutant that a compiler error is about.
         self.placed.add(mutant["id"])
         return f"/*<{mutant['id']}*/{text}/*{mutant['id']}>*/"
 
@@ -173,7 +175,7 @@ class File:
             left, right = (self.source(node.child_by_field_name(side)) for side in ("left", "right"))
             text = self.inner(node)
             for mutant in self.at("BinaryOperator", operator):
-                # Of several mutants one is active: its operands are the original ones.
+                # Only one mutant is active at a time, so its operands are the original ones.
                 text = self.either(mutant, f"{left} {mutant['replacement']} {right}", text)
             return text
         if kind == "unary_expression":
@@ -211,7 +213,7 @@ class File:
 
 
 def culprits(message, files):
-    """The mutants that an error of the compiler is about."""
+    """Returns the mutants that a compiler error is about."""
     found, beside = set(), set()
     for span in message["spans"]:
         if span["file_name"] not in files:
@@ -224,7 +226,8 @@ def culprits(message, files):
         if around:
             found.add(max(around)[2])
         found |= {number for begin, _, number in marks if start <= begin <= end}
-        # A match that is exhaustive no more, a body whose type an early return has fixed.
+        # The error is outside of the mutant if a match is not exhaustive any more (E0004), or if an early return fixes
+        # the type of a body.
         if (message.get("code") or {}).get("code") == "E0004":
             beside |= {number for begin, _, number in marks if start <= begin <= end + 2500}
         else:
@@ -294,7 +297,7 @@ def lines(path):
 
 
 def in_parallel(work, items, jobs):
-    """Does `work` on each item, `jobs` at once; the first error ends it."""
+    """Does `work` on each item, `jobs` of them at once. The first error ends the work."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         done = [pool.submit(work, item) for item in items]
         try:
@@ -305,7 +308,7 @@ def in_parallel(work, items, jobs):
 
 
 def batches(tests):
-    """One, two, four, ..."""
+    """Splits the tests into batches of one, two, four, ... tests."""
     many = 1
     while tests:
         yield tests[:many]
@@ -313,7 +316,7 @@ def batches(tests):
 
 
 class Tests:
-    """The tests, run on a mutant, or on none to see what they get to."""
+    """Runs the tests: on a mutant, or without a mutant to record which switches they reach."""
 
     def __init__(self, steady):
         self.steady = steady
@@ -337,7 +340,7 @@ class Tests:
         return WORK / f"log-{threading.get_ident()}"
 
     def run(self, name, arguments, patience, **environment):
-        """How a run failed, or `None`."""
+        """Returns how a run failed, or `None` if it passed."""
         log = self.log()
         with log.open("w") as out:
             test = self.start(name, arguments, out, **environment)
@@ -355,7 +358,7 @@ class Tests:
                 caught = f"{name} did not end in {patience:.0f} s"
             else:
                 time.sleep(0.02)
-        # Its servers and children, too.
+        # This also kills the servers and children of the test.
         try:
             os.killpg(test.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -376,7 +379,7 @@ class Tests:
         return self.listed[name, arguments]
 
     def look(self, stages, jobs):
-        """Runs each test alone that was not looked at yet."""
+        """Runs each test alone whose switches are not recorded yet."""
         wanted = dict.fromkeys((stage[0], test) for stage in stages for test in self.list(stage))
         wanted = [test for test in wanted if test not in self.known]
 
@@ -399,11 +402,11 @@ class Tests:
         in_parallel(one, wanted, jobs)
 
     def caught(self, mutant):
-        """How the mutant was caught, or `None`: by the tests that get to it, likely and quick ones first."""
+        """Runs the tests that reach the mutant, likely and quick ones first. Returns what caught it, or `None`."""
         return next(filter(None, (self.fails(mutant, *run) for run in self.runs(mutant))), None)
 
     def runs(self, mutant):
-        """What is run on a mutant, one after the other: binary, arguments, and how long it takes."""
+        """Yields the runs on a mutant, one after the other: a binary, its arguments, and the tests in the run."""
         stages = self.stages(area(mutant["file"]))
         of = {id(stage): [self.known[stage[0], test] for test in self.list(stage)] for stage in stages}
         for quick in (True, False):
@@ -431,7 +434,7 @@ class Tests:
 
 
 def explained(name):
-    """Whether it stands in the list of those that are known to survive, be it since the build."""
+    """Whether the list of excluded mutants has this one. The list may have changed since the build."""
     entries = tomllib.loads((ROOT / ".cargo" / "mutants.toml").read_text())["exclude_re"]
     return any(re.search(entry, name) for entry in entries)
 

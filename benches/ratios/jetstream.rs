@@ -19,7 +19,7 @@ use crate::world::{ROOMS, USERS, big_room, fill_rooms, fill_users};
 
 /// How many callers fill a store: enough to keep the servers busy.
 const FILLERS: u32 = 256;
-/// The prefixes of the buckets of the large store, and of the store with a tenth of its rooms.
+/// The bucket prefixes of the large store, and of the store with a tenth of its rooms.
 const LARGE: &str = "large-";
 const SMALL: &str = "small-";
 
@@ -40,7 +40,7 @@ struct Servers<'a> {
 }
 
 pub(crate) fn rows(runtime: &Runtime, server: &NatsServer) -> Vec<Row> {
-    // The links between the servers have threads of their own, like links between machines.
+    // The cluster's links have threads of their own, like links between machines.
     let links = Runtime::new().unwrap();
     let began = Instant::now();
     let both = [1, 3].map(|replicas| {
@@ -48,7 +48,8 @@ pub(crate) fn rows(runtime: &Runtime, server: &NatsServer) -> Vec<Row> {
         let cluster = links.block_on(Cluster::start_with(server.clone(), options)).unwrap();
         Servers::new(runtime, replicas, cluster)
     });
-    // At once, since a single server mostly waits for its disk, and three mostly for one another.
+    // The two clusters are filled at the same time, since a single server mostly waits for its
+    // disk, and three servers mostly for one another.
     let [one, three] = &both;
     runtime.block_on(async { tokio::join!(one.fill(), three.fill()) });
     eprintln!("jetstream … filled after {:.0?}", began.elapsed());
@@ -74,7 +75,7 @@ async fn open(url: &str, replicas: u8, prefix: &str, read_mode: ReadMode) -> Jet
 
 impl<'a> Servers<'a> {
     fn new(runtime: &'a Runtime, replicas: u8, cluster: Cluster) -> Self {
-        // A direct URL, since the cluster's client links would add to both sides.
+        // The URL is direct: the cluster's client links would add to both sides of a ratio.
         let url = cluster.direct_url(0).unwrap();
         let store = |prefix| -> Arc<dyn Store> {
             let open = open(&url, replicas, prefix, ReadMode::Linearizable);

@@ -1,4 +1,4 @@
-//! Pages of lists: a page costs what it returns, not what the store holds (clause LIST-5).
+//! Pages of lists: a page must cost what it returns, not what the store holds (clause LIST-5).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 //!
 //! The stores have 100,000 users and 10,000 rooms. `cargo bench -- sqlite` measures one store only;
 //! so do `memory` and `jetstream`. The exit code is 1 if a ratio misses its limit by more than a
-//! third, and 2 for an unknown argument, if no NATS server can be found, and if the library is not
-//! built as users get it.
+//! third. It is 2 for an unknown argument, if no NATS server can be found, and if the library is
+//! not built as users get it.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on stops")]
 
@@ -36,8 +36,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let wants = |store: &str| wanted.is_empty() || wanted.iter().any(|name| name == store);
-    // The server is looked for first. Otherwise the bench runs for minutes before it reports that
-    // there is none.
+    // The server is looked for first. Otherwise the bench would run for minutes before it reports
+    // that there is none.
     let server = if wants("jetstream") {
         match jetstream::server() {
             Ok(server) => Some(server),

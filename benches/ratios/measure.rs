@@ -1,13 +1,13 @@
 //! Ratios of a store's cost to a floor.
 //!
-//! Both are measured alternately, round by round, so that other load on the machine hits both. A
-//! ratio is that of the medians.
+//! A store's cost and its floor are measured alternately, round by round, so that other load on the
+//! machine hits both. A ratio is that of the two medians.
 
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// By which factor a ratio may miss its limit before the bench fails, since machines are noisy.
+/// The factor by which a ratio may miss its limit before the bench fails, since machines are noisy.
 const TOLERANCE: f64 = 4.0 / 3.0;
 
 /// The limit of a ratio.
@@ -83,8 +83,8 @@ impl Row {
     }
 }
 
-/// The medians of both, over `rounds` rounds. Each round measures both, and every second one in the
-/// other order. One round before them warms up.
+/// Returns the medians of both costs, over `rounds` rounds. Each round measures both, and every
+/// second round in the other order. One round before them warms up.
 fn interleaved(
     rounds: usize,
     ours: &mut dyn FnMut() -> Duration,
@@ -110,7 +110,7 @@ fn median(mut all: Vec<Duration>) -> Duration {
     all.get(all.len() / 2).copied().unwrap_or_default()
 }
 
-/// The time of each of `count` calls, all of which `calls` makes.
+/// Returns the time of one call, where `calls` makes `count` calls.
 pub(crate) fn each(count: u32, calls: impl FnOnce()) -> Duration {
     let began = Instant::now();
     calls();

@@ -15,7 +15,7 @@ pub(crate) const CALLERS: u32 = 64;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// A key that looks random in all 32 bytes, and is the same for the same number.
+/// Makes a key that looks random in all 32 bytes. A number always has the same key.
 pub(crate) fn user_key(number: u32) -> UserKey {
     let mut state = u64::from(number) ^ 0x9e37_79b9_7f4a_7c15;
     let mut bytes = [0; 32];
@@ -47,7 +47,7 @@ pub(crate) fn endpoint(number: u32) -> EndpointId {
     format!("endpoint-{number:06}").parse().unwrap()
 }
 
-/// The owner of `room_id(number)`, which is in no other room.
+/// The owner of `room_id(number)`, which is a member of no other room.
 pub(crate) fn owner(number: u32) -> EndpointId {
     endpoint(1_000_000 + number)
 }

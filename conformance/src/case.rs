@@ -46,12 +46,12 @@ impl Case {
         }
     }
 
-    /// After how long the case counts as hanging.
+    /// The time after which the case counts as hanging.
     #[must_use]
     pub fn deadline(&self) -> Duration {
         match self.company() {
-            // Histories go on until they have met the events that they are for; then the last one
-            // is judged.
+            // A case that plays histories goes on until it has met its events. Then the last
+            // history must still be judged.
             Company::Playing => soak::length() + Duration::from_mins(4),
             _ => Duration::from_mins(2),
         }
@@ -73,7 +73,7 @@ pub(crate) enum Company {
 }
 
 impl Company {
-    /// All kinds, in the order in which a run has them.
+    /// All kinds, in the order in which they run.
     pub(crate) const ALL: [Self; 4] = [Self::Working, Self::Playing, Self::Waiting, Self::Nobody];
 
     /// How many such cases run at once; `jobs` replaces the default.
@@ -82,7 +82,8 @@ impl Company {
         match self {
             Self::Working => jobs.map_or_else(|| 2 * cores(), NonZeroUsize::get),
             Self::Waiting => jobs.map_or_else(|| 4 * cores(), NonZeroUsize::get),
-            // All of them at once: fewer would only take longer.
+            // All cases of this kind run at once, since fewer at once would only make the run
+            // longer.
             Self::Playing => jobs.map_or(32, NonZeroUsize::get),
             Self::Nobody => 1,
         }

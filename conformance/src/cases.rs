@@ -110,8 +110,8 @@ pub(crate) const ALONE: &[&str] = &["time"];
 
 /// The groups that inject faults and then wait for deadlines and elections.
 ///
-/// Their cases run beside one another, because they wait most of the time. They run beside no cases
-/// of other groups, because they measure time, too.
+/// Their cases run beside one another, because they wait most of the time. These cases run beside
+/// no cases of other groups, because they measure time, too.
 pub(crate) const WAITING: &[&str] =
     &["fail_closed", "failover", "partitions", "bounded", "past", "claims", "idle", "in_step"];
 

@@ -2,8 +2,8 @@
 //!
 //! `harness::main` and `runner::main` call [`run_if_asked`] first: with the environment variable
 //! `VARIABLE` set, the process is a child and does nothing else. A child does its [`Job`], and
-//! writes a line to its standard output for each acknowledged call. It exits when its standard
-//! input ends, so it never outlives its parent.
+//! writes a line to its standard output for each acknowledged call. The child exits when its
+//! standard input ends, so it never outlives its parent.
 
 mod jobs;
 mod process;

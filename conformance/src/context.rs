@@ -63,7 +63,7 @@ impl Cx {
         self.opens("to open", self.0.instance.open())
     }
 
-    /// Opens a client, or fails if there are no data yet.
+    /// Opens a client; fails if there are no data yet.
     #[track_caller]
     pub fn open_existing(&self) -> impl Future<Output = Verdict<Client>> + Send + use<'_> {
         self.opens("to open existing data", self.0.instance.open_existing())
@@ -204,9 +204,9 @@ impl Cx {
         within(self.slow_bound(), call).await
     }
 
-    /// Asks again and again until the answer is `true`. Fails, naming `what`, if it is not `true`
-    /// within the time of a slow call. Without this limit, a store that prevents it would look like
-    /// one that hangs.
+    /// Repeats `asked` until the answer is `true`. Fails, naming `what`, after the time of a slow
+    /// call. Without this limit, a store whose answer never becomes `true` would look like one that
+    /// hangs.
     pub async fn until<Asked: Future<Output = bool>>(
         &self,
         what: &str,
@@ -255,9 +255,9 @@ const TICK: Duration = Duration::from_millis(20);
 
 /// If a call is past `bound`, a text that says after how long, and how late the machine was.
 ///
-/// The machine's lateness during the call excuses the store for as long, up to twice the bound. A
-/// thread of its own measures the lateness: otherwise a store that blocks its caller's thread would
-/// excuse itself.
+/// If the machine was late during the call, the call may take as much longer, up to twice the
+/// bound. A thread of its own measures the lateness: otherwise a store that blocks its caller's
+/// thread would excuse itself.
 pub(crate) fn past(bound: Duration, stopwatch: &Stopwatch) -> Option<String> {
     let took = stopwatch.took();
     if took <= bound {

@@ -41,7 +41,7 @@ pub struct Control {
     pub name: &'static str,
     /// The clause that the store breaks.
     pub clause: &'static str,
-    /// What the store does wrong: a sentence without its subject, the store.
+    /// What the store does wrong, as a sentence without its subject: the store.
     pub what: &'static str,
     /// Whether a single caller sees the defect without faults, races or thousands of records.
     ///
@@ -124,8 +124,8 @@ mod sound {
     use crate::case::registry;
     use crate::contract;
 
-    /// Clauses that no control here breaks: two are kept by the types before any store is asked (their
-    /// cases are about constructors), the others are about stores on files and servers.
+    /// Clauses that no control of this package breaks. Two of them are kept by the types before a store is called, and
+    /// their cases are about constructors. The others are about stores on files and servers.
     const UNBROKEN: &[&str] =
         &["TYPE-4", "TYPE-5", "ERR-3", "LIST-5", "AUTH-4", "TIME-3", "DUR-2", "DUR-3", "FAULT-1"];
 

@@ -2,7 +2,7 @@
 //! store is compared.
 //!
 //! `WRITE_FIXTURES=1 cargo test --package membership-conformance --lib golden` writes the files
-//! anew, as the memory store answers; read the difference before you commit it.
+//! anew, with the memory store's answers. Read the difference before you commit it.
 
 mod calls;
 mod closing;
@@ -54,7 +54,7 @@ pub fn all() -> Vec<Scenario> {
 /// A scenario with several clients needs [`Need::Clients`](crate::Need::Clients).
 ///
 /// # Errors
-/// What `open` fails with.
+/// Fails with the error of `open`.
 pub async fn play<E, Opened>(scenario: &Scenario, open: impl Fn() -> Opened) -> Result<String, E>
 where
     Opened: Future<Output = Result<Arc<dyn Store>, E>>,
@@ -71,7 +71,7 @@ where
     }
     let golden = transcript.golden();
     for client in clients {
-        // A store that fails to close fails for that elsewhere.
+        // A failed close is not this case's concern: other cases check it.
         let _ = client.unrecorded().close().await;
     }
     Ok(golden)

@@ -109,7 +109,7 @@ fn run(
 ) -> Result<Held, String> {
     let mut arguments = arguments.clone();
     let jobs = arguments.test_threads.and_then(NonZeroUsize::new);
-    // As many threads as cases ever run at once; the schedule decides which cases run.
+    // There are as many threads as cases ever run at once. The schedule decides which cases run.
     let schedule = Arc::new(Schedule::new(jobs));
     arguments.test_threads = Some(schedule.most());
     let (seed, runtime) = begun()?;
@@ -153,7 +153,8 @@ fn run(
 /// The seed of the run, and the runtime on which the tests run.
 pub(crate) fn begun() -> Result<(u64, Arc<Runtime>), String> {
     let runtime = Arc::new(runtime()?);
-    // Never dropped: the drop would wait for ever for a thread that a store blocks.
+    // The runtime is never dropped: dropping it would wait for ever for a thread that a store
+    // blocks.
     std::mem::forget(Arc::clone(&runtime));
     soak::set_from_environment()?;
     Ok((seed::from_environment()?, runtime))
@@ -167,8 +168,8 @@ pub(crate) fn runtime() -> Result<Runtime, String> {
 /// Prepares each target of which a test is to run.
 ///
 /// # Errors
-/// A target lacks what it needs, such as a server; the error says how to get it. It ends the run,
-/// which is clearer than a failure of every test.
+/// A target lacks what it needs, such as a server; the error says how to get it. The error ends the
+/// run, which is clearer than a failure of every test.
 fn prepared<Names: Iterator<Item = String>>(
     arguments: &Arguments,
     runtime: &Runtime,

@@ -64,7 +64,8 @@ pub struct History {
 /// One call of a history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
-    /// The number of the client that made the call. It is for display only and implies no order.
+    /// The number of the client that made the call. The number is for display only and implies no
+    /// order.
     pub client: usize,
     /// The call with its arguments.
     pub op: Op,
@@ -81,7 +82,8 @@ pub struct Call {
 /// What a call proves about the order of all calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Says {
-    /// Nothing: a read without a definite answer, a call that returned `Closed`, or `close` itself.
+    /// The call proves nothing: a read without a definite answer, a call that returned `Closed`, or
+    /// `close` itself.
     Nothing,
     /// The call changed nothing, and its answer was right at one moment while it lasted.
     Seen,

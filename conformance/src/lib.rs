@@ -30,7 +30,7 @@ mod transcript;
 mod verdict;
 mod vet;
 
-// What the project's own tests and its laboratory build on. No promise of stability.
+// What the project's own tests and its lab use. There is no promise of stability.
 #[doc(hidden)]
 pub mod case;
 #[doc(hidden)]

@@ -1,5 +1,4 @@
-//! Measures how starved the machine is: a thread does a known amount of work again and again, and
-//! measures the slowdown.
+//! Measures how starved the machine is, by timing a known amount of work again and again.
 //!
 //! On a machine whose processors are busy with other work, the suite's tasks and the stores'
 //! servers run late. A deadline that passes then says nothing about the store.
@@ -9,16 +8,17 @@ use std::hint::black_box;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a probe computes on an idle processor. It must be longer than a time slice of the
-/// scheduler (3 to 4 ms): a shorter probe ends before another thread gets the processor, however
-/// many wait.
+/// How long a probe computes on an idle processor. This time must be longer than a time slice of
+/// the scheduler (3 to 4 ms): a shorter probe ends before another thread gets the processor,
+/// however many wait.
 const WORK: Duration = Duration::from_millis(5);
 /// The pause between two probes.
 const REST: Duration = Duration::from_millis(195);
 /// How long a probe is remembered: longer than any case takes.
 const REMEMBERED: Duration = Duration::from_hours(1);
-/// The slowdown from which on a machine counts as starved. An idle machine has 1.0 to 1.5, even if
-/// two processors share a core; two processors have 2.6 with four busy processes, 7 with sixteen.
+/// A machine with this slowdown or more counts as starved. The slowdown of an idle machine is 1.0
+/// to 1.5, even if two processors share a core. On two processors the slowdown is 2.6 beside four
+/// busy processes, and 7 beside sixteen.
 const STARVED: f64 = 3.0;
 /// The largest slowdown for which deadlines are extended.
 const SLOWEST: f64 = 20.0;
@@ -68,8 +68,8 @@ fn run() {
     }
 }
 
-/// How many steps take [`WORK`] on an idle processor, measured by the fastest of many short tries,
-/// which nothing interrupted.
+/// How many steps take [`WORK`] on an idle processor. The fastest of many short tries gives the
+/// number, since nothing interrupted that try.
 fn calibrated() -> u32 {
     const TRY: u32 = 20_000;
     let fastest = (0..50).map(|_| {

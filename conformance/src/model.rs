@@ -1,7 +1,8 @@
 //! The model: the contract as a small program, the oracle with which stores are compared.
 //!
 //! The model has one flat map per kind of record, and scans the maps for each answer: slow, and
-//! obviously right. It shares no code with any store, so that they cannot share a mistake.
+//! obviously right. The model shares no code with any store, so that the model and a store cannot
+//! share a mistake.
 
 mod op;
 mod pairs;

@@ -1,4 +1,4 @@
-//! Everything that a caller can read, as one value, so that a case can compare before and after.
+//! All answers that a caller can read, as one value, so that a case can compare before and after.
 
 mod laws;
 
@@ -191,7 +191,7 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// These rooms and endpoints, and no user.
+    /// Observes these rooms and endpoints, and no user.
     #[must_use]
     pub(crate) fn new(rooms: &[&str], endpoints: &[&str]) -> Self {
         let rooms = rooms.iter().map(|id| room(id)).collect();
@@ -199,7 +199,7 @@ impl Scope {
         Self { rooms, endpoints, users: Vec::new() }
     }
 
-    /// These users, beside the rooms and endpoints.
+    /// Observes these users, beside the rooms and endpoints.
     #[must_use]
     pub(crate) fn with_users(self, users: &[UserKey]) -> Self {
         Self { users: users.to_vec(), ..self }

@@ -55,8 +55,8 @@ fn is_parent(_: u32) -> bool {
     true
 }
 
-/// Exits when the outer process has ended. It never writes to the inner process, whose standard
-/// input therefore ends only with it.
+/// Exits when the outer process has ended. The outer process never writes to the inner one, so the
+/// standard input of the inner process ends only when the outer process does.
 fn end_with_the_outer() {
     let _ended = std::io::stdin().lock().read_to_end(&mut Vec::new());
     std::process::exit(i32::from(ENDED));

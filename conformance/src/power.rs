@@ -1,11 +1,11 @@
-//! Crash consistency: what a store does to its files, system call by system call, and what a crash
-//! at each moment leaves of them.
+//! Crash consistency: records a store's system calls on its files, and computes what a crash at
+//! each moment leaves.
 //!
 //! A child process is traced (`ptrace`). Its writes, syncs and changes of names are recorded in
 //! order, together with the calls that it acknowledges in between ([`Recording`]). From one
-//! recording, and without running anything again, [`Disk`] computes the files after each possible
-//! crash. If only the process was killed, all of its writes are there. After a power cut, only the
-//! synced writes are there, or also some sectors of the others.
+//! recording, without running the child again, [`Disk`] computes the files after each possible
+//! crash. If only the process was killed, all of its writes are there. After a power cut, all
+//! synced writes are there, and possibly some sectors of the others.
 //!
 //! The method is that of ALICE (Pillai et al., "All File Systems Are Not Created Equal", OSDI
 //! 2014).

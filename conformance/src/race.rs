@@ -26,7 +26,7 @@ pub(crate) async fn clients(cx: &Cx, count: usize) -> Verdict<Vec<Client>> {
 
 /// Runs each future in a task of its own and starts them together. Returns the results in order.
 ///
-/// A panic in one of them is resumed here.
+/// If one of the futures panics, its panic is resumed here.
 pub(crate) async fn together<T: Send + 'static>(
     racers: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
@@ -67,7 +67,7 @@ pub(crate) async fn both<A: Send + 'static, B: Send + 'static>(
     (joined(one).await, joined(two).await)
 }
 
-/// A task's result. If the task panicked, the panic goes on here.
+/// Returns a task's result. If the task panicked, the panic is resumed here.
 pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
     match task.await {
         Ok(result) => result,

@@ -138,11 +138,12 @@ pub(crate) async fn works(
 
 /// Ends all harm. Then every call of the open client must work again within the failover time.
 ///
-/// Calls go on until every server is well: one that was cut off may stay behind in a part to which
-/// nothing is written, for as long as nobody writes.
+/// Calls go on until every server is well. A server that was cut off may stay behind in a part of
+/// the data for as long as nobody writes to that part.
 pub(crate) async fn heal_and_work(cx: &Cx, store: &dyn Store, number: u64) -> Verdict {
     let servers = servers(cx)?;
-    // Once for the servers to come back, once for their election.
+    // The failover time counts twice: once for the servers to come back, and once for their
+    // election.
     let deadline = Instant::now() + servers.failover() * 2;
     let over = AtomicBool::new(false);
     let heal = async {

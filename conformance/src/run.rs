@@ -26,8 +26,8 @@ pub enum Status {
     Fail(Box<Report>),
     /// The target lacks an ability that the case needs, for this reason.
     NotClaimed(Need, &'static str),
-    /// A deadline passed, each time the case was run, on a machine that was starved each time. This
-    /// says nothing of the store.
+    /// A deadline passed on every run of the case, each time on a starved machine. This says
+    /// nothing about the store.
     Inconclusive(Box<Report>),
 }
 
@@ -40,13 +40,13 @@ pub struct Outcome {
     pub took: Duration,
     /// Counts of rare events in the case.
     pub reached: Reached,
-    /// If the machine was starved: how many times as long as usual a computation took.
+    /// How many times slower than usual the machine computed, if it was starved.
     starved: Option<f64>,
 }
 
 impl Outcome {
-    /// How starved the machine was, if the case failed for a deadline that passed meanwhile: then
-    /// it is to be run again.
+    /// How starved the machine was, if the case must run again: it failed only because a deadline
+    /// passed while the machine was starved. `None` if it must not.
     pub(crate) fn excuse(&self) -> Option<f64> {
         match &self.status {
             Status::Fail(report) if report.failure.timed_out && !report.blocked => self.starved,
@@ -54,7 +54,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome of the last run of a case: inconclusive, if it would have to be run again.
+    /// The outcome of the last run of a case. A case that would have to run again is inconclusive.
     pub(crate) fn concluded(self) -> Self {
         let excused = self.excuse().is_some();
         match self.status {
@@ -69,7 +69,7 @@ impl Outcome {
 /// How many times a case runs again, at most, after its deadline passed on a starved machine.
 pub(crate) const RUNS_AGAIN: usize = 2;
 
-/// A failure with everything that the report shows of it.
+/// A failure, with everything that the report shows about it.
 #[derive(Debug)]
 pub struct Report {
     /// What was expected, and what the store did.
@@ -78,12 +78,13 @@ pub struct Report {
     pub transcript: Vec<String>,
     /// The run's seed, with which the case draws the same numbers again.
     pub seed: u64,
-    /// Whether a step of the case blocks a thread of the process, for ever as it seems. Cases that
-    /// run afterwards may hang for that alone.
+    /// Whether a step of the case has blocked a thread of the process, and does not seem to end.
+    /// Cases that run afterwards may hang only because of that thread.
     pub blocked: bool,
 }
 
-/// The first of the case's needs that the target does not claim, with the reason. Does no I/O.
+/// The first of the case's needs that the target does not claim, with the target's reason. Does no
+/// I/O.
 pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)> {
     case.needs.iter().find_map(|need| match target.claims(*need) {
         Claim::Claimed => None,
@@ -94,7 +95,8 @@ pub fn declined(case: &Case, target: &dyn Target) -> Option<(Need, &'static str)
 /// Runs `case` on a fresh store of `target`. A panic or a hang of the store is a failure of the
 /// case, never of the run.
 pub async fn run_case(case: &'static Case, target: &Arc<dyn Target>, seed: u64) -> Outcome {
-    // A slow store's cases wait longer for each deadline, and some wait for several.
+    // The cases of a slow store wait longer for each deadline, and some cases wait for several
+    // deadlines.
     let timeout = vet::caught("op_timeout", || target.op_timeout_for(case.needs));
     let deadline = case.deadline().saturating_add(2 * SLOW * timeout.unwrap_or_default());
     run_case_within(case, target, seed, deadline).await
@@ -121,16 +123,16 @@ pub(crate) async fn run_case_within(
     Outcome { status, took: began.elapsed(), reached: run.reached, starved }
 }
 
-/// How long a target may take at most to make a store, or to take one away: it may have servers to
-/// start, and those of other cases to wait for.
+/// The longest that a target may take to make a store or to destroy one. The target may have to
+/// start servers, and to wait for servers that other cases use.
 const TARGETS_TIME: Duration = Duration::from_mins(5);
 /// How often the run checks whether a case hangs.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long an aborted task has to end. It ends where it next awaits something.
+/// How long an aborted task may take to end. The task ends when it next awaits something.
 const ENDS: Duration = Duration::from_secs(5);
 
-/// One case on one target, step by step. Each step is a task of its own, so that a panic stays in
-/// it, and has a deadline that the store cannot stop.
+/// Runs one case on one target, step by step. Each step is a task of its own, so that a panic stays
+/// in it. Each step has a deadline that the store cannot stop.
 struct Run<'a> {
     case: &'static Case,
     target: &'a Arc<dyn Target>,
@@ -138,7 +140,7 @@ struct Run<'a> {
     deadline: Duration,
     transcript: Arc<Transcript>,
     reached: Reached,
-    /// Whether a step blocks its thread, for ever as it seems.
+    /// Whether a step has blocked its thread, and does not seem to end.
     blocked: bool,
 }
 
@@ -153,7 +155,8 @@ impl<'a> Run<'a> {
         Self { case, target, seed, deadline, transcript, reached, blocked: false }
     }
 
-    /// `Some` where the target declines what the case needs.
+    /// Runs all steps. Returns the first need of the case that the target declines, if there is
+    /// one.
     async fn whole(&mut self) -> Verdict<Option<(Need, &'static str)>> {
         clock::start().and_then(|()| load::start()).map_err(|error| nowhere("a clock", error))?;
         let claims = self.claims()?;
@@ -161,13 +164,14 @@ impl<'a> Run<'a> {
             return Ok(Some(declined));
         }
         let cx = self.make().await?;
-        // A task of its own, so that a panic stays in it and a hang can be aborted.
+        // The case is a task of its own, so that a panic stays in the task, and a hanging case can
+        // be aborted.
         let task = tokio::spawn((self.case.run)(cx.clone()));
         let verdict = self.step("the case", self.deadline, task).await;
         self.reached = cx.met();
         let verdict = in_time(verdict.and_then(|verdict| verdict), &self.transcript);
         if self.blocked {
-            // Closing may need the blocked thread.
+            // Closing is skipped, since it may need the blocked thread.
             return verdict.map(|()| None);
         }
         let closing = cx.clone();
@@ -198,11 +202,11 @@ impl<'a> Run<'a> {
         Ok(made?)
     }
 
-    /// Awaits a task until `limit` has passed or a call in it hangs; then it is a failure that says
-    /// where.
+    /// Awaits a task until `limit` has passed or a call in the task hangs. Then it fails, and the
+    /// failure names the step.
     ///
-    /// On a starved machine the limit is longer, by as much as the machine is slower. A call
-    /// without an answer even then is the store's fault.
+    /// On a starved machine the limit is longer by the factor of the slowdown. A call that has no
+    /// answer even then is the store's fault.
     async fn step<T>(
         &mut self,
         what: &str,
@@ -237,8 +241,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Adds a call that took too long (clause TIME-1) to the verdict. A case that held fails for it; a
-/// failure mentions it, since it may be the cause.
+/// Adds a call that took too long (clause TIME-1) to the verdict. A case that otherwise passed
+/// fails because of that call. A failure mentions the call, since it may be the cause.
 fn in_time(verdict: Verdict, transcript: &Transcript) -> Verdict {
     match (verdict, transcript.overdue()) {
         (verdict, None) => verdict,
@@ -254,7 +258,7 @@ fn in_time(verdict: Verdict, transcript: &Transcript) -> Verdict {
 /// How long `prepare` may take: a target may have to fetch a server's program.
 const PREPARES: Duration = Duration::from_mins(15);
 
-/// Calls [`Target::prepare`]. An error names the target and what to do.
+/// Calls [`Target::prepare`]. An error names the target, and says what to do.
 pub(crate) async fn prepare(target: &Arc<dyn Target>) -> Result<Option<String>, String> {
     let asked = Arc::clone(target);
     let preparing = tokio::spawn(async move { asked.prepare().await });
@@ -263,7 +267,7 @@ pub(crate) async fn prepare(target: &Arc<dyn Target>) -> Result<Option<String>, 
     prepared.map_err(|error| format!("{}: {error}", target.name()))
 }
 
-/// Calls [`Target::finish`] of each target. An error names the first that failed.
+/// Calls [`Target::finish`] of each target. An error names the first target that failed.
 pub(crate) async fn finish(targets: &[Arc<dyn Target>]) -> Result<(), String> {
     for target in targets {
         let asked = Arc::clone(target);
@@ -304,7 +308,7 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
 
 /// A case's own seed, which does not depend on the other cases of the run.
 fn case_seed(seed: u64, case: &Case) -> u64 {
-    // FNV-1a: fixed for ever, which the standard library's hasher is not.
+    // FNV-1a never changes; the hasher of the standard library may.
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     case.name().bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, fnv)
 }

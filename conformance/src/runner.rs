@@ -1,4 +1,5 @@
-//! The suite as a program, for any list of targets: a matrix, reports for machines, replays.
+//! The suite as a program, for any list of targets: prints a matrix, writes reports, replays
+//! histories.
 //!
 //! A store's author needs three lines:
 //!
@@ -8,8 +9,8 @@
 //! }
 //! ```
 //!
-//! A program with more to it than this (other arguments, stores that run only when they are named)
-//! has [`Options`] and [`Command`] among its own arguments and gives a [`Suite`] to [`run()`].
+//! A program with more arguments, or with stores that run only when they are named, has [`Options`]
+//! and [`Command`] among its own arguments, and passes a [`Suite`] to [`run()`].
 
 mod args;
 mod controls;
@@ -34,38 +35,39 @@ use crate::target::Target;
 use crate::{harness, outer};
 use args::Args;
 
-/// What a program runs the suite on.
+/// The targets and controls of a program that runs the suite.
 pub struct Suite {
-    /// What a person types to start the program.
+    /// The command that starts the program, as a person types it.
     pub command: &'static str,
-    /// The targets of a run that names none, in the order of the matrix.
+    /// The targets that run if the command line names none, in the order of the matrix.
     pub targets: Vec<Arc<dyn Target>>,
-    /// Targets that run only when they are named.
+    /// The targets that run only when they are named.
     pub on_request: Vec<Arc<dyn Target>>,
-    /// The broken stores, which run when they are named and which `controls` hunts.
+    /// The broken stores. These stores run when they are named, and the command `controls` runs all
+    /// of them.
     pub controls: Vec<Control>,
-    /// Something else to try after a run of every case on every target.
+    /// A further check, made after a run of every case on every target.
     pub also: Option<Also>,
-    /// Controls that no case catches but something of the program's own.
+    /// The broken stores that only a check of the program's own catches.
     pub other_controls: Vec<OtherControl>,
 }
 
-/// Gets the run's seed and how many cases run at once, and returns a line that says what came of it,
-/// and whether all held.
+/// A further check. Gets the run's seed and the number of cases that run at once. Returns a line
+/// for the report, and whether the check passed.
 pub type Also = fn(u64, Option<NonZeroUsize>) -> (String, bool);
 
-/// A broken store that the program catches in its own way.
+/// A broken store that only a check of the program's own catches.
 pub struct OtherControl {
     /// The store's name.
     pub name: &'static str,
-    /// The clause it breaks.
+    /// The clause that the store breaks.
     pub clause: &'static str,
-    /// Hunts it, with a seed; what caught it, if something did.
+    /// Runs the check on the store, with a seed. Returns what caught the store, if anything did.
     pub hunt: Box<dyn Fn(u64) -> Option<String>>,
 }
 
 impl Suite {
-    /// These targets, and the controls that come with the suite.
+    /// A suite of these targets and of the controls that come with the suite.
     #[must_use]
     pub fn new(command: &'static str, targets: Vec<Arc<dyn Target>>) -> Self {
         Self {
@@ -78,7 +80,7 @@ impl Suite {
         }
     }
 
-    /// Every target that can be named.
+    /// Every target that the command line can name.
     fn known(&self) -> impl Iterator<Item = &Arc<dyn Target>> {
         let broken = self.controls.iter().map(|control| &control.target);
         self.sound().chain(broken)
@@ -89,15 +91,15 @@ impl Suite {
         self.targets.iter().chain(&self.on_request)
     }
 
-    /// Becomes the child process of a case, if this process was started as one. To be called before
-    /// anything else; `Some` is what the process must exit with.
+    /// Does the job of a child process and returns its exit code, if a case started this process as
+    /// its child. A program must call this before it does anything else.
     #[must_use]
     pub fn child(&self) -> Option<ExitCode> {
         let known: Vec<_> = self.known().cloned().collect();
         child::run_if_asked(&known)
     }
 
-    /// The targets of these names, or those of a run that names none.
+    /// The targets with these names; without names, those that run by default.
     fn chosen(&self, names: &[String]) -> Result<Vec<Arc<dyn Target>>, String> {
         if names.is_empty() {
             return Ok(self.targets.clone());
@@ -115,14 +117,14 @@ impl Suite {
     }
 }
 
-/// Runs the suite on `targets` as a program with the arguments of the command line; `--help` lists
-/// them.
+/// Runs the suite on `targets`, as a program with command-line arguments; `--help` lists them.
 ///
-/// Exit code 0: all claimed cases passed; 1: a case failed; 2: it could not run; 3: none failed, and
-/// some were inconclusive.
+/// Exit code 0: all claimed cases passed. 1: a case failed. 2: the suite could not run. 3: no case
+/// failed, and some were inconclusive.
 #[must_use]
 pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
-    // Named as it was started, so that what it prints can be typed again.
+    // Reports show commands to type. Such a command begins with the path by which this program was
+    // started.
     let command = std::env::args().next().unwrap_or_else(|| "conformance".to_owned());
     let suite = Suite::new(command.leak(), targets.to_vec());
     if let Some(code) = suite.child() {
@@ -132,7 +134,7 @@ pub fn main(targets: &[Arc<dyn Target>]) -> ExitCode {
     run(&suite, &options, command.as_ref())
 }
 
-/// Does what the arguments say. Exit codes are those of [`main`].
+/// Does what the arguments ask for. The exit codes are those of [`main`].
 #[must_use]
 pub fn run(suite: &Suite, options: &Options, command: Option<&Command>) -> ExitCode {
     rerun::runs_by(suite.command);
@@ -164,7 +166,7 @@ fn asked(suite: &Suite, options: &Options, command: Option<&Command>) -> Result<
     Ok(outer::supervised(|| harness::exit_code(run::held(suite, options, &cases), FAILED)))
 }
 
-/// The exit code of a run of which a case failed.
+/// The exit code of a run in which a case failed.
 const FAILED: u8 = 1;
 
 fn replay(file: &Path) -> Result<ExitCode, String> {

@@ -1,12 +1,12 @@
-//! Rooms with members, for the beginning of a case.
+//! Makes rooms with members, for the beginning of a case.
 
 use membership::{EndpointId, Page, Room, RoomId, Store};
 
 use crate::make::{self, encrypted, joins, joins_at, plain, room};
 use crate::verdict::{Failure, Verdict};
 
-/// An encrypted room at epoch 1: the first of `who` owns it, the others are members, each with the
-/// key that [`key_of`](crate::make::key_of) gives.
+/// Makes an encrypted room at epoch 1. The first of `who` owns the room, the others are members,
+/// and each has the key that [`key_of`](crate::make::key_of) gives.
 pub(crate) async fn crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
     let (owner, others) = owner_and_others(who)?;
     let made = store.create_room(encrypted(id, owner)).await?;
@@ -16,7 +16,7 @@ pub(crate) async fn crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<R
     Ok(made)
 }
 
-/// An unencrypted room: the first of `who` owns it, the others are members.
+/// Makes an unencrypted room. The first of `who` owns the room, the others are members.
 pub(crate) async fn open_crew(store: &dyn Store, id: &str, who: &[&str]) -> Verdict<Room> {
     let (owner, others) = owner_and_others(who)?;
     let made = store.create_room(plain(id, owner)).await?;
@@ -58,7 +58,7 @@ pub(crate) async fn endpoints_of(store: &dyn Store, id: &RoomId) -> Verdict<Vec<
     }
 }
 
-/// The ids of the rooms an endpoint is in, of at most one page.
+/// The ids of the rooms of which an endpoint is a member, at most one page.
 pub(crate) async fn rooms_of(store: &dyn Store, who: &str) -> Verdict<Vec<RoomId>> {
     let rooms = store.rooms_of(&make::endpoint(who), Page::first()).await?;
     Ok(rooms.into_iter().map(|room| room.id).collect())

@@ -1,4 +1,4 @@
-//! Which case runs when, and beside which others: the one rule for `cargo test` and the runner.
+//! Decides which case runs when, and beside which others, for both `cargo test` and the runner.
 
 use std::cmp::Reverse;
 use std::num::NonZeroUsize;
@@ -12,8 +12,8 @@ use crate::target::Target;
 
 /// Every case on every target, in the order in which they begin.
 ///
-/// Kind by kind: otherwise cases would wait for cases of another kind. Of the cases that wait, those of slow
-/// targets come first: otherwise a single long case would run alone at the end.
+/// The order is kind by kind: otherwise cases would wait for cases of another kind. Among the cases that wait, those of
+/// slow targets come first: otherwise a single long case would run alone at the end.
 pub(crate) fn in_order<'a>(
     cases: &[&'static Case],
     targets: &'a [Arc<dyn Target>],
@@ -32,8 +32,7 @@ pub(crate) fn in_order<'a>(
     Company::ALL.into_iter().flat_map(of).collect()
 }
 
-/// Holds back a case while cases of another kind run, or while as many of its own kind run as may
-/// run at once.
+/// Holds back a case while cases of another kind run, and while its own kind has reached its limit.
 pub(crate) struct Schedule {
     jobs: Option<NonZeroUsize>,
     /// The kind of the running cases, and their number.
@@ -41,12 +40,12 @@ pub(crate) struct Schedule {
     left: Notify,
 }
 
-/// A case begins.
+/// Why a case begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Begins {
-    /// For the first time.
+    /// The case begins for the first time.
     First,
-    /// Again, since a deadline passed while the machine was slower, so many times.
+    /// The case begins again, because a deadline passed while the machine was this many times slower than usual.
     Again { slower: f64 },
 }
 
@@ -66,7 +65,7 @@ impl Schedule {
 
     pub(crate) async fn enter(&self, company: Company) -> Inside<'_> {
         loop {
-            // Registered before the check: otherwise a case that ends in between wakes nobody.
+            // The waiter is registered before the check. Otherwise a case that ends in between would wake nobody.
             let left = self.left.notified();
             if self.admits(company) {
                 return Inside(self);
@@ -75,8 +74,8 @@ impl Schedule {
         }
     }
 
-    /// Waits until a case may run, and runs it. Runs it again, alone, if a deadline passed on a
-    /// starved machine. Calls `tell` whenever the case begins.
+    /// Waits until a case may run, and runs it. If a deadline passed on a starved machine, runs the case again, alone.
+    /// Calls `tell` whenever the case begins.
     pub(crate) async fn run(
         &self,
         case: &'static Case,

@@ -1,10 +1,10 @@
 //! Random sequences of calls, made on a store and on the [`Model`] side by side.
 //!
 //! The sequences name few rooms, endpoints and users, so that the calls interfere. A sequence is
-//! drawn as plain numbers, which become calls when it is played (`draw`). They are interpreted in
-//! the model's state at that moment, so that an epoch or a set of keys is mostly right, and else
-//! slightly wrong. A sequence also still makes sense without some of its calls. So a failure can be
-//! shrunk to the fewest and simplest calls that show it.
+//! drawn as plain numbers, which become calls when it is played (`draw`). The numbers are
+//! interpreted in the model's state at that moment. So an epoch or a set of keys is mostly right,
+//! and otherwise slightly wrong, and a sequence still makes sense without some of its calls. That
+//! allows shrinking a failure to the fewest and simplest calls that show it.
 
 mod draw;
 mod shrink;
@@ -76,7 +76,7 @@ struct Trial<'a> {
     clients: usize,
 }
 
-/// A client, and the same client without a record of its calls in the transcript.
+/// A client, and the same client without the recording of its calls.
 struct Seat {
     client: Arc<dyn Store>,
     unrecorded: Arc<dyn Store>,
@@ -103,7 +103,8 @@ impl Trial<'_> {
         ))
     }
 
-    /// Opens the clients: of `instance`, or else, recorded, of the case's own store.
+    /// Opens the clients of `instance`, unrecorded. Without `instance`, opens recorded clients of
+    /// the case's own store.
     async fn open(&self, instance: Option<&dyn Instance>) -> Verdict<Vec<Seat>> {
         let mut seats = Vec::new();
         for _ in 0..self.clients {

@@ -12,13 +12,14 @@ pub trait Show {
     /// The text, on one line.
     fn show(&self) -> String;
 
-    /// Whether the value says that no answer came in time: `Timeout` or `Unavailable`.
+    /// Whether the value is `Timeout` or `Unavailable`: no answer came in time.
     fn timed_out(&self) -> bool {
         false
     }
 }
 
-/// Of a longer list only the first and the last element are shown.
+/// The longest list that is shown in full. A longer list is shown as its first and its last
+/// element.
 const LONG: usize = 12;
 
 impl<T: Show> Show for [T] {
@@ -165,7 +166,7 @@ impl Show for Ciphertext {
                 format!("\"{}\"", short.escape_ascii())
             }
             bytes => {
-                // FNV-1a: depends on each byte and its place.
+                // FNV-1a: the hash depends on each byte and on its place.
                 let fnv = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
                 let sum = bytes.iter().fold(0x811c_9dc5, fnv);
                 format!("<{} bytes, sum {sum:08x}>", bytes.len())

@@ -16,7 +16,7 @@ pub fn set(length: Duration) {
 /// Sets the duration in `MEMBERSHIP_SOAK`, if the variable is there. The test harness calls this.
 ///
 /// # Errors
-/// One line: the variable is no duration.
+/// Returns one line that says why the variable is no duration.
 pub(crate) fn set_from_environment() -> Result<(), String> {
     match std::env::var("MEMBERSHIP_SOAK") {
         Ok(text) => set(parse(&text).map_err(|error| format!("MEMBERSHIP_SOAK: {error}"))?),

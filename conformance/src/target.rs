@@ -14,13 +14,13 @@ use membership::{EndpointId, Epoch, Error, RoomId, Store, UserKey};
 use crate::history::Reached;
 pub use past::{Downgrade, Leaves, Loss, Lost, Replacement, Rewind};
 
-/// An error of the target itself, as a server that does not start. It says nothing of the store.
+/// An error of the target itself, such as a server that does not start. Such an error says nothing about the store.
 pub type TargetError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An ability that a case needs and that a target may lack.
 ///
-/// If the target lacks it, the case is reported as *not claimed*, with the target's reason. It neither passes
-/// nor disappears from the report.
+/// If the target lacks it, the case is reported as *not claimed*, with the target's reason. The case neither passes nor
+/// disappears from the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Need {
@@ -41,7 +41,7 @@ pub enum Need {
     Epochs,
     /// Several servers hold the data and can be cut off from one another: [`Instance::replicas`].
     Replicas,
-    /// An acknowledged write survives when all servers are killed at once: each write is synced first.
+    /// An acknowledged write survives even if all servers are killed at once, since each write is synced first.
     Synced,
     /// A client can answer decisions from memory for a bounded time: [`Instance::open_bounded`].
     Bounded,
@@ -61,7 +61,7 @@ pub enum Need {
     Vanish,
     /// An older server or library can serve the data: [`Target::downgrades`] and [`Instance::downgrade`].
     Downgrade,
-    /// Acknowledged writes are synced later, so a power cut may lose them. Needs [`Need::PowerCuts`], too.
+    /// Writes are acknowledged before they are synced, so a power cut may lose them. Needs [`Need::PowerCuts`], too.
     Unsynced,
 }
 
@@ -121,7 +121,7 @@ pub enum Claim {
     Declined(&'static str),
 }
 
-/// A failure of what a store depends on, as a full disk.
+/// A failure of something that a store depends on, such as a full disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What happens, in words. [`Instance::inject`] knows the fault by this name.
@@ -144,17 +144,17 @@ pub enum Stored {
     Key(RoomId, EndpointId, Epoch),
     /// A user's record.
     User(UserKey),
-    /// The stored format version. It becomes one that is newer than the store knows.
+    /// The stored format version. Corrupting it sets a version that is newer than the store knows.
     Version,
 }
 
 /// A kind of store, of which the suite makes as many as it needs.
 ///
-/// Only three methods have no default. What a target leaves out is reported as not claimed. `README.md` has a
-/// complete target in some thirty lines.
+/// Only three methods have no default. An ability whose methods a target leaves out is reported as not claimed.
+/// `README.md` has a complete target in some thirty lines.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// The target's unique name: short, lower-case, without spaces. It heads a column of the matrix and begins
+    /// The target's unique name: short, lower-case, without spaces. The name heads a column of the matrix and begins
     /// every test's name.
     fn name(&self) -> &str;
 
@@ -216,20 +216,20 @@ pub trait Target: Send + Sync {
         1
     }
 
-    /// Looks for what the stores need, as the program of a server, and returns what was found, for the report's
-    /// head. Called before any case; an error ends the run.
+    /// Looks for what the stores need, such as the program of a server. Returns a line about what was found, for the
+    /// head of the report. Called before any case; an error ends the run.
     async fn prepare(&self) -> Result<Option<String>, TargetError> {
         Ok(None)
     }
 
-    /// Waits until everything that dropped instances left behind is gone. Called after the last case.
+    /// Waits until the resources of all dropped instances are released. Called after the last case.
     async fn finish(&self) {}
 
     /// Makes an empty store, separate from every other instance.
     async fn create(&self) -> Result<Box<dyn Instance>, TargetError>;
 
-    /// Makes an empty store for a case with these needs. Where instances share servers, a store for a case that
-    /// injects faults needs servers of its own.
+    /// Makes an empty store for a case with these needs. If instances share servers, a store for a case that injects
+    /// faults needs servers of its own.
     async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
         let _ = needs;
         self.create().await
@@ -354,7 +354,7 @@ pub trait Instance: Send + Sync {
         Err(unclaimed(Need::Replicas))
     }
 
-    /// What the target counts of its clients' work, as retries, for the report. Counts of zero belong to it, too.
+    /// The target's counts of its clients' work, such as retries, for the report. Counts of zero are included.
     fn reached(&self) -> Reached {
         Reached::new()
     }
@@ -370,7 +370,7 @@ pub trait Instance: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Harm {
-    /// The server and the other servers do not reach each other. Its clients still reach it.
+    /// The server and the other servers do not reach each other. The server's clients still reach it.
     Isolate,
     /// The links to the other servers and to the clients stay open and carry nothing.
     Blackhole,
@@ -380,9 +380,9 @@ pub enum Harm {
     Pause,
     /// The process is asked to end (`SIGTERM`); [`Replicas::heal`] starts it again on its data.
     Stop,
-    /// What the server sends to the others never arrives; what they send does.
+    /// Messages from the server to the others never arrive; messages from the others to the server do.
     Mute,
-    /// What the other servers send to this one never arrives; what it sends does.
+    /// Messages from the others to the server never arrive; messages from the server to the others do.
     Deafen,
     /// The links to the other servers and to the clients delay by a tenth of a second in each direction.
     Slow,
@@ -426,7 +426,7 @@ pub trait Replicas: Send + Sync {
     /// Makes this server the leader of `part`. Returns once most servers agree that it leads.
     async fn lead(&self, server: usize, part: &str) -> Result<(), TargetError>;
 
-    /// The leader of `part`, by most servers' word.
+    /// The leader of `part`, as most servers report it.
     async fn leader(&self, part: &str) -> Result<usize, TargetError>;
 
     /// Harms one server, in addition to earlier harm. Returns when the harm has begun, not when the other servers

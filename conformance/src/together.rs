@@ -1,4 +1,4 @@
-//! Many calls in flight at once: made one after the other they would take too long.
+//! Runs many calls at once: one after the other they would take too long.
 
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -14,7 +14,8 @@ pub(crate) fn together<T, Call>(
 where
     Call: Future<Output = Verdict<T>>,
 {
-    // Collected here: a future that held the caller's iterator could hardly be spawned.
+    // The calls are collected first, since a future that holds the caller's iterator can hardly be
+    // spawned.
     let calls: Vec<_> = calls.into_iter().collect();
     stream::iter(calls).buffered(IN_FLIGHT).try_collect()
 }

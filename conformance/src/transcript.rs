@@ -160,10 +160,11 @@ impl Transcript {
         let _ = self.bounds.set((ordinary, slow));
     }
 
-    /// A call that took too long, or that has no answer after too long (clause TIME-1).
+    /// A call that took too long, or that still has no answer after too long (clause TIME-1).
     pub(crate) fn overdue(&self) -> Option<Failure> {
         let log = self.lock();
-        // A case that measures its calls itself reports better, and gets the time for that.
+        // A case that measures its calls itself reports them better, and gets some extra time for
+        // that.
         let hangs =
             || log.running.values().find_map(|call| call.overdue(call.bound + GRACE, "none"));
         let Overdue { expected, got } = log.overdue.clone().or_else(hangs)?;

@@ -18,41 +18,43 @@ pub struct Failure {
     pub got: String,
     /// Where in the suite this was found.
     pub at: &'static Location<'static>,
-    /// The broken clause, if it is none of the case's own.
+    /// The broken clause, if the case itself does not cite it.
     pub clause: Option<&'static str>,
-    /// Whether nothing wrong was answered: a deadline passed, or a fault could not be injected. On
-    /// a machine that starves the suite or the store, such a failure says nothing of the store.
+    /// Whether the store gave no wrong answer: a deadline passed, or a fault could not be injected.
+    /// On a machine that starves the suite or the store, such a failure says nothing about the
+    /// store.
     pub timed_out: bool,
 }
 
 impl Failure {
-    /// The contract demands `expected` and the store did `got`.
+    /// Makes a failure: the contract demands `expected`, and the store did `got`.
     #[track_caller]
     pub fn new(expected: impl Into<String>, got: impl Into<String>) -> Self {
         let (expected, got) = (expected.into(), got.into());
         Self { expected, got, at: Location::caller(), clause: None, timed_out: false }
     }
 
-    /// The contract demands `expected` and the store answered `got`.
+    /// Makes a failure: the contract demands `expected`, and the store answered `got`.
     #[track_caller]
     pub fn answer(expected: impl Into<String>, got: &(impl Show + ?Sized)) -> Self {
         Self { timed_out: got.timed_out(), ..Self::new(expected, got.show()) }
     }
 
-    /// Marks this failure as one of a deadline that passed.
+    /// Marks this failure as one in which a deadline passed.
     #[must_use]
     pub fn of_deadline(self) -> Self {
         Self { timed_out: true, ..self }
     }
 
-    /// Marks this failure as one of a call that took too long, in whatever case (clause TIME-1).
+    /// Marks this failure as one of a call that took too long (clause TIME-1), whatever the case is
+    /// about.
     #[must_use]
     pub fn of_time(self) -> Self {
         Self { clause: Some("TIME-1"), ..self.of_deadline() }
     }
 }
 
-/// With `?`, a call that must succeed reads as such.
+/// Allows `?` on a call that must succeed.
 impl From<Error> for Failure {
     #[track_caller]
     fn from(error: Error) -> Self {
@@ -76,13 +78,13 @@ pub(crate) fn fails<T: Show>(got: Result<T, Error>, expected: &Error) -> Verdict
     }
 }
 
-/// `held` must be true; `expected` and `got` say it in words.
+/// `held` must be true. `expected` and `got` describe the check.
 #[track_caller]
 pub(crate) fn holds(held: bool, expected: &str, got: &impl Show) -> Verdict {
     if held { Ok(()) } else { Err(Failure::answer(expected, got)) }
 }
 
-/// The decision must be a denial because the store could not tell (clause AUTH-2).
+/// The decision must be a denial with the reason `Failed` (clause AUTH-2).
 #[track_caller]
 pub(crate) fn denies_as_failed(decision: &Decision) -> Verdict {
     let failed = matches!(decision, Decision::Deny(DenyReason::Failed(_)));

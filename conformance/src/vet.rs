@@ -1,4 +1,4 @@
-//! Checks of what targets say of themselves, before anything runs.
+//! Checks the targets before any case runs.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ pub(crate) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 pub(crate) struct Claims(Vec<(Need, Claim)>);
 
 impl Claims {
-    /// Asks the target about every need. An error is the panic in which that ended.
+    /// Asks the target about every need. The error is the text of a panic.
     pub(crate) fn of(target: &dyn Target) -> Result<Self, String> {
         let ask = || Need::ALL.map(|need| (need, target.claims(need))).to_vec();
         caught("claims", ask).map(Self)
@@ -43,7 +43,8 @@ impl Claims {
     }
 }
 
-/// Checks the targets, and returns the claims of each. An error says in one line what is wrong.
+/// Checks the targets, and returns the claims of each. The error is one line that says what is
+/// wrong.
 pub(crate) fn vetted(targets: &[Arc<dyn Target>]) -> Result<Vec<Claims>, String> {
     let mut names = BTreeSet::new();
     for target in targets {

@@ -1,5 +1,5 @@
-//! A target that does not do what it claims fails the suite, and so does one that does what it does
-//! not claim.
+//! A target with false claims fails the suite: both one that lacks what it claims, and one that has
+//! what it declines.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
@@ -14,8 +14,8 @@ use membership_conformance::{
 };
 use rstest::rstest;
 
-/// A target with false claims. It claims servers and faults, but nothing that it does stops a call;
-/// it declines to plant epochs, but plants them.
+/// A target with false claims. The target claims servers and faults, but its faults stop no call.
+/// The target declines to plant epochs, but plants them.
 struct FalseClaims;
 
 const STOPS: Fault = Fault { name: "it is stopped", stops_reads: true, stops_writes: true };
@@ -124,8 +124,8 @@ impl Replicas for Data {
 async fn a_target_with_a_false_claim_fails(#[case] title: &str, #[case] said: &str) {
     let target: Arc<dyn Target> = Arc::new(FalseClaims);
     let case = registry().find(|case| case.title == title).unwrap();
-    // The seed decides which fault the nemesis injects first. It must not be a change of replicas:
-    // one that does nothing looks like one that works.
+    // The seed decides which fault the nemesis injects first. That fault must not be a change of
+    // replicas: a change of replicas that does nothing looks like one that works.
     let Status::Fail(report) = run_case(case, &target, 1).await.status else {
         panic!("{title} passed");
     };

@@ -54,8 +54,9 @@ async fn a_seeded_violation_is_found_within_a_minute_and_replays(
     assert!(saved.replay().is_some());
     assert!(check(&saved.whole).is_err());
     let (least, whole) = (saved.least.calls.len(), saved.whole.calls.len());
-    // Count only the calls before the unexplained one. Every write concurrent with it must stay in
-    // the witness, and these are many if its thread did not run for a while.
+    // Only the calls before the unexplained one are counted. Every write concurrent with it must
+    // stay in the witness, and there are many such writes if the thread of the unexplained call did
+    // not run for a while.
     let Violation { witness, reason } = *check(&saved.least).unwrap_err();
     let Reason::NoOrder(number) = reason else { panic!("{reason:?}:\n{picture}") };
     let last = witness.calls[number].began;

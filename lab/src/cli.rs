@@ -13,7 +13,7 @@ use crate::simulate::broken;
 use crate::targets::Provision;
 use crate::{defects, targets};
 
-/// Holds every store that ships here to the contract, and prints what held.
+/// Tests every store that ships here against the contract, and prints which cases passed
 #[derive(Debug, Parser)]
 #[command(
     name = "conformance",
@@ -52,7 +52,7 @@ struct Args {
     #[command(flatten)]
     options: runner::Options,
 
-    /// Have NATS servers this way: binary, docker, url or auto
+    /// How to find NATS servers: binary, docker, url or auto
     #[cfg(unix)]
     #[arg(long, value_name = "WAY", default_value_t)]
     nats: Provision,
@@ -68,7 +68,8 @@ enum Command {
 /// The binary `conformance`. Exit codes are those of [`runner::main`].
 #[must_use]
 pub fn main() -> ExitCode {
-    // A child shows no events: nobody reads its standard error meanwhile, and a full pipe would stop it.
+    // The child process of a case emits no events: nobody reads its standard error while it runs, so a full pipe would
+    // stop it.
     if let Some(code) = suite(Provision::default()).child() {
         return code;
     }
@@ -96,7 +97,7 @@ fn suite(provision: Provision) -> Suite {
     suite
 }
 
-/// A broken client that shows only on simulated servers.
+/// A control that is a broken client, which only simulated servers can catch.
 fn simulated(broken: broken::Broken) -> OtherControl {
     OtherControl {
         name: broken.name,

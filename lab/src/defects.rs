@@ -1,5 +1,5 @@
-//! Defects inside the SQLite and the JetStream store, as controls of the suite: the store's own
-//! code, broken by a switch that only tests have.
+//! Controls whose defect is in the code of the SQLite or the JetStream store, behind a switch that
+//! only tests have.
 
 #[cfg(unix)]
 mod jetstream;
@@ -7,7 +7,7 @@ mod sqlite;
 
 use membership_conformance::controls::Control;
 
-/// Every one of them.
+/// All controls of the SQLite and the JetStream store.
 #[must_use]
 pub fn all() -> Vec<Control> {
     #[cfg(unix)]
@@ -16,8 +16,8 @@ pub fn all() -> Vec<Control> {
     sqlite::controls()
 }
 
-/// Lists controls of which `make` makes the target from the name and the defect; with `by` after the
-/// description, the case that is tried first.
+/// Lists controls. `make` makes the target of each from its name and its defect. A case after `by`
+/// is tried first.
 macro_rules! switched {
     ($make:expr; $($name:ident: $clause:literal, $what:literal => $defect:expr $(, by $first:literal)?;)+) => {
         vec![$(membership_conformance::controls::Control {
@@ -39,7 +39,7 @@ mod tests {
     use membership_conformance::controls;
     use membership_conformance::{case, contract};
 
-    /// Kept by the types before any store is asked: their cases are about constructors.
+    /// Clauses that the types keep before a store is called. Their cases are about constructors.
     const KEPT_BY_TYPES: [&str; 2] = ["TYPE-4", "TYPE-5"];
 
     fn all() -> Vec<super::Control> {

@@ -1,9 +1,9 @@
 //! The store that most people would write: the same five buckets, plain `kv.get` and `kv.put`.
 //!
-//! It has no deliberate defect. It writes with `create` and `update` where two writers could race,
-//! every call has a deadline, and its decisions are right while no server fails. But any single
-//! server answers a `kv.get` from its own data. A server that is cut off from the others goes on
-//! to allow users whom the others revoked, for as long as the cut lasts (clause AUTH-3).
+//! This store has no deliberate defect. It writes with `create` and `update` where two writers could race, every call
+//! has a deadline, and its decisions are right while no server fails. But any single server answers a `kv.get` from its
+//! own data. A server that is cut off from the others goes on to allow users whom the others revoked, for as long as
+//! the cut lasts (clause AUTH-3).
 
 mod bucket;
 mod record;
@@ -37,8 +37,8 @@ pub fn target(provision: Provision) -> JetStream {
     JetStream::another(NAME, 3, provision, Arc::new(open), DECLINES)
 }
 
-/// What the suite must catch the naive store by: a revoked user who is allowed at a server that is cut off, and a second
-/// first admin after all users vanished.
+/// The cases that must catch the naive store: a revoked user is allowed at a server that is cut off, and there is a
+/// second first admin after all users vanished.
 #[must_use]
 pub fn controls() -> Vec<Control> {
     let control = |name, clause, first, what| Control {

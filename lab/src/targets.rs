@@ -1,4 +1,4 @@
-//! The stores that ship with the project, as targets.
+//! The targets of the stores that ship with the project.
 
 #[cfg(unix)]
 mod jetstream;
@@ -18,12 +18,13 @@ pub use sqlite::Sqlite;
 /// Some targets.
 pub type Targets = Vec<Arc<dyn Target>>;
 
-/// Where NATS servers come from: nowhere on this system.
+/// Where NATS servers come from. On this system there are none.
 #[cfg(not(unix))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Provision;
 
-/// The targets of a run that names none, in the order of the matrix. `provision` says where NATS servers come from.
+/// The targets that run if the command line names none, in the order of the matrix. `provision` says where NATS servers
+/// come from.
 #[must_use]
 #[cfg_attr(not(unix), allow(unused_variables, unused_mut, reason = "there are no servers"))]
 pub fn shipped(provision: Provision) -> Targets {
@@ -36,8 +37,8 @@ pub fn shipped(provision: Provision) -> Targets {
     targets
 }
 
-/// The targets that run only when they are named: a cluster of five shows little that one of three does not and takes
-/// longer, and the naive store is there to fail.
+/// The targets that run only when they are named. A cluster of five shows little that one of three does not, and takes
+/// longer; the naive store is there to fail.
 #[must_use]
 #[cfg_attr(not(unix), allow(unused_variables, reason = "there are no servers"))]
 pub fn on_request(provision: Provision) -> Targets {

@@ -1,4 +1,4 @@
-//! The runner as a person or a CI job sees it: what it prints, what it refuses, how it exits.
+//! The runner as a person or a CI job sees it: its output, its refusals and its exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! The runner and the servers that it needs: which ones it uses, and what it says if it has none.
+//! The runner and its NATS servers: which ones it uses, and what it reports if there are none.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

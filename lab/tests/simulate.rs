@@ -8,7 +8,8 @@ use membership::{Blow, Weather};
 use membership_conformance::history::Mix;
 use membership_lab::simulate::{Plan, Tally, broken, crash, pause, play, play_plan, run, writes};
 
-/// The seed in `MEMBERSHIP_SEED`, or else 0, the same each time: new seeds are for longer runs.
+/// The seed in `MEMBERSHIP_SEED`, or else 0. Without the variable every run has the same seed, since new seeds are for
+/// longer runs.
 fn seed() -> u64 {
     std::env::var("MEMBERSHIP_SEED").map_or(0, |text| text.parse().unwrap())
 }
@@ -22,7 +23,7 @@ fn one_order_explains_every_answer_of_each_history() {
     assert_eq!(outcome.tally.histories, 600);
 }
 
-/// Seeds whose histories had no order that explains them, until the store or the simulation was mended.
+/// Seeds of histories that had no order that explains them, before the store or the simulation was fixed.
 #[test]
 fn histories_that_once_failed_pass() {
     for seed in [0x26a_f538, 0x36c_4633, 0x36c_5e1f, 0x36d_cc84] {
@@ -136,7 +137,7 @@ fn a_listing_finds_a_room_whose_entry_is_written_after_its_counter() {
 #[test]
 fn every_client_with_a_defect_is_caught() {
     let escaped = broken::all().into_iter().filter(|broken| {
-        // Caught by a wrong answer: a call that is late or fails does not count.
+        // Each of these clients must be caught by a wrong answer. A call that is late or fails does not count.
         let caught = broken.hunt(seed());
         let says = |caught: &broken::Catch| {
             ["that no order explains", "after the revocation"]
@@ -167,8 +168,8 @@ fn a_call_paused_anywhere_answers_right() {
     assert!(points > 1_200, "{points} points");
 }
 
-/// With this seed an earlier barrier of a client arrives after a later one and replaces it, twice in a
-/// row. A client that waits for the later one misses its deadline, though every server works.
+/// With this seed an earlier barrier of a client arrives after a later one and replaces it, twice in a row. A client
+/// that waited for the later one would miss its deadline, although every server works.
 #[test]
 fn a_call_whose_barrier_was_replaced_by_an_earlier_one_sends_another() {
     let mut pairs = pause::pairs();

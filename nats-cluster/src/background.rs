@@ -6,10 +6,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::NatsError;
 
-/// Returns the runtime of the links, which is started on first use.
+/// Returns the runtime of the links. The first call starts it.
 ///
-/// It is not the test's runtime, so that a cluster outlives the test that started it, and a test
-/// that blocks its runtime does not stall its links.
+/// The links do not run on the test's runtime. So a cluster outlives the test that started it, and
+/// a test that blocks its own runtime does not stall the links.
 pub(super) fn runtime() -> Result<&'static Runtime, NatsError> {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let build = || {

@@ -19,26 +19,27 @@ use super::provision::Means;
 use super::workdir::WorkDir;
 use super::{ClusterOptions, Flow, Link, NatsError, NatsServer, Node, Sync, Way, ready};
 
-/// One, three or five servers on loopback, with every connection through a [`Link`].
+/// One, three or five servers on loopback. Every connection goes through a [`Link`].
 ///
-/// Dropping a cluster kills its servers. The end of this process does, too, however it ends.
+/// Dropping a cluster kills its servers. So does the end of this process, however the process ends.
 ///
 /// Nodes are numbered from 0. A *route* is the link between two servers. The server with the lower
 /// number connects: if two servers connect to each other at once, each drops the other's connection
-/// as a duplicate. They try again a second later, and the cluster misses its first election.
+/// as a duplicate. The servers try again a second later, and the cluster misses its first election.
 pub struct Cluster {
     server: NatsServer,
     options: ClusterOptions,
     nodes: Vec<Node>,
-    /// By the numbers of the two nodes; the lower one is first, and connects.
+    /// The routes, by the numbers of their two nodes. The node with the lower number is first, and
+    /// connects.
     routes: BTreeMap<(usize, usize), Link>,
     clients: Vec<Link>,
-    /// The address of the server at a URL, which this process did not start.
+    /// The address of a server at a URL, if this process did not start the server.
     elsewhere: Option<ServerAddr>,
     /// Ports that lead nowhere.
     dead_ends: DeadEnds,
     tls: Option<TlsFiles>,
-    /// The last field, so that the servers have ended when the directory is removed.
+    /// The last field, so that the servers have ended before the directory is removed.
     dir: WorkDir,
 }
 
@@ -132,15 +133,15 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Writes the configuration files. They never change: the links' addresses stay, and only the
-    /// servers behind them move.
+    /// Writes the configuration files. The files never change: the links' addresses stay, and only
+    /// the servers behind them move.
     fn configure(&self) -> Result<(), NatsError> {
         let name = format!("c{}", std::process::id());
         for (index, node) in self.nodes.iter().enumerate() {
             let of = self.routes.iter().filter(|((from, _), _)| *from == index);
             let mut routes: Vec<SocketAddr> = of.map(|(_, link)| link.address()).collect();
-            // A server takes the number of its routes for the size of its cluster, so it gets as
-            // many as the others.
+            // A server takes the number of its routes for the size of its cluster. So each server
+            // gets as many routes as the others.
             routes.extend(self.dead_ends.silent.iter().take(index).map(|(_, address)| *address));
             let file = self.options.file(&Place {
                 name: node.name(),
@@ -156,7 +157,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The kind of server that runs here, for a report.
+    /// The kind of server that this cluster runs, for a report.
     #[must_use]
     pub fn server(&self) -> &NatsServer {
         &self.server
@@ -207,8 +208,8 @@ impl Cluster {
         self.clients.get(node).ok_or(NatsError::NoNode { node, servers: self.size() })
     }
 
-    /// Makes a link to a node for one client alone, and returns it with its URL. The link leads to
-    /// where the node listens now: after a restart of the node, make another one.
+    /// Makes a link to a node for one client only, and returns the link with its URL. The link
+    /// leads to where the node listens now. After a restart of the node, make another link.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Refused`] while the node is down.
@@ -218,8 +219,8 @@ impl Cluster {
         Ok((link, url))
     }
 
-    /// The URL of a node without a link in between: for measurements, and to look at a node that is
-    /// cut off. It changes when the node is restarted.
+    /// The URL of a node without a link in between, for measurements and for looking at a node that
+    /// is cut off. The URL changes when the node is restarted.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Refused`] while the node is down.
@@ -238,7 +239,7 @@ impl Cluster {
         Ok(ports.client)
     }
 
-    /// The URL of an address. A user and password in the URL that was given are in this one, too.
+    /// The URL of an address, with the user and password of the URL that was given.
     fn url_at(&self, address: SocketAddr) -> String {
         let user = self.elsewhere.as_ref().and_then(|url| {
             let name = url.username()?;
@@ -247,8 +248,8 @@ impl Cluster {
         format!("nats://{}{address}", user.unwrap_or_default())
     }
 
-    /// Connects a client to a node without a link in between, with the cluster's credentials: for
-    /// administration. The client does not retry, and waits a second for an answer.
+    /// Connects a client to a node without a link in between, with the cluster's credentials. The
+    /// client is for administration: it does not retry, and waits a second for an answer.
     ///
     /// # Errors
     /// [`NatsError::Refused`] if the node refuses the client.
@@ -291,10 +292,10 @@ impl Cluster {
     }
 
     /// Waits until the cluster serves: every running node has joined and knows the same leader, and
-    /// JetStream answers. Nodes may be down, as long as a majority runs.
+    /// JetStream answers. Some nodes may be down, as long as a majority runs.
     ///
     /// # Errors
-    /// [`NatsError::TooLate`] after 75 s, with what is missing.
+    /// [`NatsError::TooLate`] after 75 s. The error says what is missing.
     pub async fn wait_ready(&self) -> Result<(), NatsError> {
         ready::wait(self, self.options.jetstream).await
     }
@@ -311,7 +312,7 @@ impl Cluster {
     /// Stops a node in good order (SIGTERM).
     ///
     /// # Errors
-    /// [`NatsError::TooLate`] when it had to be killed.
+    /// [`NatsError::TooLate`] if the server did not stop and had to be killed.
     pub async fn stop(&self, node: usize) -> Result<(), NatsError> {
         self.node(node)?.end(true, &self.links_to(node)?).await
     }
@@ -388,8 +389,8 @@ impl Cluster {
         self.between(a, b, Link::cut)
     }
 
-    /// Cuts every route between two groups of nodes silently: connections stay open, and what is
-    /// sent is held until [`heal`](Self::heal).
+    /// Cuts every route between two groups of nodes silently: connections stay open, and bytes that
+    /// are sent are held until [`heal`](Self::heal).
     ///
     /// # Errors
     /// [`NatsError::NoNode`].
@@ -397,7 +398,8 @@ impl Cluster {
         self.between(a, b, Link::blackhole)
     }
 
-    /// Whether all connections between servers go through links, so that a partition is one.
+    /// Whether all connections between servers go through links, so that cutting the links makes a
+    /// partition.
     ///
     /// # Errors
     /// [`NatsError::Refused`] when a running node does not answer.
@@ -407,7 +409,7 @@ impl Cluster {
         for ports in self.nodes.iter().filter_map(Node::ports) {
             let routes: Routes =
                 monitor::get(ports.monitor, "/routez").await.map_err(refused("list the routes"))?;
-            // A server that connected to another one without a link sees the port at which that
+            // A server that connected to another server without a link sees the port at which that
             // server listens.
             if routes.routes.iter().any(|route| listen.contains(&route.port)) {
                 return Ok(false);
@@ -417,7 +419,7 @@ impl Cluster {
     }
 
     /// Whether a node has noticed that it is connected to no other node. From then on nothing that
-    /// was sent to it before reaches it. `false` if it does not answer.
+    /// was sent to the node before reaches it. `false` if the node does not answer.
     pub async fn is_alone(&self, node: usize) -> bool {
         let Some(ports) = self.node(node).ok().and_then(Node::ports) else { return false };
         let routes: Result<Routes, _> = monitor::get(ports.monitor, "/routez").await;
@@ -467,14 +469,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Heals every link, those of clients included. Nodes that are down or frozen stay so.
+    /// Heals every link, including those of clients. Nodes that are down or frozen stay so.
     pub fn heal(&self) {
         self.routes.values().chain(&self.clients).for_each(Link::heal);
     }
 
     /// The node that leads a stream, as most of the stream's replicas see it.
     ///
-    /// `None` while they do not agree, or if there is no such stream.
+    /// `None` while most replicas do not agree, or if there is no such stream.
     pub async fn leader_of(&self, stream: &str) -> Option<usize> {
         let seen = join_all(self.nodes.iter().map(|node| ready::leader(node, stream))).await;
         let mut votes: BTreeMap<String, (usize, usize)> = BTreeMap::new();
@@ -498,7 +500,7 @@ impl Cluster {
 
     /// The state of a node's replica of a stream, as the node itself reports it.
     ///
-    /// `None` if the node has no replica, or does not answer.
+    /// `None` if the node has no replica or does not answer.
     pub async fn replica(&self, node: usize, stream: &str) -> Option<Replica> {
         ready::replica(self.node(node).ok()?, stream).await
     }
@@ -506,7 +508,8 @@ impl Cluster {
     /// Makes the leader of a stream step down, and returns the next one once it leads.
     ///
     /// # Errors
-    /// [`NatsError::Refused`] if there is no leader, or it refuses; [`NatsError::TooLate`].
+    /// [`NatsError::Refused`] if there is no leader, or if the leader refuses;
+    /// [`NatsError::TooLate`].
     pub async fn step_down(&self, stream: &str) -> Result<usize, NatsError> {
         ready::step_down(self, stream).await
     }
@@ -519,7 +522,7 @@ impl Cluster {
         ready::lead(self, stream, node).await
     }
 
-    /// Keeps the logs when the cluster is dropped, as a panic does.
+    /// Keeps the logs when the cluster is dropped. A panic keeps them, too.
     pub fn keep_logs(&self) {
         self.dir.keep_logs();
     }
@@ -543,11 +546,10 @@ impl Cluster {
 /// One node's replica of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replica {
-    /// The sequence of the last message it has.
+    /// The sequence of the last message that the replica has.
     pub last_sequence: u64,
-    /// Whether it answers direct gets. A follower begins to answer up to two seconds after it began
-    /// to follow. Until then requests to it are answered by another replica within reach, or not at
-    /// all.
+    /// Whether the replica answers direct gets. A follower begins to answer up to two seconds after
+    /// it began to follow. Until then another replica within reach answers, or none does.
     pub answers: bool,
 }
 
@@ -561,7 +563,7 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// Makes the error of a failed `what`, for `map_err`.
+/// Makes the error of an operation `what` that failed, for `map_err`.
 pub(super) fn refused<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> NatsError {
     move |error| NatsError::Refused { what: what.to_owned(), why: error.to_string() }
 }
@@ -576,12 +578,13 @@ fn in_url(url: &ServerAddr) -> ConnectOptions {
     }
 }
 
-/// Ports that this process occupies, so that no other program answers there. They lead nowhere.
+/// Ports that this process occupies, so that no other program answers there. Connections to these
+/// ports lead nowhere.
 struct DeadEnds {
-    /// Bound and not listening: connections are refused.
+    /// A socket that is bound and does not listen: connections are refused.
     refusing: SocketAddr,
     _refusing: TcpSocket,
-    /// Listening and never answering: a server that connects waits, and logs no error.
+    /// A socket that listens and never answers: a server that connects waits, and logs no error.
     silent: Vec<(TcpListener, SocketAddr)>,
 }
 

@@ -25,7 +25,7 @@ pub struct ClusterOptions {
 impl ClusterOptions {
     /// One, three or five servers with JetStream in files.
     ///
-    /// Without authentication, and with the server's defaults otherwise.
+    /// Clients need no authentication, and everything else is the server's default.
     #[must_use]
     pub fn servers(servers: usize) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl ClusterOptions {
         Self { sync, ..self }
     }
 
-    /// Sets the most bytes that a server stores; beyond them it refuses writes.
+    /// Sets the most bytes that a server stores. A server that is full refuses writes.
     #[must_use]
     pub fn max_file_store(self, bytes: u64) -> Self {
         Self { max_file_store: Some(bytes), ..self }
@@ -86,11 +86,11 @@ impl ClusterOptions {
 /// When a server syncs the writes that it acknowledges to its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sync {
-    /// Every two minutes, the server's default. Writes since the last sync are lost if the machine
-    /// loses its power.
+    /// The server syncs every two minutes, which is its default. Writes since the last sync are
+    /// lost if the machine loses its power.
     #[default]
     Default,
-    /// Before each acknowledgement (`sync_interval: always`).
+    /// The server syncs before each acknowledgement (`sync_interval: always`).
     Always,
 }
 
@@ -101,9 +101,10 @@ pub struct Tls {
     pub authority: String,
     /// The servers' certificate, for 127.0.0.1, and its key.
     pub server: (String, String),
-    /// A client's certificate and its key. If given, the servers let nobody in without one.
+    /// A client's certificate and its key. If they are given, the servers refuse clients without a
+    /// certificate.
     pub client: Option<(String, String)>,
-    /// The servers wait for TLS before they say anything.
+    /// Whether the servers wait for TLS before they send anything.
     pub handshake_first: bool,
 }
 
@@ -171,7 +172,7 @@ pub enum Auth {
         /// Its seed (`SU…`).
         seed: String,
     },
-    /// The clients that [`ClusterOptions::lines`] let in. The text is the credentials file
+    /// The clients that [`ClusterOptions::lines`] allow. The text is the credentials file
     /// (`.creds`) of one of them.
     Credentials(String),
 }
@@ -192,7 +193,7 @@ impl Auth {
     /// Returns connect options with which a client is let in.
     ///
     /// # Errors
-    /// The error of malformed [`Credentials`](Self::Credentials).
+    /// Returns the error of malformed [`Credentials`](Self::Credentials).
     pub(super) fn options(&self) -> io::Result<ConnectOptions> {
         let options = ConnectOptions::new();
         Ok(match self {
@@ -215,7 +216,7 @@ pub(super) struct Place<'a> {
     pub(super) ports: &'a Path,
     /// The links to the other servers.
     pub(super) routes: &'a [SocketAddr],
-    /// The address that it advertises to the others: a port at which nothing listens.
+    /// The address that the server advertises to the others: a port at which nothing listens.
     pub(super) nowhere: SocketAddr,
     pub(super) tls: Option<&'a TlsFiles>,
 }
@@ -229,7 +230,8 @@ impl ClusterOptions {
             let _ = writeln!(text, "{line}");
         };
         line(format_args!("server_name: {}", place.name));
-        // The kernel picks the ports and the server reports them, so no port is ever taken already.
+        // The kernel picks the ports and the server reports them. So no other program can have
+        // taken a port before.
         line(format_args!("listen: \"127.0.0.1:-1\""));
         line(format_args!("http: \"127.0.0.1:-1\""));
         line(format_args!("ports_file_dir: {:?}", place.ports.to_string_lossy()));

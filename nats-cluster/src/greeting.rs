@@ -1,4 +1,4 @@
-//! The greeting of a server, which it sends to every client before it asks for credentials.
+//! The greeting: the line that a server sends to every client before it asks for credentials.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-/// How long it may take to reach a server, and how long the server may take to send its greeting.
+/// How long the connection to a server may take, and how long the server may take to send its
+/// greeting.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of a greeting, which is one line.
 const LONGEST: u64 = 1 << 16;
@@ -24,7 +25,7 @@ pub(super) fn version_at(host: &str, port: u16) -> Result<String, String> {
     let stream = TcpStream::connect_timeout(&found, PATIENCE).map_err(cannot)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(cannot)?;
     let mut line = String::new();
-    // An error leaves the line incomplete, and then the parser refuses it.
+    // After an error the line is incomplete, and the parser refuses it.
     let _ = BufReader::new(stream.take(LONGEST)).read_line(&mut line);
     let info = line.strip_prefix("INFO ").and_then(|json| serde_json::from_str::<Info>(json).ok());
     info.map(|info| info.version).ok_or_else(|| {

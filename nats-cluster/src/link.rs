@@ -19,15 +19,15 @@ pub enum Flow {
     /// Passes them on.
     #[default]
     Pass,
-    /// Holds them: connections stay open, nothing arrives, and neither end is told. They arrive
-    /// after healing, as if TCP had sent them again. New connections wait, too.
+    /// Holds the bytes: connections stay open, nothing arrives, and neither end is told. The bytes
+    /// arrive after healing, as if TCP had sent them again. New connections wait, too.
     Blackhole,
-    /// Passes them on after this delay, which does not add up for the bytes of one connection.
+    /// Passes the bytes on after this delay. Delays of the bytes of one connection do not add up.
     Delay(Duration),
     /// Passes on this many bytes a second, on each connection.
     Throttle(u32),
-    /// Ends the stream this way, and drops the bytes that still come. The other way goes on.
-    /// Healing resets the connections that were ended so.
+    /// Ends the stream this way, and drops further bytes. The other way goes on. Healing resets the
+    /// connections whose stream was ended.
     HalfClosed,
 }
 
@@ -45,8 +45,8 @@ struct State {
     cut: bool,
     up: Flow,
     down: Flow,
-    /// How often all connections have been reset. A watcher sees only the latest state, so a flag
-    /// would hide a cut that is healed at once; a count does not.
+    /// How often all connections have been reset. A watcher sees only the latest state. A flag
+    /// would hide a cut that is healed at once, and a count does not.
     resets: u64,
 }
 
@@ -72,7 +72,7 @@ impl State {
         [self.up, self.down]
     }
 
-    /// Whether a connection can be made, which takes packets both ways.
+    /// Whether a connection can be made. That takes packets both ways.
     fn connects(&self) -> bool {
         !self.flows().contains(&Flow::Blackhole)
     }
@@ -83,15 +83,15 @@ impl State {
 pub(super) enum Upstream {
     /// A server that does not run: connections are reset.
     Down,
-    /// A server that is starting: connections wait for it. If a route were refused at the start, it
-    /// would be tried again only a second later, and miss the first election.
+    /// A server that is starting: connections wait for it. A route that is refused at the start
+    /// would be tried again only a second later, and would miss the first election.
     Starting,
     /// A server that listens here.
     At(SocketAddr),
 }
 
-/// A TCP proxy on a loopback port of its own. It passes everything on until it is told otherwise.
-/// Dropping it resets its connections.
+/// A TCP proxy on a loopback port of its own. The proxy passes all bytes on until it is told
+/// otherwise. Dropping it resets its connections.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
@@ -187,7 +187,7 @@ async fn accept(
                 Ok((inbound, _)) => {
                     connections.spawn(connection(inbound, state.clone(), upstream.clone()));
                 }
-                // Too many files are open, or the caller has gone: the next `accept` may succeed.
+                // Too many files are open, or the caller has gone. The next `accept` may succeed.
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -195,13 +195,14 @@ async fn accept(
     }
 }
 
-/// Carries one connection to its end. Every end but an orderly one of both ways is a reset.
+/// Carries one connection to its end. Unless both ways end in
+/// order, both connections are reset.
 async fn connection(
     mut inbound: TcpStream,
     mut state: watch::Receiver<State>,
     upstream: watch::Receiver<Upstream>,
 ) {
-    // With this option dropping the socket resets the connection. After an orderly end there is
+    // With this option, dropping the socket resets the connection. After an orderly end there is
     // nothing to reset.
     let _ = inbound.set_zero_linger();
     let _ = inbound.set_nodelay(true);
@@ -217,7 +218,7 @@ async fn connection(
         )
     };
     tokio::select! {
-        // The first branch, so that nothing is begun through a link that is cut.
+        // This branch comes first, so that nothing is begun through a link that is cut.
         biased;
         _ = end.wait_for(|state| state.cut || state.resets != born) => {}
         _ = carried => {}
@@ -234,7 +235,7 @@ async fn dial(
     match led {
         Upstream::At(address) => {
             let socket = TcpSocket::new_v4()?;
-            // Set before connecting, since a cut may come meanwhile.
+            // The state is set before connecting, since a cut may come meanwhile.
             socket.set_zero_linger()?;
             socket.set_nodelay(true)?;
             socket.connect(address).await
@@ -253,7 +254,7 @@ async fn carry(
     state: watch::Receiver<State>,
     way: Way,
 ) -> io::Result<()> {
-    // As much as packets on the wire and a kernel's buffers would hold: a megabyte.
+    // The capacity is that of packets on the wire and of a kernel's buffers: a megabyte.
     let (sender, receiver) = mpsc::channel::<Parcel>(64);
     let mut closed = state.clone();
     let send = async {
@@ -266,8 +267,7 @@ async fn carry(
     tokio::try_join!(collect(from, sender, &state, way), send).map(drop)
 }
 
-/// Reads bytes until the end of the stream. Bytes that the receiver does not take any more are
-/// dropped.
+/// Reads bytes until the end of the stream. Drops bytes that the receiver does not take any more.
 async fn collect(
     mut from: ReadHalf<'_>,
     sender: mpsc::Sender<Parcel>,
@@ -301,8 +301,8 @@ async fn deliver(
     way: Way,
 ) -> io::Result<()> {
     while let Some((due, parcel)) = receiver.recv().await {
-        // A timer fires at the next millisecond, which is ten times as long as an undelayed link
-        // takes.
+        // A timer fires at the next millisecond, which is ten times as long as a link without a
+        // delay takes.
         if due > Instant::now() {
             tokio::time::sleep_until(due).await;
         }
@@ -316,7 +316,7 @@ async fn deliver(
                 to.write_all(rest).await?;
                 break;
             };
-            // Sends fifty small pieces a second rather than one large one.
+            // The link sends fifty small pieces a second rather than one large one.
             let length = usize::try_from(rate / 50).unwrap_or(usize::MAX).clamp(1, rest.len());
             let (piece, later) = rest.split_at(length);
             to.write_all(piece).await?;

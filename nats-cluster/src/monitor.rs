@@ -1,6 +1,6 @@
 //! The monitoring port of a server.
 //!
-//! There a server reports its own state, without a quorum and without a login.
+//! A server reports its own state at this port, without a quorum and without a login.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -104,7 +104,7 @@ pub(super) struct Clients {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Connection {
-    /// The name that the client gives itself.
+    /// The client's name, as the client gives it.
     #[serde(default)]
     pub(super) name: String,
 }
@@ -127,8 +127,8 @@ pub(super) async fn get<T>(server: SocketAddr, path: &str) -> Result<T, String>
 where
     T: DeserializeOwned + Send + 'static,
 {
-    // Each request has a connection of its own, since the previous one may lead to a server that
-    // has ended since. The buffers are as large as most answers, and no larger, since each is
+    // Each request has a connection of its own, since the server of the previous connection may
+    // have ended. The buffers are as large as most answers, and no larger, since each buffer is
     // filled with zeros first.
     static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
         ureq::Agent::config_builder()

@@ -28,12 +28,12 @@ pub(super) struct Ports {
     pub(super) cluster: Option<SocketAddr>,
 }
 
-/// One server: its process, its data, its log. Made by [`Cluster`](super::Cluster).
+/// One server: its process, its data and its log. Made by [`Cluster`](super::Cluster).
 #[derive(Debug)]
 pub struct Node {
     index: usize,
     name: String,
-    /// A std lock, since it is held only for a clone.
+    /// A std lock, which is held only for a clone.
     means: Mutex<Means>,
     config: PathBuf,
     log: PathBuf,
@@ -75,13 +75,13 @@ impl Node {
         &self.name
     }
 
-    /// The path of its log.
+    /// The path of the server's log.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// The last `lines` lines of its log.
+    /// The last `lines` lines of the server's log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
@@ -90,13 +90,13 @@ impl Node {
         all.iter().skip(all.len().saturating_sub(lines)).copied().collect::<Vec<_>>().join("\n")
     }
 
-    /// The directory of its data.
+    /// The directory of the server's data.
     #[must_use]
     pub fn store(&self) -> &Path {
         &self.store
     }
 
-    /// The id of its process; `None` while it is down.
+    /// The id of the server's process; `None` while it is down.
     pub async fn process_id(&self) -> Option<u32> {
         self.process.lock().await.as_ref().map(Process::id)
     }
@@ -117,7 +117,7 @@ impl Node {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts it, unless it runs. Connections through its links wait until it listens.
+    /// Starts the server, unless it runs. Connections through its links wait until it listens.
     pub(super) async fn start(&self, to_it: &Links<'_>) -> Result<(), NatsError> {
         let mut process = self.process.lock().await;
         if let Some(running) = process.as_mut()
@@ -171,7 +171,7 @@ impl Node {
         }
     }
 
-    /// Waits until it reports where it listens. Returns the ports, and the path of the file that
+    /// Waits until the server reports its ports. Returns the ports, and the path of the file that
     /// reports them.
     async fn listening(
         &self,
@@ -218,7 +218,7 @@ impl Node {
         Some((ports, path))
     }
 
-    /// Ends it: in good order (SIGTERM), or at once (SIGKILL).
+    /// Ends the server: in good order (SIGTERM), or at once (SIGKILL).
     pub(super) async fn end(&self, nicely: bool, to_it: &Links<'_>) -> Result<(), NatsError> {
         let mut process = self.process.lock().await;
         *self.lock_ports() = None;
@@ -226,7 +226,7 @@ impl Node {
             Some(running) if nicely => self.terminate(running).await,
             _ => Ok(()),
         };
-        // Dropping a process that has not ended kills it.
+        // Dropping the value kills a process that has not ended.
         *process = None;
         to_it.lead(Upstream::Down, Upstream::Down);
         ended
@@ -245,7 +245,7 @@ impl Node {
         })
     }
 
-    /// Freezes it (SIGSTOP), or lets it go on (SIGCONT).
+    /// Freezes the server (SIGSTOP), or lets it go on (SIGCONT).
     pub(super) async fn freeze(&self, freeze: bool) -> Result<(), NatsError> {
         let mut process = self.process.lock().await;
         match process.as_mut() {
@@ -255,12 +255,12 @@ impl Node {
         }
     }
 
-    /// Sets the program that it is started from next.
+    /// Sets the program from which the server is started next.
     pub(super) fn serve_with(&self, server: &NatsServer) {
         *self.means.lock().unwrap_or_else(PoisonError::into_inner) = server.means.clone();
     }
 
-    /// Removes its data.
+    /// Removes the server's data.
     pub(super) fn empty(&self) -> Result<(), NatsError> {
         match fs::remove_dir_all(&self.store) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -10,7 +10,7 @@ use super::{Cluster, NatsError, NatsServer};
 
 impl Cluster {
     /// Stops every server in good order, copies its data, and starts it again. Does not wait until
-    /// it has joined: see [`wait_ready`](Self::wait_ready).
+    /// the server has joined: see [`wait_ready`](Self::wait_ready).
     ///
     /// # Errors
     /// As [`stop`](Self::stop) and [`run`](Self::run); [`NatsError::Io`] for files.
@@ -24,8 +24,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Puts back the data of a server as they were [remembered](Self::remember): those of one
-    /// `stream`, if one is given. The server must be down.
+    /// Puts back the data of a server as they were [remembered](Self::remember). If a `stream` is
+    /// given, only the data of that stream. The server must be down.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Io`] for files.
@@ -40,7 +40,7 @@ impl Cluster {
     /// Cuts a server's message files back to their lengths when it was
     /// [remembered](Self::remember).
     ///
-    /// Newer message files are removed. The server must be down.
+    /// Message files that did not exist then are removed. The server must be down.
     ///
     /// # Errors
     /// [`NatsError::NoNode`]; [`NatsError::Io`] for files.
@@ -63,8 +63,8 @@ impl Cluster {
         cut().map_err(NatsError::io(COPY))
     }
 
-    /// Kills every server, and starts another program on its data. Does not wait until it has
-    /// joined.
+    /// Kills every server, and starts another program on its data. Does not wait until the server
+    /// has joined.
     ///
     /// # Errors
     /// As [`kill`](Self::kill) and [`run`](Self::run).

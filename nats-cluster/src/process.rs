@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The reaper. It reads lines `+ ITEM` and `- ITEM`, and keeps the list of items: a number is a
+/// The reaper reads lines `+ ITEM` and `- ITEM`, and keeps the list of items: a number is a
 /// process, a path a directory. Directories are removed after the processes that write into them
 /// are killed.
 const REAPER: &str = r#"
@@ -44,7 +44,7 @@ pub(super) fn watch(item: &str) -> io::Result<()> {
 
 /// Takes an item off the list.
 pub(super) fn unwatch(item: &str) {
-    // An error means that the reaper has ended, and its list with it.
+    // An error means that the reaper has ended, together with its list.
     let _ = tell('-', item);
 }
 
@@ -53,8 +53,8 @@ fn tell(op: char, item: &str) -> io::Result<()> {
     let pipe = match &mut *pipe {
         Some(pipe) => pipe,
         none => {
-            // In a process group of its own: Ctrl-C must end this process, and the reaper must live
-            // to clean up.
+            // The reaper is in a process group of its own. Ctrl-C must end this process, but the
+            // reaper must live on to clean up.
             let mut reaper = Command::new("sh")
                 .args(["-c", REAPER])
                 .stdin(Stdio::piped())
@@ -80,7 +80,7 @@ pub(super) struct Process {
 #[derive(Debug)]
 enum Body {
     Child(Child),
-    /// A child of the engine rather than of this process.
+    /// A child of the container engine rather than of this process.
     #[cfg(feature = "docker")]
     Container(#[expect(dead_code, reason = "held for its destructor")] super::docker::Container),
 }
@@ -123,7 +123,7 @@ impl Process {
         self.pid.as_raw_nonzero().to_string()
     }
 
-    /// How it ended; `None` while it runs.
+    /// How the process ended; `None` while it runs.
     pub(super) fn ended(&mut self) -> io::Result<Option<&str>> {
         if self.ended.is_none() {
             let ended = match &mut self.body {
@@ -136,7 +136,8 @@ impl Process {
                 },
             };
             if ended.is_some() {
-                // At once, since another process may soon get its id.
+                // The process is taken off the list at once, since another process may soon get its
+                // id.
                 unwatch(&self.item());
                 self.ended = ended;
             }
@@ -159,7 +160,7 @@ impl Process {
         wait_stopped(self.pid)
     }
 
-    /// Waits until it has ended. Returns whether it ended in time.
+    /// Waits until the process has ended. Returns whether it ended in time.
     pub(super) async fn wait(&mut self, limit: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + limit;
         while self.ended()?.is_none() {
@@ -171,7 +172,7 @@ impl Process {
         Ok(true)
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills the process, and waits until it is gone.
     fn end(&mut self) {
         if self.ended.is_some() {
             return;
@@ -202,7 +203,8 @@ fn wait_stopped(pid: Pid) -> io::Result<()> {
     let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     match waitid(WaitId::Pid(pid), options) {
         Ok(_) => return Ok(()),
-        // A container's process is not our child, so no status is reported and we have to look.
+        // The process of a container is not our child, so no status is reported, and its state must
+        // be looked up.
         Err(rustix::io::Errno::CHILD) => {}
         Err(error) => return Err(error.into()),
     }
@@ -216,7 +218,7 @@ fn wait_stopped(pid: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether none of its threads runs.
+/// Whether all of its threads are stopped or have ended.
 fn is_stopped(pid: Pid) -> io::Result<bool> {
     let tasks = match std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -224,7 +226,7 @@ fn is_stopped(pid: Pid) -> io::Result<bool> {
     };
     for task in tasks {
         // A thread that has ended does not run. In the file the state follows the thread's name,
-        // which is in brackets.
+        // which is in parentheses.
         let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         if !matches!(state, Some('T' | 't' | 'Z' | 'X')) {

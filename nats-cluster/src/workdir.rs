@@ -19,8 +19,8 @@ pub(super) struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes the directories. With `hastily`, servers do not wait for the disk, so the data may be
-    /// kept in memory.
+    /// Makes the directories. With `hastily`, servers do not wait for the disk, so their data may
+    /// be kept in memory.
     pub(super) fn new(hastily: bool) -> Result<Self, NatsError> {
         let path = make(&std::env::temp_dir())?;
         let data = match hastily.then(in_memory).flatten().map(make) {
@@ -68,8 +68,8 @@ fn make(place: &Path) -> Result<PathBuf, NatsError> {
 
 /// The file system in memory, if it has room.
 ///
-/// A server that does not wait for its disk promises nothing there that it would not keep in
-/// memory, too. Hundreds of cases that make and remove buckets take half as long there.
+/// Servers that do not wait for their disk lose nothing in memory that they promise to keep.
+/// Hundreds of cases that make and remove buckets take half as long there.
 fn in_memory() -> Option<&'static Path> {
     let (place, room) = (Path::new(MEMORY.0), MEMORY.1);
     let found = rustix::fs::statvfs(place).ok()?;

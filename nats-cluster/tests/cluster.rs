@@ -1,4 +1,4 @@
-//! Tests of real clusters: they start, break as they are told, heal, and leave nothing behind.
+//! Tests of real clusters: they start, break on command, heal, and leave nothing behind.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -17,7 +17,7 @@ async fn start(servers: usize) -> Cluster {
     cluster
 }
 
-/// A client through a node's link. It waits two seconds for an acknowledgement.
+/// A client through a node's link. The client waits two seconds for an acknowledgement.
 async fn client(cluster: &Cluster, node: usize) -> jetstream::Context {
     let url = cluster.client_url(node).unwrap();
     let client = cluster.connect_options().unwrap().connect(url).await.unwrap();
@@ -96,7 +96,7 @@ async fn a_node_that_is_cut_off_acknowledges_nothing_until_it_is_healed() {
     let leader = cluster.leader_of("cut").await.unwrap();
     let on_leader = client(&cluster, leader).await;
     assert!(publish(&on_leader, "cut").await);
-    // The leader is the worst node to cut off.
+    // Cutting off the leader is the worst case.
     cluster.isolate(leader).unwrap();
     let majority = client(&cluster, *others(&cluster, leader).first().unwrap()).await;
     assert!(!publish(&on_leader, "cut").await, "an acknowledgement without a quorum");

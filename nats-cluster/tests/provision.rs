@@ -1,5 +1,5 @@
-//! Tests of how servers are found, and that they end with this process. Each test runs itself again
-//! as a child, in the environment that it tests.
+//! Tests how servers are found, and that they end with this process. Each test runs itself again as
+//! a child, in the environment that it tests.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nats_cluster::{Cluster, ClusterOptions, NatsServer, Provision};
 
-/// Set in a child process, to what the child must do.
+/// This variable is set in a child process, to the child's task.
 const CHILD: &str = "MEMBERSHIP_TEST_CHILD";
 
 /// Runs the test `name` again as a child, and returns what it prints after `said: `.
@@ -30,7 +30,7 @@ fn again(name: &str, what: &str, environment: &[(&str, &str)]) -> String {
     said.lines().next().unwrap().to_owned()
 }
 
-/// In a child: finds a server, and prints it or the error.
+/// The child's part of the tests: finds a server, and prints the server or the error.
 fn find_if_child() -> bool {
     let Ok(way) = std::env::var(CHILD) else { return false };
     match NatsServer::find(way.parse().unwrap()) {
@@ -82,7 +82,7 @@ fn the_environment_chooses_the_server() {
         let said = again(name, way, &[url, ("NATS_SERVER", &new)]);
         assert_eq!(said, format!("nats-server 2.14.2 (url, {address})"));
     }
-    // A forced way is taken, even if there are others.
+    // A forced way is taken even if other ways find a server.
     let said = again(name, "binary", &[url, ("NATS_SERVER", &new)]);
     assert_eq!(said, "nats-server 2.12.0-preview.1 (binary, NATS_SERVER)");
 }

@@ -61,8 +61,9 @@ impl StoreConfig {
                 jetstream.tls_handshake_first = given.parsed("true or false")?;
             }
             _ if is_of_a_service(setting, &given.value) => {}
-            // An unknown variable of a section is probably misspelt: it is refused, since otherwise
-            // its setting is silently not applied. Other variables may belong to other programs.
+            // An unknown variable of a section is probably misspelt. Such a variable is refused.
+            // Otherwise its setting would silently not be applied. Variables with other names may
+            // belong to other programs.
             _ if setting.starts_with("JETSTREAM_") || setting.starts_with("SQLITE_") => {
                 return Err(given.wrong("is no setting there is; check its spelling, or unset it"));
             }
@@ -77,7 +78,8 @@ impl StoreConfig {
 ///
 /// Kubernetes and Docker set such variables in every container beside that service:
 /// `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_PORT`, `…_PORT_4222_TCP_ADDR` and so on. The value must
-/// look like theirs, too, since `MEMBERSHIP_JETSTREAM_PORT=4222` is a user's mistake.
+/// look like theirs, too: otherwise a user's mistake such as `MEMBERSHIP_JETSTREAM_PORT=4222` would
+/// be ignored.
 fn is_of_a_service(setting: &str, value: &OsStr) -> bool {
     let Some(value) = value.to_str() else { return false };
     let is_number = |text: &str| text.parse::<u16>().is_ok();
@@ -89,7 +91,8 @@ fn is_of_a_service(setting: &str, value: &OsStr) -> bool {
     if let Some((_, name)) = setting.split_once("_SERVICE_PORT") {
         return (name.is_empty() || name.starts_with('_')) && is_number(value);
     }
-    // The service's name may contain `_PORT_` itself, so each place is tried.
+    // The service's name may contain `_PORT_` itself, so each occurrence of `_PORT_` is tried as
+    // the end of the name.
     let at_port = setting.match_indices("_PORT").map(|(at, port)| setting.get(at + port.len()..));
     at_port.flatten().any(|rest| match rest.strip_prefix('_').map(|rest| rest.split('_')) {
         None => rest.is_empty() && is_url(value),
@@ -268,7 +271,8 @@ mod tests {
     ) {
         let set = |value| applied(&[(&format!("MEMBERSHIP_{name}"), value)]);
         assert_eq!(set(value), Ok(StoreConfig::default()));
-        // With another value, the same name is taken for a misspelt setting.
+        // With a value that an orchestrator would not set, the same name counts as a misspelt
+        // setting.
         let error = set("tcp-ish").unwrap_err().to_string();
         assert!(error.contains("is no setting there is; check its spelling"), "{error}");
         assert!(!error.contains("tcp-ish"), "{error}");

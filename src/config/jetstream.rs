@@ -64,7 +64,8 @@ impl StoreConfig {
 }
 
 impl JetStreamSection {
-    /// Refuses empty texts: an empty password, for example, is a variable that was not filled in.
+    /// Refuses empty texts: an empty password, for example, means that somebody forgot to fill in
+    /// the variable.
     fn check_filled(&self) -> Result<(), Error> {
         let secret =
             |secret: &Option<Secret>| secret.as_ref().is_some_and(|s| s.reveal().is_empty());

@@ -86,8 +86,8 @@ impl Default for JetStreamSection {
     }
 }
 
-/// Shows no secret, not even those in URLs (clause TYPE-5). It names every field, so that it does
-/// not compile if a new one is forgotten.
+/// Shows no secret, not even those in URLs (clause TYPE-5). This impl names every field, so that it
+/// does not compile if a new field is forgotten.
 impl fmt::Debug for JetStreamSection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

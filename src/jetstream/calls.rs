@@ -1,4 +1,4 @@
-//! The calls in flight: each has a deadline, and closing ends those that last too long.
+//! The calls in flight: each has a deadline, and closing the store ends those that last too long.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,8 +79,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Calls that take so many seconds each, while the store is closed; what they said, and for how long
-    /// the closing waited.
+    /// Makes calls that take this many seconds each, and closes the store meanwhile. Returns the results of the calls,
+    /// and how long the closing took.
     async fn closed_during<const N: usize>(
         seconds: [u32; N],
         patience: Duration,

@@ -37,18 +37,18 @@ pub struct JetStreamConfig {
     pub tls: Option<Tls>,
     /// The JetStream domain of the buckets, if it is not the domain of `servers`.
     ///
-    /// For example, `servers` may be leaf nodes. The same as the `api_prefix` `$JS.<domain>.API`;
+    /// For example, `servers` may be leaf nodes. A `domain` is short for the `api_prefix` `$JS.<domain>.API`, and is
     /// not allowed beside an `api_prefix`.
     pub domain: Option<String>,
-    /// The beginning of the subjects of JetStream's API; `$JS.API` by default. If another account exports its JetStream, the
-    /// subject under which it is imported. The store then writes to `<api_prefix>.$KV.<bucket>.<key>`, as other NATS clients
-    /// do.
+    /// The beginning of the subjects of JetStream's API; `$JS.API` by default. If another account exports its
+    /// JetStream, this is the subject under which the store's account imports it. The store then writes to
+    /// `<api_prefix>.$KV.<bucket>.<key>`, as other NATS clients do.
     pub api_prefix: Option<String>,
-    /// The beginning of the subjects of answers and deliveries; `_INBOX` by default. Needed if the user may subscribe to
-    /// nothing else, or if only these subjects are imported.
+    /// The beginning of the subjects of answers and deliveries; `_INBOX` by default. Set this if the user may subscribe
+    /// to no other subjects, or if the account imports no other subjects.
     pub inbox_prefix: Option<String>,
-    /// The beginning of the five buckets' names: at most 32 of the characters `[-_a-zA-Z0-9]`. Stores with different prefixes
-    /// share nothing.
+    /// The beginning of the five buckets' names: at most 32 of the characters `[-_a-zA-Z0-9]`. Stores with different
+    /// prefixes share nothing.
     pub prefix: String,
     /// How many servers keep each bucket, 1 to 5, when the store makes the buckets. Buckets that
     /// exist keep what they have; [`set_replicas`](crate::JetStreamStore::set_replicas) changes it.
@@ -57,8 +57,8 @@ pub struct JetStreamConfig {
     /// sets no limit. Some accounts demand a limit. A bucket that is full refuses writes, and
     /// decisions deny.
     pub bucket_max_bytes: Option<u64>,
-    /// Whether the five buckets must exist already. If so, opening makes none, so a wrong prefix, account or domain does not
-    /// open an empty store.
+    /// Whether the five buckets must exist already. If so, opening makes none, so a wrong prefix, account or domain
+    /// does not open an empty store.
     pub must_exist: bool,
     /// How long a call may take: 50 ms to an hour. Rekey, delete and `set_replicas` may take ten
     /// times that (clause TIME-1).
@@ -67,8 +67,8 @@ pub struct JetStreamConfig {
     pub read_mode: ReadMode,
 }
 
-/// Shows no secret, not even those in URLs (clause TYPE-5). It names every field, so that it does
-/// not compile if a new one is forgotten.
+/// Shows no secret, not even those in URLs (clause TYPE-5). This impl names every field, so that it does not compile if
+/// a new field is forgotten.
 impl fmt::Debug for JetStreamConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -109,8 +109,8 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// PEM files of the client's certificate and its key.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// Begin with TLS, before the server sends anything: for servers that are configured with `handshake_first`. Connections to
-    /// other servers, which send first, fail then.
+    /// Whether the client begins with TLS before the server sends anything. Servers that are configured with
+    /// `handshake_first` need this. Connections to other servers fail, since such a server sends first.
     pub handshake_first: bool,
 }
 
@@ -121,8 +121,9 @@ pub enum ReadMode {
     /// No stale allow, ever (clause AUTH-3).
     #[default]
     Linearizable,
-    /// From memory, without asking the servers. A revocation may go unnoticed for at most `bound`. Without contact for that
-    /// long, every decision denies (clause AUTH-4). All other calls are as fresh as ever.
+    /// Decides from memory, without asking the servers. A revocation may go unnoticed for at most `bound`. Without
+    /// contact for that long, every decision denies (clause AUTH-4). All other calls are as fresh as in
+    /// [`Linearizable`](Self::Linearizable) mode.
     BoundedStaleness {
         /// 10 ms to an hour.
         bound: Duration,
@@ -162,7 +163,7 @@ impl JetStreamConfig {
 
     /// Checks that every setting is within its limits.
     ///
-    /// Errors: [`Error::Invalid`] names the first setting that is not.
+    /// Errors: [`Error::Invalid`], which names the first setting outside its limits.
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |field, problem: String| Err(Error::from(Invalid::new(field, problem)));
         if self.servers.is_empty() {
@@ -221,7 +222,7 @@ impl JetStreamConfig {
         self.api_prefix.clone().or_else(|| self.domain.as_ref().map(of_domain))
     }
 
-    /// The servers without credentials, for messages.
+    /// The URLs of the servers, without the users and passwords in them, for messages.
     pub(super) fn shown_servers(&self) -> String {
         shown::servers(&self.servers).join(", ")
     }

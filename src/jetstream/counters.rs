@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of events in one client: [`JetStreamStore::counters`](crate::JetStreamStore::counters). Clones share the counts,
-/// and keep them after the client is closed.
+/// Counts of events in one client: [`JetStreamStore::counters`](crate::JetStreamStore::counters). Clones share the
+/// counts, and keep them after the client is closed.
 #[derive(Clone, Debug, Default)]
 pub struct Counters(Arc<Counts>);
 

@@ -1,9 +1,9 @@
 //! The way to the servers: each exchange with them, retries, barriers, and reads that prove how fresh they are.
 //!
-//! The store calls [`Gateway`](tries::Gateway), which decides what is tried again and until when. Below it, each method of
-//! the trait [`Servers`](exchange::Servers) is one exchange with the servers. Only keys, values, sequences and errors of our
-//! own cross that trait. Driver types, subjects, headers, wire formats and the server's error codes stay in `nats/`, behind
-//! it. The simulated servers implement it, too.
+//! The store calls [`Gateway`](tries::Gateway), which decides what is tried again and until when. Below it, each method
+//! of the trait [`Servers`](exchange::Servers) is one exchange with the servers. Only keys, values, sequences and
+//! errors of our own cross that trait. Driver types, subjects, headers, wire formats and the server's error codes stay
+//! in `nats/`, behind it. The simulated servers implement it, too.
 
 pub(super) mod backoff;
 pub(super) mod barrier;

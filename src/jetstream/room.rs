@@ -1,7 +1,7 @@
 //! A room's life: its creation, members, keys, rekeys and deletion, and the garbage that changes leave.
 //!
-//! A change is planned on a [`View`](view::View) and made by the commit of a [`PlannedChange`](commit::PlannedChange), which
-//! fails if the room has changed since.
+//! A change is planned on a [`View`](view::View) and made by the commit of a [`PlannedChange`](commit::PlannedChange),
+//! which fails if the room has changed since.
 
 mod add;
 mod addition_queue;

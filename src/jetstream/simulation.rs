@@ -1,13 +1,12 @@
 //! Simulated servers: deterministic from a seed, on one thread, under tokio's paused clock.
 //!
-//! A bucket is a log of committed changes, and replicas that apply the log with some lag. The
-//! leader checks expectations and commits while it reaches a majority. A former leader that does
-//! not know that it was replaced refuses writes by the data that it has, and acknowledges nothing.
-//! A replica answers direct gets from the data that it has, even while it is cut off, once it has
-//! begun to answer: a leader begins at once, a follower up to two seconds after it began to follow,
-//! a server that was started again not before it hears of a leader. Requests and answers are late
-//! or lost; servers are cut off, killed and paused. The store must not depend on anything else that
-//! servers do.
+//! A bucket is a log of committed changes, and replicas that apply the log with some lag. The leader checks
+//! expectations, and commits while it reaches a majority. A former leader that does not know that it was replaced
+//! refuses writes by the data that it has, and acknowledges nothing. A replica that has begun to answer direct gets
+//! answers them from the data that it has, even while it is cut off. A leader begins to answer at once, a follower up
+//! to two seconds after it began to follow, and a server that was started again not before it hears of a leader.
+//! Requests and answers are late or lost; servers are cut off, killed and paused. The store must not depend on anything
+//! else that servers do.
 //!
 //! The store's own code runs unchanged on the simulation, above the trait
 //! [`Servers`](crate::jetstream::gateway::exchange::Servers). `tests/jetstream/reality.rs` compares the
@@ -73,8 +72,8 @@ impl Simulation {
 
     /// Opens a client that is connected to `server`, and is called `name` in the trace.
     ///
-    /// With `roams` the client goes to another server when its own does not answer. Settings that
-    /// say how to reach real servers (URLs, credentials, TLS, subjects) are ignored.
+    /// With `roams` the client goes to another server when its own does not answer. Settings that say how to reach real
+    /// servers (URLs, credentials, TLS, subjects) are ignored.
     pub async fn open(
         &self,
         name: &str,
@@ -104,7 +103,7 @@ impl Simulation {
         }
     }
 
-    /// Does this to the servers, at once.
+    /// Injects this fault, or makes this repair, at once.
     pub fn strike(&self, blow: Blow) {
         self.shared.lock().strike(blow);
         self.shared.changed.notify_waiters();
@@ -112,7 +111,7 @@ impl Simulation {
 
     /// Makes a server lead a bucket (named with its prefix).
     ///
-    /// Without a replica, or a majority within its reach, it does not lead.
+    /// The server does not lead if it has no replica or reaches no majority.
     pub fn lead(&self, server: usize, bucket: &str) {
         self.shared.lock().lead(server, &format!("KV_{bucket}"));
         self.shared.changed.notify_waiters();
@@ -135,7 +134,7 @@ impl Simulation {
         Some((stream.last(), group.answers(server, Instant::now())))
     }
 
-    /// The moment of the last write, for [`Blow::GoBack`]: a number that grows with every write.
+    /// The number of the last write, for [`Blow::GoBack`]. The number grows with every write.
     #[must_use]
     pub fn moment(&self) -> u64 {
         self.shared.lock().moment()
@@ -162,7 +161,7 @@ impl Simulation {
         }
     }
 
-    /// How often each event has happened so far.
+    /// Returns how often each event has happened so far.
     #[must_use]
     pub fn reached(&self) -> Reached {
         self.shared.lock().reached

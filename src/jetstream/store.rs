@@ -39,11 +39,12 @@ pub(super) const LONG: u32 = 10;
 
 /// A [`Store`] on one to five NATS servers with JetStream: linearizable, and fail closed.
 ///
-/// It needs nats-server 2.12.1 or later. Acknowledged writes survive the loss of a minority of the servers. They survive
-/// power cuts only if the servers run with `sync_interval: always`: by default JetStream syncs to disk every two minutes,
-/// and a write that one server loses with its power is gone for good if another server that had it is lost later.
+/// The store needs nats-server 2.12.1 or later. Acknowledged writes survive the loss of a minority of the servers. Such
+/// writes survive power cuts only if the servers run with `sync_interval: always`. By default JetStream syncs to disk
+/// every two minutes. A write that one server then loses in a power cut is gone for good if another server that had it
+/// is lost later.
 ///
-/// Background tasks run in the tokio runtime in which [`open`](Self::open) was called. They end with
+/// Background tasks run in the tokio runtime in which [`open`](Self::open) was called. These tasks end with
 /// [`close`](Store::close), or when the store is dropped.
 pub struct JetStreamStore {
     pub(super) buckets: Arc<BucketClient>,
@@ -66,16 +67,16 @@ pub(super) enum Freshness {
 }
 
 impl JetStreamStore {
-    /// Connects, makes the five buckets if they are absent, and checks those that exist. Takes at most ten times
-    /// `op_timeout`.
+    /// Connects to the servers, makes the five buckets if they are absent, and checks buckets that exist. Takes at most
+    /// ten times `op_timeout`.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12.1, more
-    /// replicas than servers, and a bucket whose settings would break the contract;
-    /// [`Corrupt`](Error::Corrupt) for buckets of another format or another program;
-    /// [`Unavailable`](Error::Unavailable) where no server answers, refuses the credentials or
-    /// has no JetStream.
+    /// - [`Invalid`](Error::Invalid) for a setting outside its limits, a server before 2.12.1, more replicas than
+    ///   servers, and a bucket whose settings would break the contract.
+    /// - [`Corrupt`](Error::Corrupt) for buckets of another format or another program.
+    /// - [`Unavailable`](Error::Unavailable) if no server answers, or if the server refuses the credentials or has no
+    ///   JetStream.
     pub async fn open(config: JetStreamConfig) -> Result<Self, Error> {
         let span = span!("open", servers = config.shown_servers(), prefix = config.prefix);
         span.call(Box::pin(Self::start(config, Mutation::NONE))).await
@@ -116,7 +117,7 @@ impl JetStreamStore {
 
         let users = Arc::new(UsersCopy::of(id));
         let sink = Arc::<UsersCopy>::clone(&users);
-        // Keys of one token: everything but barriers.
+        // The filter matches keys of one token, which are all keys but those of barriers.
         users.set_kick(gateway.feed(Bucket::Users, "*", sink));
         let watch = SettingsWatch::begin(&gateway, config.prefix.clone());
         let barriers = PerBucket::new(|bucket| {
@@ -152,8 +153,8 @@ impl JetStreamStore {
             #[cfg(feature = "testing")]
             fused,
         };
-        // The copy of the users is complete before the first call. Each barrier has a call's deadline, and a cluster may
-        // need longer to begin the feed.
+        // The copy of users must be complete before the first call. Each barrier has only a call's deadline, and a
+        // cluster may need longer to begin the feed, so failed barriers are repeated.
         let mut pause = Pause::new(deadline);
         let barrier =
             async || match timeout_at(deadline, store.buckets.barrier(Bucket::Users)).await {
@@ -166,9 +167,9 @@ impl JetStreamStore {
         Ok(store)
     }
 
-    /// Changes the number of servers that keep each bucket to `replicas`. Returns once all of them have all data; the store
-    /// goes on working meanwhile. Reports every step to `progress`. Takes at most ten times `op_timeout`, and may be called
-    /// again after an error.
+    /// Changes the number of servers that keep each bucket to `replicas`. Returns once all of them have all data; the
+    /// store goes on working meanwhile. Reports every step to `progress`. Takes at most ten times `op_timeout`, and may
+    /// be called again after an error.
     ///
     /// Errors: `Invalid` for a number outside 1 to 5 or above that of the servers.
     pub async fn set_replicas(
@@ -509,7 +510,8 @@ mod tests {
         assert_eq!(store.members(&room, Page::first()).await.unwrap().len(), 3);
     }
 
-    /// The client's consumer outlives the cut, and delivers what is there afterwards without a gap.
+    /// The client's consumer outlives the cut. After the cut it delivers what the bucket has then, without a gap in its
+    /// counts.
     #[tokio::test(start_paused = true)]
     async fn a_revocation_that_vanished_before_it_was_delivered_denies() {
         let simulation = Simulation::new(1, 3, Weather::CALM);
@@ -535,8 +537,8 @@ mod tests {
         }
     }
 
-    /// What is on it is looked up in several rounds, of several moments, if the index names a room that was
-    /// left.
+    /// If the index names a room that the endpoint left, the rooms of a page are looked up in several rounds, at
+    /// several moments.
     #[tokio::test(start_paused = true)]
     async fn a_page_of_rooms_is_of_one_moment_however_often_it_asks() {
         for exchanges in 0.. {
@@ -555,7 +557,7 @@ mod tests {
             };
             let leaver = client(&simulation).await;
             remove(&leaver, "left", "eve").await;
-            // What it left is not collected.
+            // The client is dropped before it collects the index entry.
             drop(leaver);
 
             reader.hold_after(exchanges);
@@ -601,7 +603,7 @@ mod tests {
             }
         }
 
-        /// A client of new servers on which there is what it needs.
+        /// Makes new servers and a client of them, and makes the room that the race needs.
         async fn begin(self) -> (Simulation, JetStreamStore) {
             let simulation = Simulation::new(1, 1, Weather::CALM);
             let store = client(&simulation).await;
@@ -612,7 +614,7 @@ mod tests {
         }
     }
 
-    /// How many records of rooms the buckets hold.
+    /// Counts the records of rooms in each bucket.
     async fn records(store: &JetStreamStore) -> Vec<usize> {
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut counts = Vec::new();
@@ -630,7 +632,7 @@ mod tests {
     async fn who_loses_a_race_leaves_nothing_of_what_it_began(
         #[values(Race::Create, Race::Add, Race::Rekey)] race: Race,
     ) {
-        // The background tasks of a dropped client end with it: the loser cleans up by itself.
+        // The background tasks of a dropped client end with it, so only the loser itself can clean up.
         let (simulation, alone) = race.begin().await;
         race.run(&alone).await.unwrap();
         drop(alone);
@@ -655,7 +657,7 @@ mod tests {
                 drop(winner);
                 loser.let_go();
                 if won.is_err() {
-                    // It was held with everything done.
+                    // The loser was held after its commit, so it has won.
                     lost.await.unwrap();
                     continue;
                 }
@@ -707,7 +709,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_keys_of_a_rekey_that_crashed_are_collected_however_many_epochs_later() {
-        // What is left, and how many records there were after the crash, if there was one.
+        // Returns the records that are left, and the records after the crash if there was one.
         let left = async |crashes_after: Option<u32>| {
             let (simulation, store) = Race::Rekey.begin().await;
             let mut crashed_with = None;
@@ -717,7 +719,8 @@ mod tests {
                 Race::Rekey.run(&crashed).await.err()?;
                 crashed_with = Some(records(&store).await);
             }
-            // Of those who make an epoch only the last collects anything.
+            // Three clients make one epoch each. Only the last one is closed, which waits until its garbage collection
+            // has ended.
             for epoch in 1..4 {
                 let maker = client(&simulation).await;
                 let keys = [(endpoint("ann"), sealed())];
@@ -772,7 +775,7 @@ mod tests {
         assert_eq!(records(&store).await, [0, 0, 0, 100]);
     }
 
-    /// By this it is known when the roster is to be written anew.
+    /// The head's count of tombstones decides when the roster is written under a new generation.
     #[tokio::test(start_paused = true)]
     async fn a_head_knows_how_many_memberships_have_ended() {
         let store = client(&Simulation::new(1, 1, Weather::CALM)).await;
@@ -799,7 +802,7 @@ mod tests {
         assert_eq!(ended().await, 2);
     }
 
-    /// The index still names a room that was left until what that left is collected.
+    /// The index names a room that the endpoint left until the index entry is collected.
     #[tokio::test(start_paused = true)]
     async fn a_page_has_as_many_rooms_as_it_is_to_have_whatever_the_index_names() {
         for exchanges in 0.. {

@@ -45,7 +45,7 @@ pub enum Damage {
     User(UserKey),
     /// The record of admins.
     Admins,
-    /// The format version of all buckets. It becomes a version that the store does not know.
+    /// The format version of all buckets. Damaging it sets a version that the store does not know.
     Version,
 }
 
@@ -75,7 +75,7 @@ impl JetStreamStore {
             .await
     }
 
-    /// Moves the clock of the bounded mode forward at once, as a suspension of the machine does. Timers do not move.
+    /// Moves the clock of the bounded mode forward at once, as a suspension of the machine does. Timers do not advance.
     #[doc(hidden)]
     pub fn suspend(&self, time: Duration) {
         if let Freshness::Recent { proof, .. } = &self.freshness {
@@ -84,13 +84,14 @@ impl JetStreamStore {
     }
 
     /// Stops the store after `exchanges` more exchanges with the servers, as if the process were killed there. With
-    /// `sends_the_last` the next request is still sent, and its answer ignored.
+    /// `sends_the_last` the next request is still sent, and its answer is ignored.
     #[doc(hidden)]
     pub fn stop_after(&self, exchanges: u32, sends_the_last: bool) {
         self.fused.stop_after(exchanges, sends_the_last);
     }
 
-    /// Whether [`stop_after`](Self::stop_after) has stopped the store: it suppressed an exchange or an answer.
+    /// Whether [`stop_after`](Self::stop_after) has stopped the store, which means that an exchange was not made or its
+    /// answer was ignored.
     #[doc(hidden)]
     #[must_use]
     pub fn is_stopped(&self) -> bool {
@@ -103,22 +104,22 @@ impl JetStreamStore {
         self.fused.stopped().await;
     }
 
-    /// Holds the store after `exchanges` more exchanges with the servers, as if the process were paused there, until
-    /// [`let_go`](Self::let_go).
+    /// Holds the store after `exchanges` more exchanges with the servers, until [`let_go`](Self::let_go), as if the
+    /// process were paused there.
     #[doc(hidden)]
     pub fn hold_after(&self, exchanges: u32) {
         self.fused.hold_after(exchanges);
     }
 
-    /// Holds one exchange after `exchanges` more, as a message that is lost and sent again, until
-    /// [`let_go`](Self::let_go). Later exchanges overtake it.
+    /// Holds one exchange after `exchanges` more, until [`let_go`](Self::let_go). The exchange is like a message that
+    /// is lost and sent again; later exchanges overtake it.
     #[doc(hidden)]
     pub fn hold_one_after(&self, exchanges: u32) {
         self.fused.hold_one_after(exchanges);
     }
 
-    /// Reports the next `writes` stored compare-and-sets truthfully, and the one after them as `as_if`. Then the store is
-    /// held, as by [`hold_after`](Self::hold_after).
+    /// Reports the next `writes` stored compare-and-sets truthfully, and the one after them as `as_if`. Then the store
+    /// is held, as by [`hold_after`](Self::hold_after).
     #[doc(hidden)]
     pub fn mishear_after(&self, writes: u32, as_if: Misheard) {
         self.fused.mishear_after(writes, as_if);
@@ -174,7 +175,7 @@ async fn corrupt(buckets: &BucketClient, target: &Damage, deadline: Instant) -> 
         Put { removal: entry.removal, ..Put::new(entry.key, value.into()) }
     });
     buckets.gateway.publish_all(bucket, damaged.collect(), deadline).await?;
-    // Reads without a proof see the damage once every replica has it. The replicas apply it with the
+    // A read without a barrier sees the damage only once every replica has it. The replicas apply the damage before the
     // next message.
     buckets.barrier(bucket).await?;
     let mut pause = Pause::new(deadline);

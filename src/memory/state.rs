@@ -13,12 +13,12 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct State {
     rooms: BTreeMap<RoomId, RoomState>,
-    /// The reverse index; every change of a room's members changes it, too.
+    /// The reverse index. Every change of a room's members changes the index, too.
     rooms_of: BTreeMap<EndpointId, BTreeSet<RoomId>>,
     users: BTreeMap<UserKey, User>,
-    /// How many admins are not revoked. Once it is above 0 it stays above 0, since the last active
-    /// admin cannot be revoked (clause USER-4). So it also says whether an admin was ever made
-    /// (clause USER-1).
+    /// The number of admins that are not revoked. Once it is above 0 it stays above 0, since the
+    /// last active admin cannot be revoked (clause USER-4). So this number also says whether an
+    /// admin was ever made (clause USER-1).
     active_admins: usize,
 }
 

@@ -4,8 +4,8 @@ use rusqlite::types::ValueRef;
 /// Why a record cannot be decoded: a fragment for [`Error::corrupt`](crate::Error::corrupt).
 pub(super) type Problem = String;
 
-/// The columns of one row, read one after the other, each as the one type it may have. Borrows
-/// from the row: a decision allocates nothing.
+/// Reads the columns of one row in order, and checks the type of each. Borrows from the row, so
+/// that a decision allocates nothing.
 pub(super) struct Columns<'row> {
     row: &'row Row<'row>,
     next: usize,

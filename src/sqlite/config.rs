@@ -21,19 +21,19 @@ use crate::error::Invalid;
 pub struct SqliteConfig {
     /// The database file. Its directory must exist.
     pub path: PathBuf,
-    /// Whether the store must exist already. If it does not, opening is [`Invalid`](Error::Invalid) instead of a new store in which
-    /// anybody may become the first admin. Set it once the store is set up: it detects a wrong path and a volume that is not
-    /// mounted.
+    /// Whether the store must exist already. If it does not, opening is [`Invalid`](Error::Invalid) instead of a new
+    /// store in which anybody may become the first admin. Set it once the store is set up: it detects a wrong path and
+    /// a volume that is not mounted.
     pub must_exist: bool,
-    /// The mode of a new file, its log and its shared memory, as in `chmod`, whatever the umask is. The owner must be able to
-    /// read and write it. An existing file keeps its mode.
+    /// The mode of a new file, its log and its shared memory, as in `chmod`. The umask does not change it. The owner
+    /// must be able to read and write the file. An existing file keeps its mode.
     pub mode: u32,
-    /// How large the file may grow, in bytes, rounded down to pages of 4 KiB; `None` sets no limit. A file that is larger already
-    /// does not grow. A write that needs more is [`Error::Unavailable`]. The limit is this client's own, and does not count the
-    /// write-ahead log.
+    /// How large the file may grow, in bytes, rounded down to pages of 4 KiB; `None` sets no limit. A file that is
+    /// larger already does not grow. A write that needs more is [`Error::Unavailable`]. The limit is this client's own,
+    /// and does not count the write-ahead log.
     pub max_bytes: Option<u64>,
-    /// Whether waiting writes share one transaction, and so one sync of the disk. Each caller is answered after its write's
-    /// commit either way. Off is for comparison.
+    /// Whether waiting writes share one transaction, and so one sync of the disk. In both cases each caller is answered
+    /// after the commit of its write. `false` is for comparison only.
     pub group_commit: bool,
     /// How long a call may take before it ends in [`Error::Timeout`]: 1 ms to an hour. A rekey, the
     /// deletion of a room and the opening of the file may take ten times that (clause TIME-1).

@@ -6,8 +6,7 @@ use rusqlite::Connection;
 
 use super::driver::Result;
 
-/// How many steps of SQLite's virtual machine pass between two looks at the clock: some tens of
-/// microseconds of work.
+/// How many steps SQLite's virtual machine makes between two checks of the deadline: some tens of microseconds of work.
 const STEPS: i32 = 1000;
 
 /// Interrupts a connection's statement once its deadline has passed, however slow the disk or large the table (clause

@@ -1,9 +1,9 @@
 //! Decisions of concurrent callers, answered together from one read transaction.
 //!
-//! Most of a point read's time is its transaction: SQLite takes and releases a lock in the write-ahead log's index, under a
-//! mutex of the whole process. So readers on several threads block one another, and many are slower than one. A group
-//! shares the transaction. Nothing is kept from one group to the next, so each answer is as fresh as a read of its own
-//! (clause AUTH-3).
+//! Most of a point read's time is its transaction: SQLite takes and releases a lock in the write-ahead log's index,
+//! under a mutex of the whole process. So readers on several threads block one another, and many are slower than one. A
+//! group shares the transaction. Nothing is kept from one group to the next, so each answer is as fresh as a read of
+//! its own (clause AUTH-3).
 
 use std::collections::VecDeque;
 use std::mem;
@@ -21,7 +21,8 @@ use super::users;
 use crate::decision::Standing;
 use crate::{Error, UserKey};
 
-/// The most decisions in one transaction: enough to share its cost well, and few enough that a second thread finds work.
+/// The most decisions in one transaction: enough to share its cost well, and few enough that a second thread finds
+/// work.
 const TOGETHER: usize = 32;
 
 /// A user's standing; `None` without a record.
@@ -48,8 +49,8 @@ struct Question {
 }
 
 impl Decisions {
-    /// The user's standing at a moment after this call began. A single caller reads at once. With concurrent callers, one lets
-    /// the others join and then reads for all of them.
+    /// Returns the user's standing at a moment after this call began. A single caller reads at once. If callers are
+    /// concurrent, one of them lets the others join and then reads for all of them.
     pub(super) async fn ask(&self, readers: &Readers, key: &UserKey, deadline: Instant) -> Answer {
         let Some(mut answer) = self.join(key, deadline) else {
             let _reading = Reading(self);
@@ -70,7 +71,7 @@ impl Decisions {
         }
     }
 
-    /// Joins the waiting decisions; `None` if no thread reads: then the caller counts as reading.
+    /// Joins the waiting decisions. `None` if no thread reads: then the caller must read, and counts as reading.
     fn join(&self, key: &UserKey, deadline: Instant) -> Option<oneshot::Receiver<Answer>> {
         let mut queue = self.lock();
         if queue.reading == 0 && queue.waiting.is_empty() {
@@ -82,8 +83,8 @@ impl Decisions {
         Some(answered)
     }
 
-    /// Answers the decisions that have waited longest, from one state of the database that is newer than their calls. Returns
-    /// whether any was waiting.
+    /// Answers the decisions that have waited longest, from one state of the database. The read begins after their
+    /// calls began. Returns whether any decision was waiting.
     fn read_some(&self, readers: &Readers) -> bool {
         let questions: Vec<_> = {
             let mut queue = self.lock();
@@ -107,7 +108,7 @@ impl Decisions {
                 .map_err(Error::from)
             },
             |read| match read {
-                // An error in one answer may come from the connection.
+                // An error in one answer may come from the connection, which is then dropped.
                 Ok(answers) => answers.iter().find_map(|answer| answer.as_ref().err()),
                 Err(error) => Some(error),
             },
@@ -115,7 +116,7 @@ impl Decisions {
         match read.and_then(|read| read) {
             Ok(answers) => {
                 for (question, answer) in questions.into_iter().zip(answers) {
-                    // A caller that was dropped gets no answer.
+                    // The caller of this decision may be gone: then the answer is dropped.
                     let _ = question.answer.send(answer);
                 }
             }
@@ -129,7 +130,7 @@ impl Decisions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Each change of the queue is one step, so a panic leaves it valid.
+        // Each change of the queue is one step, so a panic leaves the queue valid.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +149,8 @@ impl Drop for Reading<'_> {
     }
 }
 
-/// Lets the runtime's other tasks run once. Tokio's `yield_now` would also poll for I/O, which costs more than a decision.
+/// Lets the runtime's other tasks run once. Tokio's `yield_now` would also poll for I/O, which costs more than a
+/// decision.
 async fn others_first() {
     let mut yielded = false;
     let once = std::future::poll_fn(move |context| {
@@ -197,7 +199,7 @@ mod tests {
         let (readers, decisions) = (&store.readers, Decisions::default());
         let deadline = Instant::now() + SECOND;
 
-        // Somebody is reading, so all others ask together.
+        // One thread counts as reading, so all callers join the waiting decisions.
         decisions.lock().reading += 1;
         let all = TOGETHER + 4;
         let keys: Vec<_> = (0..).take(all).map(key).collect();
@@ -226,7 +228,7 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(50);
         decisions.lock().reading += 1;
 
-        // Read for by somebody who never comes back, and by somebody who panics.
+        // In the first round the thread that reads for the caller never answers. In the second round it panics.
         for (panics, expected) in [(false, Error::Timeout), (true, panicked())] {
             let key = key(1);
             let mut asked = decisions.ask(&readers, &key, deadline).boxed();

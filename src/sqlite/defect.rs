@@ -7,7 +7,7 @@ use crate::mutation::Mutation;
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public with the feature `testing` alone")]
 pub enum SqliteDefect {
-    /// Callers are answered before the commit that holds their writes.
+    /// Callers are answered before the commit of their writes.
     AnswersBeforeCommit,
     /// A refused write undoes the other writes of its transaction, whose callers get success.
     LosesNeighbours,

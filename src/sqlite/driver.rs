@@ -7,8 +7,8 @@ use crate::{Conflict, Error};
 /// The result of a call of SQLite.
 pub(super) type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// [`Error`] under a name that `?` can turn a driver's error into, without making the public
-/// type know the driver.
+/// Wraps [`Error`]. `?` can turn a driver's error into this type, so that the public type does not depend on the
+/// driver.
 #[derive(Debug)]
 pub(super) struct Failure(pub(super) Error);
 
@@ -38,25 +38,25 @@ impl From<rusqlite::Error> for Failure {
 
 fn translate(error: rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error_code() else {
-        // A missing column, one of another type, or an unexpected row: the schema is not the one
-        // that this code knows.
+        // SQLite reports a missing column, a column of another type, or an unexpected row. So the file does not have
+        // the schema that this code expects.
         return Error::corrupt("database", "schema", error.to_string());
     };
     match code {
-        // Locked by another connection, or interrupted at the deadline.
+        // Another connection holds a lock, or the statement was interrupted at its deadline.
         ErrorCode::DatabaseBusy
         | ErrorCode::DatabaseLocked
         | ErrorCode::FileLockingProtocolFailed
         | ErrorCode::OperationInterrupted => Error::Timeout,
-        // `Unknown` is SQL that does not fit the tables. A failed constraint contradicts what the
-        // call has read in the same transaction.
+        // `Unknown` means SQL that does not fit the tables. A failed constraint contradicts rows that the call has read
+        // in the same transaction.
         ErrorCode::DatabaseCorrupt
         | ErrorCode::NotADatabase
         | ErrorCode::ConstraintViolation
         | ErrorCode::TypeMismatch
         | ErrorCode::Unknown => Error::corrupt("database", "file", error.to_string()),
-        // Full, read-only, unreadable, out of memory and all others: the contract has one error for a
-        // store that cannot serve.
+        // The disk is full, the file is read-only or unreadable, memory is exhausted, and so on: the contract has one
+        // error for a store that cannot serve.
         _ => Error::unavailable(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Sealed keys: stored, found, removed with their member.
+//! Stores, reads and removes sealed keys.
 
 use rusqlite::{CachedStatement, Connection};
 
@@ -26,7 +26,7 @@ pub(super) fn at(
     Ok(Some(key))
 }
 
-/// Stores sealed keys, with the statement prepared once.
+/// Stores sealed keys. The statement is prepared once for all of them.
 pub(super) struct Insert<'db>(CachedStatement<'db>);
 
 impl<'db> Insert<'db> {
@@ -50,8 +50,8 @@ impl<'db> Insert<'db> {
     }
 }
 
-/// Removes all keys of an endpoint in one room. The keys are in order of their epochs, so this
-/// costs a look per epoch the room has had.
+/// Removes all keys of an endpoint in one room. Keys are ordered by room, epoch and endpoint, so
+/// this takes one look-up for each epoch that has keys.
 pub(super) struct Remove<'db> {
     room: &'db RoomId,
     epochs: Vec<i64>,
@@ -64,7 +64,7 @@ impl<'db> Remove<'db> {
             db.prepare_cached("SELECT min(epoch) FROM room_keys WHERE room = ?1 AND epoch > ?2")?;
         let mut epochs = Vec::new();
         let mut last = i64::MIN;
-        // From epoch to epoch, past all their keys.
+        // Each query skips all keys of the epoch before.
         while let Some(epoch) =
             next.query_row((room.as_str(), last), |row| row.get::<_, Option<i64>>(0))?
         {

@@ -1,8 +1,8 @@
-//! How each record is laid out as a row: its columns in order, its checksum, the way back.
+//! The layout of each record as a row: its columns in order, its checksum, and how it is read back.
 //!
-//! One struct per table. Each borrows: from a record that is to be written, or from a row that
-//! was read. `read` checks the checksum, `parse` goes through the types' own constructors; what
-//! passes neither is [`Corrupt`](Error::Corrupt).
+//! Each table has one struct, which borrows from a record that is to be written, or from a row that
+//! was read. `read` checks the checksum, and `parse` uses the types' own constructors. A row that
+//! fails either check is [`Corrupt`](Error::Corrupt).
 
 use rusqlite::Row;
 
@@ -249,8 +249,9 @@ impl<'a> UserRow<'a> {
             .finish()
     }
 
-    /// The checked row of `key, label, admin, revoked, added_at, revoked_at, sum`, and whether the
-    /// table `revocations` has the key. The two witnesses must agree.
+    /// Reads a row of `key, label, admin, revoked, added_at, revoked_at, sum`, and whether the
+    /// table `revocations` has the key. Checks the checksum, and that `users` and `revocations`
+    /// agree on the revocation.
     pub(super) fn read(row: &'a Row<'_>) -> Result<Self, Problem> {
         let mut columns = Columns::of(row);
         let found = Self::unsealed(&mut columns)?;
@@ -301,12 +302,12 @@ pub(super) fn check(sum: i64, columns: &mut Columns<'_>) -> Result<(), Problem> 
     }
 }
 
-/// An epoch as SQLite keeps it; at most 2^53 − 1, so it always fits.
+/// The epoch as SQLite stores it. An epoch is at most 2^53 − 1, so it always fits.
 pub(super) fn epoch_column(epoch: Epoch) -> i64 {
     i64::try_from(epoch.get()).unwrap_or(i64::MAX)
 }
 
-/// The limit of a page as SQLite takes it; at most 1000.
+/// The limit of a page as SQLite takes it. A limit is at most 1000, so it always fits.
 pub(super) fn limit_column<Id>(page: &Page<Id>) -> i64 {
     i64::try_from(page.limit()).unwrap_or(i64::MAX)
 }
@@ -316,7 +317,7 @@ fn parse_epoch(column: i64) -> Result<Epoch, Problem> {
     Epoch::new(number).map_err(text)
 }
 
-// By value, for `map_err`.
+// The error is taken by value, so that this function fits `map_err`.
 #[expect(clippy::needless_pass_by_value)]
 fn text(error: Error) -> Problem {
     error.to_string()
@@ -328,7 +329,7 @@ mod tests {
 
     use super::*;
 
-    /// A checksum that is right is no excuse.
+    /// The checksums of these rows are right, and the rows are refused all the same.
     #[rstest]
     #[case::encrypted_without_an_epoch(true, 0, false)]
     #[case::plain_with_an_epoch(false, 1, false)]

@@ -1,8 +1,8 @@
 //! The write-ahead log, read without SQLite.
 //!
-//! SQLite cannot read a log without making shared memory for it, and copies the log into the file if it may write. But another
-//! application's files must not change (clause DUR-3). SQLite holds no locks on a log, so opening and closing it here
-//! releases none.
+//! SQLite cannot read a log without making shared memory for it, and copies the log into the file if it may write. But
+//! another application's files must not change (clause DUR-3). SQLite holds no locks on a log, so opening and closing
+//! it here releases none.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -10,28 +10,28 @@ use std::path::Path;
 
 const HEADER: usize = 32;
 const FRAME: usize = 24;
-/// Page sizes that SQLite knows.
+/// The page sizes that SQLite allows.
 const PAGES: std::ops::RangeInclusive<u32> = 512..=65536;
 
-/// The first page of a database, which says whose it is.
+/// The first page of a database, which says which application the database belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) application: i64,
     pub(super) version: i64,
-    /// Whether there are no tables.
+    /// Whether the database has no tables.
     pub(super) empty: bool,
 }
 
 impl Head {
     fn of(page: &[u8]) -> Option<Self> {
         let number = |at: usize| Some(i64::from(i32::from_be_bytes(array(page, at)?)));
-        // An empty leaf of the table of tables.
+        // The root page of `sqlite_schema` is an empty leaf.
         let empty = page.get(100..105)? == [13, 0, 0, 0, 0];
         Some(Self { application: number(68)?, version: number(60)?, empty })
     }
 }
 
-/// The first page after the log's last commit; `None` if no commit has it.
+/// Returns the first page of the database as of the log's last commit; `None` if no commit wrote that page.
 pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
     let (mut committed, mut written) = (None, None);
     committed_frames(log, |number, page, commits| {
@@ -45,8 +45,8 @@ pub(super) fn head(log: &Path) -> io::Result<Option<Head>> {
     Ok(committed)
 }
 
-/// Calls back for each frame of a log, in order, up to the first incomplete one: with the page's number, the page, and
-/// whether the frame ends a commit.
+/// Calls `each` for every frame of a log, in order, up to the first incomplete frame. Its arguments are the page's
+/// number, the page, and whether the frame ends a commit.
 fn committed_frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::Result<()> {
     let mut log = match File::open(log) {
         Ok(file) => BufReader::new(file),
@@ -82,7 +82,7 @@ fn committed_frames(log: &Path, mut each: impl FnMut(u32, &[u8], bool)) -> io::R
     Ok(())
 }
 
-/// Fills `buffer`; `false` if there is less.
+/// Fills `buffer`; `false` if the log ends before.
 fn whole(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match from.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -99,9 +99,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     array(bytes, at).map(u32::from_be_bytes)
 }
 
-/// SQLite's checksum of a log. Each frame continues the one before.
+/// SQLite's checksum of a log. The checksum of each frame continues that of the frame before.
 struct Sum {
-    /// The byte order of the machine that made the log.
+    /// The byte order of the machine that wrote the log.
     big: bool,
     s0: u32,
     s1: u32,

@@ -50,7 +50,7 @@ pub(super) fn get(db: &Connection, id: &RoomId, endpoint: &EndpointId) -> Result
 pub(super) fn list(db: &Connection, id: &RoomId, page: &Page<EndpointId>) -> Result<Vec<Member>> {
     one_state(db, |db| {
         rooms::get(db, id)?;
-        // No id is empty, so all ids are after "".
+        // No id is empty, so the empty text comes before all ids.
         let after = page.after().map_or("", EndpointId::as_str);
         let mut statement = db.prepare_cached(
             "SELECT room, endpoint, owner, joined_epoch, added_at, sum FROM members
@@ -86,7 +86,8 @@ pub(super) fn rooms_of(
     page: &Page<RoomId>,
 ) -> Result<Vec<RoomId>> {
     let after = page.after().map_or("", RoomId::as_str);
-    // Through the index to the record itself, which has the checksum.
+    // The statement goes through the index to the member's own row, because only that row has a
+    // checksum.
     let sql = if defect::is(SqliteDefect::ScansAllMembers) {
         "SELECT room, endpoint, owner, joined_epoch, added_at, sum FROM members
          WHERE +endpoint = ?1 AND +room > ?2 ORDER BY room LIMIT ?3"
@@ -182,7 +183,8 @@ fn decode(id: &RoomId, row: &Row<'_>) -> Result<Member> {
 }
 
 fn broken(id: &RoomId, row: &Row<'_>, problem: Problem) -> Failure {
-    // The stored endpoint, which may be the corrupt part of the record.
+    // The error names the endpoint as it is stored, because the endpoint may be the corrupt part of
+    // the record.
     let endpoint = row.get_ref("endpoint").and_then(|value| Ok(value.as_str()?.to_owned()));
     let endpoint = endpoint.unwrap_or_default();
     Error::corrupt("members", format!("{id:?} {endpoint:?}"), problem).into()

@@ -1,7 +1,7 @@
 //! Opens a file: checks it before anything is written, then makes the connections.
 //!
-//! Only SQLite opens the file: closing any other descriptor of it would release the locks that SQLite holds on it in this
-//! process.
+//! Only SQLite opens the file: closing any other descriptor of it would release the locks that SQLite holds on it in
+//! this process.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -26,14 +26,15 @@ const POLL: Duration = Duration::from_millis(2);
 const PAGE: u64 = 4096;
 /// The most prepared statements that a connection keeps: more than this store has.
 const STATEMENTS: usize = 64;
-/// The most KiB of pages that a reading connection caches: 100,000 users with their index, so that a decision seldom asks
-/// the operating system. Memory is taken only as pages are read.
+/// The most KiB of pages that a reading connection caches: 100,000 users with their index, so that a decision seldom
+/// asks the operating system. Memory is taken only as pages are read.
 const CACHE: i64 = 16 << 10;
 /// The bytes to which the write-ahead log is truncated after a large transaction.
 const LOG: i64 = 64 << 20;
 
-/// Opens the writing connection, and returns it with its files. Makes the file if there is none, migrates an older one, and
-/// refuses a foreign one without touching it (clause DUR-3). Waits for locks on this thread.
+/// Opens the writing connection, and returns it with its files. Makes the file if there is none, migrates a file of an
+/// older version, and refuses another application's file without touching it (clause DUR-3). Blocks the thread while
+/// another connection holds a lock.
 pub(super) fn writer(
     config: &SqliteConfig,
     deadline: Instant,
@@ -46,12 +47,14 @@ pub(super) fn writer(
     open().map_err(|failure| located(&config.path, failure.into()))
 }
 
-/// Opens a reading connection to a file that [`writer`] has opened. Does not wait.
+/// Opens a reading connection to a file that [`writer`] has opened. Never waits for a lock.
 pub(super) fn reader(names: &Names) -> Result<Connection> {
-    // Read-write, so that it can recover a killed writer's log. It writes no record.
+    // The connection is opened for reading and writing, so that it can recover the log of a writer that was killed. The
+    // connection writes no record.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = connect(&names.file, flags)?;
-    // Only the writer copies the log into the file: it knows whether they still belong together.
+    // Only the writing connection copies the log into the file: the writer checks first whether the log and the file
+    // still belong together.
     leave_the_log(&connection, true)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
@@ -64,9 +67,10 @@ pub(super) fn leave_the_log(connection: &Connection, leave: bool) -> Result<()> 
     Ok(())
 }
 
-/// Checks the existing files without changing a byte.
+/// Checks the existing files without changing any byte of them.
 fn look(names: &Names, config: &SqliteConfig) -> Result<()> {
-    // The log first: a new store's file is made before its log.
+    // The log is looked at before the file. A new store makes its file before its log, so a log without a file is never
+    // one of a store that is just being made.
     let (log, journal) = (holds_something(&names.log), holds_something(&names.journal));
     let found = match fs::symlink_metadata(&names.file) {
         Ok(found) => Some(found),
@@ -82,7 +86,7 @@ fn look(names: &Names, config: &SqliteConfig) -> Result<()> {
         }
         names.is_one(found)?;
     }
-    // A creation that was cut off at its very beginning leaves an empty file.
+    // A creation that was interrupted at its very beginning leaves an empty file.
     if found.is_none_or(|found| found.len() == 0) {
         if log {
             let problem = "is missing or empty, and its log (-wal) is there";
@@ -90,12 +94,12 @@ fn look(names: &Names, config: &SqliteConfig) -> Result<()> {
         }
         return if config.must_exist { Err(no_store(names)) } else { Ok(()) };
     }
-    // The log is newer than the file.
+    // The first page in the log is newer than the one in the file.
     if log && let Some(head) = log::head(&names.log).map_err(Error::unavailable)? {
         return schema::owned(names, head.application, head.version, || Ok(!head.empty)).map(drop);
     }
     match read_past_locks(names, journal || log).map_err(Error::from) {
-        // A creation that was cut off: the next connection rolls its journal back, and checks
+        // The creation of this file was interrupted. The next connection rolls its journal back, and checks the file
         // again before it writes.
         Err(Error::Corrupt(_)) if journal && begun_empty(&names.journal) => Ok(()),
         Err(error) => Err(error.into()),
@@ -103,8 +107,9 @@ fn look(names: &Names, config: &SqliteConfig) -> Result<()> {
     }
 }
 
-/// The version in the file alone, read without locks, shared memory or recovery, so that no byte is written. If another
-/// connection may be writing the file (`busy`), its length may differ from its header.
+/// Returns the version that the file itself has. Reads without locks, shared memory or recovery, so that no byte is
+/// written. If another connection may be writing the file (`busy`), the file's length may differ from that in its
+/// header.
 fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
     let mut uri = String::from("file:");
     for byte in names.file.as_os_str().as_encoded_bytes() {
@@ -112,7 +117,7 @@ fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
                 uri.push(char::from(*byte));
             }
-            // Writing to a String cannot fail.
+            // Writing to a `String` cannot fail.
             _ => drop(write!(uri, "%{byte:02x}")),
         }
     }
@@ -127,7 +132,7 @@ fn read_past_locks(names: &Names, busy: bool) -> Result<usize> {
     schema::version(&db, names)
 }
 
-/// Whether there is such a file and it is not empty.
+/// Whether the file exists and is not empty.
 fn holds_something(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() > 0)
 }
@@ -156,7 +161,7 @@ fn make(names: &Names, config: &SqliteConfig, deadline: Instant) -> Result<Conne
     if new {
         set_mode(&names.file, config.mode)?;
     }
-    // Until the log's owner is known.
+    // The log is not copied into the file until it is known that both belong to this store.
     leave_the_log(&connection, true)?;
     let version = patiently(deadline, || schema::version(&connection, names))?;
     leave_the_log(&connection, false)?;
@@ -167,8 +172,9 @@ fn make(names: &Names, config: &SqliteConfig, deadline: Instant) -> Result<Conne
         if config.must_exist {
             return Err(no_store(names));
         }
-        // Before there is a log, so that the file itself says from its first commit whose it is.
-        // EXTRA also syncs the end of the journal, which would otherwise undo everything.
+        // The first commit is made before the file has a log, so that the file itself says from then on that it is a
+        // store. `EXTRA` also syncs the end of the journal. Otherwise a power cut could bring the journal back, and the
+        // journal would undo everything.
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         patiently(deadline, || schema::bring_forward(&connection, names))?;
     }
@@ -180,14 +186,14 @@ fn make(names: &Names, config: &SqliteConfig, deadline: Instant) -> Result<Conne
         return Err(Error::unavailable("the file system has no shared memory for a log").into());
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Deleted content is overwritten, so that no damaged page can point at a removed key or a user's
-    // former state.
+    // Deleted content is overwritten. Otherwise a damaged page could point at a removed key or at a user's former
+    // state.
     connection.query_row("PRAGMA secure_delete = FAST", [], |_| Ok(()))?;
     connection.query_row(&format!("PRAGMA journal_size_limit = {LOG}"), [], |_| Ok(()))?;
     if (1..schema::CURRENT).contains(&version) {
         patiently(deadline, || schema::bring_forward(&connection, names))?;
     } else {
-        // Reads, so that the log and its shared memory are open from here on.
+        // This read opens the log and its shared memory, so that both exist from here on.
         patiently(deadline, || schema::verify(&connection))?;
     }
     if let Some(bytes) = config.max_bytes {
@@ -197,8 +203,9 @@ fn make(names: &Names, config: &SqliteConfig, deadline: Instant) -> Result<Conne
     Ok(connection)
 }
 
-/// Makes an empty file that nobody else may read, without opening it: closing it again would release the locks of another
-/// connection of this process. Returns whether there was no file. If this fails, SQLite makes the file.
+/// Makes an empty file that only its owner may read, without opening it: closing a descriptor of the file would release
+/// the locks of another connection of this process. Returns whether the file is new. If this function fails to make the
+/// file, SQLite makes it.
 #[cfg(target_os = "linux")]
 fn create(file: &Path, mode: u32) -> Result<bool> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -251,7 +258,7 @@ fn patiently<T>(deadline: Instant, mut run: impl FnMut() -> Result<T>) -> Result
     }
 }
 
-/// The error with the file's name in it.
+/// Adds the file's name to an error.
 fn located(path: &Path, error: Error) -> Error {
     match error {
         Error::Corrupt(corrupt) => Error::corrupt(

@@ -1,8 +1,9 @@
-//! The files of a store as one thing: the database, its log, its shared memory, and their names.
+//! The files of a store, checked together: the database, its log, its shared memory, and their names.
 //!
-//! SQLite finds the log (`-wal`) and the shared memory (`-shm`) by the name of the database. So two names of one file have two
-//! logs, and a name that comes to mean another file makes two stores of one. In both cases a client could allow a user
-//! whom another client has revoked. This module refuses such files at open; [`Place::check`] finds later changes.
+//! SQLite finds the log (`-wal`) and the shared memory (`-shm`) by the name of the database. So a file with two names
+//! has two logs. If another file takes over the name, clients that open the store later use that other file. In both
+//! cases a client could allow a user whom another client has revoked. This module refuses such files at open, and
+//! [`Place::check`] finds later changes.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -19,17 +20,17 @@ use crate::trace::event;
 /// The longest path that SQLite accepts, in bytes, less the suffix that it appends (`-journal`).
 const LONGEST: usize = 504;
 
-/// A moment of the watch that is never reached.
+/// A state of the watch that never occurs.
 const NEVER: u64 = u64::MAX;
 
-/// The files of a store, as they were when it was opened.
+/// The files of a store, identified when the store was opened.
 pub(super) struct Place {
     names: Names,
     identity: [Identity; 3],
     watch: Option<Watch>,
-    /// The files were checked, and were right, up to this moment of the watch.
+    /// The count of the watch at the last check that found all files in place.
     checked: AtomicU64,
-    /// Why this client must not answer any more, if so.
+    /// Why this client must not answer any more; empty while it may.
     lost: OnceLock<String>,
 }
 
@@ -48,8 +49,8 @@ pub(super) struct Names {
 impl Names {
     /// Resolves `path` as SQLite does, so that all users of the file use one name.
     pub(super) fn resolve(path: &Path) -> Result<Self, Error> {
-        // Absolute, so that neither a change of directory nor SQLite's own names (`:memory:`,
-        // `file:…`, the empty one) can make it mean something else.
+        // The path is made absolute. Otherwise a change of the working directory, or one of SQLite's special names
+        // (`:memory:`, `file:…`, the empty name), could give the path another meaning.
         let given = path::absolute(path).map_err(|error| {
             Invalid::new("path", format!("{} cannot be used: {error}", path.display()))
         })?;
@@ -81,8 +82,8 @@ impl Names {
         refused(&self.given, problem).into()
     }
 
-    /// Refuses a file that has another name or is a mount of its own: another process could use another log beside the other
-    /// name. `found` is the file at the path.
+    /// Refuses a file that has a second name, and a file that is a mount of its own. Otherwise another process could
+    /// use the other name, and with it another log. `found` is the metadata of the file at the path.
     pub(super) fn is_one(&self, found: &Metadata) -> Result<()> {
         let names = links(found);
         if names > 1 {
@@ -101,7 +102,7 @@ impl Names {
     }
 }
 
-/// The name of a file that does not exist yet.
+/// Resolves the path of a file that does not exist yet.
 fn new_file(given: &Path) -> Result<PathBuf, Error> {
     if given.symlink_metadata().is_ok() {
         let problem = "is a symbolic link to nothing; make what it points to, or give another path";
@@ -129,9 +130,9 @@ fn refused(path: &Path, problem: &str) -> Error {
 }
 
 impl Place {
-    /// Remembers the files that `opened` has opened. Fails if another process changes them meanwhile.
+    /// Records the identity of the files that `opened` has opened. Fails if another process replaces them meanwhile.
     pub(super) fn hold<T>(names: Names, opened: impl FnOnce() -> Result<T>) -> Result<(Self, T)> {
-        // Before anything else, so that every later change is noticed.
+        // The watch begins before anything else, so that no later change is missed.
         let watch = Watch::start(&names.given, &names.file);
         let before = Identity::at(&names.file);
         let opened = opened()?;
@@ -156,23 +157,25 @@ impl Place {
         &self.names
     }
 
-    /// Whether the names still mean the open files. This has to hold once between the beginning of a call and its answer: while it
-    /// holds, other processes open the same files, and these have every acknowledged write.
+    /// Fails unless the three names still stand for the open files. A call is correct if this holds at one moment
+    /// between its beginning and its answer: at that moment other processes open the same files, and the files have
+    /// every acknowledged write.
     ///
-    /// Once it has failed it fails for good, also when the files come back: they lack the writes that were acknowledged
-    /// meanwhile.
+    /// After a failure the check fails for good, even if the files come back: they lack the writes that other clients
+    /// made meanwhile.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.lost()?;
         let Some(now) = self.watch.as_ref().and_then(Watch::now) else { return self.look() };
         if now != self.checked.load(Ordering::Acquire) {
             self.look()?;
-            // An older moment than another thread's only causes one more check.
+            // Another thread may have stored a later count. Replacing it by this earlier one only causes one more
+            // check.
             self.checked.store(now, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Whether a check has failed before. Does no I/O.
+    /// Fails if an earlier check found a replaced file. Does no I/O.
     pub(super) fn lost(&self) -> Result<(), Error> {
         self.lost.get().map_or(Ok(()), |why| Err(self.gone(why)))
     }

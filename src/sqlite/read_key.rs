@@ -21,7 +21,8 @@ pub(super) fn read_key(
         if let Some(key) = keys::at(db, id, endpoint, at)? {
             return Ok(key);
         }
-        // Every member has a key at the room's epoch (clause KEY-1): one without has lost it.
+        // Every member has a key at the room's epoch (clause KEY-1), so a member without one has
+        // lost it.
         if room.encrypted && at == room.epoch && members::find(db, id, endpoint)?.is_some() {
             let problem = "missing, and its endpoint is a member";
             let key = format!("{id:?} {at} {endpoint:?}");

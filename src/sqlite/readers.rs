@@ -1,8 +1,8 @@
 //! Reads on the caller's thread, over a pool of connections.
 //!
-//! A point read takes microseconds; handing it to another thread would take many times as long. So a read never waits inside
-//! SQLite (`busy_timeout` 0) and is interrupted at its deadline. [`SqliteStore::read`](super::SqliteStore) waits for locks,
-//! outside of SQLite.
+//! A point read takes microseconds; handing it to another thread would take many times as long. So a read never waits
+//! inside SQLite (`busy_timeout` 0) and is interrupted at its deadline. [`SqliteStore::read`](super::SqliteStore) waits
+//! for locks, outside of SQLite.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -17,7 +17,8 @@ use super::place::Place;
 use crate::Error;
 use crate::mutation::Mutation;
 
-/// The most idle connections that are kept: more than a usual runtime has threads, and a read never waits while it uses one.
+/// The most idle connections that are kept: more than a usual runtime has threads, and a read never waits while it uses
+/// one.
 const IDLE: usize = 16;
 
 /// A pool of reading connections.
@@ -49,8 +50,8 @@ impl Readers {
         self.place.get().ok_or_else(|| Error::unavailable("the file is not open yet"))
     }
 
-    /// Runs `work` on a connection until `deadline` at most. A `Timeout` before the deadline means that another connection holds
-    /// a lock, so another try may help.
+    /// Runs `work` on a connection until `deadline` at most. A `Timeout` before the deadline means that another
+    /// connection holds a lock, so another try may help.
     pub(super) fn run<T>(
         &self,
         deadline: Instant,
@@ -59,7 +60,8 @@ impl Readers {
         self.run_some(deadline, |db| work(db).map_err(Error::from), |done| done.as_ref().err())?
     }
 
-    /// As [`run`](Self::run), for work whose result may contain errors beside answers: `wrong` finds one of them.
+    /// As [`run`](Self::run), for work whose result may contain both answers and errors. `wrong` returns the first
+    /// error in a result.
     pub(super) fn run_some<T>(
         &self,
         deadline: Instant,
@@ -79,8 +81,8 @@ impl Readers {
         reader.cutoff.set(deadline);
         defect::work_for(self.mutation);
         let result = work(&reader.connection);
-        // After the read, so that it covers a connection that was just opened, too. Neither an answer nor
-        // an error from replaced files may be returned.
+        // The check comes after the read, so that it also covers a connection that the read has just opened. Neither an
+        // answer nor an error from replaced files may be returned.
         if !self.mutation.is(SqliteDefect::TrustsTheName) {
             place.check()?;
         }
@@ -125,8 +127,8 @@ pub(super) fn one_state<T>(
     }
     db.prepare_cached("BEGIN")?.execute([])?;
     let result = work(db);
-    // Nothing was written, so a failed end of the transaction does not matter to the read; and a
-    // connection that is still in its transaction is dropped.
+    // The read wrote nothing, so a failed end of the transaction does not change its result. A connection that is still
+    // in its transaction is dropped.
     let ended = db.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
     drop(ended);
     result
@@ -158,7 +160,7 @@ mod tests {
             assert!(took >= Duration::from_millis(100), "{took:?}");
             assert!(took < Duration::from_millis(350), "{took:?}");
         }
-        // And the connection serves the next one.
+        // The connection serves the next read.
         let one = readers.run(Instant::now() + Duration::from_secs(5), |db| {
             Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?)
         });
@@ -178,7 +180,7 @@ mod tests {
         assert!(readers.lock().is_none());
     }
 
-    /// Readers of a file, which is there, with its log, as long as the first of both is kept.
+    /// Makes a pool of readers of a new file. The file and its log exist as long as the first value is kept.
     fn pool() -> ((Connection, tempfile::TempDir), Readers) {
         let dir = tempfile::tempdir().unwrap();
         let readers = Readers::new(Mutation::NONE);
@@ -206,7 +208,7 @@ mod tests {
         assert_eq!(idle(&readers), 1);
     }
 
-    /// Uses so many connections, each while the others are in use.
+    /// Nests `depth` reads, so that `depth` connections are in use at the same time.
     fn nested(readers: &Readers, depth: usize) {
         let deadline = Instant::now() + Duration::from_secs(5);
         let inner = |_: &Connection| {

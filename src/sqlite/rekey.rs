@@ -65,7 +65,7 @@ struct Differences<'a> {
 }
 
 impl<'a> Differences<'a> {
-    /// Walks the members once, in the order both sides have.
+    /// Walks the members once. The members and both sets of the rekey are in byte order.
     fn find(db: &Connection, id: &RoomId, rekey: &'a Rekey) -> Result<Self> {
         let mut found = Self::default();
         let mut remove = rekey.remove().iter().peekable();
@@ -85,7 +85,8 @@ impl<'a> Differences<'a> {
     }
 }
 
-/// Advances `side` up to `member` and returns whether it has `member`. The endpoints that it passes are no members.
+/// Advances `side` up to `member`, and returns whether `side` has `member`. The endpoints that `side` passes are no
+/// members, and are added to `passed`.
 fn met<'a>(
     side: &mut Peekable<impl Iterator<Item = &'a EndpointId>>,
     member: &str,

@@ -37,7 +37,7 @@ pub(super) fn delete(db: &Connection, id: &RoomId) -> Result<()> {
     Ok(())
 }
 
-/// Writes the parts of a room that may change: its epoch and whether a rekey is due.
+/// Writes the fields of a room that may change: its epoch, and whether a rekey is due.
 pub(super) fn update(db: &Connection, room: &Room) -> Result<()> {
     let row = RoomRow::of(room);
     db.prepare_cached("UPDATE rooms SET epoch = ?2, rekey_due = ?3, sum = ?4 WHERE id = ?1")?

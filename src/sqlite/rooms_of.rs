@@ -1,4 +1,4 @@
-//! The rooms that an endpoint is in.
+//! Lists the rooms of which an endpoint is a member.
 
 use rusqlite::Connection;
 

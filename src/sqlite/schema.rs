@@ -1,7 +1,7 @@
-//! The file's format: its marks, and the migrations between its versions.
+//! The file's format: its marks (application and version), and the migrations between versions.
 //!
-//! `application_id` marks the file as ours, `user_version` is its version. A new file takes the same migrations as an old
-//! one, so there is one way to every version.
+//! `application_id` marks the file as ours, and `user_version` is its version. A new file runs the same migrations as
+//! an old one, so that new and migrated files have the same tables.
 
 mod checksums;
 
@@ -16,7 +16,7 @@ use crate::trace::event;
 /// "MBRS": the `application_id` of our files.
 const APPLICATION: i64 = 0x4D42_5253;
 
-/// One migration: statements, and code for what statements cannot do.
+/// One migration: its statements, and code for work that statements cannot do.
 struct Step {
     sql: &'static str,
     fill: fn(&Connection) -> Result<()>,
@@ -30,7 +30,7 @@ const LADDER: [Step; 2] = [
 /// The version that this code reads and writes.
 pub(super) const CURRENT: usize = LADDER.len();
 
-/// The version of the file; 0 for an empty one; an error for a foreign one.
+/// Returns the version of the file: 0 for an empty file, an error for another application's.
 pub(super) fn version(db: &Connection, names: &Names) -> Result<usize> {
     let application: i64 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -47,7 +47,7 @@ pub(super) fn version(db: &Connection, names: &Names) -> Result<usize> {
     })
 }
 
-/// The version of a file with this header; 0 for one without tables; an error for a foreign one.
+/// Returns the version of a file with this header: 0 without tables, an error for another application's file.
 pub(super) fn owned(
     names: &Names,
     application: i64,
@@ -105,7 +105,8 @@ fn climb(db: &Connection, names: &Names) -> Result<()> {
     verify(db)
 }
 
-/// Whether the tables are exactly those of the migrations: a trigger or a changed column could break the store's promises.
+/// Whether the tables are exactly those of the migrations: a trigger or a changed column could break the store's
+/// promises.
 pub(super) fn verify(db: &Connection) -> Result<()> {
     let encoding: String = db.pragma_query_value(None, "encoding", |row| row.get(0))?;
     if encoding != "UTF-8" || objects(db)? != reference()? {

@@ -1,22 +1,22 @@
 use crc::{CRC_32_ISCSI, Crc, Digest, Table};
 
-/// Slicing by 16: a sealed key may have 4096 bytes.
+/// The table variant "slicing by 16" is the fastest one; a sealed key may have 4096 bytes.
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-/// The checksum of a record: over its table's name and all its fields, with its key. So a record that was changed, moved or
-/// copied is detected (clause ERR-3).
+/// The checksum of a record, over the name of its table and all of its fields, including the key. So a record that was
+/// changed, moved or copied is detected (clause ERR-3).
 ///
-/// Each field is preceded by its kind and length, so no two records feed the same bytes. A CRC-32 detects every change of one
-/// byte; it does not stop an attacker, who can write a new checksum.
+/// Each field is preceded by its kind and length, so no two records feed the same bytes. A CRC-32 detects every change
+/// of one byte; it does not stop an attacker, who can write a new checksum.
 pub(super) struct Sum {
     digest: Digest<'static, u32, Table<16>>,
-    /// The bytes to be fed: the CRC is several times faster on one long piece than on many short ones, and every decision needs
-    /// it.
+    /// Collects short fields before they are fed. The CRC is several times faster on one long piece than on many short
+    /// ones, and every decision computes a checksum.
     held: [u8; HELD],
     len: usize,
 }
 
-/// Capacity for a user with a label of usual length.
+/// Enough for a user with a label of usual length.
 const HELD: usize = 192;
 
 impl Sum {
@@ -53,7 +53,7 @@ impl Sum {
     }
 
     fn field(mut self, kind: u8, bytes: &[u8]) -> Self {
-        // No field that we write is longer than 4096 bytes, but a field of a damaged file may be.
+        // No field that a store writes is longer than 4096 bytes, but a field of a damaged file may be.
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
         let [a, b, c, d] = len;
         self.feed(&[kind, a, b, c, d]);
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(sum.finish(), 3_754_665_707);
     }
 
-    /// The same, fed piece by piece.
+    /// The same checksum, fed piece by piece.
     fn plain(fields: &[(u8, &[u8])]) -> i64 {
         let mut digest = CRC.digest();
         for (kind, bytes) in fields {

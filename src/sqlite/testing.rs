@@ -46,8 +46,8 @@ impl SqliteStore {
         .await
     }
 
-    /// Puts a revoked user's former row back into the file at `path`, as a page of an old backup would. Returns whether the user
-    /// was revoked.
+    /// Puts the row that a revoked user had before the revocation back into the file at `path`, as a page of an old
+    /// backup would. Returns whether the user was revoked.
     #[doc(hidden)]
     pub fn unrevoke(path: impl AsRef<Path>, key: &UserKey) -> Result<bool, Error> {
         let change = || -> driver::Result<bool> {
@@ -66,8 +66,8 @@ impl SqliteStore {
         Ok(change()?)
     }
 
-    /// Changes one field of a record in the file at `path`, as somebody with an SQL shell would.
-    /// The store may be open: this goes through SQLite.
+    /// Changes one field of a record in the file at `path`, as a person with an SQL shell would. The store may be open,
+    /// since the change goes through SQLite.
     #[doc(hidden)]
     pub fn spoil(path: impl AsRef<Path>, record: &Record) -> Result<(), Error> {
         let change = || -> driver::Result<usize> {

@@ -1,4 +1,4 @@
-//! Users and admins: added, read, listed, revoked, decided upon.
+//! Adds, reads, lists and revokes users and admins, and reads what decisions need.
 
 use data_encoding::HEXLOWER;
 use rusqlite::{Connection, Row};
@@ -50,7 +50,7 @@ pub(super) fn get(db: &Connection, key: &UserKey) -> Result<User> {
 }
 
 pub(super) fn list(db: &Connection, page: &Page<UserKey>) -> Result<Vec<User>> {
-    // No key is empty, so all are after it.
+    // No key is empty, so the empty key comes before all keys.
     let after = page.after().map_or(&[][..], |key| key.as_bytes());
     let mut statement = db.prepare_cached(
         "SELECT key, label, admin, revoked, added_at, revoked_at, sum,
@@ -82,7 +82,7 @@ pub(super) fn revoke(db: &Connection, key: &UserKey, at: Timestamp) -> Result<()
     Ok(())
 }
 
-/// What decisions need to know of a user. Allocates nothing.
+/// Reads the part of a user that decisions need. Allocates nothing.
 pub(super) fn standing(db: &Connection, key: &UserKey) -> Result<Option<Standing>> {
     one(db, key, |row| {
         let found = UserRow::read(row)?;
@@ -94,8 +94,9 @@ pub(super) fn standing(db: &Connection, key: &UserKey) -> Result<Option<Standing
     })
 }
 
-/// Whether an active admin exists. Once one was made there always is one (USER-4), so the two
-/// witnesses, the users and the record of the bootstrap, must say the same (AUTH-5).
+/// Whether an active admin exists. Once an admin was made, there always is an active one (USER-4).
+/// So the users and the record of the bootstrap must agree; if they do not, the error is `Corrupt`
+/// (AUTH-5).
 pub(super) fn has_admin(db: &Connection) -> Result<bool> {
     one_state(db, |db| Ok(active_admin(db)?.is_some()))
 }
@@ -161,7 +162,8 @@ fn one<T>(
 fn decode(row: &Row<'_>) -> Result<User> {
     let user = UserRow::read(row).and_then(|row| row.parse());
     user.map_err(|problem| {
-        // The key as it is stored, which may be what is wrong with the record.
+        // The error names the key as it is stored, because the key may be the corrupt part of the
+        // record.
         let key = row.get_ref(0).and_then(|value| Ok(HEXLOWER.encode(value.as_blob()?)));
         Error::corrupt("users", key.unwrap_or_default(), problem).into()
     })

@@ -1,7 +1,7 @@
-//! Told by the kernel that the names of the files may mean others now: cheaper than to look.
+//! Learns from the kernel whether the names of a store's files may stand for other files now.
 //!
-//! To look at three names costs more than a decision does. The kernel tells at once, within the
-//! call that changes a name, so that a change that has happened is always found.
+//! Looking at three names costs more than a decision does. The kernel queues its notification
+//! within the system call that changes a name. So a change that has happened is always found.
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::Watch;
@@ -23,8 +23,8 @@ mod linux {
 
     use inotify::WatchFlags;
 
-    /// File systems that tell of every change of a name, since nobody but this kernel makes any:
-    /// ext4, xfs, btrfs, f2fs, bcachefs, zfs, tmpfs, overlayfs.
+    /// File systems on which the kernel reports every change of a name, because no other machine
+    /// can make one: ext4, xfs, btrfs, f2fs, bcachefs, zfs, tmpfs, overlayfs.
     const LOCAL: [u32; 8] = [
         0xEF53,
         0x5846_5342,
@@ -37,24 +37,26 @@ mod linux {
     ];
     const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-    /// One for the process, kept for good: to close one makes the kernel wait for tens of
-    /// milliseconds, and a user has no more than some hundred.
+    /// The process has one set of descriptors, which is never closed. The kernel takes tens of
+    /// milliseconds to close an inotify descriptor, and a user may have little more than a hundred
+    /// of them.
     static NEWS: OnceLock<Mutex<News>> = OnceLock::new();
 
     struct News {
         epoll: OwnedFd,
         names: OwnedFd,
-        /// Told of every change of what is mounted where.
+        /// The list of mounts. The kernel wakes `epoll` when it changes.
         _mounts: File,
-        /// By how many each file or directory is watched, by the kernel's number of the watch.
+        /// How many stores use each of the kernel's watches, by the number of the watch.
         watched: HashMap<i32, usize>,
-        /// How often there was something to tell, to whomever.
+        /// How often the kernel has reported changes, for any store of the process.
         told: u64,
     }
 
     impl News {
-        /// Locked while the kernel is asked: otherwise one thread could take the news and another
-        /// go on before they are counted.
+        /// Returns the lock, which is held while the kernel is asked. Otherwise one thread could
+        /// take the notifications, and another thread could go on before the first one has counted
+        /// them.
         fn get() -> io::Result<MutexGuard<'static, Self>> {
             let news = match NEWS.get() {
                 Some(news) => news,
@@ -63,7 +65,7 @@ mod linux {
                     NEWS.get_or_init(|| Mutex::new(new))
                 }
             };
-            // Each change of it is one step, so it is sound whatever panicked.
+            // Each change under this lock is one step, so a panic leaves the value valid.
             Ok(news.lock().unwrap_or_else(PoisonError::into_inner))
         }
 
@@ -78,7 +80,7 @@ mod linux {
             Ok(Self { epoll, names, _mounts: mounts, watched: HashMap::new(), told: 0 })
         }
 
-        /// Takes what was told off the queue.
+        /// Removes all notifications from the queue.
         fn forget(&self) {
             let mut buffer = [MaybeUninit::uninit(); 4096];
             let mut told = inotify::Reader::new(&self.names, &mut buffer);
@@ -86,15 +88,16 @@ mod linux {
         }
     }
 
-    /// What one store has watched.
+    /// The kernel's watches that one store uses.
     pub(in super::super) struct Watch {
         numbers: Vec<i32>,
     }
 
     impl Watch {
-        /// `None` where not every change would be told: then the names have to be looked at.
+        /// `None` if the kernel would not report every change. Then each check must look at the
+        /// names themselves.
         pub(in super::super) fn start(given: &Path, file: &Path) -> Option<Self> {
-            // What a symbolic link points to may change without a word.
+            // The target of a symbolic link may change without a notification.
             if given != file {
                 return None;
             }
@@ -107,7 +110,7 @@ mod linux {
             let inside = WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO | WatchFlags::DELETE;
             let mut flags = itself | inside;
             for directory in file.ancestors().skip(1) {
-                // Narrower on some platforms, and signed on others.
+                // The type of this field is narrower on some platforms, and signed on others.
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
                 let kind = statfs(directory)?.f_type as u32;
                 if !LOCAL.contains(&kind) {
@@ -127,15 +130,15 @@ mod linux {
             Ok(())
         }
 
-        /// How often there was something to tell until now. As long as this stays the same, the
-        /// names mean the same files; `None` where nobody knows.
+        /// Returns how often the kernel has reported changes so far. While this number stays the
+        /// same, the names stand for the same files. `None` if the kernel cannot be asked.
         #[expect(clippy::unused_self, reason = "there is something to tell only while one watches")]
         pub(in super::super) fn now(&self) -> Option<u64> {
             let mut news = News::get().ok()?;
             let mut events = [MaybeUninit::uninit(); 2];
             match epoll::wait(&news.epoll, &mut events[..], Some(&AT_ONCE)) {
                 Ok(([], _)) => {}
-                // Who cannot be asked has something to tell.
+                // Notifications count as a change. So does an error, since it may hide one.
                 _ => {
                     news.forget();
                     news.told += 1;
@@ -155,7 +158,8 @@ mod linux {
                 });
                 if left == 0 {
                     news.watched.remove(number);
-                    // One that is gone with what it watched is none.
+                    // An error means that the kernel has removed the watch already, together with
+                    // the directory.
                     let _ = inotify::remove_watch(&news.names, *number);
                 }
             }
@@ -167,7 +171,7 @@ mod linux {
 mod none {
     use std::path::Path;
 
-    /// None: here the names have to be looked at.
+    /// Never used: on this platform each check looks at the names themselves.
     pub(in super::super) enum Watch {}
 
     impl Watch {

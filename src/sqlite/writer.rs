@@ -1,5 +1,5 @@
-//! The one thread of a client that writes: it owns the connection, runs what is waiting as one
-//! transaction, and answers each caller after the commit that holds its write.
+//! The writing thread of a client: it owns the connection, and runs waiting writes as one
+//! transaction.
 
 mod group;
 mod job;
@@ -23,13 +23,13 @@ use crate::mutation::Mutation;
 use group::{Files, Grouping};
 use job::{Job, Write};
 
-/// The most writes that may wait. Who comes beyond waits for a place, until its deadline.
+/// The most writes that may wait. A further write waits for a free place, until its deadline.
 const QUEUE: usize = 4096;
 
-/// The handle of the writer's thread. The thread ends when the handle is dropped or closed, after
-/// it has done or refused what waits.
+/// The handle of the writing thread. The thread ends when the handle is dropped or closed; before
+/// that it runs or refuses all waiting writes.
 pub(super) struct Writer {
-    /// `None` once closed.
+    /// `None` once the handle is closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     places: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -38,8 +38,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which opens (and makes, and brings forward) the file; returns when it
-    /// has, or at `deadline`.
+    /// Starts the thread, which opens the file, and makes or migrates it if needed. Returns when
+    /// the file is open, or at `deadline`.
     pub(super) async fn start(
         readers: Arc<Readers>,
         config: SqliteConfig,
@@ -62,7 +62,8 @@ impl Writer {
                     }
                     Err(error) => (None, Err(error)),
                 };
-                // Where nobody waits any more, the queue is gone too, and `serve` ends at once.
+                // If the caller of `start` has gone, the queue is gone, too, and `serve` ends at
+                // once.
                 drop(opened.send(result));
                 if let (Some(connection), Ok(place)) = (connection, end.readers.place()) {
                     serve(connection, &jobs, grouping, &end.readers, place);
@@ -84,10 +85,10 @@ impl Writer {
         }
     }
 
-    /// Has `work` done inside a transaction, and answers after its commit; or at the deadline,
-    /// when it is done later or never.
+    /// Runs `work` inside a transaction, and answers after the commit. At the deadline it fails
+    /// with `Timeout`, and `work` takes effect later or never.
     ///
-    /// `work` may run more than once; each time from the state that was there before it.
+    /// `work` may run more than once. A run that did not commit is rolled back before the next one.
     pub(super) async fn write<T, F>(&self, budget: Duration, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
@@ -113,22 +114,23 @@ impl Writer {
         queue.send(job).map_err(|_| Error::unavailable("the writer's thread has ended"))
     }
 
-    /// Takes nothing more, and returns when all that waited is answered, the connection is closed
-    /// and the thread has ended.
+    /// Accepts no more writes. Returns when all waiting writes are answered, the connection is
+    /// closed and the thread has ended.
     pub(super) async fn close(&self) {
         self.places.close();
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // An error is a thread that ended without saying so: ended all the same.
+        // An error means that the thread ended without a notification. The error is ignored, since
+        // the thread has ended all the same.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // It has said its last word: this waits for microseconds.
+            // The thread has nothing left to do, so `join` waits for microseconds only.
             let _ = thread.join();
         }
     }
 }
 
-/// Tells that the thread has ended, also when it panicked.
+/// Notifies the handle that the thread has ended, also if the thread panicked.
 struct End {
     end: watch::Sender<bool>,
     readers: Arc<Readers>,
@@ -154,11 +156,12 @@ fn serve(
         group.extend(jobs.try_iter().take(grouping.limit() - 1));
         grouping.commit(&Files { db: &connection, cutoff: &cutoff, place }, group);
     }
-    // First, so that this connection is the last one, which brings the log into the file and
-    // removes it. Where its name means another file by now, that file must not be touched.
+    // The readers close first, so that this connection is the last one: it copies the log into the
+    // file and removes the log. If another file has the log's name by now, that file must not be
+    // touched.
     readers.close();
     if place.check().is_err() {
-        // If it cannot be told so, it is too late to do better.
+        // An error is ignored: nothing else could keep SQLite from copying the log.
         let _ = open::leave_the_log(&connection, true);
     }
 }
@@ -182,10 +185,10 @@ mod tests {
         Ok(db.query_row("SELECT count(*) FROM revocations", [], |row| row.get(0))?)
     }
 
-    /// Makes the writer wait until all that follow are queued, so that they share a transaction.
+    /// Blocks the writer until `queued` further writes wait, so that they share a transaction.
     async fn together<T>(writer: &Writer, queued: usize, rest: impl Future<Output = T>) -> T {
         let (go, wait) = mpsc::channel();
-        // It may run twice: the second time nobody is there to send.
+        // This write may run twice. The second time the sender is gone, and `recv` fails at once.
         let first = writer.write(10 * SECOND, move |_| {
             let _ = wait.recv();
             Ok(())
@@ -235,7 +238,7 @@ mod tests {
         writer.close().await;
     }
 
-    /// A job that ends the transaction of its group: the others are run again, once each.
+    /// One write ends the transaction of its group. The other writes run again, once each.
     #[tokio::test]
     async fn a_job_that_breaks_the_transaction_breaks_its_own() {
         let dir = tempfile::tempdir().unwrap();

@@ -8,9 +8,9 @@ use crate::error::{Error, Invalid};
 
 /// The key of a user: an Ed25519 public key of 32 bytes (clause TYPE-2).
 ///
-/// It is parsed from 64 hex digits in any case, or from a NATS user nkey (`U…`: base32 of a prefix
-/// byte, the key and a CRC-16; see the [NATS documentation][nkeys]). It is displayed as lower-case
-/// hex. Two spellings of one key are equal.
+/// It is parsed from 64 hex digits in any case, or from a NATS user nkey (`U…`: base32 of a prefix byte, the key and a
+/// CRC-16; see the [NATS documentation][nkeys]). A key is displayed as lower-case hex. Two spellings of one key are
+/// equal.
 ///
 /// ```
 /// use membership::UserKey;

@@ -1,4 +1,5 @@
-//! Mistakes of operators, and records edited by hand: each is one clear error, and lets nobody in.
+//! Mistakes of operators, and records edited by hand. Each of them must be one clear error, and
+//! must let nobody in.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::server::Server;
 /// The `op_timeout` of stores that must not open.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens a store that must be refused in time, and returns the error, which must be one line.
+/// Opens a store that must be refused in time. Returns the error, which must be one line.
 pub(crate) async fn refused(config: JetStreamConfig) -> String {
     let config = JetStreamConfig { op_timeout: TIMEOUT, ..config };
     let begun = Instant::now();
@@ -33,7 +34,7 @@ async fn addresses_without_a_server_are_refused() {
     assert!(at("http://a").await.starts_with(&format!("{no_url}it begins with neither nats://")));
     assert!(at("ws://127.0.0.1:1").await.starts_with(&format!("{no_url}websockets are not")));
     assert!(at("").await.starts_with(&format!("{no_url}it names no host")));
-    // The URL breaks inside the password: no part of the password is dialled, or shown.
+    // The URL ends inside the password. No part of the password may be dialled or shown.
     let said = at("nats://app:22#secret@127.0.0.1:1").await;
     assert!(said.starts_with(&format!("{no_url}something follows host and port")), "{said}");
     assert!(said.contains("# as %23") && !said.contains("secret"), "{said}");
@@ -43,7 +44,7 @@ async fn addresses_without_a_server_are_refused() {
     let said = at("nats://nowhere.invalid:4222").await;
     assert!(said.ends_with("; check the host name"), "{said}");
 
-    // A listener that says nothing, and a listener that is no NATS server.
+    // One listener says nothing, and another one is no NATS server.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let said = at(&format!("nats://{}", silent.local_addr().unwrap())).await;
     assert!(said.contains("in time; is a NATS server listening there"), "{said}");
@@ -164,7 +165,7 @@ async fn closing_or_dropping_a_store_leaves_other_stores_open() {
     drop(c);
     assert_eq!(b.has_admin().await, Ok(false));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    // In the end only the connection of `b` is left.
+    // In the end only the connection of `b` may be left.
     loop {
         let left = server.clients().await;
         if left == 1 {

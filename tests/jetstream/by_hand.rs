@@ -1,5 +1,5 @@
 //! Records and buckets that an operator removes by hand. A record that is named and missing is
-//! corrupt (clause ERR-3), and a bucket that is made again has nothing of the former one.
+//! corrupt (clause ERR-3). A bucket that is made again has nothing of the former one.
 
 use std::time::{Duration, Instant};
 
@@ -52,8 +52,8 @@ async fn a_missing_head_is_corrupt() {
     assert!(matches!(key, Err(Error::Corrupt(_))), "{key:?}");
 }
 
-/// A removed bucket of users is not made anew beside the others: its bootstrap would be free. Its
-/// users are not let in any more.
+/// A bucket of users that was removed is not made again beside the others, since its bootstrap
+/// would be free. The users in it are not let in any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_bucket_of_users_is_not_made_anew() {
     let server = Server::start().await;
@@ -89,8 +89,8 @@ async fn users_cannot_be_purged() {
     assert!(store.is_authorized(&user(1, true).key).await.is_allowed());
 }
 
-/// Once the bucket of users has a `max_age`, no client answers from its copy. There is no second
-/// bootstrap, either.
+/// Once the bucket of users has a `max_age`, no client answers from its copy, and no second
+/// bootstrap succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_with_a_max_age_lets_nobody_in() {
     let server = Server::start().await;
@@ -113,8 +113,8 @@ async fn a_bucket_with_a_max_age_lets_nobody_in() {
     assert!(matches!(JetStreamStore::open(config).await, Err(Error::Invalid(_))));
 }
 
-/// `=format` says that an admin was made. If it is left and the admins are not, there is no second
-/// bootstrap.
+/// `=format` says that an admin was made. If `=format` is left and the admins are not, no second
+/// bootstrap succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_with_only_its_first_message_left_allows_no_bootstrap() {
     let server = Server::start().await;
@@ -150,7 +150,7 @@ async fn an_idle_bucket_keeps_its_consumer() {
     let consumers = async || users.consumer_names().try_collect::<Vec<_>>().await.unwrap();
     let before = consumers().await;
     assert_eq!(before.len(), 1);
-    // Longer than three heartbeats, after which a silent consumer is replaced.
+    // The test waits longer than three heartbeats, after which a silent consumer is replaced.
     tokio::time::sleep(Duration::from_millis(1_800)).await;
     assert_eq!(consumers().await, before);
 }

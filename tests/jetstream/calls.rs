@@ -1,4 +1,4 @@
-//! Calls as values, which are drawn at random, run on any store, and compared by their results.
+//! Calls as values: they are drawn at random, made on any store, and compared by their results.
 
 use membership::{
     Ciphertext, EndpointId, Epoch, Label, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store,
@@ -87,7 +87,7 @@ pub(crate) fn cipher(rng: &mut Rng) -> Ciphertext {
 }
 
 /// Draws a call about a few rooms, endpoints and users, so that many calls succeed. `hints` is a
-/// store in the same state, which says what the current epochs and members are.
+/// store in the same state, which tells the current epochs and members.
 pub(crate) async fn random(rng: &mut Rng, hints: &dyn Store) -> Call {
     let (r, e, u) = (room(rng.below(3)), endpoint(rng.below(5)), user(rng.below(4)));
     let new_user = |rng: &mut Rng| NewUser {

@@ -53,8 +53,8 @@ async fn in_the_end<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Erro
     }
 }
 
-/// The copy of users follows the leader. While the client looks for a new leader, which takes long
-/// if a server is slow, the copy still listens to the former one.
+/// The copy of users follows the leader. If a server is slow, finding a new leader takes long.
+/// Meanwhile the copy still listens to the former one.
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_allow_while_the_leader_moves_and_a_server_is_slow() {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
@@ -67,7 +67,7 @@ async fn decisions_allow_while_the_leader_moves_and_a_server_is_slow() {
     }
     for leader in [1, 0, 1, 0] {
         cluster.lead(leader, "KV_m-users").await.unwrap();
-        // As long as the store may take to notice the new leader and to make a consumer there.
+        // The store may take this long to notice the new leader and to make a consumer there.
         let until = Instant::now() + Duration::from_secs(4);
         while Instant::now() < until {
             let decision = store.is_authorized(&user(1, true).key).await;
@@ -76,8 +76,8 @@ async fn decisions_allow_while_the_leader_moves_and_a_server_is_slow() {
     }
 }
 
-/// A client of a node that is cut off gets no stale answer. With `leads` the node leads the users,
-/// otherwise it leads no bucket, if there is such a node.
+/// A client of a node that is cut off gets no stale answer. If `leads`, the node leads the users.
+/// Otherwise it leads no bucket, if there is such a node.
 async fn cut_off(leads: bool) {
     let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
     let first = open(&cluster, 0, "c-").await;
@@ -88,7 +88,7 @@ async fn cut_off(leads: bool) {
     let gone: RoomId = "gone".parse().unwrap();
     make_room(&first, &gone, 1).await;
 
-    // The node that leads the users, or a node that leads no bucket.
+    // Finds the node that leads the users, or a node that leads no bucket.
     let leader = cluster.leader_of("KV_c-users").await.unwrap();
     let node = if leads {
         leader
@@ -146,7 +146,7 @@ async fn cut_off(leads: bool) {
         assert!(create.as_ref().is_err_and(Error::outcome_unknown), "{create:?}");
         assert!(members.as_ref().is_err_and(Error::outcome_unknown), "{members:?}");
         assert!(stale.as_ref().is_err_and(Error::outcome_unknown), "{stale:?}");
-        // All calls together; the rekey may take ten times as long as the others.
+        // All calls are made together; the rekey may take ten times as long as the others.
         assert!(begun.elapsed() <= 10 * TIMEOUT + SLACK, "{:?}", begun.elapsed());
         let begun = Instant::now();
         assert!(!lonely.is_authorized(&revoked).await.is_allowed());
@@ -172,7 +172,8 @@ async fn cut_off(leads: bool) {
         other => other.map(|key| panic!("a removed member has {key:?}")),
     })
     .await;
-    // The creations that were sent to the node while it was cut off may still make the room, once.
+    // The creations that were sent to the node while it was cut off may still make the room, but
+    // only once.
     let made = in_the_end("room", async || match lonely.room(&gone).await {
         Err(Error::NotFound(_)) => Ok(None),
         other => other.map(Some),
@@ -221,8 +222,8 @@ async fn calls_work_without_one_of_three_servers_and_fail_without_two() {
     .await;
 
     cluster.kill(1).await.unwrap();
-    // Opening a store fails within ten times `op_timeout`, although the last server may not know
-    // yet that it is alone, and may not answer.
+    // Opening a store must fail within ten times `op_timeout`, although the last server may not
+    // know yet that it is alone, and may not answer.
     let config = JetStreamConfig {
         op_timeout: TIMEOUT / 5,
         ..JetStreamConfig::new([cluster.client_url(0).unwrap()])

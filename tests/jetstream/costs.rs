@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// How long a message and its answer take, in milliseconds.
 const ROUND: u32 = 2;
 
-/// Long enough for all background work that a call leaves.
+/// Long enough for all background work that a call starts.
 const REST: Duration = Duration::from_secs(5);
 
 struct Counted {
@@ -44,7 +44,8 @@ impl Counted {
     /// The messages that the client has sent.
     fn sent(&self) -> usize {
         let trace = self.simulation.trace();
-        // The client asks for the settings of its buckets in the background, not for a call.
+        // The client asks for the settings of its buckets in the background. These messages are not
+        // counted.
         let requests =
             trace.lines().filter(|line| line.contains(" caller @") && !line.contains(" asks for "));
         let messages = requests.map(|line| match line.split_once(" stores in ") {
@@ -79,7 +80,7 @@ fn one(call: &str, Cost(rounds, messages): Cost) -> String {
     format!("| {call} | {rounds} | {messages} |")
 }
 
-/// One row of the table: the usual cost, and in brackets the cost in the case that the call's name
+/// One row of the table: the usual cost, and in brackets the cost of the case that the call's name
 /// has in brackets.
 fn two(call: &str, usual: Cost, else_: Cost) -> String {
     let differs = |usual: String, else_: String| {
@@ -190,8 +191,8 @@ fn calls_cost_what_the_protocol_says() {
     assert!(missing.is_empty(), "these rows are not in PROTOCOL.md: {missing:#?}");
 }
 
-/// Concurrent barriers do not replace one another before they are delivered. Otherwise a caller
-/// waits for a barrier that never comes, until the copy is made anew.
+/// Concurrent barriers must not replace one another before they are delivered. Otherwise a caller
+/// would wait for a barrier that never comes, until the copy is made anew.
 #[tokio::test(start_paused = true)]
 async fn concurrent_decisions_wait_only_for_their_barriers() {
     let simulation = Simulation::new(7, 1, Weather::CALM);
@@ -206,7 +207,7 @@ async fn concurrent_decisions_wait_only_for_their_barriers() {
             // A caller may have to wait for the barrier in flight, and then for its own.
             let took = began.elapsed();
             assert!(took < Duration::from_millis(50), "caller {caller}, call {call}: {took:?}");
-            // Otherwise all callers ask at the same time, and share each barrier.
+            // Without this pause, all callers would ask at the same time and share each barrier.
             tokio::time::sleep(Duration::from_millis((7 * caller + 3 * call) % 5)).await;
         }
     });

@@ -1,6 +1,6 @@
 //! Crashes: clients that are stopped after any exchange, and servers that are killed.
 //!
-//! Another client takes up what a stopped client left.
+//! Another client must be able to go on after a client was stopped.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn rekey(from: u64, remove: &[usize], keys: &[usize], text: &str) -> Call {
 }
 
 /// The state before each call that is cut short: a room at epoch 2 with three members and a former
-/// one, another room, two admins.
+/// one, another room, and two admins.
 fn setup() -> Vec<Call> {
     vec![
         Call::CreateRoom(NewRoom::encrypted(room(), who(0), now(), cipher("0 at 1"))),
@@ -78,7 +78,7 @@ fn cut_short() -> Vec<(&'static str, Call)> {
     ]
 }
 
-/// Everything that callers can see of a store.
+/// All answers that callers can get from a store.
 async fn dump(store: &dyn Store) -> String {
     let mut all = Vec::new();
     for r in 0..3 {
@@ -112,7 +112,7 @@ async fn model(calls: &[Call]) -> MemoryStore {
 }
 
 /// Stops a client in the middle of a call, after each of its exchanges in turn. With `sends` the
-/// next exchange is sent, and its answer lost.
+/// next exchange is sent, and its answer is lost.
 async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng) {
     let model = model(&setup()).await;
     let seen_before = dump(&model).await;
@@ -134,7 +134,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
         stopped.stop_after(exchanges, sends);
         let dies = async {
             stopped.stopped().await;
-            // Let the message in flight arrive.
+            // This lets the message in flight arrive.
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         let said = tokio::select! {
@@ -153,7 +153,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
             said.starts_with("Ok") || said.contains("Timeout") || said.contains("Unavailable"),
             "{what}: {said}"
         );
-        // Messages that the stopped client left do not disturb later calls.
+        // The messages that the stopped client sent must not disturb later calls.
         let (played, base) = (MemoryStore::new(), setup());
         for step in base.iter().chain(done.then_some(&call)) {
             step.run(&played).await;
@@ -236,7 +236,7 @@ async fn a_rekey_held_while_a_member_leaves_and_returns_names_only_existing_keys
     }
 }
 
-/// A revocation replaces the record that tells that the addition was made.
+/// A revocation replaces the record that shows that the addition was made.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_addition_succeeds_even_if_its_user_is_revoked_before_the_answer() {
     let server = Server::start().await;
@@ -274,7 +274,7 @@ async fn raw_keys(client: &async_nats::Client, bucket: &str) -> Vec<String> {
 /// A late copy of a room's first head is not taken for the room's last state.
 ///
 /// The copy arrives after the room was deleted, and after the tombstone of its head was purged. A
-/// client that looked the room up before the deletion reads it.
+/// client that looked up the room before the deletion reads the copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_first_head_of_a_deleted_room_is_ignored() {
     let server = Server::start().await;
@@ -394,7 +394,7 @@ async fn garbage_is_collected() {
     collected(&raw, "gc-rooms_by_member", |key| key.ends_with(".=n")).await;
     store.close().await.unwrap();
 
-    // Of an id that was used many times, only the tombstones of its last rooms stay.
+    // For an id that was used many times, only the tombstones of its last rooms stay.
     let again = Call::CreateRoom(NewRoom::unencrypted(room(), who(0), now()));
     for _ in 0..12 {
         let store = server.open("gc-").await;
@@ -443,8 +443,8 @@ async fn a_removed_member_stays_removed_after_the_server_is_killed() {
     for step in setup() {
         assert!(step.run(&store).await.starts_with("Ok"));
     }
-    // More additions and removals than a generation of the roster keeps tombstones of, so that a
-    // new generation begins.
+    // There are more additions and removals than a generation of the roster keeps tombstones of, so
+    // a new generation begins.
     for n in 0..180 {
         let who: EndpointId = format!("guest {n}").parse().unwrap();
         let new = NewMember::sealed(who.clone(), now(), Epoch::new(2).unwrap(), cipher("x"));
@@ -467,9 +467,9 @@ async fn a_removed_member_stays_removed_after_the_server_is_killed() {
     assert_eq!(dump(&store).await, before);
 }
 
-/// A killed server may forget a purge, and what the purged message had replaced. So the tombstone
-/// over a deleted room's head must stay: otherwise a client that looked the room up before finds an
-/// earlier head.
+/// A killed server may forget a purge, or that the purged message had replaced another one. So the
+/// tombstone over a deleted room's head must stay. Otherwise a client that looked up the room
+/// before would find an earlier head.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_earlier_state_of_a_deleted_room_returns_after_the_server_is_killed() {
     let server = Server::start().await;

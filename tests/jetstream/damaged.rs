@@ -1,8 +1,7 @@
-//! One of three servers comes back with damaged files: bits flipped, tails cut off, or older files.
-//! The damages are those of Jepsen's report on NATS 2.12.1, and of the issues that it led to
-//! (nats-io/nats-server 7545, 7549, 7556); clients are open meanwhile. Whatever the servers make of
-//! the files, no revoked user is let in, and no id that was taken is free. Each answer is right, a
-//! denial, or an error.
+//! One of three servers comes back with damaged files: bits flipped, tails cut off, or older files. The damages are
+//! those of Jepsen's report on NATS 2.12.1, and of the issues that followed from it (nats-io/nats-server 7545, 7549,
+//! 7556). Clients are open meanwhile. Whatever the servers make of the files, no revoked user may be let in, and no id
+//! that was taken may be free. Each answer must be right, a denial, or an error.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,13 +31,13 @@ fn key(n: u8) -> UserKey {
     user(n, false).key
 }
 
-/// Revoked before the damage.
+/// The user that is revoked before the damage.
 const REVOKED: u8 = 2;
-/// Revoked while the damaged server is back.
+/// The user that is revoked while the damaged server is back.
 const REVOKED_LATER: u8 = 3;
-/// Never revoked.
+/// The user that is never revoked.
 const ACTIVE: u8 = 4;
-/// Never added.
+/// The user that is never added.
 const STRANGER: u8 = 99;
 
 fn who(n: u8) -> EndpointId {
@@ -90,8 +89,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Makes users and a room, opens clients, and then makes the changes that must not be undone: a
-    /// revocation, a removal and a rekey. `before` runs before these changes.
+    /// Makes users and a room, opens clients, and then makes the changes that must not be undone: a revocation, a
+    /// removal and a rekey. `before` runs before these changes.
     async fn new(before: impl AsyncFnOnce(&Cluster)) -> Self {
         let cluster = Cluster::start(ClusterOptions::servers(3)).await.unwrap();
         let store = open(&cluster, &[0, 1], ReadMode::Linearizable).await.unwrap();
@@ -225,7 +224,7 @@ impl Scene {
         self.cluster.node(HURT).unwrap().store()
     }
 
-    /// Starts the damaged server again, and asks: at once, when it is back, when it leads, after
+    /// Starts the damaged server again, and asks at each of these times: at once, when it is back, when it leads, after
     /// more writes, with another server lost, and at the end.
     async fn comes_back(mut self) {
         if let Err(error) = self.cluster.run(HURT).await {
@@ -245,7 +244,7 @@ impl Scene {
             }
         }
         self.ask("when it leads").await;
-        // Through the other servers: what they acknowledge must hold.
+        // These writes go through the other servers, and must hold once they are acknowledged.
         if let Ok(store) = open(&self.cluster, &[0, 1], ReadMode::Linearizable).await {
             let deadline = Instant::now() + Duration::from_secs(10);
             while !self.later && Instant::now() < deadline {
@@ -360,8 +359,8 @@ fn is_block(name: &str) -> bool {
     name.contains("/streams/KV_") && Path::new(name).extension().is_some_and(|kind| kind == "blk")
 }
 
-/// Flips a bit of the payload of every message in every block. A message begins with its length, of which
-/// the highest bit says that it has headers, and ends in a sum of eight bytes.
+/// Flips a bit of the payload of every message in every block. A message begins with its length and ends in a sum of
+/// eight bytes. The highest bit of the length says whether the message has headers.
 fn flip_every_message(store: &Path) {
     for file in files(store) {
         if !is_block(file.strip_prefix(store).unwrap().to_str().unwrap()) {
@@ -416,8 +415,8 @@ async fn a_bit_flipped_in_a_revocation_lets_nobody_in() {
     scene.comes_back().await;
 }
 
-/// A known limit, which `PROTOCOL.md` names: while the damaged server leads, the record is missing,
-/// and an admin who adds the user again is not told that it was revoked.
+/// A known limit, which `PROTOCOL.md` names: while the damaged server leads, the record is missing. An admin who adds
+/// the user again is not told that the user was revoked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_lost_the_record_of_a_revocation_lets_the_user_be_added_again() {
     let scene = Scene::new(nothing).await;
@@ -442,7 +441,7 @@ async fn a_block_cut_off_before_a_revocation_lets_nobody_in() {
     let scene = Scene::new(nothing).await;
     scene.cluster.kill(HURT).await.unwrap();
     let (block, bytes, at) = revocation(scene.store());
-    // In the middle of the header of its message, which precedes the subject.
+    // The flipped bit is in the middle of the message's header, which precedes the subject.
     fs::write(block, &bytes[..at - 30]).unwrap();
     scene.comes_back().await;
 }
@@ -479,7 +478,7 @@ async fn bits_flipped_in_the_list_of_streams_let_nobody_in() {
     scene.comes_back().await;
 }
 
-/// Puts the damaged server's files under this folder back to before the revocation.
+/// Puts back those files of the damaged server that are below this folder, to their state before the revocation.
 async fn older(part: &str) {
     let copied = tempfile::tempdir().unwrap();
     let scene = Scene::new(async |cluster: &Cluster| {
@@ -499,7 +498,7 @@ async fn older_files_of_one_server_let_nobody_in() {
     older("jetstream").await;
 }
 
-/// As if the buckets and the state of Raft were on disks of their own.
+/// Only these files are put back, as if the buckets and Raft's state were on different disks.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_buckets_of_one_server_let_nobody_in() {
     older("jetstream/$G").await;

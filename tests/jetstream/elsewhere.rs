@@ -1,4 +1,5 @@
-//! Buckets that are not in the client's own account and domain, or that need other subjects.
+//! Buckets that are in another account or domain than the client's own, or that need other
+//! subjects.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ fn sealed(text: &str) -> Ciphertext {
 async fn works(config: JetStreamConfig) {
     let store = JetStreamStore::open(config.clone()).await.unwrap();
     let other = JetStreamStore::open(config.clone()).await.unwrap();
-    // Enough deliveries, of some 200 bytes each, for more than one window of flow control.
+    // The deliveries, of some 200 bytes each, are more than one window of flow control.
     store.bootstrap_admin(user(0, true)).await.unwrap();
     let adding = (1..400).map(|n| store.add_user(user(n, false)));
     futures_util::future::try_join_all(adding).await.unwrap();
@@ -100,10 +101,10 @@ async fn a_store_works_in_the_domain_of_a_hub_behind_a_leaf_node() {
         async move { streams(async_nats::connect(url).await.unwrap()).await }
     };
     assert_eq!((at(&hub).await.len(), at(&leaf).await), (10, vec![]));
-    // Without a domain, the buckets are in the leaf node's own.
+    // Without a domain, the client uses the leaf node's own buckets.
     works(config("l-")).await;
     assert_eq!((at(&hub).await.len(), at(&leaf).await.len()), (10, 5));
-    // An unknown domain.
+    // The domain is unknown.
     let nowhere = JetStreamConfig { domain: Some("nowhere".to_owned()), ..leaf.config() };
     let said = refused(nowhere).await;
     assert!(said.contains("JetStream is not enabled") && said.contains("domain"), "{said}");

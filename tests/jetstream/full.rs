@@ -1,5 +1,5 @@
-//! Buckets, accounts and servers that are full: a clear error, nothing is lost, and calls work
-//! again once there is room.
+//! Buckets, accounts and servers that are full. The error must be clear, nothing may be lost, and
+//! calls must work again once there is room.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn fill(js: &Context, replicas: usize) {
         ..stream::Config::default()
     };
     js.create_stream(config).await.unwrap();
-    // Ever smaller messages, so that no small message has room either.
+    // The messages become ever smaller, so that at last no small message has room either.
     for size in [64 << 10, 4 << 10, 256, 1] {
         let mut stored = 0;
         while let Ok(ack) = js.publish("filler.x", vec![0; size].into()).await

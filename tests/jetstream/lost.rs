@@ -11,9 +11,9 @@ use crate::damaged::{copy, open, put_back, same_everywhere, surely};
 
 const AT: Timestamp = Timestamp::from_millis(1);
 
-/// Two servers of three acknowledge a revocation. One of them loses its power, and so what it had
-/// not synced; then the other one is lost, and the third comes back. Returns the decisions after
-/// that: those of a client that was open all the time, and those of new clients.
+/// Two servers of three acknowledge a revocation. One of them loses its power, and with it what it
+/// had not synced. Then the other one is lost, and the third comes back. Returns the decisions
+/// after that, of a client that was open all the time and of new clients.
 async fn one_loses_power_and_another_is_lost(sync: Sync) -> (Vec<Decision>, Vec<Decision>) {
     let cluster = Cluster::start(ClusterOptions::servers(3).sync(sync)).await.unwrap();
     let all = [0, 1, 2];
@@ -67,7 +67,7 @@ async fn what_was_not_synced_is_lost_with_the_power_of_one_server_and_the_loss_o
     assert!(fresh.iter().any(Decision::is_allowed), "no limit any more: say so in PROTOCOL.md");
 }
 
-/// The server that leads the users is cut off, and meanwhile removed from the bucket's peers.
+/// The server that leads the users is cut off, and meanwhile its place in the bucket is taken away.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_removed_while_it_is_cut_off_lets_nobody_in() {
     let cluster = Cluster::start(ClusterOptions::servers(5)).await.unwrap();

@@ -61,13 +61,12 @@ async fn fill(simulation: &Simulation, store: &JetStreamStore) -> u64 {
     moment
 }
 
-/// Adds users 0 to 9, and then two more, which only client `a` knows of, and loses those two. Then
-/// a new client `b` revokes user 5, and adds `added` users. Returns whom `a` and `b` let in at the
-/// end.
+/// Adds users 0 to 9, and then two more users of which only client `a` knows, and loses these two. Then a new client
+/// `b` revokes user 5, and adds `added` users. Returns the users that `a` and `b` let in at the end.
 async fn rewound(simulation: &Simulation, servers: u8, mode: ReadMode, added: u8) -> [Vec<u8>; 2] {
     let a = open(simulation, "a", servers, mode).await;
     let moment = fill(simulation, &a).await;
-    // A client in the bounded mode knows of them after the bound.
+    // After the bound, a client in the bounded mode knows of these two users, too.
     tokio::time::sleep(BOUND).await;
     assert_eq!(a.is_authorized(&user_number(31)).await, Decision::Allow);
     simulation.strike(Blow::GoBack(moment));
@@ -99,8 +98,7 @@ async fn no_client_answers_from_a_history_that_its_servers_lost(
     assert_eq!(a, b);
 }
 
-/// Shows that the test above can fail: with this defect a copy goes on at its old sequence without
-/// checking its anchor.
+/// Shows that the test above can fail: with this defect a copy goes on at its old sequence without checking its anchor.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_ignores_its_anchor_stays_wrong() {
     let simulation = Simulation::new(1, 1, Weather::CALM);
@@ -123,8 +121,8 @@ async fn a_copy_that_ignores_its_anchor_stays_wrong() {
     assert!(let_in(&a).await.contains(&31));
 }
 
-/// Two of three servers lose their latest messages. The third keeps them and comes back, so it
-/// differs from the others for good. No client answers from the third one's data.
+/// Two of three servers lose their latest messages. The third server keeps them and comes back, so it differs from the
+/// others for good. No client may answer from its data.
 #[rstest]
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_differs_lets_nobody_in(#[values(1, 2, 3, 4, 5, 6, 7, 8)] seed: u64) {
@@ -172,8 +170,8 @@ async fn messages_that_vanish_let_nobody_in_and_free_no_bootstrap() {
     assert!(matches!(opened, Err(Error::Invalid(_) | Error::Corrupt(_))), "{opened:?}");
 }
 
-/// A client finds new buckets and pauses. Meanwhile another client makes the first admin, and all users vanish.
-/// The first client must not make a store, or a first admin, of the emptied buckets (clause PAST-3).
+/// A client finds new buckets and pauses. Meanwhile another client makes the first admin, and all users vanish. The
+/// first client must make neither a store nor a first admin of the emptied buckets (clause PAST-3).
 #[tokio::test(start_paused = true)]
 async fn a_late_client_makes_no_store_of_emptied_buckets() {
     let mut held = 0;
@@ -183,7 +181,7 @@ async fn a_late_client_makes_no_store_of_emptied_buckets() {
         let late = simulation.open("late", 1, false, config.clone());
         let others = async {
             tokio::time::sleep(Duration::from_millis(millis)).await;
-            // Messages that are sent to the server now arrive when it goes on.
+            // From here on messages that are sent to the server arrive only when it goes on.
             simulation.strike(Blow::Pause(1));
             // Making buckets takes three servers, using them takes two.
             let used = match simulation.open("a", 0, true, config).await {
@@ -206,8 +204,7 @@ async fn a_late_client_makes_no_store_of_emptied_buckets() {
     assert!(held > 5, "{held} were held in time");
 }
 
-/// A client renews its proof as soon as its feed has restarted. It does not wait for a quarter of
-/// the bound.
+/// A client renews its proof as soon as its feed has restarted. The client does not wait for a quarter of the bound.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_begins_anew_decides_again_at_once() {
     let simulation = Simulation::new(1, 1, Weather::CALM);

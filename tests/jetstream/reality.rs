@@ -15,7 +15,7 @@ use alone::ALONE;
 use cut::{READ, REFUSED, cut_at_once, cut_follower, cut_leader, stale, starts_alone};
 use ground::{Ground, begin, is_stored, until};
 
-/// Enough seeds for every answer that simulated servers can give.
+/// So many seeds make simulated servers give every answer that they can give.
 const SEEDS: u64 = 200;
 
 /// The answers of a scenario, in order, each with its name.
@@ -57,8 +57,8 @@ async fn agree(servers: u8, (name, run): Named, seeds: u64) -> (Words, Vec<Words
     (real, simulated)
 }
 
-/// The same, on three servers. Real servers must give each answer in `wary`, and simulated ones
-/// with some seed.
+/// As above, on three servers. Real servers must give each answer in `wary`, and so must simulated
+/// servers with some seed.
 async fn agree_on_three(scenario: Named, wary: &[(&'static str, Said)]) {
     let (real, simulated) = agree(3, scenario, SEEDS).await;
     for words in wary {
@@ -89,7 +89,7 @@ async fn servers_that_do_not_answer_reads_yet_behave_as_simulated() {
     let at_once: Named =
         ("a follower that is cut off at once", |ground| Box::pin(cut_at_once(ground)));
     let (_, simulated) = agree(3, at_once, SEEDS).await;
-    // Which of these answers real servers give is chance.
+    // Real servers give one of these answers by chance.
     for said in [stale(), Said::NoLeader, Said::Silence] {
         assert!(simulated.iter().any(|words| words.contains(&(READ, said.clone()))), "{said:?}");
     }

@@ -1,4 +1,4 @@
-//! Errors name what stands in the way of a store, rather than only report a timeout.
+//! Errors name what keeps a store from working, rather than only report a timeout.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,8 @@ async fn fails_with(call: impl AsyncFn() -> Error, expected: &str) {
     }
 }
 
-/// The users in a server's configuration: `app` with these permissions, and one with all of them.
+/// The users in a server's configuration: `app` with these permissions, and another user with all
+/// permissions.
 fn users(password: &str, permissions: &str) -> String {
     format!(
         "authorization {{ users: [ {{ user: all, password: p }},\n\
@@ -127,7 +128,7 @@ async fn an_account_that_demands_a_limit_of_bytes_gets_one() {
     let said = refused(JetStreamConfig { prefix: "large-".into(), ..with(60 << 20) }).await;
     assert!(said.ends_with("; raise the account's limit"), "{said}");
     let js = async_nats::jetstream::new(server.raw().await);
-    // Remove the buckets for which the account had room.
+    // The buckets for which the account had room are removed.
     for bucket in ["rooms", "members", "rooms_by_member", "room_keys", "users"] {
         let _ = js.delete_stream(format!("KV_large-{bucket}")).await;
     }
@@ -139,7 +140,7 @@ async fn an_account_that_demands_a_limit_of_bytes_gets_one() {
     store.close().await.unwrap();
 }
 
-/// How many consumers the server was asked to make meanwhile.
+/// Counts how many consumers the server was asked to make meanwhile.
 async fn consumers_asked(server: &Server, meanwhile: impl Future<Output = ()>) -> usize {
     let client = server.raw().await;
     let mut audit = client.subscribe("$JS.EVENT.ADVISORY.API").await.unwrap();
@@ -167,12 +168,12 @@ async fn an_account_without_room_for_consumers_is_named_and_rarely_asked() {
         assert!(said.contains("maximum consumers limit reached"), "{said}");
     })
     .await;
-    // In ten seconds. A former version asked every 20 ms.
+    // This is the count of ten seconds. A former version asked every 20 ms.
     println!("{asked} consumers asked for");
     assert!((2..=40).contains(&asked), "{asked} consumers");
     assert_eq!(first.has_admin().await, Ok(false));
 
-    // The same for stores that are open when the limit is lowered.
+    // The same must hold for stores that are open when the limit is lowered.
     server.run_with(|text| text.replace("max_consumers: 1", "max_consumers: 2")).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     let second = loop {
@@ -248,6 +249,6 @@ async fn a_message_that_became_too_large_is_refused_at_once() {
     println!("{:?}: {said}", begun.elapsed());
     assert!(said.contains("Payload size limit of 4096 exceeded by message size of "), "{said}");
     assert!(said.ends_with("; raise the server's max_payload"), "{said}");
-    // At once, since `op_timeout` is five seconds.
+    // The error must come at once, and `op_timeout` is five seconds.
     assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
 }

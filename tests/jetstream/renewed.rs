@@ -55,7 +55,7 @@ async fn a_file_of_credentials_is_read_for_each_connection() {
     assert!(said.starts_with("no connection: nats://127.0.0.1:"), "{said}");
     assert!(said.ends_with("authorization violation; check the credentials"), "{said}");
 
-    // Half of a file, as a reader sees it while it is being written.
+    // The file is cut in half, as a reader sees it while it is being written.
     fs::write(&file, "-----BEGIN NATS USER JWT-----\n").unwrap();
     assert!(store.has_admin().await.is_err());
     let said = store.has_admin().await.unwrap_err().to_string();
@@ -77,7 +77,8 @@ async fn certificates_are_read_for_each_connection() {
     let config = JetStreamConfig { tls: Some(shown), op_timeout: TIMEOUT, ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
 
-    // The server gets new certificates, signed by another authority, which it trusts alone.
+    // The server gets new certificates, signed by another authority, and from now on trusts only
+    // that one.
     let put = |dir: &std::path::Path, name: &str, (pem, secret): (String, String)| {
         fs::write(dir.join(format!("{name}.pem")), pem).unwrap();
         fs::write(dir.join(format!("{name}.key")), secret).unwrap();

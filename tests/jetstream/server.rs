@@ -1,4 +1,4 @@
-//! One real server for a test, found as the suite finds its servers.
+//! One real server for a test, found in the same way as the suite's servers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,12 +21,12 @@ impl Server {
         self.0.kill(0).await.unwrap();
     }
 
-    /// Starts it again on its data, under the same URL.
+    /// Starts the server again on its data, under the same URL.
     pub(crate) async fn run(&self) {
         self.0.run(0).await.unwrap();
     }
 
-    /// Kills it, changes its configuration file, and starts it again on its data.
+    /// Kills the server, changes its configuration file, and starts it again on its data.
     pub(crate) async fn run_with(&self, change: impl FnOnce(String) -> String) {
         self.kill().await;
         let file = self.dir().join("n0.conf");
@@ -35,17 +35,17 @@ impl Server {
         self.run().await;
     }
 
-    /// The directory of its configuration, log and certificates.
+    /// The directory of the server's configuration, log and certificates.
     pub(crate) fn dir(&self) -> PathBuf {
         self.log().parent().unwrap().to_owned()
     }
 
-    /// The path of its log.
+    /// The path of the server's log.
     pub(crate) fn log(&self) -> PathBuf {
         self.0.node(0).unwrap().log().to_owned()
     }
 
-    /// How many clients are connected.
+    /// The number of clients that are connected.
     pub(crate) async fn clients(&self) -> usize {
         self.0.clients_of(0).await.unwrap()
     }

@@ -1,5 +1,5 @@
-//! Buckets that exist already. If their settings would break the contract, they are refused with
-//! the setting to change, and stay unchanged.
+//! Buckets that exist already. If their settings would break the contract, the store refuses them,
+//! names the setting to change, and changes nothing.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ async fn harmless_settings_are_accepted() {
     let js = context(&server).await;
     js.create_stream(bucket("lim-", |c| c.max_bytes = 1 << 20)).await.unwrap();
     server.open("lim-").await.close().await.unwrap();
-    // Made by hand, with the settings that the store needs.
+    // The buckets are made by hand, with the settings that the store needs.
     js.create_stream(bucket("fit-", |_| ())).await.unwrap();
     server.open("fit-").await.close().await.unwrap();
 }

@@ -255,8 +255,8 @@ async fn dropped_calls_leave_whole_states() {
     }
 }
 
-/// Checks the room after a call was dropped. That call may take effect between two reads (LIN-1):
-/// then the members have changed, too.
+/// Checks the room after a call was dropped. That call may take effect between two reads (LIN-1).
+/// If so, the members have changed between the reads, too.
 async fn look_alone(store: &JetStreamStore, room: &RoomId) {
     let mut members = members(store, room).await;
     while let Err(torn) = agree_with(&members, store, room).await {
@@ -318,7 +318,7 @@ async fn large_rooms_are_listed_rekeyed_and_emptied() {
         walked.extend(members.into_iter().map(|member| member.endpoint));
     }
     assert_eq!(walked, expected);
-    // More removals than one batch holds.
+    // There are more removals than one batch holds.
     let (keep, remove) = expected.split_at(3);
     let (keep, remove) = (keep.to_vec(), remove.to_vec());
     let keys = keep.iter().map(|e| (e.clone(), cipher("2")));

@@ -1,5 +1,5 @@
-//! Credentials and TLS: every way in which a store and its servers authenticate each other, right
-//! and wrong.
+//! Credentials and TLS: every way in which a store and its servers authenticate each other, used
+//! rightly and wrongly.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ async fn a_user_with_a_password_is_let_in() {
     let server = Server::start_with(ClusterOptions::servers(1).auth(auth)).await;
     let wrong = Credentials::UserPassword { user: user.clone(), password: "wrong".into() };
     let_in(&server, Credentials::UserPassword { user, password: password.into() }, wrong).await;
-    // The same credentials in the URL.
+    // The credentials must also work in the URL.
     let at = |who: &str| JetStreamConfig::new([server.url().replace("://", &format!("://{who}@"))]);
     JetStreamStore::open(at("ann:pass%40word%2F")).await.unwrap();
     let said = refused(at("ann:wrong")).await;
@@ -61,7 +61,8 @@ async fn a_user_with_an_nkey_is_let_in() {
     opens(JetStreamConfig { credentials: with_line_break, ..server.config() }).await;
     let [right, wrong] = [seed, unknown.seed().unwrap()].map(|seed| Credentials::Nkey(seed.into()));
     let_in(&server, right, wrong).await;
-    // A public key in place of a seed is refused, and not shown, since it might be a secret.
+    // A public key in place of a seed is refused. The error does not show the key, since it might
+    // be a secret.
     let nkey = Credentials::Nkey(known.public_key().into());
     let said = refused(JetStreamConfig { credentials: nkey, ..server.config() }).await;
     assert_eq!(said, "invalid credentials: hold no seed of a user nkey (SU…)");
@@ -89,7 +90,7 @@ fn user_of(account: &KeyPair) -> String {
     user_with(account, NEVER, -1)
 }
 
-/// The same, for a user who is let in until `until` (seconds since 1970). Its messages have at most
+/// As above, for a user who is let in until `until` (seconds since 1970). Its messages have at most
 /// `payload` bytes (-1: any size).
 pub(crate) fn user_with(account: &KeyPair, until: i64, payload: i64) -> String {
     let user = KeyPair::new_user();
@@ -164,7 +165,7 @@ async fn a_user_with_a_credentials_file_is_let_in() {
         );
         assert!(said.contains(".creds cannot be used: "), "{said}");
     }
-    // Variants that editors and shells make of the file.
+    // Editors and shells make these variants of the file.
     for (name, text) in [
         ("crlf.creds", known.replace('\n', "\r\n")),
         ("mark.creds", format!("\u{feff}{known}")),
@@ -265,7 +266,7 @@ async fn a_server_certificate_must_be_signed_by_the_authority() {
         assert!(said.contains("invalid peer certificate"), "{said}");
         assert!(said.ends_with("signed the server's certificate as tls.ca_file"), "{said}");
     }
-    // The right authority, and a certificate for another host.
+    // The authority is the right one, but the certificate is for another host.
     let host = server.url().replace("127.0.0.1", "localhost");
     let said = refused(JetStreamConfig { servers: vec![host], ..with(Some(ours.trusted())) }).await;
     assert!(said.ends_with("; check the server's certificate"), "{said}");
@@ -312,7 +313,7 @@ async fn tls_first_works_only_where_both_sides_begin_with_tls() {
         let said = refused(JetStreamConfig { tls, ..server.config() }).await;
         assert!(said.ends_with("one that does not wait for TLS (handshake_first)?"), "{said}");
     }
-    // A server that sends first is refused, and is sent no secret.
+    // A server that sends first is refused before the client sends it a secret.
     let plain = Server::start().await;
     let said = refused(JetStreamConfig { tls: Some(first), ..plain.config() }).await;
     assert!(said.ends_with("and with handshake_first also first?"), "{said}");

@@ -32,7 +32,7 @@ async fn a_flipped_bit_does_not_let_a_revoked_user_in() {
     store.close().await.unwrap();
 }
 
-/// Each edit is a record that SQLite reads without complaint.
+/// Each edit leaves a record that SQLite reads without complaint.
 #[rstest]
 #[case("UPDATE users SET admin = 1 WHERE label = 'user 2'")]
 #[case("UPDATE users SET label = 'root' WHERE label = 'user 2'")]
@@ -56,8 +56,8 @@ async fn an_edited_user_is_corrupt(#[case] edit: &str) {
     store.close().await.unwrap();
 }
 
-/// Each edit damages one of two witnesses of a fact: the revocations beside the users, or the
-/// bootstrap's record beside the admins.
+/// Each edit damages one of the two places that store a fact: the revocations beside the users, or
+/// the bootstrap's record beside the admins.
 #[rstest]
 #[case("DELETE FROM revocations")]
 #[case("UPDATE bootstrap SET admin_made = 0")]
@@ -123,8 +123,8 @@ async fn an_edited_member_or_key_is_corrupt() {
     store.close().await.unwrap();
 }
 
-/// Changes single bytes of the file at random. A user who was denied stays denied, and `has_admin`
-/// never returns `false`.
+/// Changes single bytes of the file at random. A user who was denied must stay denied, and
+/// `has_admin` must never return `false`.
 #[tokio::test]
 async fn no_flipped_byte_lets_anybody_in() {
     const SAMPLE: usize = 1200;
@@ -132,7 +132,8 @@ async fn no_flipped_byte_lets_anybody_in() {
     let (_dir, path) = new_path();
     grown(&path).await;
     let sound = std::fs::read(&path).unwrap();
-    // Every third byte of a page that holds revoked users, and a sample of all others.
+    // The bytes are every third byte of a page that holds revoked users, and a sample of all
+    // others.
     let needle = key(REVOKED.start).as_bytes().to_vec();
     let page = sound.windows(32).position(|window| window == needle).unwrap() / 4096 * 4096;
     let places =
@@ -163,7 +164,7 @@ const PLAIN: std::ops::Range<u64> = 1..60;
 const REVOKED: std::ops::Range<u64> = 60..100;
 const UNKNOWN: std::ops::Range<u64> = 100..110;
 
-/// Makes a store with split and full pages, whose revocations came after that.
+/// Makes a store whose pages are split and full, with revocations that came after that.
 async fn grown(path: &std::path::Path) {
     let store = SqliteStore::open(SqliteConfig::new(path)).await.unwrap();
     store.bootstrap_admin(user(0, true)).await.unwrap();
@@ -186,7 +187,7 @@ async fn a_revoked_admin_in_the_index_is_not_an_admin() {
     store.revoke_user(&key(gone), NOW).await.unwrap();
     store.close().await.unwrap();
 
-    // Replace the index by one over all admins, and declare it as the original one.
+    // The index is replaced by one over all admins, which is declared as the original one.
     let db = Connection::open(&path).unwrap();
     let sql = "SELECT sql FROM sqlite_schema WHERE name = 'active_admins'";
     let sql: String = db.query_row(sql, [], |row| row.get(0)).unwrap();

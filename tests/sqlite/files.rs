@@ -1,5 +1,5 @@
-//! What may be found at the path of a store: other databases, damaged ones, older and newer ones
-//! (clause DUR-3).
+//! Files that may be found at the path of a store: other databases, damaged ones, older and newer
+//! ones (clause DUR-3).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -152,7 +152,7 @@ async fn names_that_sqlite_treats_specially_are_files() {
     }
 }
 
-/// Root may write everywhere, so if the tests run as root, the child runs as another user.
+/// Root may write everywhere. So if the tests run as root, the child runs as another user.
 #[test]
 fn an_unwritable_file_is_refused_and_untouched() {
     if let Some(path) = child() {
@@ -167,7 +167,7 @@ fn an_unwritable_file_is_refused_and_untouched() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
 
-    // A directory from which that user may run the test.
+    // The directory is one from which that user may run the test.
     let shared = tempfile::tempdir().unwrap();
     fs::set_permissions(shared.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = shared.path().join("child");
@@ -195,8 +195,8 @@ async fn an_empty_file_becomes_a_store() {
 }
 
 /// The database of another program that crashed with writes in its log. No byte of the database,
-/// the log or the shared memory changes, by whatever name it is opened, and no file appears or
-/// disappears.
+/// the log or the shared memory may change, by whatever name the database is opened. No file may
+/// appear or disappear.
 #[rstest]
 #[case::all_in_the_log("", &["", "-wal"])]
 #[case::with_shared_memory("", &["", "-wal", "-shm"])]
@@ -278,7 +278,7 @@ async fn statistics_of_analyze_are_no_damage() {
 #[tokio::test]
 async fn version_1_is_brought_forward() {
     let (_dir, path) = copy_of_fixture("v1.db");
-    // Twice: the second time there is nothing left to migrate.
+    // The file is opened twice: the second time there is nothing left to migrate.
     for _ in 0..2 {
         let store = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
         let ops = store.room(&room("ops")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Checks that the database files under `fixtures/sqlite/` are what the code here makes.
-//! `WRITE_FIXTURES=1 cargo test --test sqlite fixtures` makes them anew.
+//! Checks that the code here makes the database files under `fixtures/sqlite/`.
+//! `WRITE_FIXTURES=1 cargo test --test sqlite fixtures` makes the files anew.
 
 use std::path::Path;
 
@@ -37,10 +37,10 @@ fn the_files_are_what_the_code_here_makes() {
     }
 }
 
-/// Everything that a program can see in a database.
+/// The contents of a database, as a program can see them.
 ///
-/// If SQLite cannot read it, the error and the file's length. The bytes of sound databases differ
-/// between versions of SQLite.
+/// If SQLite cannot read the database, the error and the file's length are compared. The bytes of
+/// sound databases are not, since they differ between versions of SQLite.
 fn dump(path: &Path) -> Vec<String> {
     let db = Connection::open(path).unwrap();
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, Value>(0));
@@ -146,8 +146,8 @@ fn flipped(path: &Path) {
 fn revoked_flag(bytes: &[u8]) -> usize {
     let [key, label] = [key(3).as_bytes().to_vec(), b"user 3".to_vec()];
     let body = bytes.windows(38).position(|w| w == [key.clone(), label.clone()].concat()).unwrap();
-    // The header: its length, then a type each for key, label, admin, revoked, added_at,
-    // revoked_at and sum. A blob of n bytes has the type 2n + 12, a text 2n + 13.
+    // The header has its own length, and then a type for each of key, label, admin, revoked,
+    // added_at, revoked_at and sum. A blob of n bytes has the type 2n + 12, a text 2n + 13.
     let header = [8, 2 * 32 + 12, 2 * 6 + 13, 8, 9];
     let found = bytes[..body].windows(5).rposition(|window| window == header).unwrap();
     assert!(body - found <= 8, "the header is right before the body");

@@ -84,7 +84,7 @@ async fn a_store_that_is_dropped_leaks_nothing_and_loses_nothing() {
 async fn an_opening_that_is_given_up_leaks_nothing() {
     let (dir, path) = new_path();
     for _ in 0..20 {
-        // Polled once, so that the thread was started, and then dropped.
+        // The call is polled once, so that the thread was started, and then dropped.
         let mut opening = Box::pin(SqliteStore::open(SqliteConfig::new(&path)));
         std::future::poll_fn(|context| {
             drop(opening.as_mut().poll(context));
@@ -96,8 +96,8 @@ async fn an_opening_that_is_given_up_leaks_nothing() {
     SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
 }
 
-/// Sixty-four writes wait for a lock at once, so they share transactions. Each write that fails
-/// fails alone.
+/// Sixty-four writes wait for a lock at once, so they share transactions. A write that fails must
+/// not make others fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_fails_fails_alone_in_its_group() {
     let (_dir, path) = new_path();

@@ -57,7 +57,7 @@ async fn a_write_waits_for_a_lock_that_is_given_back_in_time() {
     store.close().await.unwrap();
 }
 
-/// An exclusive lock keeps readers out, too. They wait outside SQLite, until their deadline.
+/// An exclusive lock keeps readers out, too. Readers wait outside SQLite, until their deadline.
 #[tokio::test]
 async fn while_another_holds_the_file_exclusively_opening_times_out() {
     let (_dir, path) = new_path();
@@ -80,7 +80,8 @@ async fn while_another_holds_the_file_exclusively_opening_times_out() {
     SqliteStore::open(SqliteConfig::new(&path)).await.unwrap().close().await.unwrap();
 }
 
-/// Two processes add members to one room, and rekey it. Every write of both is there afterwards.
+/// Two processes add members to one room, and rekey it. All writes of both must be there
+/// afterwards.
 #[test]
 fn two_processes_write_one_file() {
     const EACH: usize = 60;

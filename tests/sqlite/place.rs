@@ -1,6 +1,6 @@
-//! The database file, its names, its log and its shared memory belong together. A file whose log
-//! could not be found by each of its names is refused, and files that are replaced, moved or
-//! removed while they are open are noticed.
+//! The database file, its names, its log and its shared memory belong together. A file is refused
+//! if its log could not be found by each of its names. Files that are replaced, moved or removed
+//! while they are open are noticed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -34,11 +34,11 @@ fn backup(path: &Path, to: &Path) {
     db.execute("VACUUM INTO ?1", [to.to_str().unwrap()]).unwrap();
 }
 
-/// A bind mount, undone when dropped.
+/// A bind mount, which is undone when this value is dropped.
 struct Bound(PathBuf);
 
 impl Bound {
-    /// Needs root, as in CI. Without root it fails, rather than pass untested.
+    /// This test needs root, as in CI. Without root it fails rather than pass untested.
     fn new(from: &Path, to: &Path) -> Self {
         mount_bind(from, to).unwrap_or_else(|error| panic!("a bind mount, as root: {error}"));
         Self(to.to_owned())
@@ -74,7 +74,7 @@ async fn a_file_that_is_a_mount_of_its_own_is_refused() {
         assert!(said.contains("mount the directory, not the file"), "{said}");
         assert!(!with(&inside, "-wal").exists());
     }
-    // Mounting the directory is the right way.
+    // Mounting the directory is the right way, and must work.
     let _bound = Bound::new(path.parent().unwrap(), container.path());
     let one = SqliteStore::open(SqliteConfig::new(&path)).await.unwrap();
     let two = SqliteStore::open(SqliteConfig::new(&inside)).await.unwrap();
@@ -229,7 +229,7 @@ async fn files_replaced_while_open_are_noticed_before_any_answer(
     assert!(error.outcome_unknown(), "{error}");
     open.bootstrap_admin(user(4, true)).await.unwrap_err();
 
-    // The client stays useless, whatever is at the path later, and leaves those files alone.
+    // The client stays unusable, whatever is at the path later, and leaves those files alone.
     drop(lasting);
     if !directory.exists() {
         fs::create_dir_all(&directory).unwrap();
@@ -248,7 +248,8 @@ async fn files_replaced_while_open_are_noticed_before_any_answer(
     again.close().await.unwrap();
 }
 
-/// Writes race with the files being moved away. Each is in the moved files, or not acknowledged.
+/// Writes race with the files being moved away. Each write must be in the moved files, or not be
+/// acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_writes_are_in_the_files_that_were_moved_away() {
     for _ in 0..10 {
@@ -270,7 +271,7 @@ async fn acknowledged_writes_are_in_the_files_that_were_moved_away() {
             fs::metadata(with(&path, "-wal")).unwrap().len() > 100_000
         })
         .await;
-        // Move the files to where the store is opened afterwards.
+        // The files are moved to where the store is opened afterwards.
         let away = tempfile::tempdir_in(dir.path()).unwrap();
         for suffix in ["", "-wal", "-shm"] {
             fs::rename(with(&path, suffix), with(&away.path().join("members.db"), suffix)).unwrap();
@@ -338,7 +339,7 @@ async fn a_store_that_must_exist_is_not_made() {
         assert!(error.to_string().contains("holds no store, and must_exist says"), "{error}");
         assert_eq!(fs::metadata(&path).ok().map(|found| found.len()), before);
     }
-    // A database without a table.
+    // The database has no table.
     Connection::open(&path).unwrap().execute_batch("VACUUM").unwrap();
     assert!(SqliteStore::open(must()).await.unwrap_err().to_string().contains("must_exist"));
     fs::remove_file(&path).unwrap();

@@ -11,7 +11,7 @@ use crate::support::{self, endpoint, key, new_path, room, sealed};
 
 const CALLS: usize = 4000;
 
-/// Few ids, so that calls meet. The order of their bytes is not that of their letters.
+/// There are few ids, so that calls meet. The order of their bytes is not that of their letters.
 const ROOMS: [&str; 5] = ["a", "A", "ä", "a b", "%"];
 const ENDPOINTS: [&str; 7] = ["ann", "Ann", "bob", "é", "e\u{301}", "z*>", "🦀"];
 const USERS: u64 = 8;

@@ -1,4 +1,4 @@
-//! Full stores, by the store's own limit and by the system's (clauses ERR-2, TIME-1, AUTH-2).
+//! Full stores: by the store's own limit, and by the system's (clauses ERR-2, TIME-1, AUTH-2).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     let rooms = fill(&store).await;
     assert!(rooms > 10, "{rooms}");
     assert!(std::fs::metadata(&path).unwrap().len() <= 400 * 1024);
-    // All or nothing: the refused room has left no member and no key.
+    // A write is made as a whole or not at all: the refused room has left no member and no key.
     assert!(matches!(store.room(&room(format!("r{rooms:04}"))).await, Err(Error::NotFound(_))));
     assert_eq!(store.rooms_of(&endpoint("ann"), Page::first()).await.unwrap().len(), rooms);
     assert_eq!(store.is_authorized(&key(1)).await, Decision::Allow);
@@ -54,7 +54,7 @@ async fn a_full_store_refuses_writes_reads_on_and_recovers() {
     store.close().await.unwrap();
 }
 
-/// Of writes that share a transaction, only those that do not fit fail.
+/// If writes share a transaction, only those that do not fit may fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_does_not_fit_fails_alone() {
     let (_dir, path) = new_path();
@@ -109,7 +109,8 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
         });
     }
     let (_dir, path) = new_path();
-    // In units of 512 bytes. Beyond it a write fails instead of killing the process.
+    // The limit is in units of 512 bytes. A write beyond the limit fails instead of killing the
+    // process.
     let limit = "trap '' XFSZ; ulimit -f 1200;";
     let name = "space::a_full_disk_refuses_writes_and_loses_nothing";
     let program = std::env::current_exe().unwrap();

@@ -1,4 +1,4 @@
-//! Shorthand for the tests.
+//! Helpers of the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -63,7 +63,8 @@ pub(crate) fn copy_of_fixture(name: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-/// The seed in the variable `SEED`, or a new one. It is printed, so that a failure can be repeated.
+/// The seed in the variable `SEED`, or a new one. The seed is printed, so that a failure can be
+/// repeated.
 pub(crate) fn seed() -> u64 {
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |s| s.parse().unwrap());
     println!("SEED={seed}");
@@ -84,7 +85,7 @@ pub(crate) fn child() -> Option<PathBuf> {
     std::env::var_os("MEMBERSHIP_TEST_CHILD").map(PathBuf::from)
 }
 
-/// The command that runs the test `name` of `program` as a child with `argument`.
+/// Makes the command that runs the test `name` of `program` as a child with `argument`.
 ///
 /// The shell commands `prepare` run before it.
 pub(crate) fn child_command(program: &Path, name: &str, prepare: &str, argument: &Path) -> Command {

@@ -1,4 +1,4 @@
-//! The floors: the same exchanges with the servers by an ordinary NATS client.
+//! The floors: the exchanges of the store, made by an ordinary NATS client.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::Mutex;
 
-/// Publishes in flight at once, as many as the store has.
+/// The number of publishes in flight at once, the same as in the store.
 const WINDOW: usize = 512;
 
 /// A NATS client without a store.
@@ -16,7 +16,8 @@ pub(crate) struct Bare {
     client: Client,
     jetstream: Context,
     prefix: String,
-    /// An inbox for each bucket, in which answers of several messages arrive, one answer at a time.
+    /// An inbox for each bucket. Answers that consist of several messages arrive there, one answer
+    /// at a time.
     inboxes: HashMap<&'static str, (String, Mutex<Subscriber>)>,
 }
 
@@ -42,12 +43,12 @@ impl Bare {
         Self { client, jetstream, prefix: prefix.to_owned(), inboxes }
     }
 
-    /// One core round trip.
+    /// Makes one core round trip.
     pub(crate) async fn round_trip(&self) {
         self.client.request("echo", Bytes::new()).await.unwrap();
     }
 
-    /// One acknowledged publish, which is the cost of a barrier of the bucket.
+    /// Makes one acknowledged publish, which is the cost of a barrier of the bucket.
     pub(crate) async fn publish(&self, bucket: &str) {
         let subject = format!("$KV.{}{bucket}.=barrier", self.prefix);
         self.jetstream.publish(subject, Bytes::new()).await.unwrap().await.unwrap();

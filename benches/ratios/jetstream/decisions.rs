@@ -12,7 +12,8 @@ use crate::measure::{Limit, Row, each};
 use crate::world::{USERS, by, user_key};
 
 const CALLS: u32 = 400;
-/// The least cost that is demanded of a concurrent decision, however cheap a shared barrier is.
+/// The least cost that a ratio demands of a concurrent decision, however many callers share a
+/// barrier.
 const LEAST: Duration = Duration::from_nanos(1_500);
 const SHARED: f64 = 1.6;
 

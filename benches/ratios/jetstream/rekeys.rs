@@ -33,7 +33,8 @@ fn row(servers: &Servers<'_>, bare: &Bare, (room, shown, members): (&str, &str, 
         let round = round.fetch_add(1, Ordering::Relaxed);
         let puts = (0..members).map(|number| {
             let (attempt, who) = (format!("{round:016}"), endpoint(number));
-            // As long as the store's messages: a key of six tokens, a value with a checksum.
+            // The messages are as long as the store's: a key of six tokens, and a value with a
+            // checksum.
             let value = [b"1:0123456789abcdef:", sealed(number).as_bytes()].concat();
             (format!("{room}.bare-incarnation.{who}.{round}.{attempt}"), Bytes::from(value))
         });

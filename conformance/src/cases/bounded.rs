@@ -137,7 +137,8 @@ async fn a_bounded_client_without_contact_denies_past_the_bound(cx: Cx) -> Verdi
         set_up(&bounded).await?;
         decides(&bounded, &USER, Decision::Allow, soon()).await?;
         cx.instance().inject(&fault).await?;
-        // Within the bound the client may allow from memory; past it, on a slow machine, it denies.
+        // Within the bound the client may allow from memory. Past the bound, which a slow machine
+        // may reach, it denies.
         let decision = cx.within_bound(bounded.is_authorized(&USER)).await?;
         if decision != Decision::Allow {
             denies_as_failed(&decision)?;
@@ -201,7 +202,8 @@ async fn a_bounded_client_of_a_cut_off_server_denies_past_the_bound(cx: Cx) -> V
         servers.harm(0, Harm::Isolate).await?;
         let cut = Instant::now();
         let store = bounded.unrecorded();
-        // It must deny whether or not the user was revoked: without contact it cannot know.
+        // The client must deny whether or not the user was revoked, since without contact it cannot
+        // know.
         let ask = keep_asking(cut + Duration::from_secs(10), || async {
             let late = cut.elapsed() >= BOUND;
             let decision = cx.within_bound(store.is_authorized(&USER)).await?;

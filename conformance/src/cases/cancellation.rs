@@ -44,10 +44,11 @@ async fn cut_here<T>(call: impl Future<Output = T>, polls: u64) -> Option<T> {
     .await
 }
 
-/// The numbers of polls after which to drop a call. The case stops when a call ends by itself.
+/// The numbers of polls after which to drop a call. A case stops trying when the call ends by
+/// itself.
 ///
-/// On a slow target the numbers leave gaps, in other places with another seed. A faster target that
-/// runs the same code tries the numbers in the gaps.
+/// On a slow target only every n-th number is tried, and the seed decides where the series begins.
+/// A faster target that runs the same code tries all numbers.
 fn each_poll(cx: &Cx) -> impl Iterator<Item = u64> + Send + use<> {
     let step = u64::from(cx.target().pace() / 5).max(1);
     let first = cx.seed() % step;

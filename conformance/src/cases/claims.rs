@@ -39,7 +39,8 @@ async fn an_unclaimed_ability_is_refused_and_changes_nothing(cx: Cx) -> Verdict 
     Ok(())
 }
 
-/// Asks the target for the ability `need`, which it does not claim, by every call there is for it.
+/// Asks the target for the ability `need`, which it does not claim, by every call that uses this
+/// ability.
 async fn refused(cx: &Cx, need: Need) -> Verdict {
     let instance = cx.instance();
     let (id, who): (_, EndpointId) = (room("r"), endpoint("bob"));
@@ -129,7 +130,7 @@ async fn every_harm_affects_the_harmed_server(cx: Cx) -> Verdict {
         let began = Instant::now();
         let decision = store.is_admin(&ADMIN).await;
         let reached = match harm {
-            // A tenth of a second in each direction.
+            // The link delays by a tenth of a second in each direction.
             Harm::Slow => began.elapsed() >= std::time::Duration::from_millis(100),
             _ => matches!(decision, Decision::Deny(DenyReason::Failed(_))),
         };

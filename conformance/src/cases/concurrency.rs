@@ -1,6 +1,6 @@
-//! Concurrent calls: some order explains all answers (LIN-1).
+//! Concurrent calls: one order of the calls must explain all answers (LIN-1).
 //!
-//! Readers also check rules that hold in every state, as KEY-1.
+//! Readers also check rules that hold in every state, such as KEY-1.
 
 pub(super) mod index;
 pub(super) mod memberships;

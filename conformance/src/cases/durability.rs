@@ -235,7 +235,8 @@ async fn data_of_a_newer_version_are_refused(cx: Cx) -> Verdict {
     store.close().await?;
     drop(store);
     cx.instance().corrupt(&Stored::Version).await?;
-    // Twice: the first refusal must not change the version to one that the store accepts.
+    // Opening is tried twice: the first refusal must not change the version to one that the store
+    // accepts.
     for _ in 0..2 {
         let opened = cx.instance().open().await.map(|_| ());
         let refused = matches!(&opened, Err(Error::Corrupt(_) | Error::Invalid(_)));
@@ -290,7 +291,7 @@ async fn a_call_interrupted_by_a_drop_takes_effect_entirely_or_not_at_all(cx: Cx
 }
 
 async fn opening_missing_data_that_must_exist_fails_and_makes_nothing(cx: Cx) -> Verdict {
-    // More than once: a failed attempt must not make data that the next one finds.
+    // Opening is tried more than once: a failed attempt must not make data that the next one finds.
     for _ in 0..3 {
         match cx.instance().open_existing().await {
             Err(Error::Invalid(_)) => {}

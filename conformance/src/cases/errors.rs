@@ -131,7 +131,7 @@ async fn a_missing_user_is_denied_as_unknown(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// A refused write leaves nothing behind that makes the corrected one fail.
+/// A refused write must leave nothing behind that makes the corrected one fail.
 async fn a_refused_write_can_be_corrected_and_repeated(cx: Cx) -> Verdict {
     let (store, e, p) = (a_world(&cx).await?, room("e"), room("p"));
     fails(store.add_member(&e, joins("carl")).await, &KEY_MISSING)?;
@@ -169,7 +169,7 @@ async fn deleting_a_missing_room_changes_nothing(cx: Cx) -> Verdict {
 async fn adding_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict {
     let (store, scope) = (a_world(&cx).await?, everything());
     let table = [
-        // A missing room, whatever else is wrong.
+        // The room is missing, whatever else is wrong.
         ("none", joins("bob"), no_room("none")),
         ("none", joins_at("bob", 2), no_room("none")),
         ("none", joins_at("ann", 0), no_room("none")),
@@ -182,12 +182,12 @@ async fn adding_a_member_returns_the_first_error_that_applies(cx: Cx) -> Verdict
         ("p", joins_at("bob", 0), UNENCRYPTED),
         ("p", joins_at("bob", 7), UNENCRYPTED),
         ("p", joins_at("ann", 7), UNENCRYPTED),
-        // A member already, also with a wrong epoch.
+        // The endpoint is a member already; some of the epochs are wrong, too.
         ("e", joins_at("bob", 2), member_exists("e", "bob")),
         ("e", joins_at("bob", 1), member_exists("e", "bob")),
         ("e", joins_at("ann", 9), member_exists("e", "ann")),
         ("p", joins("bob"), member_exists("p", "bob")),
-        // Only a wrong epoch.
+        // Only the epoch is wrong.
         ("e", joins_at("carl", 1), stale(2)),
         ("e", joins_at("carl", 3), stale(2)),
     ];

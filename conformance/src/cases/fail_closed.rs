@@ -84,7 +84,7 @@ where
     let target = cx.target().clone();
     let faults = target.faults();
     holds(!faults.is_empty(), "a target that claims faults to have one", &faults.len())?;
-    // All faults at the same time, because the cases mostly wait for deadlines.
+    // All faults are tested at the same time, because the cases mostly wait for deadlines.
     let each = faults.iter().map(|fault| under_one(cx, fault, &case));
     futures::future::join_all(each).await.into_iter().collect()
 }
@@ -355,8 +355,8 @@ async fn a_write_of_unknown_outcome_takes_effect_once_or_not_at_all(cx: Cx) -> V
         cx.instance().heal().await?;
         for (number, (_, answer)) in (0..).zip(answers) {
             let key = user_number(number);
-            // The same call is repeated until it is answered. If the first one's outcome was
-            // unknown, either may have added the user; the record must be the same.
+            // The call is repeated until it is answered. If the outcome of the first call was
+            // unknown, either call may have added the user; the record must be the same.
             match answered(&cx, &store, &Op::AddUser(new(number))).await? {
                 Answer::User(Ok(_)) => {
                     let failed = answer.error().is_some();

@@ -85,7 +85,7 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
         );
         one?;
         two?;
-        // Of several new clients some try the lost server first.
+        // Some of the new clients try the lost server first.
         for _ in 0..6 {
             let new = cx.open().await?;
             same(new.is_authorized(&USER).await, Decision::Allow)?;

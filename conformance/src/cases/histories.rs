@@ -38,7 +38,8 @@ declare! { "histories";
         "LIN-1" "AUTH-3" "FAULT-1" "ERR-2" "KEY-7", needs Replicas;
 }
 
-/// How long a case goes on after the run's time if an event that it needs has not happened.
+/// How long a case goes on after the run's time has passed while an event that it needs has not
+/// happened.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A kind of histories.

@@ -1,4 +1,4 @@
-//! What a client holds after many calls.
+//! The memory that a client holds after many calls.
 
 use membership::{Decision, DenyReason, Store};
 
@@ -13,8 +13,8 @@ declare! { "time";
 
 /// How many calls are measured; fewer on a slow target.
 const CALLS: u64 = 240_000;
-/// How many calls come before the measurement; fewer on a slow target. They fill the caches that
-/// have a limit.
+/// How many calls come before the measurement; fewer on a slow target. These calls fill the caches
+/// that have a limit.
 const BEFORE: u64 = 60_000;
 /// How many bytes memory may grow by for each call: an allocator needs some by itself.
 const KEPT: u64 = 24;

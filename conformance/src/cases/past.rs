@@ -116,18 +116,18 @@ fn reads() -> Vec<Op> {
     all
 }
 
-/// What is known of the present data.
+/// What the case knows of the present data.
 enum Truth {
-    /// Everything: the data are those of the model.
+    /// The case knows everything: the data are those of the model.
     Known(Box<Model>),
-    /// Only the answers of a client that was opened after the harm; these count as right.
+    /// The case knows only the answers of a client that was opened after the harm. These count as right.
     AsOpened,
-    /// Only the writes that were acknowledged after the harm.
+    /// The case knows only the writes that were acknowledged after the harm.
     Nothing,
 }
 
 impl Truth {
-    /// The right answers to these calls while nobody writes; `None` if they are not known.
+    /// Returns the right answers to these calls while nobody writes; `None` if the case does not know them.
     async fn about(&self, cx: &Cx, opened: &Client, calls: &[Op]) -> Verdict<Option<Vec<Answer>>> {
         match self {
             Self::Known(model) => {
@@ -202,7 +202,7 @@ async fn write(cx: &Cx, store: &Client, model: Option<&mut Model>, call: &Op) ->
     surely(cx, store, model, call, false).await
 }
 
-/// As [`write()`], but with `tried` the write may have been made before.
+/// As [`write()`], for a write that may have been made before if `tried` is true.
 async fn surely(
     cx: &Cx,
     store: &Client,
@@ -290,8 +290,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// The answers of the clients in `asked` must be right by the present data, or failures. Asks
-    /// nothing if the right answers are not known.
+    /// Asks the clients in `asked`. Their answers must be right by the present data, or failures. Asks nothing if the
+    /// case does not know the right answers.
     async fn asked_fit(&self) -> Verdict {
         let Some(right) = self.truth.about(&self.cx, &self.opened, &self.calls).await? else {
             return Ok(());
@@ -343,8 +343,8 @@ async fn all_know(cx: &Cx, clients: &[&Client], model: &Model, calls: &[Op]) -> 
     Ok(())
 }
 
-/// Those ways of a target that a case is about. Fails if there is none: the target claims to have some, and
-/// a case that tries none shows nothing.
+/// Returns those ways of a target that a case is about. Fails if there are none: the target claims to have some, and a
+/// case that tries none shows nothing.
 fn some<Way>(ways: impl Iterator<Item = Way>) -> Verdict<Vec<Way>> {
     let ways: Vec<_> = ways.collect();
     holds(!ways.is_empty(), "a way to do what the target claims, for this case", &ways.len())?;

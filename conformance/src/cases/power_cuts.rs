@@ -41,8 +41,9 @@ enum How {
 }
 
 impl How {
-    /// Whether this ending after `event` tests more than the one after the event before: it may
-    /// leave other files, or a cut may lose a write that was acknowledged and not synced.
+    /// Whether this ending after `event` can differ from the same ending one event earlier. It can
+    /// differ if other files may be left, or if a cut may now lose a write that was acknowledged
+    /// and not synced.
     fn tells(self, event: &Event) -> bool {
         match (self, event) {
             (Self::Killed | Self::Torn | Self::Shortened, Event::Told(_)) => false,
@@ -121,8 +122,8 @@ async fn worked(cx: &Cx) -> Verdict<Recording> {
 /// How many endings are checked in a round on a slow target, where each starts a server.
 const SAMPLE: usize = 24;
 
-/// The endings to check in this round, of those that are marked in `all`; and whether these are
-/// all. A slow target gets a sample, drawn from the case's seed.
+/// Returns which of the endings that are marked in `all` are checked in this round, and whether
+/// these are all. A slow target gets a sample, drawn from the case's seed.
 fn sample(cx: &Cx, all: &[bool], round: u64) -> Verdict<(Vec<bool>, bool)> {
     let mut ends: Vec<_> = (0..all.len()).filter(|at| all.get(*at) == Some(&true)).collect();
     // Otherwise an empty recording would pass.

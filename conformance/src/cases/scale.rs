@@ -183,8 +183,8 @@ async fn thousands_of_members_are_listed_completely(cx: Cx) -> Verdict {
     together(holding).await.map(drop)
 }
 
-/// A store that keeps something of each former member must not let that slow down the next removals, nor bring a
-/// former member back when it cleans up.
+/// A store may keep something of each former member. That must not slow down later removals, and the store must not
+/// bring a former member back when it cleans up.
 async fn a_room_of_thousands_is_left_one_by_one(cx: Cx) -> Verdict {
     let store = cx.open().await?.unrecorded();
     let all = names(scaled(&cx, 3_000, 400));

@@ -33,8 +33,8 @@ struct Watch {
     over: AtomicBool,
 }
 
-/// Asks until `over` is set, and once more. Fails on an `Allow` to a question that began after the
-/// revocation returned, or after a denial to this reader.
+/// Asks until `over` is set, and then once more. Fails on an `Allow` to a question that began after
+/// the revocation returned, or after this reader got a denial.
 async fn reads(
     store: Arc<dyn Store>,
     key: UserKey,

@@ -88,8 +88,8 @@ async fn a_page_read_while_members_change_is_one_consistent_state(cx: Cx) -> Ver
             writing.abort();
             return Err(torn);
         }
-        // A read counts only if the writer has made a step since the last one: a busy machine may
-        // keep it from running.
+        // A read counts only if the writer has made a step since the last read that counted.
+        // Otherwise all reads could happen while a busy machine keeps the writer from running.
         let now = steps.load(Ordering::Relaxed);
         if now != before {
             before = now;

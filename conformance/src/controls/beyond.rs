@@ -1,4 +1,4 @@
-//! Stores that are sound for small numbers, short times or usual values, and wrong beyond.
+//! Stores that are right for small numbers, short times or usual values, and wrong for others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

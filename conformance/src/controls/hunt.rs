@@ -10,20 +10,20 @@ use crate::target::{Claim, Need};
 
 /// The deadline of a case on a store in this process.
 ///
-/// Unless the store hangs, a case ends long before that, also on a busy machine.
+/// Unless the store hangs, a case ends long before this deadline, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Keeps cases apart that must not run beside each other.
+/// Keeps cases apart that must not run at the same time.
 ///
 /// Otherwise a deadline that passes on a busy machine would count as a catch.
 pub(super) static SCHEDULE: Schedule = Schedule::new(None);
 
-/// Groups that catch a store by what else happens in them.
+/// Groups whose catches do not count.
 ///
-/// They do not count, since each law must have a case of its own.
+/// Each law must have a case of its own, and a case of these groups catches a store by accident.
 const NO_LAW: [&str; 3] = ["sequences", "histories", "golden"];
 
-/// How a broken store was caught.
+/// The case that caught a broken store.
 pub struct Kill {
     /// The case that failed on it; it cites the clause that the store breaks.
     pub case: &'static Case,

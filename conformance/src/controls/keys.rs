@@ -33,14 +33,14 @@ controls! {
 
 type Triple = (RoomId, EndpointId, Epoch);
 
-/// Copies of the stored keys, and the rule by which removed ones are still returned.
+/// Copies of the stored keys, and the rule that says which removed keys are still returned.
 #[derive(Default)]
 struct Keeps<Rule> {
     keys: Mutex<BTreeMap<Triple, Ciphertext>>,
     rule: Rule,
 }
 
-/// When a key that was removed is returned all the same.
+/// The rule that says when a removed key is still returned.
 #[async_trait]
 trait Afterlife: Default + Send + Sync + 'static {
     /// Whether the copies are dropped when the room is deleted, not when the member is removed.

@@ -29,8 +29,8 @@ impl Defect for LosesUpdate {
         let found = inner.room(room).await;
         let there = inner.member(room, &new.endpoint).await;
         let answer = match (found, there) {
-            // Another addition is in flight. It writes back the members that it read before,
-            // without this one.
+            // Another addition is in flight. That addition writes back the members that it read
+            // before, without this one.
             (Ok(found), Err(Error::NotFound(_)))
                 if others > 0
                     && new.key.as_ref().is_some_and(|(epoch, _)| *epoch == found.epoch) =>

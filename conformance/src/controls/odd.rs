@@ -31,7 +31,7 @@ const LONG: Duration = Duration::from_mins(2);
 
 /// Rooms whose creation timed out.
 ///
-/// They are created when a client next lists rooms, which ERR-2 allows.
+/// Such a room is created when a client next lists rooms, which ERR-2 allows.
 #[derive(Default)]
 struct LandsLate(Mutex<Vec<NewRoom>>);
 

@@ -56,7 +56,8 @@ const BELIEVES: u8 = 0;
 const RESUMES: u8 = 1;
 const GIVES_UP: u8 = 2;
 
-/// A client's copy of users, kept in one of three wrong ways, and whether it was given up.
+/// A client's copy of users, which is kept in one of three wrong ways, and whether the client has
+/// given up the copy.
 #[derive(Default)]
 struct Copies<const HOW: u8>(Mutex<(Users, bool)>);
 

@@ -1,7 +1,7 @@
 //! A sound layer between the data and a defect.
 //!
 //! While the store is silent, calls through this layer time out. After the data were replaced or
-//! vanished, or while something too old serves them, the calls fail that must fail on a sound
+//! vanished, or while something too old serves them, those calls fail that must fail on a sound
 //! store. A defect is wrapped around this layer.
 
 use std::sync::Arc;

@@ -12,10 +12,10 @@ use crate::run::{self, Status};
 use crate::target::Target;
 use crate::{child, golden, harness, report};
 
-/// Runs controls as a test binary with `harness = false`: a test for each, which passes if a case
-/// catches the control, and one if a golden transcript must change. `sound` is a store without a
-/// defect: each case is a test that passes if the case does. The seed is `MEMBERSHIP_SEED`, as for
-/// [`harness::main`].
+/// Runs controls as a test binary with `harness = false`. Each control has a test that passes if a
+/// case catches it, and, if its defect is visible, a test that passes if a golden transcript
+/// changes. `sound` is a store without a defect; each case on it is a test, which passes if the
+/// case does. The seed is `MEMBERSHIP_SEED`, as for [`harness::main`].
 #[must_use]
 pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode {
     let mut targets: Vec<_> = controls.iter().map(|control| Arc::clone(&control.target)).collect();
@@ -47,8 +47,8 @@ pub fn main(controls: Vec<Control>, sound: Option<&Arc<dyn Target>>) -> ExitCode
             }
         }));
     }
-    // Of the groups that wait, only these two: of all stores in memory, only the controls can lose
-    // data, or put earlier data back, or let calls time out.
+    // Of the groups that wait, the sound store runs only these two. These groups test faults and
+    // losses of data, and of all stores in memory only those of the controls can have them.
     let tried = |case: &&Case| {
         case.company() == Company::Working || ["past", "fail_closed"].contains(&case.group)
     };

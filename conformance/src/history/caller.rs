@@ -20,7 +20,7 @@ pub enum Mix {
     Lists,
     /// Users and decisions.
     Users,
-    /// Everything.
+    /// All calls.
     All,
 }
 
@@ -87,8 +87,8 @@ const USERS: &[(Kind, u32)] = &[
     (User, 2),
     (Users, 2),
 ];
-/// Calls about admins, made in the first round of names only. They all touch one object, the
-/// admins, and would join the parts of all rounds into one long part.
+/// Calls about admins, made in the first round of names only. These calls all touch one object, the
+/// admins, and in every round they would join the parts of all rounds into one long part.
 const ADMINS: &[(Kind, u32)] = &[(AddAdmin, 4), (Bootstrap, 1), (HasAdmin, 3)];
 
 impl Caller {

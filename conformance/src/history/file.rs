@@ -28,7 +28,7 @@ impl Saved {
     /// the build directory.
     ///
     /// # Errors
-    /// The directory or the file cannot be written.
+    /// Returns the error if the directory or the file cannot be written.
     pub fn write(
         store: &str,
         seed: u64,
@@ -53,14 +53,15 @@ impl Saved {
     /// Reads a file that [`write`](Self::write) wrote.
     ///
     /// # Errors
-    /// One line: the file cannot be read, or it holds no saved violation.
+    /// Returns one line that says why: the file cannot be read, or it holds no saved violation.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         serde_json::from_slice(&text)
             .map_err(|error| format!("{} is no saved history: {error}", path.display()))
     }
 
-    /// Checks the histories again: returns the picture of a violation, or `None` if there is none.
+    /// Checks the histories again. Returns the drawing of a violation, or `None` if there is no
+    /// violation.
     #[must_use]
     pub fn replay(&self) -> Option<String> {
         let again = check(&self.least).err().or_else(|| check(&self.whole).err());

@@ -347,11 +347,12 @@ fn histories_of_a_perfect_store_are_found_linearizable_within_seconds(
             panic!("seed {seed}: {violation}: {violation:#?}");
         }
     }
-    // Generous, for slow machines and unoptimized builds.
+    // The limit is generous, for slow machines and unoptimized builds.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
-/// A history with one wrong answer of `is_authorized`, if that makes it not linearizable.
+/// Plays a history with one wrong answer of `is_authorized`. Returns it if the answer makes it not
+/// linearizable.
 fn spoiled(seed: u64) -> Option<History> {
     let mut history = perfect(seed, Mix::All, 8, 400, 1);
     let asks = |call: &&mut Call| matches!(call.op, Op::IsAuthorized(_));
@@ -392,8 +393,8 @@ fn a_shrunk_violation_is_linearizable_once_the_wrong_answer_is_corrected(
         let mut history = good.clone();
         // Give the answer of one read to another read.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // Not to `users`: the answer decides which users its page touches, so the partition by
-        // object would change too.
+        // The answer is not given to `users`: there the answer decides which users its page
+        // touches, so the partition by object would change, too.
         let asks = |call: &&Call| call.says() == Says::Seen && !matches!(call.op, Op::Users(_));
         let seen: Vec<_> = good.calls.iter().filter(asks).collect();
         let one = seen[rng.random_range(0..seen.len())];
@@ -420,9 +421,9 @@ fn a_shrunk_violation_is_linearizable_once_the_wrong_answer_is_corrected(
     assert!(mended > 20, "only {mended} were found by the wrong answer");
 }
 
-/// Calls that never return are pending throughout, so at no moment have all orders led to the same
-/// state. Yet each state follows from one of them by linearizing pending calls, so shrinking can
-/// start from that one: the last calls alone show the violation.
+/// Calls that never return are pending throughout, so at no moment do all orders lead to one state.
+/// But there is a state from which all others follow by linearizing pending calls. Shrinking can
+/// start from that state, so the last calls alone show the violation.
 #[test]
 fn shrinking_drops_past_calls_beside_calls_that_never_return() {
     let mut ops = vec![Op::CreateRoom(plain("r", "ann"))];
@@ -430,7 +431,7 @@ fn shrinking_drops_past_calls_beside_calls_that_never_return() {
         let bob = endpoint("bob");
         ops.extend([Op::AddMember(room("r"), joins("bob")), Op::RemoveMember(room("r"), bob)]);
     }
-    // A pending call may have taken effect before, and be undone by these.
+    // A pending call may have taken effect earlier, and these calls may undo it.
     ops.extend([Op::DeleteRoom(room("r")), Op::CreateRoom(plain("r", "ann"))]);
     let mut calls = sequence(&ops);
     let never = [

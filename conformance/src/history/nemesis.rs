@@ -54,7 +54,7 @@ impl Nemesis<'_> {
     /// Injects one fault, waits until it hits a call and some time more, and ends the fault.
     ///
     /// # Errors
-    /// The target's own errors. It is also an error if the fault hits no call: then the target does
+    /// Returns the target's own errors. Also fails if the fault hits no call: then the target does
     /// not do what it claims.
     pub async fn strike(&mut self, playing: &Playing) -> Verdict<Reached> {
         let drawn = self.rng.random_range(0..TROUBLES.len());
@@ -101,7 +101,7 @@ impl Nemesis<'_> {
 /// Injects a fault that the target declares, waits until it hits a call, and ends the fault.
 ///
 /// # Errors
-/// As of [`Nemesis::strike`].
+/// As [`Nemesis::strike`].
 pub async fn inject(
     instance: &dyn Instance,
     fault: &Fault,
@@ -130,8 +130,8 @@ async fn until_hit(playing: &Playing, before: u64, name: &str, slow_bound: Durat
     Ok(())
 }
 
-/// Waits until some calls are answered again, but no longer than `slow_bound`. Whether calls must
-/// be answered by then is not the nemesis's to judge.
+/// Waits until some calls are answered again, but no longer than `slow_bound`. The nemesis does not
+/// judge whether calls must be answered by then.
 async fn until_answered(playing: &Playing, slow_bound: Duration) {
     let (before, deadline) = (playing.pulse().answers(), Instant::now() + slow_bound);
     while playing.pulse().answers() < before + 20 && Instant::now() < deadline {

@@ -1,10 +1,10 @@
 //! The partition of a history by object: parts that share no object are checked one by one.
 //!
-//! A history is linearizable exactly when its calls on each object are (Herlihy and Wing,
-//! "Linearizability: a correctness condition for concurrent objects", 1990, theorem 1; Horn and
-//! Kroening, "Faster linearizability checking via P-compositionality", 2015, use it as here). An
-//! object is a part of the state that some calls touch and the others do not. The contract has
-//! these objects:
+//! A history is linearizable exactly when, for each object, its calls on that object are
+//! linearizable (Herlihy and Wing, "Linearizability: a correctness condition for concurrent
+//! objects", 1990, theorem 1; Horn and Kroening, "Faster linearizability checking via
+//! P-compositionality", 2015, use it as here). An object is a part of the state that some calls
+//! touch and the others do not. The contract has these objects:
 //!
 //! - *a room*: its record, its members and their keys. A call that names a room touches that room
 //!   and nothing else. No call on rooms reads users, and no call on users reads rooms.
@@ -13,15 +13,15 @@
 //! - *the admins*: whether there ever was one, and how many are active. `has_admin` and
 //!   `bootstrap_admin` touch this object, and so does each call that adds or revokes an admin.
 //!
-//! A listing reads several objects, and joins them into one: `rooms_of` every room in which its
-//! endpoint may ever have been, `users` every user who may be on its page. The calls show which
-//! rooms those are: an endpoint can be only in rooms that it is in at the start, that some call
-//! creates with it as the owner, or to which some call adds it. A page begins after the requested
-//! id, and a full page tells nothing about users after its last one.
+//! A listing reads several objects, and joins them into one object. `rooms_of` joins every room in
+//! which its endpoint may ever have been; `users` joins every user who may be on its page. The
+//! calls show in which rooms an endpoint may have been: those in which it is at the start, those
+//! that a call creates with it as the owner, and those to which a call adds it. A page begins after
+//! the requested id, and a full page tells nothing about users after its last one.
 //!
 //! A read changes nothing, so a linearizable history stays linearizable without it. Therefore the
-//! objects are first checked one by one, without listings: a violation found there is one of the
-//! whole history, and easier to read. The check with the listings follows, and decides.
+//! objects are first checked one by one, without listings. A violation that is found there is one
+//! of the whole history, and is easier to read. The check with the listings follows, and decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,8 +148,9 @@ impl Known {
         self.rooms_of.entry(endpoint.clone()).or_default().insert(room.clone());
     }
 
-    /// The objects that a call reads or changes. A listing that can have no records touches none,
-    /// and counts as touching the admins, so that its answer is checked all the same.
+    /// The objects that a call reads or changes. A listing that can have no records touches no
+    /// object. Such a listing counts as touching the admins, so that its answer is checked all the
+    /// same.
     fn touched(&self, call: &Call) -> Vec<usize> {
         let mut objects: Vec<Object> = Vec::new();
         let op = &call.op;

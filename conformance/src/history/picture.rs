@@ -1,4 +1,4 @@
-//! A violation as a picture in text: one row per client, time from left to right.
+//! A violation as a drawing in text: one row per client, time from left to right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -23,7 +23,7 @@ pub struct Play {
     pub clients: usize,
     /// How many calls the clients make in all, unless they are stopped earlier.
     pub calls: usize,
-    /// After how many calls the clients switch to fresh rooms, endpoints and users.
+    /// The number of calls after which the clients switch to fresh rooms, endpoints and users.
     pub turn: u64,
     /// How many of a hundred calls are dropped after a few polls, unless they end before that.
     pub dropped: u32,

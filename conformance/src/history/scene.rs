@@ -41,7 +41,8 @@ struct State {
     next_user: u64,
 }
 
-/// What the answers so far tell of a room. It may be stale: other calls may have changed the room.
+/// What the answers so far show of a room. This may be stale: other calls may have changed the
+/// room.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
     pub(super) encrypted: bool,

@@ -1,16 +1,17 @@
 //! The search for an order of calls that explains every answer.
 //!
-//! It is the search of Wing and Gong ("Testing and verifying concurrent objects", 1993) with two
-//! additions of Lowe ("Testing for linearizability", 2017): it memoizes the configurations that it
-//! has tried, and it linearizes calls as late as possible, when a call returns that is not
+//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993), with two
+//! additions of Lowe ("Testing for linearizability", 2017). The search memoizes the configurations
+//! that it has tried, and it linearizes calls as late as possible, when a call returns that is not
 //! linearized yet. Two more rules keep the search small:
 //!
 //! - A call that changed nothing is linearized as soon as the model gives its answer in the current
 //!   state. Since it leaves the state as it is, a later linearization point is never better. So the
 //!   search branches over writes only.
-//! - Before a call that returns, only those pending calls are tried that share an object with it,
-//!   directly or through other pending calls ([`Search::candidates`]). The others touch other
-//!   objects: after it they lead to the same state, and they are still pending then.
+//! Before a call that returns, only those pending calls are tried that share an object with it,
+//! directly or through other pending calls ([`Search::candidates`]). The other pending calls touch
+//! other objects. Whether they take effect before or after the returning call, they lead to the
+//! same state, and they are still pending afterwards.
 
 use std::collections::HashSet;
 
@@ -36,7 +37,7 @@ pub(super) enum Found {
     TooMuch,
 }
 
-/// Where a search found no order.
+/// The place at which a search found no order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stuck {
     /// The index of the first call to return that no order explains together with all calls that
@@ -271,9 +272,9 @@ impl<'a> Search<'a> {
                 reached.push(further);
             }
         }
-        // `one` is as good as `other` in the same state if they differ only in two ways: `one` has
-        // linearized more reads, and `other` has used up calls with unknown outcome that `one` has
-        // left.
+        // Two configurations with the same state are compared. `one` is as good as `other` if they
+        // differ in two ways only: `one` may have linearized more reads, and `other` may have used
+        // up calls with unknown outcome that `one` still has.
         let as_good = |one: &Configuration, other: &Configuration| {
             one.state == other.state
                 && one.linearized & !other.linearized & !reads == 0
@@ -298,8 +299,8 @@ impl<'a> Search<'a> {
     /// Adds a node for each write that can be linearized next, before `returning` returns.
     fn branch(&mut self, node: Node, returning: usize, to_try: &mut Vec<Node>) {
         let mut candidates = self.candidates(node, returning);
-        // The last one is tried first: `returning`, then writes that return later, then writes with
-        // unknown outcome.
+        // The node that is added last is tried first: `returning`, then writes that return later,
+        // then writes with unknown outcome.
         candidates.sort_by_key(|call| {
             let ends = self.calls.get(*call).and_then(|t| t.call.ended.as_ref()).map(|(at, _)| *at);
             let sure = self.steps.says(*call) == Says::Done;

@@ -3,10 +3,10 @@
 //! The shrunk violation must prove that the whole history is not linearizable. So shrinking may
 //! remove only these:
 //!
-//! - Calls that began after the unexplained call returned, and answers given after that moment:
-//!   every prefix of a linearizable history is linearizable.
+//! - Calls that began after the unexplained call returned, and answers given after that moment.
+//!   Every prefix of a linearizable history is linearizable.
 //! - Calls that certainly changed nothing: an order of all calls is also an order of the rest.
-//! - Calls that are past at an origin, a configuration of the search from which all others at that
+//! - Calls that are past at an origin: a configuration of the search from which all others at that
 //!   moment follow by linearizing pending calls. The rest then starts from the origin's state.
 //!
 //! A call that changed the state, or may have, stays: other answers may depend on it.

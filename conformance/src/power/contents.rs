@@ -48,7 +48,7 @@ impl Contents {
 
     /// Writes the contents into an existing folder.
     pub fn lay_out(&self, folder: &Path) -> Result<(), TargetError> {
-        // In the order of names, so that a folder is made before those in it.
+        // The names are in order, so that a folder is made before those in it.
         for name in &self.folders {
             fs::create_dir(folder.join(name))?;
         }

@@ -6,8 +6,8 @@
 //! - Either sync includes all earlier changes of names, since these file systems log them in order.
 //! - A rename is atomic.
 //!
-//! Of everything else any part may survive a power cut: sectors in any order, lengths, names. A
-//! sector is written whole or not at all, and bytes that nobody wrote stay as they are.
+//! After a power cut any part of everything else may survive: sectors in any order, lengths, names.
+//! A sector is written whole or not at all, and bytes that nobody wrote stay as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,15 +22,16 @@ const SECTOR: usize = 512;
 
 /// A kind of crash.
 pub enum Ending<'a> {
-    /// Only the process is killed: everything that it did is there.
+    /// Only the process is killed. All of its changes are there.
     Killed,
-    /// The power is cut, and nothing survives that was not synced.
+    /// The power is cut, and only synced changes survive.
     Cut,
-    /// The power is cut with torn writes: unsynced sectors, lengths and changes of names survive
+    /// The power is cut with torn writes: each unsynced sector, length and change of names survives
     /// at random.
     Torn(&'a mut ChaCha8Rng),
-    /// The power is cut, and the last unsynced changes are lost: of the unsynced writes to each
-    /// file, and of the unsynced changes of names, a random number of the first survive.
+    /// The power is cut, and the last unsynced changes are lost. Of the unsynced writes to each
+    /// file, a random number survives, beginning with the first write. The same holds for the
+    /// unsynced changes of names.
     Shortened(&'a mut ChaCha8Rng),
 }
 
@@ -131,7 +132,8 @@ impl Disk {
         Contents { files: files.collect(), folders: names.folders }.reachable()
     }
 
-    /// The synced names, after those unsynced changes whose numbers are `kept`.
+    /// Returns the synced names, after applying those unsynced changes for whose numbers `kept` is
+    /// true.
     fn names_with(&self, mut kept: impl FnMut(usize) -> bool) -> Names {
         let mut names = self.synced_names.clone();
         for (number, naming) in self.unsynced_names.iter().enumerate() {
@@ -175,7 +177,7 @@ impl Disk {
 }
 
 impl File {
-    /// The bytes with random sectors and lengths of the unsynced writes.
+    /// Returns the synced bytes with a random choice of the unsynced sectors and lengths.
     fn torn(&self, rng: &mut ChaCha8Rng) -> Vec<u8> {
         let mut bytes = self.synced.clone();
         for write in &self.unsynced {
@@ -199,7 +201,7 @@ impl File {
         bytes
     }
 
-    /// The bytes with the first `kept` of the unsynced writes.
+    /// Returns the synced bytes with the first `kept` unsynced writes.
     fn shortened(&self, kept: usize) -> Vec<u8> {
         let mut bytes = self.synced.clone();
         self.unsynced.iter().take(kept).for_each(|write| write.apply(&mut bytes));

@@ -111,7 +111,7 @@ fn first_stop(thread: Pid) -> nix::Result<WaitStatus> {
     loop {
         match waitpid(thread, Some(OURS))? {
             stop @ WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_STOP) => return Ok(stop),
-            // Within a system call, such as `clone`.
+            // The thread is within a system call, such as `clone`.
             WaitStatus::PtraceEvent(..) => ptrace::cont(thread, None)?,
             other => return Ok(other),
         }
@@ -314,8 +314,8 @@ impl Watch {
         Ok(false)
     }
 
-    /// Records a line that the child writes to its standard output. It is recorded at the entry of
-    /// the system call, since a reader may have the line before the exit.
+    /// Records a line that the child writes to its standard output. The line is recorded at the
+    /// entry of the system call, since a reader may have the line before the exit.
     fn record_output(&mut self, thread: Pid, call: &Syscall) -> Result<(), TargetError> {
         let [fd, data, len, ..] = call.arguments;
         let thread = Thread(thread);

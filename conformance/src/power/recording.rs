@@ -39,7 +39,8 @@ pub enum Event {
     Told(String),
 }
 
-/// Everything that a process did to its files, and what it wrote to its standard output meanwhile.
+/// All changes that a process made to its files, and the lines that it wrote to its standard output
+/// meanwhile.
 #[derive(Debug)]
 pub struct Recording {
     /// The files before the process ran.

@@ -25,7 +25,7 @@ pub(crate) fn failure(case: &Case, store: &str, report: &Report) -> String {
         let label = if number == 0 { "calls" } else { "" };
         let _ = writeln!(text, "  {label:<8}  {line}");
     }
-    // After the calls, of which there may be hundreds: readers look at the end first.
+    // The result comes after the calls, since there may be hundreds of calls and readers look at the end first.
     let found = &report.failure;
     let _ = writeln!(text, "  expected  {}", found.expected);
     let _ = writeln!(text, "  got       {}", found.got);

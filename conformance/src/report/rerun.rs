@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::case::Case;
 
-/// The command that started the runner, where a runner runs the suite.
+/// The command that started the runner, if a runner runs the suite.
 static RUNNER: OnceLock<&'static str> = OnceLock::new();
 
 /// Names the command that started the runner.
@@ -23,7 +23,7 @@ pub(super) fn case(case: &Case, store: &str, seed: u64) -> String {
     }
 }
 
-/// How to judge the history in `file` again.
+/// The command that judges the history in `file` again.
 pub(crate) fn history(file: &Path) -> String {
     let file = file.display();
     match RUNNER.get() {

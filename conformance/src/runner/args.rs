@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{seed, soak};
 
-/// Holds stores to the contract, and prints what held.
+/// Tests stores against the contract, and prints which cases passed
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub(super) struct Args {
@@ -78,28 +78,28 @@ pub struct Options {
     pub(super) junit: Option<PathBuf>,
 }
 
-/// What a program does other than a run.
+/// The commands besides a run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Judges a history again that a case of the group `histories` saved: exit code 1 while no
-    /// order explains it
+    /// Judges a saved history again, which a case of the group `histories` has written: exit code 1
+    /// if no order explains it
     Replay {
-        /// The file that the failure named
+        /// The file, which the report of the failure names
         file: PathBuf,
     },
-    /// Hunts every deliberately broken store, and prints which case catches it by the clause it
-    /// breaks
+    /// Runs the suite on every deliberately broken store, and prints the case that catches each
+    /// store by the clause that the store breaks
     #[command(alias = "mutants")]
     Controls(ControlsArgs),
 }
 
-/// Which broken stores to hunt.
+/// Which broken stores to run.
 #[derive(Debug, clap::Args)]
 pub struct ControlsArgs {
-    /// Only those whose names contain one of these
+    /// Run only the broken stores whose names contain one of these texts
     pub(super) names: Vec<String>,
 
-    /// Print the cases instead, each with all the broken stores it catches
+    /// Print the cases instead, each with all broken stores that it catches
     #[arg(long)]
     pub(super) cases: bool,
 

@@ -1,4 +1,4 @@
-//! The command `controls`: every broken store, and the case that catches it.
+//! The command `controls`: runs every broken store, and prints the case that catches it.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ pub(super) fn run(suite: &Suite, args: &ControlsArgs) -> Result<ExitCode, String
     let controls: Vec<_> =
         suite.controls.iter().filter(|control| asked(control.name)).cloned().collect();
     let seed = args.seed.map_or_else(seed::from_environment, Ok)?;
-    // Before the runtime: these may have one of their own.
+    // These checks run before the runtime starts, since they may start a runtime of their own.
     let others = suite.other_controls.iter().filter(|other| !args.cases && asked(other.name));
     let others: Vec<_> = others.map(|other| hunted_otherwise(other, seed)).collect();
     let runtime = harness::runtime()?;
@@ -55,7 +55,8 @@ fn hunted_otherwise(other: &super::OtherControl, seed: u64) -> Caught {
     Caught { name: other.name, clause: other.clause, by, took }
 }
 
-/// Hunts all of them, as many at once as may run beside one another, and tells of each on the way.
+/// Runs `hunt` on all of these controls, as many at once as the schedule allows, and reports each
+/// as it ends.
 async fn hunted<T>(
     controls: &[Control],
     hunt: impl AsyncFn(&Control) -> T,
@@ -100,7 +101,7 @@ async fn by_control(controls: &[Control], others: Vec<Caught>, seed: u64) -> Exi
     if caught == all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Which controls each case catches by a clause it cites.
+/// Prints, for each case, the controls that the case catches by a clause that it cites.
 async fn by_case(controls: &[Control], seed: u64) -> ExitCode {
     let hunt = async |control: &Control| controls::all_kills(control, seed).await;
     let tell = |control: &Control, kills: &Vec<&'static Case>| {

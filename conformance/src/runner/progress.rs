@@ -1,4 +1,4 @@
-//! What a run shows while it lasts: a bar on a terminal, plain lines elsewhere.
+//! The progress of a run: a bar on a terminal, plain lines elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -15,7 +15,7 @@ use crate::schedule::Begins;
 
 pub(super) struct Progress {
     bar: ProgressBar,
-    /// What is left to run of each store and group; only where there is no bar.
+    /// The cases of each store and group that have not run yet; `None` if there is a bar.
     left: Option<Mutex<BTreeMap<(String, &'static str), Left>>>,
 }
 
@@ -28,7 +28,7 @@ struct Left {
 impl Progress {
     pub(super) fn new(cases: &[&'static Case], stores: &[String]) -> Self {
         let total = cases.len() * stores.len();
-        // Beside a log on the same terminal, a bar would be unreadable.
+        // With a log on the same terminal, a bar would be unreadable.
         if std::io::stderr().is_terminal() && std::env::var_os("RUST_LOG").is_none() {
             let bar = ProgressBar::new(u64::try_from(total).unwrap_or(u64::MAX));
             if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}  {msg}")

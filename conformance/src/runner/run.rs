@@ -23,7 +23,7 @@ use crate::target::Target;
 use crate::vet::vetted;
 use crate::{contract, seed, soak};
 
-/// Runs these cases and says what came of them.
+/// Runs these cases, and prints and writes the results.
 pub(super) fn held(
     suite: &Suite,
     options: &Options,
@@ -34,7 +34,8 @@ pub(super) fn held(
     let junit = options.junit.as_deref().map(Document::create).transpose()?;
     let seed = options.seed.map_or_else(seed::from_environment, Ok)?;
     soak::set(options.soak);
-    // Never dropped: that would wait for a thread that a store blocks for ever.
+    // The runtime is never dropped: dropping it would wait for ever for a thread that a store
+    // blocks.
     let runtime = ManuallyDrop::new(harness::runtime()?);
     vetted(&targets)?;
 
@@ -62,7 +63,7 @@ pub(super) fn held(
     for failure in results.failures() {
         anstream::println!("{failure}");
     }
-    // Only where everything is run.
+    // The further check is made only if every case runs on every default target.
     let also = suite.also.filter(|_| options.store.is_empty() && options.filter.is_empty());
     let (said, also) = also.map_or((String::new(), true), |also| also(seed, options.jobs));
     if !said.is_empty() {
@@ -87,8 +88,9 @@ pub(super) fn held(
     })
 }
 
-/// What the targets found outside, each thing once. One that lacks something ends the run here: a
-/// store that could not be tried must not look like one that held.
+/// Prepares the targets. Returns what they found, such as servers, each only once. A target that
+/// lacks something ends the run here. Otherwise a store that could not be tested would look like
+/// one that passed.
 async fn prepared(targets: &[Arc<dyn Target>]) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     for target in targets {
@@ -140,7 +142,8 @@ async fn results(
     Ok(Results { stores, cases, servers, seed, took: began.elapsed() })
 }
 
-/// A report's file, opened before the run, so that a wrong path does not cost one.
+/// The file of a report. The file is opened before the run, so that a wrong path is noticed at
+/// once.
 struct Document<'a> {
     path: &'a Path,
     file: File,

@@ -1,4 +1,4 @@
-//! The meaning of the numbers of which a sequence is drawn.
+//! Turns the numbers of a sequence into calls.
 
 use std::collections::BTreeSet;
 
@@ -21,9 +21,9 @@ pub(crate) enum Mix {
     Rooms,
     /// Users, admins and decisions.
     Users,
-    /// Everything.
+    /// All calls.
     All,
-    /// Everything, and now and then the store is closed and opened again.
+    /// All calls, and now and then the store is closed and opened again.
     Reopened,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Draw {
     client: u8,
     room: u8,
     who: u8,
-    /// Which mistake the call has; below 160 it has none.
+    /// Which mistake the call has. Below 160 the call has none.
     twist: u8,
     /// A set, one bit per member; or a number.
     some: u8,
@@ -254,7 +254,7 @@ impl Draw {
         })
     }
 
-    /// `epoch`, or the one before or after it if the twist says so.
+    /// Returns `epoch`, or the epoch before or after it if `twist` says so.
     fn near(self, epoch: Epoch) -> Epoch {
         let number = match self.twist {
             160..200 => epoch.get().saturating_sub(1),

@@ -6,7 +6,7 @@ use super::draw::Draw;
 use super::{Mismatch, Trial};
 use crate::verdict::Verdict;
 
-/// The longest that shrinking takes. Then the shortest sequence so far is used.
+/// The longest that shrinking takes. When this time is over, the shortest sequence so far is used.
 const BUDGET: Duration = Duration::from_secs(30);
 
 /// Shrinks a failing sequence. Returns the shortest and simplest one found, with its mismatch.
@@ -39,7 +39,7 @@ pub(super) async fn shrink<Tree: ValueTree<Value = Draw> + Send>(
         piece /= 2;
     }
 
-    // Simpler calls: simplify each call by itself.
+    // The calls become simpler: each call is simplified by itself.
     let mut least: Vec<_> = trees.iter().map(Tree::current).collect();
     for (at, tree) in trees.iter_mut().enumerate() {
         let mut changed = tree.simplify();

@@ -12,33 +12,33 @@ use crate::simulate::{self, Tally, crash, pause, writes};
 use membership_conformance::report::{human, refuse};
 use membership_conformance::seed;
 
-/// Runs the JetStream store on simulated servers: every write stopped dead after each of its
-/// exchanges, every call held before each of them, then histories with all kinds of faults
+/// Runs the JetStream store on simulated servers: stops every write after each of its exchanges,
+/// holds every call before each of its exchanges, then plays histories with all kinds of faults
 #[derive(Debug, Args)]
 pub(super) struct Simulate {
-    /// How many histories
+    /// How many histories to play
     #[arg(long, value_name = "N", default_value = "20000")]
     histories: NonZeroU64,
 
-    /// The seed of the first; each of the others has the next [default: MEMBERSHIP_SEED, or a new
-    /// one]
+    /// The seed of the first history; each further history has the next seed [default:
+    /// MEMBERSHIP_SEED, or a new one]
     #[arg(long, value_name = "N", value_parser = seed::parse)]
     seed: Option<u64>,
 
-    /// How many at once [default: one a core]
+    /// How many histories to play at once [default: one a core]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 
-    /// Only the history of the seed, with everything that its clients and the servers said
+    /// Play only the history of the seed, and print everything that its clients and servers sent
     #[arg(long, conflicts_with = "histories")]
     trace: bool,
 }
 
-/// So many histories meet everything that there is to meet.
+/// So many histories reach every event that is counted.
 const ENOUGH: u64 = 2_000;
-/// How many run beside the cases.
+/// How many histories a run of the suite plays after its cases.
 const SOME: u64 = 500;
-/// How often progress is said.
+/// How often progress is printed.
 const PACE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &Simulate) -> ExitCode {
@@ -99,7 +99,8 @@ fn simulated(args: &Simulate) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Some seconds of it, beside the cases: the line that says what came of it, and whether it held.
+/// Simulates for some seconds, after the cases of a run. Returns a line for the report, and whether
+/// everything passed.
 pub(super) fn some(seed: u64, jobs: Option<NonZeroUsize>) -> (String, bool) {
     let jobs = jobs.map_or_else(cores, NonZeroUsize::get);
     let began = Instant::now();
@@ -145,17 +146,18 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Plays everything there is of a kind, of a seed, on so many threads; how much that was.
+/// Plays every crash point or every pause, with a seed and a number of threads. Returns how many
+/// there were.
 type Enumerated = fn(u64, usize) -> Result<u64, String>;
 
-/// Every kind of write alone, and beside every other.
+/// Plays every kind of write, alone and beside every other write.
 fn crash_points(seed: u64, jobs: usize) -> Result<u64, String> {
     let alone = writes().into_iter().map(|write| (write, None));
     let beside = crash::pairs().into_iter().map(|(write, rival)| (write, Some(rival)));
     crash::cut_all(alone.chain(beside).collect(), seed, jobs)
 }
 
-/// Every kind of call, with everything that others may do while it is held; and two held at once.
+/// Holds every kind of call while other clients make calls, and holds two calls at once.
 fn pauses(seed: u64, jobs: usize) -> Result<u64, String> {
     Ok(pause::hold_all(pause::pairs(), seed, jobs)?
         + pause::hold_a_move(None, seed)?

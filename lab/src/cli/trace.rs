@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 const VARIABLE: &str = "RUST_LOG";
 
-/// Shows the events that `RUST_LOG` names from now on; none if it is unset or empty.
+/// From now on shows the events that `RUST_LOG` names. Shows none if `RUST_LOG` is unset or empty.
 pub(super) fn show() -> Result<(), String> {
     let Some(wanted) = env::var_os(VARIABLE).filter(|wanted| !wanted.is_empty()) else {
         return Ok(());

@@ -1,6 +1,6 @@
 //! JetStream stores with a defect in their own code, which only tests can switch on.
 //!
-//! They run on one server; those whose defect is about replicas run on three.
+//! These stores run on one server; those whose defect is about replicas run on three.
 
 use membership::JetStreamDefect::{
     AnotherBucketsBarrier, BarrierAfterTheRead, BelievesRefusals, CollectsWithoutAFence,

@@ -43,7 +43,7 @@ impl NaiveKv {
         })
     }
 
-    /// Runs a call with the deadline that every call has.
+    /// Runs a call with the deadline of the naive store.
     async fn call<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Closed);

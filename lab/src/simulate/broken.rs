@@ -25,7 +25,7 @@ pub struct Broken {
     pub name: &'static str,
     /// The clause that the client breaks.
     pub clause: &'static str,
-    /// What the client does wrong: a sentence without its subject, the client.
+    /// What the client does wrong, as a sentence without its subject: the client.
     pub what: &'static str,
     defect: JetStreamDefect,
     shows: Shows,
@@ -34,13 +34,16 @@ pub struct Broken {
 /// Where a defect shows.
 #[derive(Clone, Copy, Debug)]
 enum Shows {
-    /// In random histories. With `cuts`, servers are cut off one after the other.
+    /// The defect shows in random histories. With `cuts`, servers are cut off one after the other.
     InHistories { mix: Mix, weather: Weather, cuts: bool },
-    /// In random histories during which older servers replace the servers for a while.
+    /// The defect shows in random histories during which older servers replace the servers for a
+    /// while.
     OnOlderServers,
-    /// In random histories of bounded-staleness decisions, while the clients' machine is suspended.
+    /// The defect shows in random histories of bounded-staleness decisions, while the clients'
+    /// machine is suspended.
     WhenSuspended,
-    /// When a call is held before one of its exchanges: most likely the call of this name.
+    /// The defect shows if a call is held before one of its exchanges: most likely the call of this
+    /// name.
     WhenHeld(&'static str),
 }
 
@@ -53,7 +56,7 @@ pub struct Catch {
     pub problem: String,
 }
 
-/// This many histories are enough to catch any of the clients whose defects show in histories.
+/// With this many histories, a client whose defect shows in histories is certainly caught.
 pub const ENOUGH: u64 = 600;
 
 /// Every broken client.
@@ -216,7 +219,7 @@ impl Broken {
         outcome.err().map(|problem| Catch { by: "a call that is held".to_owned(), problem })
     }
 
-    /// The plan whose histories show the defect; `None` if it shows when a call is held.
+    /// The plan whose histories show the defect; `None` if the defect shows when a call is held.
     fn plan(&self) -> Option<Plan> {
         let calm = Weather { latency: 20, ..Weather::CALM };
         let after = |n: u64| Duration::from_millis(300 * n);

@@ -23,7 +23,7 @@ pub(super) enum Start {
     /// The room `ops` is at epoch 2, with three members and a removed one; `other` is unencrypted,
     /// and `gone` deleted.
     Full,
-    /// The same rooms, and no users.
+    /// The same rooms as in the other variant, and no users.
     NoUsers,
 }
 

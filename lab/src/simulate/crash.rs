@@ -1,9 +1,9 @@
 //! Crash points: every kind of write, stopped dead after each of its exchanges with the servers.
 //!
 //! The write runs alone or beside every other kind of write. The request after the last exchange is
-//! not sent, or is sent and its answer lost. Then two other clients make calls at the same time,
-//! and complete calls must explain their answers: the write that was cut short took effect once, or
-//! not at all (clauses DUR-2, ERR-2, LIN-1).
+//! not sent, or it is sent and its answer is lost. Then two other clients make calls at the same
+//! time. One order of complete calls must explain their answers: the write that was cut short took
+//! effect once, or not at all (clauses DUR-2, ERR-2, LIN-1).
 
 use membership::{JetStreamStore, Simulation, Store, Weather};
 
@@ -17,7 +17,7 @@ use membership_conformance::history::{History, Recorder, check};
 /// Returns how many crash points there are.
 ///
 /// # Errors
-/// What is wrong, and after which exchange the write was stopped.
+/// Returns what is wrong, and after which exchange the write was stopped.
 pub fn cut_everywhere(write: &Call, rival: Option<&Call>, seed: u64) -> Result<u64, String> {
     let cut = |sends| {
         everywhere(
@@ -47,7 +47,7 @@ pub fn pairs() -> Vec<(Call, Call)> {
 /// [`cut_everywhere`] for many writes, on several threads.
 ///
 /// # Errors
-/// As [`cut_everywhere`]: the first error that any thread meets.
+/// As [`cut_everywhere`]: returns the first error that any thread meets.
 pub fn cut_all(all: Vec<(Call, Option<Call>)>, seed: u64, jobs: usize) -> Result<u64, String> {
     sum(all, jobs, |(write, rival)| cut_everywhere(write, rival.as_ref(), seed))
 }

@@ -20,14 +20,14 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Notes that a call begins.
+    /// Records that a call begins.
     pub(super) fn begins(&mut self, op: &Op) {
         if let Op::BootstrapAdmin(new) | Op::AddUser(new) = op {
             self.added.insert(new.key);
         }
     }
 
-    /// Notes that a call was answered at this time.
+    /// Records that a call was answered at this time.
     pub(super) fn ended(&mut self, op: &Op, answer: &Answer, now: Duration) {
         if let (Op::RevokeUser(user, _), None) = (op, answer.error()) {
             self.revoked.entry(*user).or_insert(now);

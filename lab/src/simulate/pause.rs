@@ -7,14 +7,14 @@
 //! ABA problem of compare-and-set).
 //!
 //! A client may also be paused after a compare-and-set that was stored, although the client heard
-//! of a refusal or got no answer; or while a compare-and-set is in flight for longer than the
-//! client waits. Others may have changed what the client wrote by the time it goes on. The servers
-//! work, so the client must still find out the outcome of its write.
+//! of a refusal or got no answer. Or it may be paused while a compare-and-set is in flight for
+//! longer than the client waits. Other clients may have changed what the client wrote by the time
+//! it goes on. The servers work, so the client must still find out the outcome of its write.
 //!
 //! The servers may be killed meanwhile, and start again with what they had stored on disk.
 //!
-//! One order must explain all answers (clause LIN-1), and afterwards every member must have its
-//! keys (KEY-1).
+//! One order of all calls must explain all answers (clause LIN-1), and afterwards every member must
+//! have its keys (KEY-1).
 
 use std::pin::pin;
 use std::time::Duration;
@@ -132,13 +132,15 @@ pub fn pairs() -> Vec<(Call, Meanwhile)> {
 /// How a call is held.
 #[derive(Clone, Copy, Debug)]
 enum How {
-    /// Before an exchange.
+    /// The client is held before an exchange.
     Plainly,
-    /// Before an exchange, until all servers were killed and started again.
+    /// The client is held before an exchange, and goes on after all servers were killed and started
+    /// again.
     ///
     /// Each bucket has one replica, so no other server has what a killed one forgets.
     UntilKilled,
-    /// After a compare-and-set of whose outcome the client hears something wrong, or nothing.
+    /// The client is held after a compare-and-set, of whose outcome it hears something wrong, or
+    /// nothing.
     Mishearing(Misheard),
 }
 
@@ -175,7 +177,7 @@ impl How {
 /// All clients have `defect`, if one is given. Returns how many places there are.
 ///
 /// # Errors
-/// What is wrong, and where the call was held.
+/// Returns what is wrong, and where the call was held.
 pub fn hold_everywhere(
     call: &Call,
     ops: &Meanwhile,
@@ -198,7 +200,7 @@ pub fn hold_everywhere(
 /// [`hold_everywhere`] for many calls, on several threads.
 ///
 /// # Errors
-/// As [`hold_everywhere`]: the first error that any thread meets.
+/// As [`hold_everywhere`]: returns the first error that any thread meets.
 pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u64, String> {
     sum(all, jobs, |(call, ops)| hold_everywhere(call, ops, None, seed))
 }
@@ -207,14 +209,16 @@ pub fn hold_all(all: Vec<(Call, Meanwhile)>, seed: u64, jobs: usize) -> Result<u
 ///
 /// The addition to the new room is held before one of its exchanges, then the listing before one of
 /// its own. After that the addition ends, the endpoint leaves its former room, and the listing goes
-/// on. The endpoint is in one of the two rooms at every moment, so the listing must show one
-/// (clauses LIST-2, LIST-4). Every pair of places is tried twice; the second time only one exchange
-/// of the addition is late, and later ones overtake it.
+/// on. The endpoint is in at least one of the two rooms at every moment, so the listing must show
+/// one (clauses LIST-2, LIST-4).
+///
+/// Every pair of places is tried twice. The second time only one exchange of the addition is late,
+/// and later ones overtake it.
 ///
 /// All clients have `defect`, if one is given. Returns how many pairs of places there are.
 ///
 /// # Errors
-/// What is wrong, and where the two calls were held.
+/// Returns what is wrong, and where the two calls were held.
 pub fn hold_a_move(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
     Ok(hold_a_move_by(JetStreamStore::hold_after, defect, seed)?
         + hold_a_move_by(JetStreamStore::hold_one_after, defect, seed)?)
@@ -302,13 +306,13 @@ fn tellers() -> [Op; 4] {
 /// Holds the deletion of a room before each of its exchanges, while others ask for the room.
 ///
 /// The answer to one client says whether the room is gone. Then another client asks, and replicas
-/// that are far behind answer: they must not show a room that is gone by the first answer (clause
-/// LIN-1).
+/// that are far behind answer. If the room was gone by the first answer, the second must not show
+/// it (clause LIN-1).
 ///
 /// All clients have `defect`, if one is given. Returns how many places there are.
 ///
 /// # Errors
-/// What is wrong, and where the deletion was held.
+/// Returns what is wrong, and where the deletion was held.
 pub fn hold_a_deletion(defect: Option<JetStreamDefect>, seed: u64) -> Result<u64, String> {
     // Which replica answers depends on the seed, so each call is tried with eight seeds.
     let all =
@@ -384,7 +388,7 @@ struct Pause<'a> {
 impl Pause<'_> {
     /// Plays and judges one place. Returns whether the call has such a place.
     fn play(&self) -> Result<bool, String> {
-        // Most places pass, so only one that fails is played again with a trace.
+        // Most places pass, so a place is played with a trace only after it has failed.
         let played = alone(async || self.run(false).await);
         let played = played.or_else(|_| alone(async || self.run(true).await));
         let Some(history) = played? else { return Ok(false) };

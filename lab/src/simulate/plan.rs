@@ -14,7 +14,7 @@ pub enum Back {
     /// The data of every server but this one.
     ///
     /// This server's log is longer afterwards, and its data may differ from the others' for good.
-    /// Only the copy of users notices that, so the history is about users.
+    /// Only the copy of users notices that, so such a history is about users.
     But(usize),
 }
 
@@ -26,7 +26,7 @@ pub struct Plan {
     pub servers: usize,
     /// How many clients make calls.
     pub clients: usize,
-    /// How many calls each makes.
+    /// How many calls each client makes.
     pub calls: usize,
     /// What the calls are about.
     pub mix: Mix,
@@ -42,12 +42,12 @@ pub struct Plan {
     pub pace: u32,
     /// Whether the data go back.
     ///
-    /// If so, each client makes `calls` calls, the data go back to what they were before these
-    /// calls, and each client makes `calls` more.
+    /// If the data go back, each client makes `calls` calls before that and `calls` more after it.
+    /// The data go back to the state before the first calls.
     pub back: Option<Back>,
     /// The clients' staleness bound (clause AUTH-4). `None`: every decision is linearizable.
     pub bound: Option<Duration>,
-    /// The clients' defect; a plan that is drawn has none.
+    /// The defect of the clients; a plan that is drawn from a seed has none.
     pub defect: Option<JetStreamDefect>,
 }
 
@@ -130,7 +130,7 @@ impl Plan {
     }
 }
 
-/// Draws a fault, with its end if it lasts.
+/// Draws a fault. A fault that lasts also gets its end.
 fn blow(rng: &mut ChaCha8Rng, servers: usize) -> Vec<(Duration, Blow)> {
     let at = Duration::from_millis(rng.random_range(0..3_000));
     let end = at + Duration::from_millis(rng.random_range(20..6_000));

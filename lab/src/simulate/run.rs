@@ -13,7 +13,7 @@ pub type Progress<'a> = &'a (dyn Fn(&Tally) + Sync);
 /// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// What the histories reached.
+    /// The counts of what the histories reached.
     pub tally: Tally,
     /// The seed of a wrong history, and what is wrong with it.
     pub failure: Option<(u64, String)>,
@@ -63,7 +63,7 @@ pub fn run(
 /// Adds up what `count` returns for each of `all`, on several threads.
 ///
 /// # Errors
-/// The first problem that any thread meets.
+/// Returns the first problem that any thread meets.
 pub(super) fn sum<T: Send>(
     all: Vec<T>,
     jobs: usize,
@@ -93,13 +93,14 @@ pub(super) fn sum<T: Send>(
     sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Disturbs a call in its first place, its second and so on, and returns how many places there are.
+/// Disturbs a call in its first place, in its second place and so on. Returns how many places there
+/// are.
 ///
 /// `disturb` returns `false` for the first place that the call does not have.
 ///
 /// # Errors
-/// A problem of `disturb`, put into words by `told`; or that there is no place at all, since then
-/// nothing was tested.
+/// Returns a problem of `disturb`, put into words by `told`. Also fails if there is no place at
+/// all, since then nothing was tested.
 pub(super) fn everywhere(
     mut disturb: impl FnMut(u32) -> Result<bool, String>,
     told: impl Fn(u32, String) -> String,

@@ -28,7 +28,7 @@ pub struct Tally {
     pub downgraded: u64,
     /// Histories in which decisions came from memory and the machine was suspended.
     pub suspended: u64,
-    /// Counts by the simulated servers, as of lost answers and stale reads.
+    /// The counts of the simulated servers, such as lost answers and stale reads.
     pub reached: Reached,
 }
 

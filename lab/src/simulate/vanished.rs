@@ -1,6 +1,6 @@
 //! Judges the calls made after all users vanished.
 //!
-//! These calls need not have an order that explains them; the loss must only let nobody in (clauses
+//! These calls need not have an order that explains them. But the loss must let nobody in (clauses
 //! PAST-3 and AUTH-5).
 
 use membership::{Decision, UserKey};

@@ -39,7 +39,7 @@ pub struct Played {
     pub history: History,
     /// Counts of what the history reached.
     pub tally: Tally,
-    /// Everything that happened between clients and servers; empty unless it was asked for.
+    /// All exchanges between clients and servers; empty unless the trace was asked for.
     pub trace: String,
     /// What is wrong with the history, if something is.
     pub problem: Option<String>,
@@ -97,7 +97,7 @@ pub fn play_plan(plan: &Plan, seed: u64, traced: bool) -> Played {
 /// The parts of a history, between which the data go back. Each part needs an order of its own.
 struct Parts {
     worlds: Vec<Arc<World>>,
-    /// What went wrong before the first part.
+    /// What went wrong before the first part of the history.
     problem: Option<String>,
 }
 
@@ -180,7 +180,7 @@ impl World {
         History { start: self.before.stored.clone(), ..self.recorder.history() }
     }
 
-    /// The part of the history that one order must explain.
+    /// Returns the part of the history that one order must explain.
     fn judged(&self, mut history: History) -> History {
         if let Some(moment) = self.said().vanished {
             history = vanished::until(history, moment);
@@ -211,7 +211,7 @@ impl World {
         let before = Self::new(plan, seed ^ BEFORE, &simulation, Before::default());
         let start = match before.set_up().await {
             Ok(Some(start)) => start,
-            // A write's outcome is unknown, so nobody knows what is stored.
+            // If a write's outcome is unknown, nobody knows which data are stored.
             Ok(None) => return Parts::of(before),
             Err(problem) => return Parts { worlds: vec![before], problem: Some(problem) },
         };
@@ -285,8 +285,7 @@ impl World {
         let blows = async {
             for (at, blow) in &world.plan.blows {
                 sleep_until(began + *at).await;
-                // A bucket that has no leader, or is not made yet, cannot be changed: then nothing
-                // vanishes.
+                // A bucket that has no leader, or does not exist yet, cannot be changed. In that case nothing vanishes.
                 let is_led = world.simulation.leader("users").is_some();
                 world.simulation.strike(*blow);
                 if *blow == Blow::Expire && is_led {

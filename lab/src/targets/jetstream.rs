@@ -30,7 +30,7 @@ use supply::Supply;
 
 /// The `op_timeout` on servers that no case breaks.
 ///
-/// It is longer than an election, which begins when a leader gets no processor for seconds.
+/// This timeout is longer than an election, which begins if a leader gets no processor for seconds.
 const UNHARMED: Duration = Duration::from_secs(10);
 
 /// [`JetStreamStore`] as a target, on a number of servers that each keep all data.
@@ -82,7 +82,7 @@ impl JetStream {
         Self { name, servers, connect: Arc::new(connect), declines, supply, shared }
     }
 
-    /// The cluster that cases share. It starts when a case first asks for it.
+    /// The cluster that cases share. The cluster starts when a case first asks for it.
     async fn shared(&self) -> Result<Arc<Cluster>, TargetError> {
         let start =
             || async { Ok(Arc::new(self.supply.start(self.servers, Sync::Default).await?)) };
@@ -146,7 +146,7 @@ impl Target for JetStream {
                 Claim::Declined("the server at MEMBERSHIP_NATS_URL is not ours to break")
             }
             Need::Replicas if self.servers == 1 => Claim::Declined("one server"),
-            // They panic: "JetStream Cluster Unknown group entry op type: 16".
+            // These servers panic: "JetStream Cluster Unknown group entry op type: 16".
             Need::Downgrade if self.servers > 1 => {
                 Claim::Declined("older servers of a cluster end at what newer ones wrote")
             }
@@ -202,9 +202,10 @@ impl Target for JetStream {
 
     async fn create_for(&self, needs: &[Need]) -> Result<Box<dyn Instance>, TargetError> {
         let home = if waits(needs) || needs.contains(&Need::PowerCuts) {
-            // Fails here if there is no server; the cluster starts when it is first used.
+            // The run fails here if there is no server. The cluster starts only when it is first
+            // used.
             self.supply.server(self.servers).await?;
-            // To sync each write is slow, so servers do it only for cases that need it.
+            // Servers sync each write only for cases that need it, since syncing is slow.
             let synced = needs.contains(&Need::Synced)
                 || needs.contains(&Need::PowerCuts) && !needs.contains(&Need::Unsynced);
             Home::own(self.servers, if synced { Sync::Always } else { Sync::Default })
@@ -212,9 +213,11 @@ impl Target for JetStream {
             Home::Shared(self.shared().await?)
         };
         let prefix = if needs.contains(&Need::PowerCuts) {
-            // A child process may open the first client, so the servers must run before.
+            // A child process may open the first client, so the servers must run before the child
+            // starts.
             home.cluster(&self.supply).await?;
-            // One store's files are put back under another, which must have the same bucket names.
+            // One store's files are put back under another store, which must therefore have the
+            // same bucket names.
             "power-".to_owned()
         } else {
             self.supply.prefix()

@@ -48,7 +48,7 @@ const LOCKED: Fault = Fault {
     stops_reads: false,
     stops_writes: true,
 };
-/// Harm that somebody with an SQL shell can do and undo.
+/// Faults that a person with an SQL shell can cause and undo.
 const GONE: Fault =
     Fault { name: "the tables were renamed", stops_reads: true, stops_writes: true };
 
@@ -79,7 +79,8 @@ impl Target for Sqlite {
         &[LOCKED, GONE]
     }
 
-    /// Short: there are no elections, and a client whose file was replaced never recovers.
+    /// The failover time is short: there are no elections, and a client whose file was replaced
+    /// never recovers.
     fn failover(&self) -> Duration {
         OP_TIMEOUT
     }
@@ -174,12 +175,12 @@ impl Instance for SqliteInstance {
         Ok(Arc::new(self.open_with(config).await?))
     }
 
-    /// How many descriptors of the database, its log and its shared memory this process has.
+    /// Counts this process's descriptors of the database, its log and its shared memory.
     #[cfg(target_os = "linux")]
     async fn held(&self) -> Result<Option<usize>, TargetError> {
         let path = self.config.path.to_str().ok_or("the path is not UTF-8")?;
         let ours = |entry: std::io::Result<std::fs::DirEntry>| {
-            // A file that was closed meanwhile has no entry any more.
+            // The descriptor was closed meanwhile, so its entry is gone.
             let target = entry.ok().and_then(|entry| std::fs::read_link(entry.path()).ok());
             target.is_some_and(|target| target.to_string_lossy().starts_with(path))
         };

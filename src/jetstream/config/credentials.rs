@@ -20,7 +20,7 @@ pub enum Credentials {
     Token(Secret),
     /// The seed of a user nkey (`SU…`).
     Nkey(Secret),
-    /// A file with a user's JWT and nkey seed, as `nsc` makes it. It is read anew for each
-    /// connection, so that a JWT that is renewed in time goes on where the old one ends.
+    /// A file with a user's JWT and nkey seed, as `nsc` makes it. The file is read anew for each
+    /// connection, so that a JWT can be renewed before the old one expires.
     File(PathBuf),
 }

@@ -7,8 +7,8 @@ use crate::Error;
 use crate::error::Invalid;
 use crate::jetstream::config::credentials::Credentials;
 
-/// Checks the URLs. Either the URLs or `credentials` name a user, not both. Returns the servers without the users in their
-/// URLs, which the driver would log, and the credentials.
+/// Checks the URLs. Either the URLs or `credentials` name a user, not both. Returns the servers and the credentials.
+/// The servers' URLs have no users any more, since the driver would log them.
 pub(in crate::jetstream) fn resolve(
     urls: &[String],
     credentials: &Credentials,
@@ -34,7 +34,8 @@ pub(in crate::jetstream) fn resolve(
     Ok((anonymous, credentials))
 }
 
-/// The `n`-th server's address. An error does not show the URL, since any part of an invalid URL may be the password.
+/// Returns the address of the `n`-th server. An error does not show the URL, since any part of an invalid URL may be
+/// the password.
 fn address(n: usize, url: &str) -> Result<ServerAddr, Error> {
     const ENCODE: &str = "percent-encode special characters of a user or password: # as %23, \
                           / as %2F, ? as %3F, a comma as %2C";

@@ -34,7 +34,7 @@ where
 pub(in crate::jetstream) struct Pause {
     deadline: Instant,
     next: Duration,
-    /// The last error that tells more than `Timeout`.
+    /// The last error that says more than `Timeout`.
     said: Option<Error>,
 }
 
@@ -43,7 +43,7 @@ impl Pause {
         Self { deadline, next: Duration::from_millis(1), said: None }
     }
 
-    /// Waits before the next try. After the deadline, fails with the error that tells most.
+    /// Waits before the next try. After the deadline, fails with the most informative error so far.
     pub(in crate::jetstream) async fn after(&mut self, error: Error) -> Result<(), Error> {
         if error != Error::Timeout {
             self.said = Some(error);

@@ -1,8 +1,8 @@
 //! Barriers: proof that a read is fresh, shared by the callers that need one at the same time.
 //!
-//! A barrier is a message published to a key of its own. A quorum acknowledges it, so it stands behind everything that
-//! was acknowledged before it was sent. A state that contains it is fresh enough for every call that began before it was
-//! sent.
+//! A barrier is a message that the client publishes to a key of its own. Once a quorum acknowledges the barrier, it
+//! follows in the stream every message that was acknowledged before it was sent. A state that contains the barrier is
+//! fresh enough for every call that began before the barrier was sent.
 //!
 //! A caller joins the next barrier to be sent, never one in flight: a barrier in flight may stand before a write that
 //! the caller knows of. The next barrier is sent at once while few are in flight.
@@ -26,7 +26,7 @@ use crate::trace::event;
 
 /// Barriers of one bucket in flight at once, while they are answered quickly.
 const YOUNG: usize = 4;
-/// A barrier in flight for this long does not hold up others: its answer may be lost.
+/// A barrier that is in flight for longer than this does not hold up others, since its answer may be lost.
 const OLD: Duration = Duration::from_millis(20);
 /// Barriers of one bucket in flight at once, at most.
 const MOST: usize = 64;
@@ -54,13 +54,13 @@ struct Shared {
 struct Next {
     /// The next barrier, if a caller waits for one.
     round: Option<Arc<Round>>,
-    /// No barrier will be sent any more.
+    /// Whether the sending of barriers has ended for good.
     ended: bool,
 }
 
 /// One barrier and its outcome.
 struct Round {
-    /// The deadline of the callers that wait for it, sent or not.
+    /// The moment at which the callers stop waiting: `op_timeout` after the first of them began to wait.
     deadline: Instant,
     outcome: OnceLock<Result<Passed, Error>>,
     known: Notify,
@@ -111,7 +111,8 @@ impl Barriers {
     ) -> Self {
         let next = Mutex::default();
         let shared = Arc::new(Shared { next, wanted: Notify::new(), counters, mutation });
-        // Made outside the task: a task that is aborted before it begins drops only its arguments.
+        // The guard is made here and moved into the task. A guard that the task made itself would not exist if the task
+        // is aborted before its first poll, and waiting callers would not fail.
         let abandoned = Abandoned(Arc::clone(&shared));
         let task = tokio::spawn(async move { abandoned.0.run(send).await }).abort_handle();
         Self { shared, op_timeout, task }

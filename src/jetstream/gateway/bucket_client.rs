@@ -20,7 +20,7 @@ use crate::trace::event;
 /// Fails once another store's buckets have replaced those of the client.
 pub(in crate::jetstream) type IsOurs = Box<dyn Fn() -> Result<(), Error> + Send + Sync>;
 
-/// The five buckets, as one client reads and writes them.
+/// Reads and writes the five buckets, for one client.
 pub(in crate::jetstream) struct BucketClient {
     pub(in crate::jetstream) gateway: Arc<Gateway>,
     barriers: PerBucket<Barriers>,
@@ -75,7 +75,7 @@ impl BucketClient {
         Ok(Fresh::Barrier(passed))
     }
 
-    /// The messages under the filters, at a moment after this call began.
+    /// Reads the messages under the filters, of a state at a moment after this call began.
     pub(in crate::jetstream) async fn read(
         &self,
         bucket: Bucket,
@@ -90,8 +90,8 @@ impl BucketClient {
         self.read_since(bucket, filters, fresh, self.gateway.patience(), deadline).await
     }
 
-    /// The messages under the filters, of a state at least as fresh as `fresh`. Sends another barrier if no replica has
-    /// such a state within `patience`, or if none ever will.
+    /// Reads the messages under the filters, of a state at least as fresh as `fresh`. Sends another barrier if no
+    /// replica has such a state within `patience`, or if no replica ever will.
     pub(in crate::jetstream) async fn read_since(
         &self,
         bucket: Bucket,
@@ -103,7 +103,8 @@ impl BucketClient {
         loop {
             let until = deadline.min(Instant::now() + patience);
             match self.gateway.read(bucket, filters, fresh, until).await {
-                // The servers may have lost the barrier with their latest messages, or an earlier one replaced it.
+                // The servers may have lost the barrier together with their latest messages, or an earlier barrier may
+                // have replaced it.
                 Err(ReadError::Late(error)) if Instant::now() < deadline => {
                     event!(exchange: debug, "no state is fresh enough: another barrier", bucket, error);
                 }
@@ -134,8 +135,8 @@ impl BucketClient {
         read.map_err(|error| error.for_few_keys(bucket))
     }
 
-    /// Stores messages under new keys, many at once, in any order. A late copy of a message is refused once the key was
-    /// written again.
+    /// Stores messages under new keys, many at once, in any order. Each message expects that its key has
+    /// no message, so a late copy is refused once the message is stored.
     pub(in crate::jetstream) async fn publish_first(
         &self,
         bucket: Bucket,
@@ -149,7 +150,7 @@ impl BucketClient {
         all.try_for_each(|_| future::ok(())).await
     }
 
-    /// Stores one such message and returns its revision.
+    /// Stores one message under a new key, and returns its revision.
     pub(in crate::jetstream) async fn publish_once(
         &self,
         bucket: Bucket,
@@ -163,8 +164,8 @@ impl BucketClient {
                 Ok(revision) => return Ok(revision),
                 Err(WriteError::Unknown(error) | WriteError::Failed(error)) => error,
                 Err(WriteError::Refused) => {
-                    // The server already had an earlier copy. That copy is stored, or a former leader took
-                    // it and it never will be.
+                    // The server had an earlier copy of this message. Either that copy is stored, or only a former
+                    // leader has it, and the copy never will be stored.
                     let key = std::slice::from_ref(&put.key);
                     if self.is(JetStreamDefect::BelievesRefusedFirsts) {
                         let read = self.read_unproved(bucket, key, deadline).await?;

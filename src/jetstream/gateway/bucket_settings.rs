@@ -53,7 +53,8 @@ pub(in crate::jetstream) struct Settings {
     pub(in crate::jetstream) sources: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::jetstream) subject_transform: Option<serde_json::Value>,
-    /// Settings that we do not know. They stay as they are when we change one.
+    /// The settings that this version does not know. These settings are sent back unchanged when a
+    /// known setting is changed.
     #[serde(flatten)]
     pub(in crate::jetstream) others: serde_json::Map<String, serde_json::Value>,
 }
@@ -81,12 +82,11 @@ impl Settings {
         settings.brought_forward(bucket)
     }
 
-    /// These settings with those that this version of the store needs in addition to older
-    /// versions.
+    /// Returns these settings with the ones that older versions of the store did not set.
     pub(in crate::jetstream) fn brought_forward(mut self, bucket: Bucket) -> Self {
         self.others.insert(ALLOW_TTL.to_owned(), true.into());
-        // A user is revoked, never removed, so nobody has a reason to purge. No later edit of
-        // the stream can undo this setting.
+        // A user is revoked and never removed, so nobody has a reason to purge the bucket. No later
+        // edit of the stream can undo this setting.
         self.deny_purge |= bucket == Bucket::Users;
         self.allow_rollup_hdrs &= bucket != Bucket::Users;
         self
@@ -109,7 +109,7 @@ pub(in crate::jetstream) struct BucketState {
     pub(in crate::jetstream) status: BucketStatus,
 }
 
-/// How many servers keep a bucket, and how many of them have everything.
+/// How many servers keep a bucket, and how many of these have all messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::jetstream) struct BucketStatus {
     pub(in crate::jetstream) replicas: u8,

@@ -61,7 +61,7 @@ impl Clock {
 fn machine() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
 
-    // On other systems than Linux and Android the monotonic clock counts suspended time.
+    // On systems other than Linux and Android the monotonic clock counts suspended time.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let clock = ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -92,7 +92,7 @@ mod tests {
         assert!(clock.now() >= before + Duration::from_secs(15));
     }
 
-    /// The kernel's own word for what it counts: suspended time since the machine was started.
+    /// The time since the machine was started, as the kernel reports it, suspended time included.
     #[cfg(target_os = "linux")]
     #[test]
     fn the_machines_clock_counts_from_its_start() {

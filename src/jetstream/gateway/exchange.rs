@@ -1,4 +1,4 @@
-//! Single exchanges with the servers: what is asked, and what comes of it.
+//! Single exchanges with the servers: the requests and their results.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -66,10 +66,10 @@ impl Put {
     }
 }
 
-/// An acknowledged barrier of this client.
+/// A barrier of this client that was acknowledged.
 ///
-/// A state that contains this message belongs to the history in which it was acknowledged. Its sequence alone would
-/// not prove that: a server that lost its latest messages gives the same sequences out again.
+/// A state that contains this message belongs to the history in which the message was acknowledged. The sequence alone
+/// would not prove that: a server that lost its latest messages assigns the same sequences again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::jetstream) struct Passed {
     /// The barrier's number, which this client gives to no other message.
@@ -124,8 +124,8 @@ impl Snapshot {
 /// Why a write was not acknowledged.
 #[derive(Debug)]
 pub(in crate::jetstream) enum WriteError {
-    /// A leader, possibly a former one, refused an expectation. Nothing was stored. That proves nothing about the
-    /// bucket's content.
+    /// A leader, possibly a former one, refused an expectation. Nothing was stored. The refusal proves nothing about
+    /// the bucket's content, since a former leader may have sent it.
     Refused,
     /// The message may have been stored, or may be stored later.
     Unknown(Error),
@@ -133,7 +133,7 @@ pub(in crate::jetstream) enum WriteError {
     Failed(Error),
 }
 
-/// An error during the search for a write's outcome leaves the outcome unknown.
+/// Makes an error of which the outcome stays unknown, from an error during the search for the outcome.
 pub(in crate::jetstream) fn in_doubt(error: Error) -> Error {
     if error.outcome_unknown() { error } else { Error::unavailable(error) }
 }
@@ -143,7 +143,7 @@ pub(in crate::jetstream) fn in_doubt(error: Error) -> Error {
 pub(in crate::jetstream) enum ReadError {
     /// More messages match the filters than one answer may hold.
     TooMany,
-    /// No replica answered with a state that is fresh enough before the deadline, or none ever will.
+    /// No replica answered with a state that is fresh enough before the deadline, or no replica ever will have one.
     Late(Error),
     Failed(Error),
 }
@@ -160,8 +160,8 @@ impl ReadError {
     }
 }
 
-/// The newest message of a copy that is no barrier. A consumer may go on behind it only if the bucket still holds this
-/// very message: servers that lost messages give out the same sequences again.
+/// The newest message of a copy that is no barrier. A consumer may go on behind the anchor only if the bucket still
+/// holds this very message: servers that lost messages assign the same sequences again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::jetstream) struct Anchor {
     pub(in crate::jetstream) sequence: u64,
@@ -178,13 +178,13 @@ impl Anchor {
     }
 }
 
-/// A copy of a bucket, as its feed sees it.
+/// The copy of a bucket that a feed keeps up to date.
 pub(in crate::jetstream) trait FeedSink: Send + Sync + 'static {
     /// Empties the copy: its content may be wrong.
     fn reset(&self);
     /// The message at which the next consumer begins; `None` if the copy is empty.
     fn anchor(&self) -> Option<Anchor>;
-    /// Another consumer goes on at the anchor.
+    /// Prepares the copy for another consumer, which begins at the anchor.
     fn resume(&self);
     /// Takes the next message in the bucket's order, with its time of storing (nanoseconds since 1970).
     fn entry(&self, entry: Entry, stored: u64);
@@ -195,7 +195,7 @@ pub(in crate::jetstream) trait FeedSink: Send + Sync + 'static {
 pub(in crate::jetstream) enum Ack {
     /// A quorum has the messages; the sequence of the last one.
     Stored(u64),
-    /// Nothing was stored or ever will be. Sending it again is safe and may help.
+    /// Nothing was stored or ever will be. The client may safely send the messages again, and the next try may succeed.
     Again(Error),
     Not(WriteError),
 }
@@ -211,7 +211,7 @@ pub(in crate::jetstream) enum Reading {
     },
     /// More messages match the filters than one answer may hold.
     TooMany,
-    /// No answer, or none of use.
+    /// No replica answered, or the answer is unusable.
     Again(Error),
     Not(Error),
 }
@@ -220,7 +220,7 @@ pub(in crate::jetstream) enum Reading {
 #[derive(Debug)]
 pub(in crate::jetstream) enum Reply<T> {
     Done(T),
-    /// Asking again is safe and may help.
+    /// The client may safely send the request again, and the next try may succeed.
     Again(Error),
     Not(Error),
 }
@@ -228,17 +228,17 @@ pub(in crate::jetstream) enum Reply<T> {
 /// What a consumer sends.
 #[derive(Debug)]
 pub(in crate::jetstream) enum Delivery {
-    /// A message, the `count`-th of this consumer, with its time of storing. `pending` tells how many more the server
-    /// knew of when it sent this one; servers are known to say 0 too early.
+    /// The `count`-th message of this consumer, with its time of storing. `pending` is the number of further messages
+    /// that the server knew of when it sent this one; servers are known to report 0 too early.
     Entry { count: u64, entry: Entry, stored: u64, pending: u64 },
-    /// A heartbeat; with the number of messages sent so far, if the server says it.
+    /// A heartbeat, with the number of messages sent so far if the server reports it.
     Idle { count: Option<u64> },
 }
 
 /// A consumer of a bucket, on the listening side.
 #[async_trait]
 pub(in crate::jetstream) trait Deliveries: Send {
-    /// The next delivery; `None` after an error that a new consumer may not meet.
+    /// Returns the next delivery; `None` after an error that may not happen again with a new consumer.
     async fn next(&mut self) -> Option<Delivery>;
 
     /// The server that holds the consumer; `None` if there is only one replica.
@@ -264,11 +264,11 @@ pub(in crate::jetstream) trait Servers: Send + Sync + 'static {
     /// Stores one message.
     async fn publish(&self, bucket: Bucket, put: &Put, deadline: Instant) -> Ack;
 
-    /// Stores up to [`MAX_BATCH`] messages atomically: all or none of them, at one moment for all readers.
+    /// Stores up to [`MAX_BATCH`] messages atomically: all of them or none, at one moment for all readers.
     async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack;
 
-    /// The newest message of every key that matches a filter, all of one state of some replica. If none matches, the
-    /// replica does not say which state it answered from.
+    /// Reads the newest message of every key that matches a filter, all of one state of some replica. If no key
+    /// matches, the replica does not say which state it answered from.
     async fn read(&self, bucket: Bucket, filters: &[String], deadline: Instant) -> Reading;
 
     /// Purges the messages under the filter up to the sequence `up_to`.
@@ -303,7 +303,7 @@ pub(in crate::jetstream) trait Servers: Send + Sync + 'static {
         deadline: Instant,
     ) -> Reply<Box<dyn Deliveries>>;
 
-    /// Why there are no answers, if a server or the driver told lately.
+    /// Why exchanges get no answer, if a server or the driver reported a reason lately.
     fn reason(&self) -> Option<Error> {
         None
     }

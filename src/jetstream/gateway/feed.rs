@@ -1,9 +1,9 @@
 //! A feed: keeps a copy of a bucket up to date.
 //!
-//! Every delivery has the consumer's count. After a gap in the counts the feed makes another consumer. A consumer begins at
-//! the copy's newest message, its *anchor*, and the copy goes on only if the bucket still holds that very message. So the
-//! copy misses nothing, and never goes on after a history that the servers lost. Whether the copy is up to date, only a
-//! barrier tells.
+//! A consumer counts its deliveries. After a gap in the counts the feed makes another consumer. A consumer begins at
+//! the copy's newest message, its *anchor*, and the copy goes on only if the bucket still holds that very message. So
+//! the copy misses nothing, and never goes on after a history that the servers lost. Only a barrier shows whether the
+//! copy is up to date.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,17 +30,18 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 const SETUP: Duration = Duration::from_secs(3);
 /// How often the feed asks which server leads the bucket.
 const WATCH: Duration = Duration::from_secs(2);
-/// How many sequences behind the bucket a copy is loaded.
+/// A copy that is more than this many sequences behind the bucket is loaded first.
 ///
 /// nats-server (2.15.1) spends some 100 µs on each message of a consumer with several filters that begins far behind:
-/// for each, it compares the filters with all subjects of a block. With one filter it reads on from the last message.
+/// for each message, it compares the filters with all subjects of a block. A consumer with one filter reads on from the
+/// last message.
 const FAR: u64 = 100;
 /// How many consumers one search makes, at most, until one is on the leader.
 const PLACES: usize = 12;
-/// The wait between two searches, at first and at most.
+/// The shortest and the longest wait between two searches for a consumer.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
 
-/// Why a feed has no consumer, while it has none.
+/// Why the feed has no consumer; empty while it has one.
 #[derive(Clone, Default)]
 pub(super) struct Trouble(Arc<Mutex<Option<Error>>>);
 
@@ -57,7 +58,7 @@ impl Trouble {
 pub(super) struct Feed {
     pub(super) servers: Arc<dyn Servers>,
     pub(super) bucket: Bucket,
-    /// The keys that the copy has, but for this client's barriers.
+    /// The filter for the copy's keys, except this client's barriers.
     pub(super) keys: String,
     /// The key of this client's barriers.
     pub(super) barriers: String,
@@ -72,23 +73,25 @@ pub(super) struct Feed {
 /// Consumers that are being made.
 type Candidates<'a> = FuturesUnordered<BoxFuture<'a, Reply<Box<dyn Deliveries>>>>;
 
-/// A consumer, and the bucket's state when it was made.
+/// A consumer, and the bucket's state when the consumer was made.
 struct Source<'a> {
     state: BucketState,
     deliveries: Box<dyn Deliveries>,
-    /// Whether it only loads the copy: it delivers no barriers.
+    /// Whether this consumer only loads the copy. Such a consumer delivers no barriers.
     loads: bool,
     /// Requested consumers that the servers have not made yet. Each is removed once it is made.
     late: Candidates<'a>,
 }
 
-/// How a consumer's life ended.
+/// Why a consumer ended.
 enum ConsumerEnd<'a> {
-    /// An irregularity ended it. `heard` tells whether anything was delivered in order before.
+    /// A delivery was missing or out of order, or the connection failed. `heard` says whether the consumer had
+    /// delivered anything in order before.
     Failed { heard: bool },
     /// Another consumer takes over.
     Replaced(Box<Source<'a>>),
-    /// It has loaded what the server said there was. `all` tells whether that is all there is.
+    /// The consumer has delivered everything that the server reported as pending. `all` says whether the bucket had no
+    /// more.
     Loaded { all: bool },
 }
 
@@ -111,13 +114,13 @@ impl Feed {
                 Ok(Err(error)) => (false, Some(error)),
                 Err(_) => {
                     event!(users: warn, "the code of the copy panicked: the copy begins anew");
-                    // A panic may have left half an entry in the copy.
+                    // A panic may have left a half-written entry in the copy.
                     created = None;
                     (false, None)
                 }
             };
-            // Backs off while no consumer delivers: otherwise a feed that cannot be made would keep
-            // the servers busy with consumers.
+            // The feed backs off while no consumer delivers. Otherwise a feed that cannot get a consumer would keep the
+            // servers busy with requests for one.
             pause = if heard { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
             if let Some(error) = trouble {
                 event!(users: debug, "the copy has no consumer", error);
@@ -127,7 +130,7 @@ impl Feed {
         }
     }
 
-    /// One consumer's life. Ends at the first irregularity, or when another consumer is there to take over.
+    /// Uses one consumer until its first irregularity, or until another consumer is there to take over.
     async fn round<'a>(
         &'a self,
         sink: &'a Arc<dyn FeedSink>,
@@ -135,7 +138,7 @@ impl Feed {
         source: Option<Source<'a>>,
         loaded: bool,
     ) -> Result<ConsumerEnd<'a>, Error> {
-        // Earlier requests for another consumer are fulfilled by this one.
+        // This consumer also fulfils earlier requests for another one.
         let _ = self.kick.notified().now_or_never();
         let mut source = match source {
             Some(source) => source,
@@ -150,7 +153,7 @@ impl Feed {
             *created = Some(source.state.created.clone());
         }
         self.trouble.set(None);
-        // The copy's anchor may have moved on while the consumer was made.
+        // The copy's anchor may have advanced while the consumer was made.
         let anchor = sink.anchor();
         if let Some(Anchor { sequence, .. }) = anchor {
             event!(users: debug, "another consumer goes on", from = sequence);
@@ -170,12 +173,13 @@ impl Feed {
         state.await?.ok_or_else(missing)
     }
 
-    /// Makes a consumer on the server that leads the bucket, for a copy of the bucket that was made at `created`. A follower
-    /// may differ from its leader for good, after servers lost their latest messages and another server came back with them
-    /// (nats-server 2.15.1), and its deliveries do not show that.
+    /// Makes a consumer on the server that leads the bucket, for a copy of the bucket that was made at `created`. After
+    /// servers lost their latest messages and another server came back with them, a follower may differ from its leader
+    /// for good (nats-server 2.15.1). A consumer on such a follower would deliver messages that the leader does not
+    /// have.
     ///
-    /// The servers pick a consumer's replica at random, so the feed requests as many consumers as there are replicas at once.
-    /// If none is made in time, it requests another one and still waits for the earlier ones.
+    /// The servers pick a consumer's replica at random, so the feed requests as many consumers as there are replicas at
+    /// once. If none is made in time, it requests another one and still waits for the earlier ones.
     ///
     /// Unless the copy was just `loaded`, a copy that is far behind gets a consumer that loads it.
     async fn source<'a>(
@@ -234,7 +238,7 @@ impl Feed {
         leads(state, place) || self.mutation.is(JetStreamDefect::ListensAnywhere)
     }
 
-    /// Whether this is the consumer's next count. Another count is a gap.
+    /// Whether `count` is the consumer's next count. Any other count means a gap.
     fn is_next(&self, count: u64, next: u64) -> bool {
         count == next || self.mutation.is(JetStreamDefect::IgnoresGaps)
     }
@@ -243,7 +247,8 @@ impl Feed {
         !self.mutation.is(JetStreamDefect::GoesOnAnywhere)
     }
 
-    /// Listens while deliveries come in order. When another consumer is wanted, listens until that one is made.
+    /// Applies deliveries as long as they come in order. Once another consumer is wanted, goes on until that consumer
+    /// is made.
     async fn listen<'a>(
         &'a self,
         sink: &'a Arc<dyn FeedSink>,
@@ -290,12 +295,13 @@ impl Feed {
                     if anchor.is_some_and(|anchor| entry.sequence < anchor.sequence) {
                         continue;
                     }
-                    // Nothing is pending behind the anchor, or the message is near the bucket's end. Otherwise the server
-                    // may be wrong about what is pending, and the next consumer loads on.
+                    // The copy is complete if it had an anchor, or if this message is near the bucket's end. Otherwise
+                    // the server may have reported too few pending messages, and the next consumer loads the rest.
                     let all = anchor.is_some() || entry.sequence.saturating_add(FAR) >= state.last;
                     let differs = |anchor| anchor != Anchor::of(&entry, stored);
                     if anchor.take().is_some_and(differs) && self.minds_history() {
-                        // The bucket has another history than the copy.
+                        // The message at the anchor's sequence is another one, so the bucket has another history than
+                        // the copy.
                         event!(users: info, "the copy begins anew: the bucket has another history");
                         sink.reset();
                         return ConsumerEnd::Failed { heard };
@@ -309,7 +315,7 @@ impl Feed {
                     if count.is_none_or(|count| self.is_next(count, sent)) =>
                 {
                     if anchor.is_some() && count.is_some() && self.minds_history() {
-                        // The bucket's last message is older than the copy's.
+                        // The bucket's last message is older than the copy's anchor.
                         event!(users: info, "the copy begins anew: the bucket has lost its newest message");
                         sink.reset();
                         return ConsumerEnd::Failed { heard };
@@ -318,7 +324,7 @@ impl Feed {
                         return ConsumerEnd::Loaded { all: true };
                     }
                 }
-                // This consumer may still deliver.
+                // This consumer is silent and may still deliver, so it is kept while another one is made.
                 Err(_) => {
                     event!(users: debug, "the consumer is silent: the feed looks for another one");
                     search = search.or_else(another);
@@ -351,7 +357,8 @@ impl Feed {
     }
 }
 
-/// Whether a consumer at this place is on the leader. With one replica, servers do not say who holds the consumer.
+/// Whether the server `place`, which holds a consumer, leads the bucket. With one replica, servers do not report which
+/// of them holds a consumer.
 fn leads(state: &BucketState, place: Option<&str>) -> bool {
     state.status.replicas <= 1 || (state.leader.is_some() && state.leader.as_deref() == place)
 }

@@ -1,5 +1,5 @@
-//! Fault injection into a client's exchanges with its servers: the client is stopped or held
-//! between two of them, or is told a wrong outcome of a write.
+//! Fault injection into a client's exchanges with its servers. The client is stopped or held
+//! between two exchanges, or gets a wrong report of a write's outcome.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -21,13 +21,13 @@ pub(in crate::jetstream) struct Fused {
     servers: Arc<dyn Servers>,
     /// How many exchanges are left before the client is stopped.
     left: AtomicI64,
-    /// Whether the next exchange after those is still sent, and its answer lost.
+    /// Whether the exchange after those is still sent, while its answer is lost.
     sends_the_last: AtomicBool,
     /// How many exchanges are left before one is held.
     before_held: AtomicI64,
-    /// Whether only that exchange is held, and others overtake it.
+    /// Whether only one exchange is held, and later ones overtake it.
     holds_one: AtomicBool,
-    /// Closed once held exchanges may go on.
+    /// Held exchanges wait for this semaphore, which is closed to release them.
     gate: Semaphore,
     /// How many conditional writes are still reported truthfully, before one is misreported.
     before_misheard: AtomicI64,
@@ -38,11 +38,12 @@ pub(in crate::jetstream) struct Fused {
     stands: Notify,
 }
 
-/// What a client is told of a write that was stored, or will be.
+/// The wrong report that a client gets of a write that was stored or will be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(hidden)]
 pub enum Misheard {
-    /// A refusal, as by a former leader, or of a second copy of the message.
+    /// A refusal, such as a former leader sends, or a leader that gets a second copy of the
+    /// message.
     Refused,
     /// No answer.
     Unanswered,
@@ -51,7 +52,7 @@ pub enum Misheard {
     Late,
 }
 
-/// The fate of an exchange.
+/// What happens to an exchange.
 enum ExchangeFate {
     Lives,
     AnswerLost,
@@ -74,14 +75,15 @@ impl Fused {
         }
     }
 
-    /// Lets this many more exchanges happen, then stops the client. With `sends_the_last` the next
-    /// exchange is still sent, and its answer lost.
+    /// Lets this many more exchanges happen, then stops the client. With `sends_the_last` the
+    /// exchange after these is still sent, and its answer is lost.
     pub(in crate::jetstream) fn stop_after(&self, exchanges: u32, sends_the_last: bool) {
         self.sends_the_last.store(sends_the_last, Ordering::SeqCst);
         self.left.store(i64::from(exchanges), Ordering::SeqCst);
     }
 
-    /// Whether the client is stopped: an exchange did not happen, or its answer was lost.
+    /// Whether the client was stopped, which means that an exchange was not made or its answer was
+    /// lost.
     pub(in crate::jetstream) fn is_stopped(&self) -> bool {
         self.left.load(Ordering::SeqCst) < 0
     }
@@ -96,8 +98,8 @@ impl Fused {
         self.before_held.store(i64::from(exchanges), Ordering::SeqCst);
     }
 
-    /// Lets this many more exchanges happen, then holds one, while later ones overtake it. So is a
-    /// message that is lost and sent again.
+    /// Lets this many more exchanges happen, then holds one, while later exchanges overtake it. The
+    /// held exchange is like a message that is lost and sent again.
     pub(in crate::jetstream) fn hold_one_after(&self, exchanges: u32) {
         self.holds_one.store(true, Ordering::SeqCst);
         self.hold_after(exchanges);
@@ -108,7 +110,7 @@ impl Fused {
         self.until(|fused| fused.before_held.load(Ordering::SeqCst) < 0).await;
     }
 
-    /// Lets held exchanges go on, and holds none any more.
+    /// Releases the held exchanges. From now on no exchange is held.
     pub(in crate::jetstream) fn let_go(&self) {
         self.gate.close();
     }

@@ -95,8 +95,8 @@ impl NatsServers {
         })
     }
 
-    /// Checks early that JetStream is enabled and that messages of the size that the store needs pass. Retrying later could
-    /// help with neither.
+    /// Checks early that JetStream is enabled, and that the servers accept messages as large as the store sends.
+    /// Retrying later could help with neither.
     pub(in crate::jetstream) async fn greet(&self, deadline: Instant) -> Result<(), Error> {
         let most = self.link.client.max_payload();
         if most < LARGEST {
@@ -112,7 +112,7 @@ impl NatsServers {
             let subject = format!("{}.INFO", self.link.api_prefix);
             let asked = self.link.ask(subject, None, large_question(), soon);
             let Ok(answer) = asked.await else {
-                // A missing answer alone says little: the server may be busy, or have no leader.
+                // The missing answer alone says little: the server may be busy, or may have no leader.
                 match self.reason() {
                     Some(reason) => return Err(reason),
                     None if Instant::now() < deadline => continue,
@@ -179,12 +179,12 @@ impl NatsServers {
     }
 }
 
-/// More bytes than the largest message that the store sends: a read of 400 keys of full length, or a ticket for 1,500
-/// endpoints of full length.
+/// More bytes than the largest message that the store sends, which is a read of 400 keys of full length, or a ticket
+/// for 1,500 endpoints of full length.
 const LARGEST: usize = 512 * 1024;
 
-/// A request without content, as large as the largest message that the store sends. The account's and the user's limits on
-/// messages are not told to clients: a server closes the connection on which a larger message arrives.
+/// Makes a request without content, as large as the largest message that the store sends. Clients cannot read the
+/// limits on messages of their account and user, but a server closes the connection when a larger message arrives.
 fn large_question() -> Bytes {
     let mut text = vec![b' '; LARGEST];
     if let [first, .., last] = &mut text[..] {
@@ -235,7 +235,7 @@ impl Servers for NatsServers {
         }
     }
 
-    /// All messages are sent at once. The answer to the last one is the batch's.
+    /// All messages are sent at once. The batch is acknowledged in the answer to the last message.
     async fn batch(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         let id = match random_id::fresh() {
             Ok(id) => id,

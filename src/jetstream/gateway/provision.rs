@@ -16,8 +16,9 @@ use crate::trace::event;
 
 /// Makes or checks all buckets.
 ///
-/// The first message of each bucket has the store's id. It is stored once all five buckets are there. So every bucket of
-/// a used store has it: a bucket that is missing or empty beside used ones was lost, and is not made again.
+/// The first message of each bucket has the store's id. This message is stored once all five buckets exist. So every
+/// bucket of a used store has that message. A bucket that is missing or empty beside used ones was lost, and is not
+/// made again.
 pub(in crate::jetstream) async fn all(
     gateway: &Gateway,
     prefix: &str,
@@ -60,7 +61,7 @@ pub(in crate::jetstream) async fn all(
     Ok(store)
 }
 
-/// The missing buckets, and whether another one was ever used.
+/// Returns a missing bucket, if there is one, and whether any other bucket was ever used.
 async fn missing(gateway: &Gateway, deadline: Instant) -> Result<Option<(Bucket, bool)>, Error> {
     let mut pause = Pause::new(deadline.min(Instant::now() + gateway.patience() * 2));
     let mut known_used = false;
@@ -70,9 +71,9 @@ async fn missing(gateway: &Gateway, deadline: Instant) -> Result<Option<(Bucket,
         let missing = Bucket::ALL.into_iter().zip(&found).find(|(_, state)| state.is_none());
         let Some((missing, _)) = missing else { return Ok(None) };
         let used = found.iter().flatten().any(|state| state.last > 0);
-        // The looks are of different moments, and another client may make all five buckets between two of them. Only a
-        // look that begins once a bucket is known to be used shows that another is missing. In a cluster, moreover, a
-        // server may not know yet of a bucket that was just made.
+        // The five requests are answered at different moments, and another client may make all five buckets in between.
+        // So a missing bucket counts only if the requests began after another bucket was known to be used. Besides, a
+        // server of a cluster may not know yet of a bucket that was just made.
         if !used || (known_used && pause.after(Error::Timeout).await.is_err()) {
             return Ok(Some((missing, used)));
         }
@@ -95,7 +96,7 @@ async fn one(
         if let Some(state) = gateway.bucket(bucket, deadline).await? {
             break state;
         }
-        // In a cluster one server may say that the bucket was made, and another that there is none.
+        // In a cluster one server may report that the bucket was made while another reports that there is none.
         if made {
             let unknown = format!("the bucket {name} was made, and is not there yet");
             pause.after(Error::unavailable(unknown)).await?;
@@ -113,7 +114,7 @@ async fn one(
     Ok(state.last == 0)
 }
 
-/// Refuses settings under which the contract does not hold.
+/// Refuses settings with which the contract cannot be kept.
 pub(in crate::jetstream) fn check(
     name: &str,
     bucket: Bucket,
@@ -223,9 +224,9 @@ impl Claim<'_> {
         Ok(found)
     }
 
-    /// Writes the first message, unless the bucket has one. Nothing else may be written before it, not even a barrier: a
-    /// used bucket without its first message counts as lost. The servers refuse the message if the bucket was used and
-    /// emptied after this call found the bucket new.
+    /// Writes the first message, unless the bucket has one. Nothing else may be written before it, not even a barrier:
+    /// a used bucket without its first message counts as lost. The servers refuse the message if the bucket was used
+    /// and emptied after this call found the bucket new.
     async fn write(&self, store: Option<&String>) -> Result<(), Error> {
         let Self { gateway, bucket, deadline, .. } = *self;
         let id = store.cloned().map_or_else(random_id::fresh, Ok)?;
@@ -237,10 +238,10 @@ impl Claim<'_> {
                 Ok(_) => return Ok(()),
                 Err(WriteError::Failed(error)) => return Err(error),
                 Err(WriteError::Unknown(error)) => error,
-                // The bucket has another first message, or a former leader refused, which proves nothing.
+                // The bucket has another first message, or a former leader refused the write, which proves nothing.
                 Err(WriteError::Refused) => Error::Timeout,
             };
-            // Any replica's first message counts: it was stored, and it stays.
+            // Any replica's first message counts, since that message was stored and stays for good.
             let soon = deadline.min(Instant::now() + gateway.patience());
             let wanted = [bucket_key::FORMAT.to_owned()];
             match gateway.read(bucket, &wanted, Fresh::Whatever, soon).await {
@@ -248,7 +249,8 @@ impl Claim<'_> {
                 Ok(_) | Err(ReadError::Late(_) | ReadError::TooMany) => {}
                 Err(ReadError::Failed(error)) => return Err(error),
             }
-            // Something was stored, so this write can never succeed. The caller checks for the first message.
+            // A message was stored in the bucket, so this write can never succeed. The caller checks for the first
+            // message.
             if gateway.bucket(bucket, soon).await.is_ok_and(|s| s.is_some_and(|s| s.last > 0)) {
                 return Ok(());
             }

@@ -8,28 +8,29 @@ use crate::jetstream::gateway::backoff::Pause;
 use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::stored::bucket::Bucket;
 
-/// How far a bucket has come to a new number of replicas.
+/// The progress of a bucket towards a new number of replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketProgress {
     /// The bucket, without its prefix.
     pub bucket: &'static str,
     /// How many servers are to keep it.
     pub wanted: u8,
-    /// How many do.
+    /// How many servers keep it now.
     pub replicas: u8,
-    /// How many of them have everything.
+    /// How many of these servers have all messages.
     pub current: u8,
 }
 
 impl BucketProgress {
-    /// Whether as many servers as wanted have everything.
+    /// Whether the wanted number of servers have all messages.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.replicas == self.wanted && self.current == self.wanted
     }
 }
 
-/// Has all buckets kept by `wanted` servers, and waits until all of them have everything.
+/// Changes the number of replicas of all buckets to `wanted`, and waits until every replica has all
+/// messages.
 pub(in crate::jetstream) async fn set_replicas(
     gateway: &Gateway,
     wanted: u8,

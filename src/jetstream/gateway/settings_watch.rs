@@ -1,7 +1,8 @@
 //! Checks the buckets' settings for as long as a client is open.
 //!
-//! Settings that were right at open can be changed by hand later: a `max_age`, for example, removes records that no store
-//! removes. Once a client notices wrong settings, calls that need that bucket fail until the settings are right again.
+//! Somebody may change settings by hand that were right when the store was opened. A `max_age`, for example, removes
+//! records that no store removes. Once a client notices wrong settings, calls that need that bucket fail until the
+//! settings are right again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

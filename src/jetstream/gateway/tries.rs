@@ -29,7 +29,8 @@ use crate::trace::event;
 
 /// The most publishes of one call in flight at once.
 pub(in crate::jetstream) const WINDOW: usize = 512;
-/// The most atomic batches of one client in flight at once in a bucket. A server accepts 50 of all clients.
+/// The most atomic batches that one client has in flight at once in a bucket. A server accepts 50 from all clients
+/// together.
 const BATCHES: usize = 16;
 
 /// A client's way to its servers.
@@ -53,7 +54,7 @@ pub(in crate::jetstream) struct Gateway {
 }
 
 impl Gateway {
-    /// A way to these servers, for calls of at most `op_timeout`.
+    /// Makes a way to these servers, for calls of at most `op_timeout`.
     pub(in crate::jetstream) fn new(
         servers: Arc<dyn Servers>,
         op_timeout: Duration,
@@ -82,11 +83,11 @@ impl Gateway {
         self.servers.fit()
     }
 
-    /// Publishes a barrier until it is acknowledged. Everything that was acknowledged before this call began stands before
-    /// the barrier.
+    /// Publishes a barrier until it is acknowledged. Everything that was acknowledged before this call began stands
+    /// before the barrier.
     ///
-    /// Fails if the barrier is acknowledged at or below a sequence that this client has seen: then the servers lost messages,
-    /// or were put back to an earlier state.
+    /// Fails if the barrier is acknowledged at or below a sequence that this client has seen. Then the servers lost
+    /// messages, or were put back to an earlier state.
     pub(in crate::jetstream) async fn pass(
         &self,
         bucket: Bucket,
@@ -108,8 +109,7 @@ impl Gateway {
         let highest = self.highest.get(bucket);
         let mut pause = Pause::new(deadline);
         loop {
-            // Another number for each try: only a message that was sent once tells two histories
-            // apart.
+            // Each try gets another number. Only a message that was sent once can tell two histories apart.
             let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
             let before = highest.load(Ordering::Acquire);
             let expect = previous.take();
@@ -127,7 +127,7 @@ impl Gateway {
                 }
                 Ack::Again(error) | Ack::Not(WriteError::Unknown(error)) => error,
                 Ack::Not(WriteError::Failed(error)) => return Err(error),
-                // The barrier is gone, or another one replaced it. The next try expects nothing.
+                // The previous barrier is gone, or another one replaced it. The next try expects nothing.
                 Ack::Not(WriteError::Refused) if expect.is_some() => continue,
                 Ack::Not(WriteError::Refused) => {
                     return Err(Error::unavailable(format!("{bucket} refused a barrier")));
@@ -151,13 +151,14 @@ impl Gateway {
         })
     }
 
-    /// The deadline of one exchange of a call with this deadline.
+    /// Returns the deadline of one exchange, for a call with this deadline.
     fn attempt_by(&self, deadline: Instant) -> Instant {
         deadline.min(Instant::now() + self.attempt)
     }
 
-    /// Stores one message, and returns its sequence once a quorum has it. A message without an expectation is repeated until
-    /// it is acknowledged: nobody else writes its key, or its content does not matter.
+    /// Stores one message, and returns its sequence once a quorum has it. A message without an expectation is sent
+    /// again until it is acknowledged. That is safe, since no other client writes its key, or its content does not
+    /// matter.
     pub(in crate::jetstream) async fn publish(
         &self,
         bucket: Bucket,
@@ -211,8 +212,8 @@ impl Gateway {
         }
     }
 
-    /// Stores up to [`MAX_BATCH`](crate::jetstream::gateway::exchange::MAX_BATCH) messages atomically: all or none of them,
-    /// at one moment for all readers. Returns the sequence of the last one.
+    /// Stores up to [`MAX_BATCH`](crate::jetstream::gateway::exchange::MAX_BATCH) messages atomically: all or none of
+    /// them, at one moment for all readers. Returns the sequence of the last one.
     pub(in crate::jetstream) async fn batch(
         &self,
         bucket: Bucket,
@@ -240,9 +241,10 @@ impl Gateway {
         }
     }
 
-    /// The newest message of every key that matches a filter, all of one state that is as fresh as `fresh` demands.
+    /// Reads the newest message of every key that matches a filter, all of one state that is as fresh as `fresh`
+    /// demands.
     ///
-    /// `Late` also before the deadline, if only another barrier can help.
+    /// Returns `Late` even before the deadline if only another barrier can help.
     pub(in crate::jetstream) async fn read(
         &self,
         bucket: Bucket,
@@ -251,7 +253,7 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Snapshot, ReadError> {
         self.fit().map_err(ReadError::Failed)?;
-        // The filters include a key that exists: without a match no replica says how fresh its state is.
+        // The filters include a key that exists. If nothing matched, the replica would not say how fresh its state is.
         let proof = match fresh {
             Fresh::Barrier(_) => bucket_key::barriers(&self.client),
             Fresh::Whatever | Fresh::Since(_) => bucket_key::FORMAT.to_owned(),
@@ -259,8 +261,8 @@ impl Gateway {
         let proof = (!filters.contains(&proof)).then_some(proof);
         let wanted: Vec<String> = filters.iter().chain(&proof).cloned().collect();
         let mut pause = Pause::new(deadline);
-        // Any replica may get the request, also one that hangs, so the first tries are short: the next one
-        // may get another replica. The last tries are long, for a read that takes long.
+        // Any replica may get the request, even one that hangs. So the first tries are short, since the next try may
+        // reach another replica. The last tries are long, for reads that take long.
         let mut patience = self.attempt / 4;
         loop {
             let until = deadline.min(Instant::now() + patience);
@@ -302,15 +304,15 @@ impl Gateway {
         }
     }
 
-    /// Whether an earlier barrier of this client was stored after this one and replaced it, so that no replica can show
-    /// this one any more.
+    /// Whether an earlier barrier of this client was stored after the wanted barrier and replaced it. Then no replica
+    /// can show the wanted barrier any more.
     fn is_overtaken(&self, fresh: Fresh, entries: &[Entry]) -> bool {
         let Fresh::Barrier(passed) = fresh else { return false };
         // The state has a message after this barrier, so it would have this one.
         self.own_barriers(entries).any(|newest| newest.sequence > passed.sequence)
     }
 
-    /// How long a read waits for a state with its barrier before it sends another barrier.
+    /// How long a read waits for a state that contains its barrier before it sends another barrier.
     pub(in crate::jetstream) fn patience(&self) -> Duration {
         self.attempt * 2
     }
@@ -327,8 +329,8 @@ impl Gateway {
         self.ask(deadline, |deadline| self.servers.purge(bucket, filter, up_to, deadline)).await
     }
 
-    /// Keeps `sink` up to date with the bucket's keys that match the filter `keys`, and with this client's barriers, until
-    /// the gateway is shut. Returns the notification that asks for another consumer.
+    /// Runs a feed: keeps `sink` up to date with the bucket's keys that match the filter `keys`, and with this client's
+    /// barriers, until the gateway is shut. Returns a [`Notify`] that asks the feed for another consumer.
     pub(in crate::jetstream) fn feed(
         &self,
         bucket: Bucket,
@@ -346,7 +348,7 @@ impl Gateway {
         kick
     }
 
-    /// This error; or, for a missing answer, the reason if one is known.
+    /// Returns `error`, or, if it is a missing answer and a reason is known, that reason.
     pub(in crate::jetstream) fn explain(&self, error: Error) -> Error {
         match error {
             Error::Timeout => {
@@ -361,14 +363,14 @@ impl Gateway {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
     }
 
-    /// Gives every bucket's state to `seen` once in each interval, until the gateway is shut or dropped. Skips buckets for
-    /// which the servers do not answer.
+    /// Passes every bucket's state to `seen` once in each interval, until the gateway is shut or dropped. Skips buckets
+    /// for which the servers do not answer.
     pub(in crate::jetstream) fn look_on(
         &self,
         period: Duration,
         seen: impl Fn(Bucket, Option<BucketState>) + Send + 'static,
     ) {
-        // A weak reference: a task of the gateway that held the gateway would keep it for ever.
+        // The task has a weak reference. Otherwise it would keep the gateway alive for ever.
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         self.keep(async move {
             loop {

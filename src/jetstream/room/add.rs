@@ -1,8 +1,8 @@
 //! Additions: those that wait for the same room are made by one change.
 //!
-//! Only one of several concurrent changes of a room is made, so concurrent additions would each plan, write and lose
-//! again and again. Instead one task for each room takes all waiting additions, makes them in one commit, and answers
-//! each after it.
+//! Only one of several changes that are planned on one head is made. So concurrent additions would each plan, write and
+//! lose again and again. Instead one task for each room takes all waiting additions, makes them in one commit, and
+//! answers each caller after the commit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ struct Planned {
 struct AtWork {
     rooms: Arc<RoomClient>,
     room: RoomId,
-    /// The task ended with no addition waiting. A later addition starts another task.
+    /// The task ended because no addition was waiting. A later addition starts another task.
     done: bool,
 }
 
@@ -102,7 +102,7 @@ impl RoomClient {
                 Err(error) => {
                     let _ = addition.answer.send(Err(error));
                 }
-                // The same endpoint twice: the second addition waits for the first one's outcome.
+                // Two additions have the same endpoint: the second one waits for the first one's outcome.
                 Ok(_) if taken.contains(&addition.new.endpoint) => later.push(addition),
                 Ok(member) => {
                     taken.insert(addition.new.endpoint.clone());
@@ -187,7 +187,7 @@ impl RoomClient {
             let key = incarnation.member(&head.generation, endpoint);
             head.count += 1;
             if view.entry(&key).is_some() {
-                // The tombstone of a former membership, which this one replaces.
+                // The tombstone of the endpoint's former membership, which the addition replaces.
                 head.ended = head.ended.saturating_sub(1);
             }
             members.push(Put::record(
@@ -235,7 +235,7 @@ impl AtWork {
     }
 }
 
-/// The membership of an addition, if the view allows it.
+/// Plans the membership of an addition, if the view allows the addition.
 fn check(view: &View, new: &NewMember, epoch: Epoch) -> Result<Member, Error> {
     match (view.record.encrypted(), &new.key) {
         (true, None) => return Err(Conflict::KeyMissing.into()),

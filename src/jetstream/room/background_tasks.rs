@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::Error;
 use crate::trace::{event, span};
 
-/// Background work after a call was answered: garbage collection. No answer depends on it, so errors are only traced;
-/// other calls find and collect what is left. The work ends when this is dropped.
+/// Work that goes on in the background after a call was answered: garbage collection. No answer depends on this work,
+/// so errors are only traced, and other calls find and collect what is left. The tasks end when this value is dropped.
 #[derive(Default)]
 pub(in crate::jetstream) struct BackgroundTasks {
     /// A std lock: held to add a task or to take them all.

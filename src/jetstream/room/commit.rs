@@ -23,8 +23,8 @@ pub(in crate::jetstream) struct PlannedChange<'a> {
 }
 
 impl PlannedChange<'_> {
-    /// Commits the change in one atomic batch if the incarnation has not changed since the view. `false`: the change was
-    /// not made and never will be.
+    /// Commits the change in one atomic batch if the incarnation has not changed since the view. `false`: the change
+    /// was not made and never will be.
     pub(in crate::jetstream) async fn commit(
         self,
         buckets: &BucketClient,
@@ -33,7 +33,8 @@ impl PlannedChange<'_> {
         let Self { view, head, mut puts } = self;
         let planned = head.changes.clone();
         let key = view.incarnation.head();
-        // The head comes last: if a reader ever saw a part of a batch, the head's count would make that `Corrupt`.
+        // The head comes last. If a reader ever saw a part of a batch, the number of members in the head would not fit,
+        // and the room would be `Corrupt`.
         let mut put = Put::record(Bucket::Members, key.clone(), &head)?;
         if !buckets.is(JetStreamDefect::ExpectsNothing) {
             put = put.expecting(view.revision);
@@ -43,7 +44,8 @@ impl PlannedChange<'_> {
         let mut pause = Pause::new(deadline);
         loop {
             let sent = match puts.as_slice() {
-                // On one replica each batch costs the server a directory on disk.
+                // A single message is not sent as a batch: with one replica each batch costs the server a directory on
+                // disk.
                 [head] => buckets.gateway.publish(Bucket::Members, head.clone(), deadline).await,
                 all => buckets.gateway.batch(Bucket::Members, all.to_vec(), deadline).await,
             };
@@ -70,7 +72,7 @@ impl PlannedChange<'_> {
             let filters = [key.clone()];
             let now = buckets.read_few(Bucket::Members, &filters, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };
-            // If there is no head, the room was deleted long ago, and later rooms of the id, too.
+            // If there is no head, the room was deleted long ago, and eight later rooms of the id were, too.
             let now = now.find(&key).map(head_changes).transpose()?;
             match now.map_or(Fate::Unknown, |changes| changes.fate_of(&planned)) {
                 Fate::Done => return Ok(true),

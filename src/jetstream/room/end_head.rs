@@ -1,4 +1,4 @@
-//! The tombstone over a deleted room's head.
+//! Stores the tombstone over a deleted room's head.
 
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ pub(super) async fn end_room(
 }
 
 /// Stores the tombstone over a deleted room's head, if there is a head. Returns the tombstone and its revision, unless
-/// everything was collected already.
+/// all garbage of the room was collected already.
 pub(super) async fn end_head(
     buckets: &BucketClient,
     incarnation: &Incarnation,
@@ -40,7 +40,8 @@ pub(super) async fn end_head(
         buckets.gateway.purge(Bucket::Members, &key, None, deadline).await?;
     }
     let mut pause = Pause::new(deadline);
-    // A tombstone counts however old the state; and a stale head is not replaced, by its expectation.
+    // A read without a proof suffices. A tombstone counts however old the state is, and the write expects the head's
+    // revision, so a stale head is not replaced.
     let mut now =
         buckets.read_unproved(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     if now.find(&key).is_none() {
@@ -52,7 +53,7 @@ pub(super) async fn end_head(
             let gone: HeadGone = entry.open(Bucket::Members)?;
             return Ok((!gone.collected).then_some((entry.sequence, gone)));
         }
-        // A head that cannot be read is deleted all the same.
+        // A head that cannot be decoded is replaced by the tombstone all the same.
         let head = head_record(entry).ok().flatten();
         let changes = head.map(|head| head.changes).unwrap_or_default().next(&random_id::fresh()?);
         let gone = HeadGone { changes, collected: false };

@@ -1,5 +1,5 @@
-//! The last known epochs of rooms: guesses with which a key is read before the room's epoch is known. A wrong guess costs
-//! a round trip and changes no answer.
+//! The last known epochs of rooms: guesses with which a key is read before the room's epoch is known. A wrong guess
+//! costs a round trip and changes no answer.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! A new generation of a roster that has many more tombstones than members.
+//! Writes a new generation of a roster that has many more tombstones than members.
 //!
 //! The members are written under the new generation while changes of the room go on, outside the room's turn. What
 //! changed meanwhile is stored within the turn, in one batch with the head that names the new generation. So a room of
@@ -21,15 +21,15 @@ use crate::jetstream::stored::random_id;
 use crate::jetstream::stored::room_records::{MemberGone, MemberRecord};
 use crate::{EndpointId, Error, RoomId};
 
-/// How many more tombstones than members a roster keeps before it is written anew.
+/// A roster is written anew once it has this many more tombstones than members.
 const TOMBSTONES: u64 = 128;
-/// Records in flight at once. More would slow down the calls beside them.
+/// How many records are in flight at once. More would slow down the calls that run at the same time.
 const AT_ONCE: usize = 8;
 /// The most records that are stored with the head.
 const FEW: usize = 256;
 /// How many times a renewal is planned before it is given up.
 const PLANS: usize = 8;
-/// The most rooms that are remembered because a renewal of them was given up.
+/// How many rooms are remembered because a renewal of them was given up.
 const REMEMBERED: usize = 1024;
 
 /// The renewals of one client.
@@ -41,13 +41,13 @@ pub(super) struct Renewals {
 
 enum Renewal {
     UnderWay,
-    /// It was given up. The next one begins when the roster has this many tombstones, so that the cost of all of them
-    /// stays in proportion to the number of removals.
+    /// A renewal was given up. The next one begins when the roster has this many tombstones, so that the cost of all
+    /// renewals stays in proportion to the number of removals.
     NotBefore(u64),
 }
 
 impl Renewals {
-    /// Whether the caller renews the room now.
+    /// Whether the caller shall renew the room now; if so, no other caller does meanwhile.
     fn begin(&self, room: &RoomId, tombstones: u64) -> bool {
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         match rooms.get(room) {
@@ -106,7 +106,7 @@ pub(super) fn renew_if_due(rooms: &Arc<RoomClient>, view: &View) {
     rooms.in_background(|_, deadline| this.run(deadline));
 }
 
-/// `false`: the room has the generation that it had.
+/// Returns `false` if the room keeps its generation.
 async fn renew(rooms: &RoomClient, room: &RoomId, deadline: Instant) -> Result<bool, Error> {
     let view = View::read(&rooms.buckets, room, |_| Vec::new(), deadline).await?;
     if view.head.ended <= TOMBSTONES {
@@ -121,7 +121,7 @@ async fn renew(rooms: &RoomClient, room: &RoomId, deadline: Instant) -> Result<b
     let outcome = plan.write(rooms, room, deadline).await;
     let over = match outcome {
         Ok(true) => &plan.former,
-        // No head names it or ever will.
+        // No head names this generation or ever will, so its records are garbage.
         Ok(false) | Err(Unwritten::NotCommitted(_)) => &plan.id,
         Err(Unwritten::InDoubt(error)) => return Err(error),
     };
@@ -135,7 +135,7 @@ async fn renew(rooms: &RoomClient, room: &RoomId, deadline: Instant) -> Result<b
 
 /// Why a generation was not written.
 enum Unwritten {
-    /// No head names it or ever will.
+    /// No head names the generation or ever will.
     NotCommitted(Error),
     InDoubt(Error),
 }
@@ -149,16 +149,17 @@ impl From<Error> for Unwritten {
 /// A generation that is being written.
 struct Generation {
     incarnation: Incarnation,
-    /// The generation that it replaces.
+    /// The generation that this one replaces.
     former: String,
     id: String,
-    /// The memberships that have records in it. A key of a generation that no head names is written once: a late copy of
-    /// a second message could bring back a membership that ended.
+    /// The memberships whose records are written. A key of a generation that no head names yet is written only once: a
+    /// late copy of a second message could bring back a membership that ended.
     written: BTreeMap<EndpointId, MemberRecord>,
 }
 
 impl Generation {
-    /// Writes the members, and makes the head name the generation. `false`: other changes came first, again and again.
+    /// Writes the members, and makes the head name the generation. Returns `false` if other changes came first, again
+    /// and again.
     async fn write(
         &mut self,
         rooms: &RoomClient,
@@ -197,7 +198,7 @@ impl Generation {
         Ok(false)
     }
 
-    /// The members without a record in the generation.
+    /// Returns the members whose records are not written in the generation.
     fn missing(&self, roster: &Roster) -> Result<Vec<(EndpointId, MemberRecord)>, Error> {
         let missing = roster.iter().filter(|(endpoint, _)| !self.written.contains_key(*endpoint));
         missing.map(|(endpoint, record)| Ok((endpoint.clone(), record.clone()?))).collect()
@@ -221,7 +222,8 @@ impl Generation {
         Ok(())
     }
 
-    /// What must be stored with the head, and how many tombstones the generation has then.
+    /// Returns the records that must be stored together with the head, and the number of tombstones that the generation
+    /// has then.
     fn rest(
         &self,
         roster: &Roster,

@@ -11,7 +11,7 @@ use crate::jetstream::stored::bucket_key::{self, Incarnation};
 use crate::jetstream::stored::room_records::IndexRecord;
 use crate::{Error, RoomId};
 
-/// A membership that is planned, there, or ended.
+/// A membership that an index entry names: planned, existing or ended.
 #[derive(Clone)]
 pub(super) struct Possible {
     pub(super) key: String,
@@ -41,15 +41,17 @@ impl Possible {
     }
 }
 
-/// A candidate that is no room of the endpoint, with the revisions of its room and head that show it.
+/// A candidate of a listing that is no room of the endpoint, with the revisions of the room's record and head at that
+/// moment.
 pub(super) struct Stale {
     pub(super) room: RoomId,
     pub(super) possible: Possible,
     pub(super) revisions: (u64, u64),
 }
 
-/// Stores index entries and then the counters of their endpoints. No counter may stand before its entry: a listing that
-/// misses the entry would take the counter for an earlier one.
+/// Stores index entries, and then the counters of their endpoints. Each counter must follow its index entry in the
+/// stream. Otherwise a listing that misses the entry could read the new counter twice, and would take its answer for
+/// complete.
 pub(super) async fn publish_index(
     buckets: &BucketClient,
     entries: Vec<Put>,
@@ -64,7 +66,7 @@ pub(super) async fn publish_index(
             .await
             .map(drop);
     }
-    // Sent together: they mostly arrive in this order.
+    // Entries and counters are sent together, since they mostly arrive in this order.
     let (stored, counted) = future::try_join(
         buckets.gateway.publish_all(Bucket::RoomsByMember, entries, deadline),
         buckets.gateway.publish_all(Bucket::RoomsByMember, counters.clone(), deadline),

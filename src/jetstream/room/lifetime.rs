@@ -1,4 +1,5 @@
-//! The creation of a room, by a compare-and-set of its record; and its deletion, by one of the record and one of the head.
+//! Creates and deletes rooms. A creation is a compare-and-set of the room's record; a deletion replaces the record and
+//! then the head by tombstones.
 
 use futures_util::future;
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ use crate::{Error, NewRoom, Room, RoomId};
 /// The outcome of a compare-and-set of a room's record.
 enum Settled {
     Done,
-    /// The change was not made and never will be; the state that is there instead.
+    /// The change was not made and never will be. The value is the state of the room id now.
     Lost(Occupant),
 }
 
@@ -81,7 +82,8 @@ impl RoomClient {
         }
     }
 
-    /// Stores everything of a room but its record, so nobody finds the room yet. Returns the revision of its head.
+    /// Stores all records of a room except the one in `rooms`, so that no reader finds the room yet. Returns the
+    /// revision of the head.
     async fn prepare_room(
         &self,
         new: &NewRoom,
@@ -108,7 +110,7 @@ impl RoomClient {
             let value = codec::seal(Bucket::RoomKeys, &key, ciphertext.as_bytes());
             Put::new(key, value)
         });
-        // The index entry comes first: garbage of a crash is found by it.
+        // The index entry is stored first, since the garbage of a crashed creation is found by it.
         publish_index(&self.buckets, vec![entry], vec![counter], deadline).await?;
         future::try_join(
             self.buckets.publish_once(Bucket::Members, owner, deadline),
@@ -146,14 +148,14 @@ impl RoomClient {
                     });
                     return Ok(());
                 }
-                // Another room or tombstone is there now: begin again.
+                // Another room or tombstone has the id now, so the creation begins again.
                 Settled::Lost(_) => {}
             }
         }
     }
 
-    /// Publishes a room's record or tombstone, whose newest change is that of `planned`. If the answer does not tell the
-    /// outcome, finds it out.
+    /// Publishes a room's record or tombstone, whose newest change is that of `planned`. If the answer does not tell
+    /// the outcome, searches for it.
     async fn settle_room(
         &self,
         room: &RoomId,

@@ -1,4 +1,4 @@
-//! Members: every change is one atomic batch of the membership and the head.
+//! Adds, removes and lists members. Every change is one atomic batch of the membership and the head.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl RoomClient {
     ) -> Result<Vec<Member>, Error> {
         loop {
             let view = View::read(&self.buckets, room, |_| Vec::new(), deadline).await?;
-            // Not from the cache, which would hide a record that was damaged since.
+            // The cache is not used here, since it would hide a record that was damaged after it was cached.
             let Some(roster) = roster::read(&self.buckets, &view, deadline).await? else {
                 continue;
             };
@@ -68,7 +68,8 @@ impl RoomClient {
         let _turn = self.turns.wait(room).await;
         loop {
             let wanted = |any: &Incarnation| vec![any.member("*", endpoint), any.ticket("*")];
-            // The membership's keys are at or below this sequence; keys of a later membership are above.
+            // All keys of the membership are at or below this sequence, and all keys of a later membership are above
+            // it.
             let (view, keys_up_to) = future::try_join(
                 View::read(&self.buckets, room, wanted, deadline),
                 self.buckets.barrier(Bucket::RoomKeys),

@@ -1,4 +1,4 @@
-//! What a room id stands for: a room, or none.
+//! Reads whether a room id is in use, and by which room.
 
 use tokio::time::Instant;
 
@@ -10,9 +10,10 @@ use crate::jetstream::stored::changes::Changes;
 use crate::jetstream::stored::room_records::{RoomGone, RoomRecord};
 use crate::{Error, RoomId};
 
-/// The state of a room id.
+/// The state of a room id: unused, or the room that uses it.
 pub(super) enum Occupant {
-    /// No room; the revision of the former room's tombstone, 0 if there never was a room.
+    /// There is no room. The value is the revision of the former room's tombstone; 0 if there never
+    /// was a room.
     Nobody(u64, Option<RoomGone>),
     /// A room, and the revision of its record.
     Room(RoomRecord, u64),
@@ -33,7 +34,7 @@ impl Occupant {
         }
     }
 
-    /// The changes of the id so far.
+    /// The latest changes of the room id's record.
     pub(super) fn changes(&self) -> Changes {
         match self {
             Self::Room(record, _) => record.changes.clone(),
@@ -41,7 +42,7 @@ impl Occupant {
         }
     }
 
-    /// The state that a message of the bucket `rooms` says.
+    /// Decodes a message of the bucket `rooms`.
     pub(super) fn of(entry: &Entry) -> Result<Self, Error> {
         if entry.removal {
             let gone = entry.open(Bucket::Rooms)?;
@@ -50,7 +51,7 @@ impl Occupant {
         Ok(Self::Room(entry.open(Bucket::Rooms)?, entry.sequence))
     }
 
-    /// What a room id stands for.
+    /// Reads the state of a room id, by a proved read.
     pub(super) async fn read(
         buckets: &BucketClient,
         room: &RoomId,
@@ -62,7 +63,8 @@ impl Occupant {
         snapshot.find(&key).map_or(Ok(Self::Nobody(0, None)), Self::of)
     }
 
-    /// The state of a room id by any replica's word if that is a room; otherwise by a proved read.
+    /// Reads the state of a room id from any replica. If that replica has no room there, makes a
+    /// proved read.
     pub(super) async fn read_probable(
         buckets: &BucketClient,
         room: &RoomId,
@@ -73,7 +75,7 @@ impl Occupant {
             return Self::read(buckets, room, deadline).await;
         }
         match Self::read_unproved(buckets, room, deadline).await {
-            // A record that cannot be read may have been repaired since.
+            // If the record cannot be decoded, it may have been repaired since on other replicas.
             Ok(Self::Nobody(..)) | Err(Error::Corrupt(_)) => {
                 Self::read(buckets, room, deadline).await
             }
@@ -81,7 +83,7 @@ impl Occupant {
         }
     }
 
-    /// The state of a room id by any replica's word, which proves nothing.
+    /// Reads the state of a room id from any replica, which proves nothing.
     pub(super) async fn read_unproved(
         buckets: &BucketClient,
         room: &RoomId,

@@ -14,7 +14,7 @@ use crate::jetstream::stored::room_records::EpochRecord;
 use crate::{Ciphertext, EndpointId, Epoch, Error, RoomId, SealedKey};
 
 impl RoomClient {
-    /// The key of an endpoint for an epoch, or for the current one.
+    /// Returns the key of an endpoint for an epoch, or for the current one.
     pub(in crate::jetstream) async fn key(
         &self,
         room: &RoomId,
@@ -33,7 +33,7 @@ impl RoomClient {
         };
         let mut missed: Option<u64> = None;
         loop {
-            // A guess of the epoch, so that the key is read together with the room.
+            // A guess of the epoch, which allows reading the key together with the room.
             let guess = epoch.or_else(|| self.epochs.guess(room));
             let early = async {
                 let Some(guess) = guess else { return Ok(Snapshot::default()) };
@@ -74,8 +74,8 @@ impl RoomClient {
                 let (room, endpoint) = (room.clone(), endpoint.clone());
                 return Ok(SealedKey { room, epoch, endpoint, ciphertext });
             }
-            // The key was collected after the view, unless the room is the same before and after
-            // a read without the key: then it is missing.
+            // The key may have been collected after the view, so the room is read again. Only if the room is the same
+            // before and after a read that did not find the key, the key is missing.
             if missed == Some(view.revision) {
                 let problem = "missing, though the room names it";
                 let still = View::read(&self.buckets, room, |_| Vec::new(), deadline).await?;
@@ -87,13 +87,13 @@ impl RoomClient {
         }
     }
 
-    /// Any replica's message under the filter, however old its state. A key is stored once, before it is named, so it needs
-    /// no barrier of its own.
+    /// Reads the message under the filter from any replica, however old its state. A key is stored once, before it is
+    /// named, so it needs no barrier of its own.
     async fn written(&self, filter: &str, deadline: Instant) -> Result<Snapshot, Error> {
         self.buckets.read_unproved(Bucket::RoomKeys, &[filter.to_owned()], deadline).await
     }
 
-    /// The error for this key if it cannot be read.
+    /// Fails if this key's record cannot be decoded.
     async fn unreadable_key(
         &self,
         view: &View,
@@ -128,7 +128,7 @@ fn name_of_key(
         return Ok(None);
     }
     let attempt = if at == joined {
-        // The key that came with the addition.
+        // The key was stored with the addition of the member.
         record.id
     } else if at == current {
         view.head.attempt.clone()

@@ -1,5 +1,5 @@
-//! The move of a room to its next epoch. The sealed keys are stored first, under ids that no reader looks at. The commit
-//! that names the ids makes all of them valid at once.
+//! The move of a room to its next epoch. The sealed keys are stored first, under ids that no reader looks at. The
+//! commit that names the ids makes all of them valid at once.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use crate::jetstream::stored::room_records::{
 use crate::jetstream::stored::{codec, random_id};
 use crate::{EndpointId, Epoch, Error, Rekey, Room, RoomId};
 
-/// The most removals that a rekey stores as tombstones; with more it writes a new generation. The rest of the batch is
-/// for the head, the epoch and the tickets.
+/// The most removals that a rekey stores as tombstones. A rekey with more removals writes a new generation. The rest of
+/// the batch is for the head, the epoch and the tickets.
 const MOST_REMOVALS: usize = MAX_BATCH - 50;
-/// The most endpoints on one ticket: with ids of full length and every byte escaped, the ticket is below 512 KiB.
+/// The most endpoints on one ticket. With ids of full length and every byte escaped, such a ticket is below 512 KiB.
 const TICKET: usize = 1500;
 
 impl RoomClient {
@@ -46,7 +46,7 @@ impl RoomClient {
         outcome
     }
 
-    /// Collects the keys of an attempt that no commit named or will name.
+    /// Collects the keys of an attempt that no commit named or ever will.
     fn abandon(&self, written: Written) {
         self.in_background(|buckets, deadline| async move {
             let Written { incarnation, epoch, attempt, .. } = written;
@@ -99,7 +99,7 @@ impl RoomClient {
             };
             let Some(roster) = roster else { continue };
             let next = check_rekey(&view, &roster, rekey, next)?;
-            // Without keys the check above has failed.
+            // A rekey without keys has already failed at the check above.
             let Some(Written { attempt, .. }) = written.clone() else { continue };
             if let Some(room) = self
                 .commit_rekey(&view, roster, rekey, next, &attempt, keys_up_to.sequence, deadline)
@@ -158,8 +158,8 @@ impl RoomClient {
             }
         }
         head.count = u64::try_from(roster.len()).unwrap_or(u64::MAX);
-        // The head names the attempt of the current epoch only. Readers of this epoch's keys
-        // need the attempt later, too. The record is true whatever the outcome of this rekey.
+        // The head names only the attempt of the current epoch. Readers of this epoch's keys need that attempt's id
+        // later, too, so it is stored in a record of its own. The record is true whatever the outcome of this rekey.
         if !view.head.attempt.is_empty() {
             let made = EpochRecord { attempt: view.head.attempt.clone() };
             let made = Put::record(Bucket::Members, incarnation.epoch(rekey.from()), &made)?;
@@ -277,8 +277,9 @@ impl Written {
 
     /// Whether a rekey that is planned on this view may name these keys.
     ///
-    /// The end of a membership purges keys that this attempt may have stored, also if the endpoint rejoined since. So any
-    /// membership that ended since makes the keys unusable, unless a defect ignores that (`minds`).
+    /// The end of a membership purges keys that this attempt may have stored, even if the endpoint rejoined since. So
+    /// any membership that ended since makes the keys unusable. `minds` is false only for the deliberate defect that
+    /// ignores this.
     fn is_for(&self, view: &View, next: Option<Epoch>, minds: bool) -> bool {
         let whole = self.ended_since == view.head.ended_since;
         self.incarnation == view.incarnation && Some(self.epoch) == next && (whole || !minds)

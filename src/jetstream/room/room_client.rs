@@ -17,7 +17,7 @@ use crate::jetstream::room::turns::Turns;
 use crate::jetstream::room::view::View;
 use crate::jetstream::stored::random_id;
 
-/// The rooms, as one client reads and changes them.
+/// Reads and changes rooms, for one client.
 pub(in crate::jetstream) struct RoomClient {
     pub(in crate::jetstream) buckets: Arc<BucketClient>,
     pub(in crate::jetstream) background: BackgroundTasks,
@@ -43,7 +43,7 @@ impl RoomClient {
         }
     }
 
-    /// A new id; with one defect, always the same id.
+    /// Returns a new id; with the given defect, always the same id.
     pub(super) fn fresh_unless(&self, defect: JetStreamDefect) -> Result<String, Error> {
         if self.buckets.is(defect) { Ok("same".to_owned()) } else { random_id::fresh() }
     }

@@ -1,8 +1,8 @@
 //! The rooms of an endpoint: the index names candidates, the rooms themselves decide.
 //!
-//! An index entry is stored before its membership begins, removed after the membership ended, and never stored again. The
-//! endpoint's counter is rewritten after every new entry. So while the counter does not change, no membership begins that
-//! the entries do not name.
+//! An index entry is stored before its membership begins, is removed after the membership ended, and is never stored
+//! again. The endpoint's counter is rewritten after every new entry. So while the counter does not change, the entries
+//! name every membership that exists.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,8 @@ use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::{self, Parts};
 use crate::{EndpointId, Error, Page, Room, RoomId};
 
-/// The number of keys in one request: far below the size that a server takes, with keys of any legal length.
+/// The number of keys in one request: a request with this many keys of any legal length is far below the size that a
+/// server accepts.
 const CHUNK: usize = 400;
 
 /// An endpoint's index entries and counter.
@@ -64,12 +65,11 @@ impl RoomClient {
                 found.stale.extend(more.stale);
                 asked.extend(next);
             }
-            // Everything found was true at the moment of the counter's second reading: no
-            // membership began since the index was read, and both looks found the same. Nothing
-            // can have changed and changed back between them: memberships and incarnations are
-            // never repeated, epochs only grow, and a rekey that is due stays due within an
-            // epoch. A candidate that is no room may have become one and ended in between, but
-            // not with the same revisions.
+            // The answer is true at the moment of the counter's second reading. No membership began since the index was
+            // read, and both looks at the candidates found the same. Nothing can have changed and changed back in
+            // between: memberships and incarnations are never repeated, epochs only grow, and a rekey that is due stays
+            // due within an epoch. A candidate that is no room of the endpoint may have become one and ceased to be one
+            // in between, but then its revisions would differ.
             if self.buckets.is(JetStreamDefect::SingleCollect) {
                 return Ok(found.rooms.into_values().collect());
             }
@@ -188,7 +188,7 @@ impl RoomClient {
         Ok(checked)
     }
 
-    /// As `read_few`, for any number of keys. The chunks may be of different moments.
+    /// As `read_few`, for any number of keys. The keys are read in chunks, which may be of different moments.
     async fn read_chunks(
         &self,
         bucket: Bucket,
@@ -211,7 +211,7 @@ impl RoomClient {
 
 type Found = BTreeMap<String, Entry>;
 
-/// Whether its room is deleted and the room's head has no tombstone yet.
+/// Whether the candidate's room is deleted while the room's head has no tombstone yet.
 fn is_not_ended(occupant: Option<&Occupant>, possible: &Possible, head: Option<&Entry>) -> bool {
     let (Some(occupant), Some(head)) = (occupant, head) else { return false };
     let head = head_record(head).ok().flatten();

@@ -1,4 +1,4 @@
-//! All members of a room, read in parts of which all have the same head.
+//! Reads all members of a room, in parts of which all have the same head.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use crate::jetstream::stored::bucket_key::{self, Parts};
 use crate::jetstream::stored::room_records::MemberRecord;
 use crate::{EndpointId, Error};
 
-/// The members of a view's generation. A member whose record cannot be read is there with the error.
+/// The members of a view's generation. A member whose record cannot be decoded is in the map with
+/// its error.
 pub(in crate::jetstream) type Roster = BTreeMap<EndpointId, Result<MemberRecord, Error>>;
 
 /// All members of a view's room; `None` if the room has changed since.
@@ -30,7 +31,7 @@ pub(in crate::jetstream) async fn read(
         let reads = parts.filters(&prefix).into_iter().map(|filter| {
             let filters = [filter, head.clone()];
             async move {
-                // A state with this head has everything that was stored with the head.
+                // A state with this head also has every record that was stored with the head.
                 let fresh = Fresh::Since(view.revision);
                 buckets.gateway.read(Bucket::Members, &filters, fresh, deadline).await
             }
@@ -43,7 +44,8 @@ pub(in crate::jetstream) async fn read(
     };
     let mut roster = Roster::new();
     for snapshot in snapshots {
-        // The content counts, too: servers that lost messages give out the same sequences again.
+        // The heads' contents are compared, too: servers that lost messages assign the same
+        // sequences again.
         let same = |entry: &Entry| {
             entry.sequence == view.revision
                 && head_record(entry).is_ok_and(|head| head.as_ref() == Some(&view.head))

@@ -1,8 +1,8 @@
 //! A cache of the rosters that were read last, for rekeys and renewals.
 //!
-//! A roster is kept under the id of the change that made it. Ids are random and used once; the head has the id of its
-//! newest change; and every change of a roster changes the head. So a proved read of the head tells whether a cached
-//! roster belongs to it. Nothing else of the cache is trusted.
+//! A roster is cached under the id of the change that made it. Ids are random and used once, the head has the id of its
+//! newest change, and every change of a roster changes the head. So a proved read of the head shows whether a cached
+//! roster belongs to it. Nothing else is taken from the cache.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +37,7 @@ impl RosterCache {
         (found.write == view.head.changes.last()).then(|| Arc::clone(&found.roster))
     }
 
-    /// The change `write`, made on the view, also made this change of its roster.
+    /// Records that the change `write`, made on the view, also made this change of its roster.
     pub(super) fn change(&self, view: &View, write: &str, change: impl FnOnce(&mut Roster)) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = |kept: &&mut Kept| {

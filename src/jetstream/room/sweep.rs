@@ -1,8 +1,8 @@
 //! Garbage collection: keys and index entries of ended memberships, of attempts that lost, of writers that crashed, and
 //! of deleted rooms.
 //!
-//! Each step is safe however late it runs. It names an incarnation, attempt or membership that is over or can never begin,
-//! or it stops at a sequence below everything that is valid. The record that names the garbage is removed last.
+//! Each step is safe however late it runs. A step names an incarnation, attempt or membership that is over or can never
+//! begin, or it stops at a sequence below everything that is valid. The record that names the garbage is removed last.
 
 use std::cmp::Reverse;
 
@@ -27,8 +27,8 @@ use crate::{EndpointId, Epoch, Error, RoomId};
 
 /// Purges in flight at once.
 const AT_ONCE: usize = 4;
-/// Up to this many members, index entries are purged one by one. With more, one request purges all of the room's, and
-/// scans the whole bucket.
+/// Up to this many members, index entries are purged one by one. With more members, one request purges all index
+/// entries of the room, and the server scans the whole bucket.
 const ONE_BY_ONE: usize = 256;
 
 /// Collects a creation that was not made.
@@ -61,7 +61,7 @@ pub(super) async fn deleted_room(
     incarnation: &Incarnation,
     deadline: Instant,
 ) -> Result<(), Error> {
-    // Nobody can join any more, so the roster names all index entries.
+    // Nobody can join the room any more, so its roster names all index entries.
     let ended = end_head(buckets, incarnation, deadline).await?;
     let entries = index_entries(buckets, incarnation, deadline).await?;
     buckets.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, deadline).await?;
@@ -72,13 +72,13 @@ pub(super) async fn deleted_room(
     let collected = HeadGone { collected: true, ..gone };
     let collected = Put::tombstone(Bucket::Members, incarnation.head(), &collected)?;
     match buckets.gateway.publish(Bucket::Members, collected.expecting(revision), deadline).await {
-        // Refused: another client has collected it, too.
+        // The publish was refused, so another client has collected the room, too.
         Ok(_) | Err(WriteError::Refused) => Ok(()),
         Err(WriteError::Unknown(error) | WriteError::Failed(error)) => Err(error),
     }
 }
 
-/// The index entries of an incarnation's members; `None` if they are many.
+/// Returns the index entries of an incarnation's members; `None` if there are many.
 async fn index_entries(
     buckets: &BucketClient,
     incarnation: &Incarnation,
@@ -116,7 +116,8 @@ async fn purge_all(
         .await
 }
 
-/// How many tombstones of heads a room id keeps, the newest ones: no call should span eight later deletions of the id.
+/// How many tombstones of heads are kept for a room id. The newest ones are kept: no call should span eight later
+/// deletions of the id.
 const ENDED: usize = 8;
 
 /// Collects former incarnations of a room that a crash left, and old tombstones.
@@ -127,8 +128,8 @@ pub(super) async fn leftovers(
 ) -> Result<(), Error> {
     let heads =
         buckets.read_few(Bucket::Members, &[Incarnation::any(room).head()], deadline).await?;
-    // Read after the heads: an incarnation that expects an older revision than this one, and that
-    // this record does not name, is over or will never be a room.
+    // The room's record is read after the heads. An incarnation that was planned on an older revision than this one,
+    // and that this record does not name, is over or will never be a room.
     let occupant = Occupant::read(buckets, room, deadline).await?;
     let mut ended = Vec::new();
     for entry in &heads.entries {
@@ -151,7 +152,7 @@ pub(super) async fn leftovers(
     Ok(())
 }
 
-/// Whether the room's key can never name an incarnation that expects this revision of it.
+/// Whether the room's record can never name an incarnation that was planned on this revision of it.
 pub(super) fn is_over(occupant: &Occupant, incarnation: &str, planned: u64) -> bool {
     let named = matches!(occupant, Occupant::Room(room, _) if room.incarnation == incarnation);
     !named && occupant.revision() > planned
@@ -212,7 +213,8 @@ async fn collect(
     }
     let fenced = !buckets.is(JetStreamDefect::CollectsWithoutAFence);
     let keys_up_to = fenced.then_some(ticket.keys_up_to);
-    // A former generation is purged whole; tombstones of the current one stay.
+    // If the head has another generation, the ticket's generation is purged whole. Tombstones of the current generation
+    // stay.
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
@@ -239,7 +241,8 @@ pub(super) async fn lost_attempt(
     buckets.gateway.purge(Bucket::RoomKeys, &incarnation.attempt(attempt), None, deadline).await
 }
 
-/// Collects every attempt that lost: after an epoch was made, every other attempt at it or at an earlier one has lost.
+/// Collects every attempt that lost. Once an epoch is made, every other attempt at that epoch or at an earlier one has
+/// lost.
 pub(super) async fn attempts(
     buckets: &BucketClient,
     incarnation: &Incarnation,
@@ -280,13 +283,13 @@ async fn won(
     let key = incarnation.epoch(Epoch::new(epoch)?);
     let made = buckets.read_few(Bucket::Members, std::slice::from_ref(&key), deadline).await?;
     let Some(entry) = made.find(&key) else {
-        // The incarnation is over, and is collected whole.
+        // The incarnation is over, and another step collects it as a whole.
         return Ok(true);
     };
     Ok(entry.open::<EpochRecord>(Bucket::Members)?.attempt == attempt)
 }
 
-/// Collects index entries that a listing found to be no memberships and that will never be one.
+/// Collects index entries that a listing found to name no membership, if they never will name one.
 pub(super) async fn stale_entries(
     buckets: &BucketClient,
     endpoint: &EndpointId,
@@ -304,9 +307,10 @@ pub(super) async fn stale_entries(
             (Fence::Room(planned), _) if is_over(&occupant, &possible.incarnation_id, planned) => {
                 deleted_room(buckets, incarnation, deadline).await?;
             }
-            // A member of a deleted room: the membership is over for good.
+            // The entry names a member of a deleted room, whose membership is over for good.
             (Fence::Head(_), _) if !named => deleted_room(buckets, incarnation, deadline).await?,
-            // No member, and the head has changed since the plan: the membership is over, or the addition lost.
+            // There is no such member, and the head has changed since the addition was planned. So the membership is
+            // over, or the addition lost.
             (fence, Some(head))
                 if named
                     && (fence != Fence::Head(head.sequence)

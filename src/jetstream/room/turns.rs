@@ -7,15 +7,16 @@ use crate::RoomId;
 
 /// A queue of each room's changes by one client, which makes them one after the other.
 ///
-/// The head's revision excludes concurrent changes anyway. But of many concurrent ones all but one would plan and write in
-/// vain, again and again. Other clients' changes are not queued, and correctness does not depend on the queue.
+/// The head's revision excludes concurrent changes anyway. But without this queue, all but one of many concurrent
+/// changes would plan and write in vain, again and again. Other clients' changes are not queued, and correctness does
+/// not depend on the queue.
 #[derive(Default)]
 pub(super) struct Turns {
     /// A std lock: held to look up one room.
     rooms: Mutex<HashMap<RoomId, Weak<Turn<()>>>>,
 }
 
-/// From this many rooms on, idle rooms are removed.
+/// The number of rooms from which on idle rooms are removed from the map.
 const MANY: usize = 1024;
 
 impl Turns {

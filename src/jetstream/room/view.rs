@@ -27,11 +27,11 @@ pub(in crate::jetstream) struct View {
 }
 
 impl View {
-    /// A room and the records of its incarnation that `wanted` names; `NotFound` if there is no room.
+    /// Reads a room, and the records of its incarnation that `wanted` names. `NotFound` if there is no room.
     ///
     /// The head decides, by a proved read: an incarnation that a room record ever named is a room while its head has no
-    /// tombstone. So any replica may say which incarnation the record names; only the answer that there is no room needs a
-    /// proved read of the record. `PROTOCOL.md` has the argument.
+    /// tombstone. So any replica may say which incarnation the record names; only the answer that there is no room
+    /// needs a proved read of the record. `PROTOCOL.md` has the argument.
     pub(in crate::jetstream) async fn read(
         buckets: &BucketClient,
         room: &RoomId,
@@ -72,8 +72,9 @@ impl View {
                 let id = room.clone();
                 return Ok(Self { id, record, incarnation, head, revision, entries });
             }
-            // The record was stale, or the room was created or deleted between the two reads. Only if three rounds agree
-            // is it neither: the second round's members were read after the first round's record and before the third's.
+            // The room's record was stale, or the room was created or deleted between the two reads. Only if three
+            // rounds agree, neither is the case: the second round's members were read after the first round's record
+            // and before the third's.
             missed.push(room_revision);
             if missed.iter().filter(|revision| **revision == room_revision).count() == 3 {
                 let problem = "missing, though the room is there";
@@ -86,7 +87,7 @@ impl View {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    /// The records whose keys begin so.
+    /// Returns the records whose keys begin with this prefix.
     pub(in crate::jetstream) fn entries_below<'a>(
         &'a self,
         prefix: &'a str,
@@ -103,7 +104,7 @@ impl View {
         self.entry(&key).map_or(Ok(None), member_record)
     }
 
-    /// The contract's record of this membership.
+    /// Converts this membership to the contract's record.
     pub(in crate::jetstream) fn member_or_none(
         &self,
         endpoint: &EndpointId,

@@ -32,11 +32,11 @@ pub enum Blow {
     Resume(usize),
     /// Makes every bucket's leader step down.
     StepDown,
-    /// Kills every server, and loses all that was committed after this moment: the servers' files
-    /// were restored from older ones, or never synced.
+    /// Kills every server, and loses everything that was committed after the write with this
+    /// number. So the servers' files were restored from older ones, or were never synced.
     GoBack(u64),
-    /// The same, for all servers but one. That server is not killed, so it has a longer log than
-    /// the others when it hears of them again.
+    /// The same as `GoBack`, for all servers but one. That server is not killed, so its log is
+    /// longer than those of the others when it hears of them again.
     GoBackBut(u64, usize),
     /// Sets a `max_age` on the bucket of users, which removes everything in it.
     Expire,
@@ -60,13 +60,13 @@ pub(super) struct Cluster {
     pub(super) reached: Reached,
     /// How many compare-and-sets of each client got no answer.
     pub(super) doubts: BTreeMap<String, u64>,
-    /// Notified whenever an exchange or a feed that waits may be able to go on.
+    /// Notified whenever a waiting exchange or feed may be able to go on.
     pub(super) changed: Arc<Notify>,
     began: Instant,
     /// The trace, one event a line; `None` if no trace is kept.
     trace: Option<String>,
     buckets_made: u64,
-    /// Grows with every write, and never goes back.
+    /// The number of the last write. The number grows with every write, and never goes back.
     moment: u64,
     /// Whether the servers run an older version, which stores a batch message by message.
     pub(super) older: bool,
@@ -77,9 +77,9 @@ pub(super) struct Cluster {
 /// The servers, as their clients share them.
 #[derive(Debug)]
 pub(super) struct SharedCluster {
-    /// A std lock: nothing awaits under it.
+    /// A std lock, which is never held across an await.
     cluster: Mutex<Cluster>,
-    /// Told whenever something may have become possible.
+    /// Notified whenever a waiting exchange or feed may be able to go on.
     pub(super) changed: Arc<Notify>,
 }
 
@@ -113,12 +113,12 @@ impl Cluster {
         }
     }
 
-    /// The moment of the last write.
+    /// The number of the last write.
     pub(super) fn moment(&self) -> u64 {
         self.moment
     }
 
-    /// Returns the moment of the next write.
+    /// Returns the number of the next write.
     pub(super) fn next_moment(&mut self) -> u64 {
         self.moment += 1;
         self.moment
@@ -141,7 +141,7 @@ impl Cluster {
         let _ = writeln!(trace, "{at:>7} ms  {line}");
     }
 
-    /// Returns a bucket, after everything that was due by now has happened to it.
+    /// Returns a bucket, after applying every event to it that is due by now.
     pub(super) fn group(
         &mut self,
         stream: &str,
@@ -259,7 +259,7 @@ impl Cluster {
         let request = if self.chance.happens(weather.lost_requests) {
             None
         } else if self.chance.happens(weather.late_requests) {
-            // Later than the sender waits.
+            // The request arrives later than its sender waits.
             Some(attempt + self.chance.millis(12_000))
         } else {
             Some(self.chance.latency())
@@ -288,7 +288,7 @@ fn kill(
     }
 }
 
-/// How long a message takes, and its answer; `None` for one that is lost.
+/// How long a message takes and how long its answer takes; `None` for a message that is lost.
 pub(super) struct Way {
     pub(super) request: Option<Duration>,
     pub(super) answer: Option<Duration>,

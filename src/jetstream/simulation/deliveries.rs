@@ -17,7 +17,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(super) struct SimulatedDeliveries {
     shared: Arc<SharedCluster>,
     stream: String,
-    /// The client's server and the consumer's server, each with its life when the feed began.
+    /// The client's server and the consumer's server, each with the number of its life when the
+    /// feed began.
     servers: [(usize, u32); 2],
     /// The consumer's filters.
     filters: Vec<String>,
@@ -28,11 +29,11 @@ pub(super) struct SimulatedDeliveries {
     count: u64,
     /// A message that is delivered a second time.
     again: Option<Sent>,
-    /// Whether the consumer sends nothing any more.
+    /// Whether the consumer has fallen silent for good.
     silent: bool,
 }
 
-/// A message with its count, its time of storing, and how many more there are.
+/// A message with its count, its time of storing, and the number of further messages.
 type Sent = (u64, Entry, u64, u64);
 
 /// What the feed does next.
@@ -89,7 +90,8 @@ impl SimulatedDeliveries {
         };
         let Some((more, entry, stored)) = next else { return NextDelivery::Wait(due) };
         let Weather { feed_faults, .. } = cluster.chance.weather;
-        // Messages that wait together are delivered together, so faults between them are rarer.
+        // Messages that wait at the same time are delivered together, so that faults between them
+        // are rarer.
         let faults = if more { feed_faults / 8 } else { feed_faults };
         self.from = entry.sequence + 1;
         self.count += 1;

@@ -16,24 +16,25 @@ use crate::jetstream::stored::bucket::Bucket;
 const ELECTION: (u64, u64) = (30, 4_000);
 /// How long a leader that is cut off may believe that it still leads, in milliseconds.
 const DELUSION: u64 = 20_000;
-/// How long it may believe so after it hears of the others again, in milliseconds.
+/// How long such a leader may believe so after it hears of the others again, in milliseconds.
 const HEARTBEAT: u64 = 1_000;
 
-/// How long a follower may take until it answers reads, in milliseconds: a real one checks every
-/// two seconds whether it can.
+/// How long a follower may take until it answers reads, in milliseconds. A real follower checks
+/// every two seconds whether it may answer.
 const LOOK: u64 = 2_000;
 
 #[derive(Clone, Debug)]
 struct Replica {
     stream: Stream,
-    /// How many of the committed changes it has applied.
+    /// How many of the committed changes this replica has applied.
     applied: usize,
-    /// When it will apply each of the further changes that it was sent.
+    /// When this replica will apply each of the further changes that it was sent.
     due: VecDeque<Instant>,
-    /// From when on it answers reads. `None` if it was started again and has not heard of a leader
-    /// since. A replica that is cut off goes on answering.
+    /// The moment from which on this replica answers reads. `None` if its server was started again
+    /// and has not heard of a leader since. A replica that is cut off goes on answering.
     answers: Option<Instant>,
-    /// Whether it has changes that the others lost. It never leads: the others could not follow it.
+    /// Whether this replica has changes that the others lost. Such a replica never leads, since the
+    /// others could not follow it.
     differs: bool,
 }
 
@@ -41,14 +42,14 @@ struct Replica {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteOutcome {
     Committed(u64),
-    /// The leader refused it.
+    /// The leader refused the write.
     Refused,
-    /// It is committed, but the client is told that it was refused: by a former leader, or by the
-    /// leader, to which a second copy of the message came.
+    /// The write is committed, but the client is told that it was refused. The refusal comes from a
+    /// former leader, or from the leader when a second copy of the message reaches it.
     RefusedYetCommitted,
-    /// A former leader refused it, and the leader is out of reach.
+    /// A former leader refused the write, and the leader is out of reach.
     RefusedByFormer,
-    /// A former leader accepted it, and will never have a quorum for it.
+    /// A former leader accepted the write, and will never have a quorum for it.
     Nowhere,
     /// No leader is within reach, not even a former one.
     NoLeader,
@@ -59,7 +60,7 @@ pub(super) enum WriteOutcome {
 pub(super) struct Group {
     settings: Settings,
     created: String,
-    /// Each committed change, and its moment.
+    /// Each committed change, with the number of its write.
     log: Vec<(u64, LogEntry)>,
     replicas: BTreeMap<usize, Replica>,
     leader: Option<usize>,
@@ -73,8 +74,8 @@ pub(super) struct Group {
 struct Former {
     server: usize,
     until: Instant,
-    /// The keys of the writes that it accepted and has no quorum for. It refuses further writes
-    /// that expect something of these keys, as a leader does while a write is in flight.
+    /// The keys of the writes that this leader accepted and has no quorum for. The leader refuses
+    /// further conditional writes of these keys, as a leader does while a write is in flight.
     took: BTreeSet<String>,
 }
 
@@ -100,8 +101,8 @@ impl Group {
         }
     }
 
-    /// Gives a new leader every committed change, and lets it answer reads. It goes on answering
-    /// after another server leads.
+    /// Gives a new leader every committed change, and lets it answer reads. The server goes on
+    /// answering after another server leads.
     fn leads(&mut self, server: usize, now: Instant) {
         self.catch_up(server);
         if let Some(replica) = self.replicas.get_mut(&server) {
@@ -115,7 +116,7 @@ impl Group {
         near > self.replicas.len() / 2
     }
 
-    /// Makes everything happen that was due by now: elections, replication, and the end of former
+    /// Applies every event that was due by now: elections, replication, and the end of former
     /// leaders.
     pub(super) fn settle(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
         self.former.retain(|former| former.until > now);
@@ -131,7 +132,8 @@ impl Group {
     }
 
     fn elect(&mut self, now: Instant, servers: &Machines, chance: &mut Chance) {
-        // Raft elects only a server that has every committed change, and a majority has them all.
+        // Raft elects only a server that has every committed change. A majority of the servers has
+        // all of them.
         let complete = |replica: &Replica| {
             !replica.differs && replica.applied + replica.due.len() == self.log.len()
         };
@@ -193,7 +195,7 @@ impl Group {
                 *until = (*until).min(now + chance.millis(HEARTBEAT));
             }
         }
-        // A follower that is cut off before it answers reads may begin to, or not.
+        // A follower that is cut off before it answers reads may or may not begin to answer.
         for (server, replica) in &mut self.replicas {
             let hears = self.leader.is_some_and(|leader| servers.reach(leader, *server));
             if replica.answers.is_some_and(|from| from > now) && !hears && chance.happens(500) {
@@ -206,7 +208,7 @@ impl Group {
         }
     }
 
-    /// Ends the leader's term; the leader may not know it.
+    /// Ends the leader's term, which the leader may not know.
     fn depose(&mut self, now: Instant, chance: &mut Chance) {
         if let Some(leader) = self.leader.take()
             && self.replicas.len() > 1
@@ -216,14 +218,14 @@ impl Group {
         }
     }
 
-    /// Ends the leader's term; the leader knows it.
+    /// Ends the leader's term with the leader's knowledge.
     pub(super) fn step_down(&mut self, now: Instant, chance: &mut Chance) {
         if self.leader.take().is_some() {
             self.elects = Some(now + chance.between(ELECTION.0, ELECTION.1));
         }
     }
 
-    /// Makes this server lead, if it has a replica and reaches a majority.
+    /// Makes this server lead the bucket, if the server has a replica and reaches a majority.
     pub(super) fn lead(&mut self, server: usize, now: Instant, servers: &Machines, c: &mut Chance) {
         let can = self.replicas.get(&server).is_some_and(|replica| !replica.differs);
         if can && self.has_quorum(server, servers) {
@@ -235,7 +237,7 @@ impl Group {
         }
     }
 
-    /// Whether it is the bucket of users.
+    /// Whether this is the bucket of users.
     pub(super) fn is_of_users(&self) -> bool {
         self.settings.name.ends_with(Bucket::Users.name())
     }
@@ -260,7 +262,7 @@ impl Group {
         self.replicas.get(&server).is_some_and(|replica| replica.stream.accepts(puts))
     }
 
-    /// Makes a write that a client sent to this server.
+    /// Handles a write that a client sent to this server.
     pub(super) fn write(
         &mut self,
         server: usize,
@@ -290,8 +292,8 @@ impl Group {
         let stored = LogEntry::store(puts, last, moment);
         self.commit((moment, stored), leader, now, servers, chance);
         // While servers come back together, a former leader receives the write, too. Its refusal
-        // needs no quorum, so it is the first answer. Or a second copy of the message reaches the
-        // leader, which refuses it because of the first.
+        // needs no quorum, so it is the first answer. The other way to a wrong refusal is a second
+        // copy of the message, which the leader refuses because of the first.
         let expects = puts.iter().any(|put| put.expect.is_some());
         if expects && former.is_some() && chance.happens(500) {
             return WriteOutcome::RefusedYetCommitted;
@@ -301,7 +303,7 @@ impl Group {
         )
     }
 
-    /// Makes a purge that a client sent to this server; `None` if no leader is within reach.
+    /// Handles a purge that a client sent to this server. `None` if no leader is within reach.
     pub(super) fn purge(
         &mut self,
         server: usize,
@@ -363,7 +365,8 @@ impl Group {
         chance.one_of(&near)
     }
 
-    /// This server's replica, and when the replica will apply its next change, if it was sent one.
+    /// Returns this server's replica, and the moment at which the replica will apply its next
+    /// change, if it was sent one.
     pub(super) fn replica(&self, server: usize) -> Option<(&Stream, Option<Instant>)> {
         let replica = self.replicas.get(&server)?;
         Some((&replica.stream, replica.due.front().copied()))
@@ -438,10 +441,11 @@ impl Group {
 }
 
 impl Group {
-    /// Loses everything that was committed after a moment, on all servers but `ahead`.
+    /// Loses everything that was committed after the write with this number, on all servers but
+    /// `ahead`.
     ///
-    /// The server `ahead` keeps its changes, and differs from the others for good once they have as
-    /// many (nats-server 2.15.1). Returns how many changes are lost.
+    /// The server `ahead` keeps its changes. Once the others have as many, it differs from them for
+    /// good (nats-server 2.15.1). Returns how many changes are lost.
     pub(super) fn go_back(&mut self, moment: u64, ahead: Option<usize>, now: Instant) -> usize {
         let before = self.log.len();
         self.log.retain(|(committed, _)| *committed <= moment);

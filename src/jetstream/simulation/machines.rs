@@ -9,7 +9,7 @@ pub(super) struct Machine {
     /// Machines on different sides do not reach each other.
     pub(super) side: usize,
     pub(super) up: bool,
-    /// Whether it is paused: it does nothing, and messages to it wait.
+    /// Whether the server is paused. A paused server does nothing, and messages to it wait.
     pub(super) paused: bool,
     /// The number of the server's life, which grows with each start.
     pub(super) life: u32,
@@ -33,13 +33,13 @@ impl Machines {
         }
     }
 
-    /// Whether both servers work, and messages between them arrive.
+    /// Whether both servers run and messages between them arrive.
     pub(super) fn reach(&self, one: usize, other: usize) -> bool {
         let side = |server| self.get(server).map(|server: &Machine| server.side);
         self.works(one) && self.works(other) && side(one) == side(other)
     }
 
-    /// Whether this server reaches a majority of all servers, itself included.
+    /// Whether this server reaches a majority of all servers. The server counts itself.
     pub(super) fn quorum(&self, server: usize) -> bool {
         let near = (0..self.0.len()).filter(|other| self.reach(server, *other)).count();
         near > self.0.len() / 2

@@ -1,4 +1,4 @@
-//! The simulated servers as one client reaches them.
+//! Gives one client access to the simulated servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use crate::jetstream::simulation::stream::LogEntry;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key;
 
-/// After how many unanswered exchanges in a row a client goes to another server.
+/// The number of unanswered exchanges in a row after which a client goes to another server.
 const PATIENCE: u32 = 6;
 
 pub(super) struct SimulatedServers {
@@ -40,7 +40,7 @@ pub(super) struct SimulatedServers {
     pub(super) silent: AtomicU32,
 }
 
-/// What the servers make of a message.
+/// What the servers do with a message.
 enum Effect<T> {
     Answer(T),
     /// No server answers.
@@ -59,7 +59,7 @@ struct SentMessage {
 #[derive(Clone, Copy)]
 struct Arrival {
     server: usize,
-    /// Whether its sender has given up.
+    /// Whether its sender has given up waiting.
     late: bool,
     /// Whether its answer will be lost.
     unheard: bool,
@@ -273,7 +273,8 @@ impl Servers for SimulatedServers {
                 let Some((replica, behind)) = group.some_replica(server, now, servers, chance)
                 else {
                     cluster.reached.reads_nobody_answered += 1;
-                    // The client is told so, or, if the servers do not know it, is not answered.
+                    // The server answers that the bucket has no leader, or does not answer, since
+                    // servers may not know it.
                     return if cluster.chance.happens(500) {
                         Effect::Answer(Reading::Again(no_leader(&stream)))
                     } else {

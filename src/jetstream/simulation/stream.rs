@@ -25,7 +25,7 @@ pub(super) struct Message {
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     last: u64,
-    /// How many messages of each key are kept.
+    /// How many messages of each key the stream keeps.
     history: usize,
     /// The messages of each key, the newest last; none is empty.
     messages: BTreeMap<Arc<str>, VecDeque<Message>>,
@@ -35,7 +35,7 @@ pub(super) struct Stream {
     purged: Vec<(Arc<str>, Message, Option<Message>)>,
 }
 
-/// A committed change, which every replica applies alike.
+/// A committed change. Every replica applies it in the same way.
 #[derive(Debug)]
 pub(super) enum LogEntry {
     Store(Vec<Stored>),
@@ -43,7 +43,7 @@ pub(super) enum LogEntry {
         filter: String,
         up_to: Option<u64>,
     },
-    /// Brings back purged messages, or the messages that they had replaced.
+    /// Brings back purged messages, or the messages that these had replaced.
     Back(Vec<(Arc<str>, Message)>),
 }
 
@@ -87,8 +87,8 @@ impl Stream {
         self.last
     }
 
-    /// Whether every message finds the sequence that it expects. All of a batch are checked before
-    /// any of it is stored.
+    /// Whether every expectation holds. All messages of a batch are checked before any of them is
+    /// stored.
     pub(super) fn accepts(&self, puts: &[Put]) -> bool {
         puts.iter().all(|put| {
             let now = self.newest(&put.key).map_or(0, |message| message.sequence);
@@ -159,8 +159,9 @@ impl Stream {
         Some((entry(&key, &message), message.stored))
     }
 
-    /// Draws what a killed server forgets (nats-server 2.15.1, one replica): a purge, or that the
-    /// purged message had replaced another one. Returns the messages that come back.
+    /// Draws what a killed server forgets (nats-server 2.15.1, one replica). Either the server
+    /// forgets a purge, so the purged message comes back; or it forgets that the purged message had
+    /// replaced another one, which comes back instead. Returns the messages that come back.
     pub(super) fn forgotten(&mut self, chance: &mut Chance) -> Vec<(Arc<str>, Message)> {
         let purged = std::mem::take(&mut self.purged);
         let back = purged.into_iter().filter_map(|(key, message, replaced)| {

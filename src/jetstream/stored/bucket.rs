@@ -5,13 +5,15 @@ use std::fmt;
 pub(in crate::jetstream) enum Bucket {
     /// The rooms' records: the commit point of a creation.
     Rooms,
-    /// The heads and the rosters: the commit point of every change of a room.
+    /// The heads and the rosters: the commit point of every change of a room's members, epoch or
+    /// keys.
     Members,
-    /// The index from endpoints to rooms. It names candidates; the rooms decide.
+    /// The index from endpoints to rooms. The index names candidates only; the rooms themselves
+    /// decide.
     RoomsByMember,
     /// The sealed keys, stored before the commit that names them.
     RoomKeys,
-    /// The users, and the record on which every change of an admin is decided.
+    /// The users, and the record that every change of an admin replaces.
     Users,
 }
 

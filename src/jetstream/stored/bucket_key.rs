@@ -1,10 +1,11 @@
 //! Bucket keys: the only code that turns ids into keys and back.
 //!
-//! A KV key is made of tokens joined by dots, of the characters `[-/_=a-zA-Z0-9]`. An id becomes
-//! one token: its letters, digits, `-` and `_` as they are, every other byte as `=` and two
-//! upper-case hex digits. That is injective, reversible, at most 384 characters long (a key, at
-//! most 850, stays far below the 4,000 a server takes) and lets an operator read plain names. Tokens
-//! of our own begin with `=` and a lower-case letter, which no id's token can.
+//! A KV key consists of tokens joined by dots. A token has the characters `[-/_=a-zA-Z0-9]`. An id
+//! becomes one token: its letters, digits, `-` and `_` stay as they are, and every other byte
+//! becomes `=` and two upper-case hex digits. So different ids have different tokens, an id can be
+//! read back from its token, and an operator can read plain names. A token has at most 384
+//! characters and a key at most 850, far below the 4,000 that a server accepts. Tokens of our own
+//! begin with `=` and a lower-case letter, which no id's token does.
 
 use crate::{EndpointId, Epoch, RoomId, UserKey};
 
@@ -12,10 +13,10 @@ use crate::{EndpointId, Epoch, RoomId, UserKey};
 const BARRIER: &str = "=barrier";
 /// The key of the bucket's first message.
 pub(in crate::jetstream) const FORMAT: &str = "=format";
-/// The key of the record on which every change of an admin is decided.
+/// The key of the record that every change of an admin replaces.
 pub(in crate::jetstream) const ADMINS: &str = "=admins";
 
-/// An id as one token.
+/// Encodes an id as one token.
 pub(in crate::jetstream) fn token(id: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut token = String::with_capacity(id.len() + 8);
@@ -74,8 +75,8 @@ pub(in crate::jetstream) fn is_barrier(key: &str) -> bool {
     key.strip_prefix(BARRIER).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Two hex digits by which a large listing is read in 16 or 256 parts, each small enough for one
-/// request: the two halves of an FNV-1a hash, folded to a byte.
+/// Returns two hex digits of a hash of the token: an FNV-1a hash, folded to a byte. The digits
+/// split a large listing into 16 or 256 parts, each small enough for one request.
 fn shard(token: &str) -> (char, char) {
     let mut hash: u32 = 0x811c_9dc5;
     for byte in token.bytes() {
@@ -87,7 +88,7 @@ fn shard(token: &str) -> (char, char) {
     (digit(hash >> 4), digit(hash))
 }
 
-/// How many parts a listing is read in.
+/// The number of parts in which a listing is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::jetstream) enum Parts {
     One,
@@ -96,7 +97,8 @@ pub(in crate::jetstream) enum Parts {
 }
 
 impl Parts {
-    /// Enough parts for so many records, with room to spare below the 1,024 of one request.
+    /// Returns enough parts for this many records. A part may then hold some more records than
+    /// expected: one request can read 1,024.
     pub(in crate::jetstream) fn for_count(count: u64) -> Self {
         match count {
             0..=1_010 => Self::One,
@@ -114,7 +116,7 @@ impl Parts {
         }
     }
 
-    /// The filters that together match everything sharded below `prefix`.
+    /// Returns the filters that together match every sharded key below `prefix`.
     pub(in crate::jetstream) fn filters(self, prefix: &str) -> Vec<String> {
         const DIGITS: &str = "0123456789abcdef";
         match self {
@@ -340,7 +342,7 @@ mod tests {
         assert_eq!(last_token(&index), "m1");
     }
 
-    /// A store that is there was written with these.
+    /// Existing stores have these keys, so a change of them would lose data.
     #[test]
     fn keys_stay_as_they_are() {
         let (room, endpoint) = (RoomId::new("a.b").unwrap(), EndpointId::new("ann-1_x").unwrap());

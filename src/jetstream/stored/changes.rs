@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many of its latest changes a record keeps. A writer that got no answer looks for its change among them.
+/// How many of its latest changes a record keeps.
 const REMEMBERED: usize = 32;
 
 /// The latest changes of a record. A writer that got no answer looks for its change here.
@@ -24,12 +24,12 @@ pub(in crate::jetstream) enum Fate {
     Lost,
     /// The change was not made, and may still be.
     Open,
-    /// Too many changes followed to tell.
+    /// More changes followed than the record keeps, so the outcome cannot be told.
     Unknown,
 }
 
 impl Changes {
-    /// These changes and then the change `write`.
+    /// Returns these changes, followed by the change `write`.
     pub(in crate::jetstream) fn next(&self, write: &str) -> Self {
         let forgotten = (self.recent.len() + 1).saturating_sub(REMEMBERED);
         let mut recent = self.recent.get(forgotten..).unwrap_or_default().to_vec();
@@ -47,7 +47,7 @@ impl Changes {
         self.recent.last().map_or("", String::as_str)
     }
 
-    /// The outcome of the newest change of `planned`, by the record that is there now.
+    /// Returns the outcome of the newest change of `planned`. `self` has the changes of the record that is stored now.
     pub(in crate::jetstream) fn fate_of(&self, planned: &Self) -> Fate {
         let Some(back) = self.version.checked_sub(planned.version) else { return Fate::Open };
         let made_by =

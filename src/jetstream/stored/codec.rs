@@ -1,7 +1,8 @@
 //! Stored bytes: the only code that turns records into bytes and back.
 //!
-//! `1:<CRC-64 of bucket, key and payload, 16 hex digits>:<payload>`. The checksum covers the key,
-//! so that a value copied to another key is as corrupt as one that was edited (clause ERR-3).
+//! The format is `1:<CRC-64 of bucket, key and payload, 16 hex digits>:<payload>`. The checksum
+//! covers the key, so that a value copied to another key is as corrupt as one that was edited
+//! (clause ERR-3).
 
 use bytes::Bytes;
 use crc::{CRC_64_XZ, Crc, Table};
@@ -27,7 +28,7 @@ fn checksum(bucket: Bucket, key: &str, payload: &[u8]) -> [u8; 16] {
     hex
 }
 
-/// Raw bytes, sealed to the bucket and key they are for.
+/// Encodes raw bytes, with a checksum that covers their bucket and key.
 pub(in crate::jetstream) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> Bytes {
     let mut value = Vec::with_capacity(HEAD + payload.len());
     value.extend_from_slice(b"1:");
@@ -37,7 +38,7 @@ pub(in crate::jetstream) fn seal(bucket: Bucket, key: &str, payload: &[u8]) -> B
     Bytes::from(value)
 }
 
-/// The bytes that [`seal`] sealed; [`Error::Corrupt`] for anything else.
+/// Returns the bytes that [`seal`] encoded; [`Error::Corrupt`] for anything else.
 pub(in crate::jetstream) fn open<'a>(
     bucket: Bucket,
     key: &str,
@@ -60,7 +61,7 @@ pub(in crate::jetstream) fn open<'a>(
     Ok(payload)
 }
 
-/// A record, as JSON, sealed.
+/// Encodes a record as JSON, with a checksum that covers its bucket and key.
 pub(in crate::jetstream) fn seal_record<T: Serialize>(
     bucket: Bucket,
     key: &str,
@@ -71,7 +72,7 @@ pub(in crate::jetstream) fn seal_record<T: Serialize>(
     Ok(seal(bucket, key, &json))
 }
 
-/// The record that [`seal_record`] sealed; [`Error::Corrupt`] for anything else.
+/// Returns the record that [`seal_record`] encoded; [`Error::Corrupt`] for anything else.
 pub(in crate::jetstream) fn open_record<T: DeserializeOwned>(
     bucket: Bucket,
     key: &str,

@@ -9,16 +9,16 @@ use crate::jetstream::stored::{bucket_key, codec};
 /// The version of the layout of all buckets: keys and values.
 pub(in crate::jetstream) const FORMAT_VERSION: u32 = 2;
 
-/// Every bucket: which store it belongs to.
+/// The first message of every bucket: the version of the layout, and the store that the bucket belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::jetstream) struct FormatRecord {
-    /// [`FORMAT_VERSION`].
+    /// The version of the layout: [`FORMAT_VERSION`].
     pub(in crate::jetstream) membership_format: u32,
     /// The store's id, which its five buckets share.
     #[serde(default)]
     pub(in crate::jetstream) store: String,
-    /// Whether an admin was ever made; only in `users`. The first admin's batch sets it, so it proves that
-    /// `=admins` was there (clause PAST-3).
+    /// Whether an admin was ever made; only in `users`. The batch that makes the first admin sets this field. So if the
+    /// field is set and `=admins` is missing, `=admins` was lost (clause PAST-3).
     #[serde(default)]
     pub(in crate::jetstream) admin_made: bool,
 }

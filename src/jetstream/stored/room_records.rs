@@ -1,5 +1,5 @@
-//! The stored records of rooms. Ids are stored as plain text. Numbers are checked when a record is read, so a wrong one is
-//! [`Error::Corrupt`].
+//! The stored records of rooms. Ids are stored as plain text. Numbers are checked when a record is read, so a wrong one
+//! is [`Error::Corrupt`].
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::changes::Changes;
 use crate::{EndpointId, Epoch, Error, Member, NewRoom, Role, Room, RoomId, Timestamp};
 
-/// `rooms`: a room's incarnation, and what never changes of the room.
+/// `rooms`: a room's incarnation, and the fields of the room that never change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct RoomRecord {
@@ -55,15 +55,15 @@ impl RoomRecord {
         self.encrypted
     }
 
-    /// Whether a head at this revision is a late copy of the room's first head, stored after everything was collected. Then
-    /// the room is deleted.
+    /// Whether a head at this revision is a late copy of the room's first head, stored after all records of the room
+    /// were collected. If so, the room is deleted.
     pub(in crate::jetstream) fn is_late_copy(&self, head: &Head, revision: u64) -> bool {
         head.changes.is_first() && revision != self.born
     }
 }
 
-/// `rooms`: the tombstone of a deleted room. It stays for good: otherwise a late creation that saw the id unused before
-/// the room was made would succeed.
+/// `rooms`: the tombstone of a deleted room. The tombstone stays for good. Otherwise a late creation that was planned
+/// before the room was made, when the id was unused, would succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct RoomGone {
@@ -77,8 +77,8 @@ pub(in crate::jetstream) struct RoomGone {
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct Head {
     pub(in crate::jetstream) changes: Changes,
-    /// The revision of the room's key at the creation. Once that key has a newer revision and does not name this
-    /// incarnation, it never will.
+    /// The revision of the room's record in `rooms` that the creation replaces. Once the record has a newer revision
+    /// and does not name this incarnation, no record ever will.
     pub(in crate::jetstream) planned: u64,
     /// The generation of the roster.
     pub(in crate::jetstream) generation: String,
@@ -89,7 +89,7 @@ pub(in crate::jetstream) struct Head {
     epoch: u64,
     /// The attempt that made the current epoch; empty for the first epoch.
     pub(in crate::jetstream) attempt: String,
-    /// The number of memberships that ended since the epoch began. If there is one, a rekey is due.
+    /// How many memberships ended since the epoch began. If any did, a rekey is due.
     pub(in crate::jetstream) ended_since: u64,
 }
 
@@ -131,7 +131,7 @@ impl Head {
 /// `members`: the tombstone over a deleted room's head. The room is deleted from this message on.
 ///
 /// The tombstone stays, because a server that is killed soon after a purge can start with an earlier head (nats-server
-/// 2.15.1). A client would read that head, and changes that were planned on it would be made.
+/// 2.15.1). Otherwise a client would read that earlier head, and changes planned on it would be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct HeadGone {
@@ -145,8 +145,8 @@ pub(in crate::jetstream) struct HeadGone {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct MemberRecord {
-    /// The membership's id; an endpoint that comes back gets another. The key that came with the addition has this id in
-    /// its name.
+    /// The id of the membership; an endpoint that comes back gets another id. The key that came with the addition has
+    /// this id in its name.
     pub(in crate::jetstream) id: String,
     owner: bool,
     joined_epoch: u64,
@@ -185,8 +185,8 @@ impl MemberRecord {
     }
 }
 
-/// `members`: the tombstone of an ended membership. It stays as long as its generation: a server that is killed soon
-/// after a purge of the tombstone starts with the membership again (nats-server 2.15.1).
+/// `members`: the tombstone of an ended membership. The tombstone stays as long as its generation: if it is purged and
+/// the server is killed soon afterwards, the server starts with the membership again (nats-server 2.15.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct MemberGone {
@@ -200,12 +200,12 @@ pub(in crate::jetstream) struct EpochRecord {
     pub(in crate::jetstream) attempt: String,
 }
 
-/// `members`: a ticket, stored with the change that ended memberships. It names what they left in the other buckets. The
-/// room's next change collects that, and removes the ticket last.
+/// `members`: a ticket, stored with the change that ended memberships. The ticket names the garbage of these
+/// memberships in the other buckets. The room's next change collects that garbage, and removes the ticket last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct Ticket {
-    /// The ended memberships' keys stand at or below this sequence of `room_keys`. Keys above it belong to later
+    /// All keys of the ended memberships are at or below this sequence of `room_keys`. Keys above it belong to later
     /// memberships.
     pub(in crate::jetstream) keys_up_to: u64,
     /// The memberships' generation. If the head has another one, this generation is purged whole.
@@ -221,7 +221,7 @@ pub(in crate::jetstream) struct GoneMember {
     pub(in crate::jetstream) id: String,
 }
 
-/// `rooms_by_member`: a membership that is planned, there, or ended.
+/// `rooms_by_member`: a membership that is planned, existing or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct IndexRecord {
@@ -230,18 +230,18 @@ pub(in crate::jetstream) struct IndexRecord {
     pub(in crate::jetstream) epoch: u64,
 }
 
-/// The revision that the write behind an index entry expects. Once there is a newer one, a membership that is not there
-/// never will be.
+/// The revision that the write behind an index entry expects. Once a newer revision exists, that write is refused. So
+/// if the membership does not exist by then, it never will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::jetstream) enum Fence {
-    /// The revision of the room's key, for a creation.
+    /// The revision of the room's record in `rooms`, for a creation.
     Room(u64),
     /// The revision of the head, for an addition.
     Head(u64),
 }
 
-/// `room_keys`: stored before an attempt's keys, so that the keys of an attempt that lost or crashed are found.
+/// `room_keys`: an attempt, stored before its keys, so that the keys of an attempt that lost or crashed are found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct AttemptRecord {

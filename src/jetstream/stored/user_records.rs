@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::jetstream::stored::bucket::Bucket;
 use crate::{Error, Label, NewUser, Timestamp, User, UserKey};
 
-/// `users`: a user. The record is stored at the addition and again at the revocation, and keeps the ids of both writes. A
-/// writer that got no answer looks for its write here. Users are never deleted.
+/// `users`: a user. The record is stored at the addition and again at the revocation, and keeps the ids of both writes.
+/// A writer that got no answer looks for its write here. Users are never deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct UserRecord {
@@ -64,8 +64,8 @@ impl UserRecord {
     }
 }
 
-/// `users`: the number of active admins, on which bootstrap and the last admin's revocation are decided (clauses USER-1,
-/// USER-4). It exists exactly if an admin was ever made.
+/// `users`: the number of active admins, by which a bootstrap and the last admin's revocation are decided (clauses
+/// USER-1, USER-4). The record exists exactly if an admin was ever made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::jetstream) struct Admins {

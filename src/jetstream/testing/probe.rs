@@ -23,7 +23,7 @@ const MUCH_PATIENCE: Duration = Duration::from_secs(10);
 /// The bucket that probes use.
 const BUCKET: Bucket = Bucket::Members;
 
-/// Makes single exchanges with servers as the store does, about the bucket `members`.
+/// Makes single exchanges with servers, as the store does, about the bucket `members`.
 #[doc(hidden)]
 pub struct Probe {
     servers: Arc<dyn Servers>,
@@ -38,15 +38,15 @@ pub enum Said {
     Stored(u64),
     /// The write was refused, since an expectation does not hold.
     Refused,
-    /// The request was answered: no server can serve it now.
+    /// The server answered that no server can serve the request now.
     NoLeader,
     /// There was no answer.
     Silence,
     /// What a replica has: the sequence of its last message, and each key with its sequence.
     State(u64, Vec<(String, u64)>),
-    /// One answer cannot hold what was asked for.
+    /// More keys match than one answer may hold.
     TooMany,
-    /// The request was carried out.
+    /// The server carried out the request.
     Done,
 }
 
@@ -61,8 +61,8 @@ impl Probe {
         Self { servers, patience: PATIENCE }
     }
 
-    /// Returns a probe for exchanges that are sure to be answered, however slow the machine is: it
-    /// waits for long before it reports a silence.
+    /// Returns a probe that waits long enough for an answer even on a slow machine. Use it for
+    /// exchanges that servers always answer.
     #[must_use]
     pub fn patient(&self) -> Self {
         Self { servers: Arc::clone(&self.servers), patience: MUCH_PATIENCE }
@@ -91,8 +91,8 @@ impl Probe {
         }
     }
 
-    /// Stores a message under each key, if the key's newest message has the sequence that is given.
-    /// Several messages are an atomic batch.
+    /// Stores a message under each key, if the key's newest message has the given sequence. Several
+    /// messages are one atomic batch.
     pub async fn store(&self, puts: &[(&str, Option<u64>)]) -> Said {
         let put = |(key, expect): &(&str, Option<u64>)| Put {
             expect: *expect,
@@ -112,7 +112,7 @@ impl Probe {
         self.send(&[Put::removal(key.to_owned(), bytes::Bytes::new())]).await
     }
 
-    /// Stores a barrier: its sequence proves how fresh a later answer is.
+    /// Stores a barrier, whose sequence proves how fresh a later answer is.
     pub async fn barrier(&self) -> Said {
         self.store(&[(bucket_key::FORMAT, None)]).await
     }
@@ -130,7 +130,7 @@ impl Probe {
         }
     }
 
-    /// Reads what some replica has under the filters.
+    /// Reads the messages of some replica under the filters.
     pub async fn read(&self, filters: &[&str]) -> Said {
         let filters = filters.iter().copied().chain([bucket_key::FORMAT]);
         let filters: Vec<_> = filters.map(str::to_owned).collect();
@@ -154,8 +154,8 @@ impl Probe {
 
     /// Makes a consumer of all messages after the sequence `after`, and returns its deliveries.
     ///
-    /// Each has its count, key and sequence. Ends when there is nothing to deliver. `None` if no
-    /// consumer can be made.
+    /// Each delivery has its count, key and sequence. The list ends when nothing more is delivered.
+    /// `None` if no consumer can be made.
     pub async fn listen(&self, after: u64) -> Option<Vec<(u64, String, u64)>> {
         let (all, from) = ([">".to_owned()], after + 1);
         let Reply::Done(mut deliveries) =

@@ -1,4 +1,4 @@
-//! Changes of users: a compare-and-set of the user's record; of an admin, one batch with `=admins`.
+//! Changes users. A change is a compare-and-set of the user's record; for an admin, a batch with `=admins`.
 
 use tokio::time::Instant;
 
@@ -20,10 +20,10 @@ struct Plan {
     key: UserKey,
     user: UserRecord,
     revision: u64,
-    /// `=admins` and the revision that it replaces, if the change concerns an admin.
+    /// The new `=admins` and the revision that it replaces, if the change concerns an admin.
     admins: Option<(Admins, u64)>,
-    /// The revision of `=format`, if the change makes the store's first admin. The batch rewrites `=format` over
-    /// this revision, so an emptied bucket refuses the batch (clause PAST-3).
+    /// The revision of `=format`, if the change makes the store's first admin. The batch rewrites `=format` over this
+    /// revision, so servers refuse it if the bucket was emptied (clause PAST-3).
     format: Option<u64>,
 }
 
@@ -55,14 +55,15 @@ impl UserClient {
                 return Err(Conflict::AdminExists.into());
             }
             if known.is_some() {
-                // Unless an admin was made whom the copy lacks: that conflict comes first (ERR-4).
+                // If the copy lacks an admin that was made, the error must be the conflict, which comes first (ERR-4).
+                // So the key counts as known only if `=admins` is the newest.
                 if first && !self.is_newest(admins_revision, fresh).await? {
                     continue;
                 }
                 return Err(Error::AlreadyExists(Record::User(new.key)));
             }
             let format = (new.admin && admins.is_none()).then_some(format);
-            // The first admin: unless `=admins` vanished, or the copy lacks it.
+            // The copy has no `=admins`. The change makes the first admin only if the bucket has no `=admins` either.
             if format.is_some() && !self.is_newest(admins_revision, fresh).await? {
                 continue;
             }
@@ -92,7 +93,8 @@ impl UserClient {
                 (copy.user(key)?, copy.admins(), copy.has_admin(Some(key)))
             };
             let Some(record) = record else {
-                // Unless the copy receives the user: the record may have been replaced before its delivery.
+                // The copy may lack a user whose record was replaced before its delivery. So the bucket is asked before
+                // the error is returned.
                 let known =
                     self.look_up(&bucket_key::user(key), |copy| Ok(copy.user(key)?.0)).await?;
                 if known.is_some() {
@@ -108,7 +110,8 @@ impl UserClient {
                 let (admins, admins_revision) = admins?;
                 let active = admins.map_or(0, |admins| admins.active);
                 if active <= 1 || others != Ok(true) {
-                    // Unless the copy lacks an admin whose record was replaced before its delivery.
+                    // The copy may lack another admin whose record was replaced before its delivery. So the conflict is
+                    // returned only if `=admins` is the newest.
                     if !self.is_newest(admins_revision, fresh).await? {
                         continue;
                     }
@@ -128,8 +131,8 @@ impl UserClient {
         }
     }
 
-    /// Commits a change if the records that it was planned on have not changed. `false`: the change was not made and never
-    /// will be.
+    /// Commits a change if the records that it was planned on have not changed. Returns `false` if the change was not
+    /// made and never will be.
     async fn settle_user(&self, plan: &Plan, deadline: Instant) -> Result<bool, Error> {
         let user = Put::record(Bucket::Users, bucket_key::user(&plan.key), &plan.user)?
             .expecting(plan.revision);
@@ -167,7 +170,7 @@ impl UserClient {
             };
             let told = |error| if doubt { in_doubt(error) } else { error };
             event!(call: debug, "a commit was refused or not acknowledged: the copy tells", user = plan.key);
-            // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
+            // A refusal proves nothing: it may come from a former leader, or concern a second copy of the message.
             if let Some(happened) = self.happened(plan).await.map_err(told)? {
                 return Ok(happened);
             }
@@ -175,7 +178,7 @@ impl UserClient {
         }
     }
 
-    /// Whether the copy has a change; `None`: the change was not made, and may still be.
+    /// Whether the copy has a change. `None` if the change was not made and may still be.
     ///
     /// A user's record is stored at most twice and keeps the ids of both writes, so the outcome can always be told.
     async fn happened(&self, plan: &Plan) -> Result<Option<bool>, Error> {
@@ -194,7 +197,8 @@ impl UserClient {
         if planned == admins_revision {
             return Ok(None);
         }
-        // Unless this change added the user, and the user was revoked before the addition could be delivered.
+        // The change may have added a user who was revoked before the addition could be delivered. Then the copy lacks
+        // the user and the bucket does not.
         let hidden = revision == 0 && self.is_there(&bucket_key::user(&plan.key), fresh).await?;
         Ok((!hidden).then_some(false))
     }

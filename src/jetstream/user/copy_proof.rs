@@ -1,5 +1,5 @@
-//! The proof that the copy of users is fresh: the latest barrier that it has received. The bounded mode decides by it
-//! alone while it is young enough (clause AUTH-4).
+//! The proof that the copy of users is fresh: the latest barrier that the copy has received. While this barrier is
+//! young enough, the bounded mode decides by the proof alone (clause AUTH-4).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::jetstream::user::users_copy::{CopyLife, UsersCopy};
 use crate::mutation::Mutation;
 use crate::trace::event;
 
-/// The latest barrier of `users` that the copy has received: when it was sent, by a clock that goes on while the machine
-/// is suspended, and in which life of the copy.
+/// The latest barrier of `users` that the copy has received: the time at which it was sent, and the life of the copy at
+/// that time. The clock goes on while the machine is suspended.
 pub(in crate::jetstream) struct CopyProof {
     pub(in crate::jetstream) clock: Clock,
     /// A defect: the clock stands still while the machine is suspended.
@@ -46,7 +46,7 @@ impl CopyProof {
         }
     }
 
-    /// The barrier that the copy has received, if it was sent less than `bound` ago.
+    /// Returns the life in which the copy received the latest barrier, if the barrier was sent less than `bound` ago.
     pub(in crate::jetstream) fn within(&self, bound: Duration) -> Option<CopyLife> {
         let latest = *self.latest.read().unwrap_or_else(PoisonError::into_inner);
         let (began, reached) = latest?;
@@ -115,7 +115,8 @@ impl Drop for InFlight {
     }
 }
 
-/// A barrier of `users` counts when the copy in memory has received it, and nothing vanished before it.
+/// Makes the function that sends barriers of `users`. Such a barrier counts once the copy in memory has received it, if
+/// no message vanished before it.
 pub(in crate::jetstream) fn users_barrier(
     gateway: Arc<Gateway>,
     users: Arc<UsersCopy>,
@@ -145,7 +146,7 @@ async fn send(
     let (lane, previous) = (this.number, this.previous);
     let passed = gateway.pass_behind(Bucket::Users, lane, previous, deadline).await;
     let (passed, nothing_vanished) = passed.inspect_err(|error| {
-        // If the bucket went back, the copy is of a history that the servers lost.
+        // If the bucket went back, the copy belongs to a history that the servers lost.
         if *error != Error::Timeout {
             users.kick();
         }
@@ -163,8 +164,8 @@ async fn send(
     Ok(passed)
 }
 
-/// Fails if `users` has lost the message that says whose it is. Age takes that message before any change of a user since
-/// the first admin was made, and a purge takes all.
+/// Fails if `users` has lost `=format`. An age limit removes this message before any change of a user that was made
+/// since the first admin, and a purge removes all messages.
 async fn has_its_first_message(
     gateway: &Gateway,
     passed: Passed,
@@ -190,7 +191,7 @@ pub(in crate::jetstream) async fn renew(
         if !matches!(renewed, Ok(Ok(_))) {
             event!(users: debug, "the proof of freshness is not renewed: decisions deny once it is too old");
         }
-        // After a failure the proof grows old, and decisions deny.
+        // After a failure the proof grows old, and then decisions deny.
         let pause = if matches!(renewed, Ok(Ok(_))) { bound / 4 } else { RETRY.min(bound / 4) };
         let _ = tokio::time::timeout(pause, copy.begins_anew()).await;
     }
@@ -214,11 +215,11 @@ mod tests {
         proof.set(first, seven);
         tokio::time::advance(second / 2).await;
         assert_eq!((proof.within(second), proof.within(second / 2)), (Some(seven), None));
-        // Barriers may pass in another order than they began in.
+        // Barriers may be acknowledged in another order than that in which they were sent.
         proof.set(proof.now(), nine);
         proof.set(first, eight);
         assert_eq!(proof.within(second / 4), Some(nine));
-        // The machine is suspended: no timer goes on, and the bound is over.
+        // The machine is suspended. Timers stand still, and the bound ends all the same.
         proof.clock.suspend(second);
         assert_eq!(proof.within(second), None);
     }

@@ -1,4 +1,4 @@
-//! Reads of users: from the copy in memory, behind a barrier. What the copy lacks is looked for in the bucket.
+//! Reads users from the copy in memory, behind a barrier. A user whom the copy lacks is looked up in the bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ fn differs(key: &str) -> Error {
     Error::unavailable(format!("some replica of users has {key}, and the one that leads has not"))
 }
 
-/// The error for a key whose message must be there.
+/// The error for a key that is missing although its message must exist.
 pub(super) fn missing(key: &str, though: &str) -> Error {
     let problem = format!("missing, though {though}: it was purged, or messages vanished");
     Error::corrupt(Bucket::Users.name(), key, problem)
 }
 
-/// The users, as one client reads and changes them.
+/// Reads and changes users, for one client.
 pub(in crate::jetstream) struct UserClient {
     pub(super) buckets: Arc<BucketClient>,
     pub(in crate::jetstream) copy: Arc<UsersCopy>,
@@ -44,12 +44,12 @@ impl UserClient {
         Self { buckets, copy, op_timeout }
     }
 
-    /// The copy, with everything that was acknowledged before this call began.
+    /// Returns the copy once it has every change that was acknowledged before this call began.
     async fn see_users(&self) -> Result<Seen<'_>, Error> {
         self.see_users_since().await.map(|(seen, _)| seen)
     }
 
-    /// As [`see_users`](Self::see_users), and the freshness for a read that confirms an absence.
+    /// As [`see_users`](Self::see_users). Also returns the freshness for a read that confirms an absence.
     pub(super) async fn see_users_since(&self) -> Result<(Seen<'_>, Fresh), Error> {
         if self.buckets.is(JetStreamDefect::NoBarrier)
             || self.buckets.is(JetStreamDefect::NoBarrierForUsers)
@@ -60,8 +60,8 @@ impl UserClient {
             let passed = self.buckets.barrier(Bucket::Users).await?;
             let seen = self.copy.since(self.copy.reached(passed)?);
             let fresh = Fresh::Barrier(passed);
-            // The first admin's batch replaces `=format`. Until the feed delivers the new one, the copy may
-            // have none.
+            // The first admin's batch replaces `=format`. Until the feed delivers the new one, the copy may have no
+            // `=format`.
             if self.copy.format_revision() > 0 {
                 return Ok((seen, fresh));
             }
@@ -70,10 +70,13 @@ impl UserClient {
         Err(differs(bucket_key::FORMAT))
     }
 
-    /// Reads a key's revision from the bucket, from a state that is at least as fresh as `fresh`; 0 if the key
-    /// is absent. `Corrupt` if the same state lacks `=format`, since the bucket was emptied then, or `=admins` although
-    /// `=format` says that an admin was made, and the copy has that `=format`, too. If the copy has another `=format`, the
-    /// result is the revision of `=format`, which `=admins` never has: the copy is behind, or the replicas differ.
+    /// Reads a key's revision from the bucket, from a state that is at least as fresh as `fresh`; 0 if the key is
+    /// absent.
+    ///
+    /// `Corrupt` if that state lacks `=format`, since the bucket was emptied then. Also `Corrupt` if it lacks `=admins`
+    /// although the `=format` of both the state and the copy says that an admin was made. If the state lacks `=admins`
+    /// and the copy has another `=format`, the copy is behind or the replicas differ. Then the result is the revision
+    /// of `=format`, which is never that of `=admins`.
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
         let mut filters = vec![bucket_key::FORMAT.to_owned()];
         filters.extend((key != bucket_key::FORMAT).then(|| key.to_owned()));
@@ -99,17 +102,17 @@ impl UserClient {
         }
     }
 
-    /// Whether the bucket has a key that the copy lacks. The copy lacks a user, for example, who was added and revoked before
-    /// the addition could be delivered.
+    /// Whether the bucket has a key that the copy lacks. For example, the copy lacks a user who was added and revoked
+    /// before the addition could be delivered.
     ///
-    /// The value is not used: the replica that answers may differ from the leader. If the leader has the key, the copy
-    /// receives it by the next barrier.
+    /// The value is not used, since the replica that answers may differ from the leader. If the leader has the key, the
+    /// copy receives it by the next barrier.
     pub(super) async fn is_there(&self, key: &str, fresh: Fresh) -> Result<bool, Error> {
         Ok(!self.buckets.is(JetStreamDefect::BelievesGaps)
             && self.revision_of(key, fresh).await? > 0)
     }
 
-    /// The result of `look` in the copy; `None` only if the bucket lacks the key, too.
+    /// Returns the result of `look` in the copy. `None` only if the bucket lacks the key, too.
     pub(super) async fn look_up<T>(
         &self,
         key: &str,
@@ -128,7 +131,7 @@ impl UserClient {
             }
             Err(differs(key))
         };
-        // Decisions have no other deadline.
+        // This is the only deadline of decisions.
         timeout_at(deadline, looks).await.unwrap_or(Err(Error::Timeout))
     }
 
@@ -151,7 +154,8 @@ impl UserClient {
     ) -> Result<Vec<User>, Error> {
         loop {
             let (users, gaps) = self.see_users().await?.look()?.users(page)?;
-            // A user who was missing from the page had been revoked before, and has arrived by now.
+            // A user may be missing from the page although it was added before. Such a user had been revoked by then,
+            // and its record has arrived by now.
             if self.buckets.is(JetStreamDefect::BelievesGaps)
                 || self.see_users().await?.look()?.gaps() == gaps
             {
@@ -175,8 +179,8 @@ impl UserClient {
         Err(Error::unavailable(problem))
     }
 
-    /// Whether `=admins` has this revision in the bucket. Every change of an admin changes it, so if it has, the copy lacks
-    /// no admin.
+    /// Whether `=admins` has this revision in the bucket. Every change of an admin changes `=admins`, so if the
+    /// revision is the same, the copy lacks no admin.
     pub(super) async fn is_newest(&self, revision: u64, fresh: Fresh) -> Result<bool, Error> {
         if self.buckets.is(JetStreamDefect::BelievesGaps) {
             return Ok(true);

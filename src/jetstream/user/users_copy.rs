@@ -1,8 +1,8 @@
 //! The copy of users: the bucket `users` in memory, kept by a feed.
 //!
-//! The copy alone proves nothing, since a feed without deliveries may be dead. A call reads it only after the feed has
-//! delivered a barrier that was sent after the call began. The barrier's number counts, not its sequence: servers that
-//! lost messages give out the same sequences again.
+//! The copy alone proves nothing, since its feed may have stopped. A call reads the copy only after the feed has
+//! delivered a barrier that was sent after the call began. The barrier is recognized by its number and not by its
+//! sequence: servers that lost messages assign the same sequences again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -31,18 +31,19 @@ type Held<T> = (u64, Result<T, Error>);
 #[derive(Default)]
 pub(in crate::jetstream) struct Contents {
     users: BTreeMap<UserKey, Held<UserRecord>>,
-    /// The part of each user that decisions need, found in one step; `None` if the user's record cannot be read.
+    /// The part of each user that decisions need, so that one look-up finds it. `None` if the user's record cannot be
+    /// decoded.
     standings: HashMap<UserKey, Option<Standing>>,
     admins: Option<Held<Admins>>,
     /// The store's id, from the bucket's first message.
     store: Option<Held<String>>,
     /// The active admins.
     active: BTreeSet<UserKey>,
-    /// The users whose records cannot be read.
+    /// The users whose records cannot be decoded.
     corrupt: BTreeSet<UserKey>,
-    /// The error for a key that no store writes.
+    /// The error for a key in the bucket that no store writes.
     strange: Option<Error>,
-    /// The first half of a batch: an admin's record, until `=admins` comes.
+    /// The first half of a batch: an admin's record, held back until the batch's `=admins` comes.
     half: Option<Arrived>,
     /// The newest message that is no barrier.
     anchor: Option<Anchor>,
@@ -51,11 +52,11 @@ pub(in crate::jetstream) struct Contents {
     /// How many users arrived as revoked and were unknown before. They were added and revoked before the feed could deliver
     /// the addition, so the copy lacked them for a while.
     gaps: u64,
-    /// Everything up to this sequence has been delivered.
+    /// The sequence up to which all messages have been delivered.
     position: u64,
 }
 
-/// The copy of users, and its callers.
+/// The copy of users, and the means to wait for it.
 #[derive(Default)]
 pub(in crate::jetstream) struct UsersCopy {
     /// The id of the client's store.
@@ -72,11 +73,12 @@ pub(in crate::jetstream) struct UsersCopy {
 #[derive(Default)]
 struct Versioned {
     copy: Contents,
-    /// Grows when the copy begins anew or gets another consumer. A proof from an earlier life does not count.
+    /// The number of the copy's life. A new life begins when the copy begins anew or gets another consumer, and a proof
+    /// from an earlier life does not count.
     life: u64,
 }
 
-/// The life in which the copy received a barrier.
+/// The life of the copy in which it received a barrier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::jetstream) struct CopyLife {
     life: u64,
@@ -84,14 +86,14 @@ pub(in crate::jetstream) struct CopyLife {
 
 #[cfg(test)]
 impl CopyLife {
-    /// One of that life.
+    /// Makes the life with this number.
     pub(super) fn in_life(life: u64) -> Self {
         Self { life }
     }
 }
 
 impl UsersCopy {
-    /// An empty copy of the users of the store with this id.
+    /// Makes an empty copy of the users of the store with this id.
     pub(in crate::jetstream) fn of(store: String) -> Self {
         Self { store, ..Self::default() }
     }
@@ -101,7 +103,7 @@ impl UsersCopy {
         &self.store
     }
 
-    /// Whether the bucket, as far as it is known, is this store's.
+    /// Fails if the bucket is known to belong to another store.
     pub(in crate::jetstream) fn is_ours(&self) -> Result<(), Error> {
         match &self.copy.read().map_err(|_| poisoned())?.copy.store {
             Some((_, Ok(store))) if *store != self.store => Err(replaced()),
@@ -109,7 +111,7 @@ impl UsersCopy {
         }
     }
 
-    /// [`Contents::format_revision`] of the copy as it is.
+    /// Returns [`Contents::format_revision`] of the copy, without a proof.
     pub(super) fn format_revision(&self) -> u64 {
         self.copy.read().map_or(0, |held| held.copy.format_revision())
     }
@@ -118,7 +120,7 @@ impl UsersCopy {
         let _ = self.kick.set(kick);
     }
 
-    /// Has the feed begin anew.
+    /// Asks the feed for another consumer.
     pub(super) fn kick(&self) {
         event!(users: debug, "the copy asks for another consumer");
         if let Some(kick) = self.kick.get() {
@@ -130,7 +132,7 @@ impl UsersCopy {
         self.copy.read().map_or(0, |held| held.copy.position)
     }
 
-    /// Waits until the copy begins anew, if it has not since the last time.
+    /// Waits until the copy begins anew or gets another consumer. Returns at once if that happened since the last wait.
     pub(in crate::jetstream) async fn begins_anew(&self) {
         self.anew.notified().await;
     }
@@ -147,7 +149,7 @@ impl UsersCopy {
             }
             let position = self.position();
             if position != before {
-                // It gets on: reading a large bucket takes its time.
+                // The copy advances, and loading a large bucket takes long. So the feed is left alone.
                 before = position;
                 patience = Instant::now() + LAG;
             }
@@ -161,7 +163,7 @@ impl UsersCopy {
         }
     }
 
-    /// The life in which the copy has reached a barrier.
+    /// Returns the life of the copy, if the copy has received this barrier in it.
     pub(super) fn reached(&self, passed: Passed) -> Result<CopyLife, Error> {
         let held = self.copy.read().map_err(|_| poisoned())?;
         // A later one may have replaced it before it was delivered.
@@ -174,12 +176,12 @@ impl UsersCopy {
         there.then_some(CopyLife { life: held.life }).ok_or_else(anew)
     }
 
-    /// The copy as it is, in the life in which it has reached a barrier.
+    /// Gives access to the copy for as long as it is in this life.
     pub(in crate::jetstream) fn since(&self, reached: CopyLife) -> Seen<'_> {
         Seen { users_copy: self, reached: Some(reached) }
     }
 
-    /// The copy as it is, whatever that is.
+    /// Gives access to the copy without a proof that it is fresh.
     pub(in crate::jetstream) fn unproved(&self) -> Seen<'_> {
         Seen { users_copy: self, reached: None }
     }
@@ -189,8 +191,8 @@ impl UsersCopy {
     }
 }
 
-/// What answers from then on is no past of this store, and no client of the store that was there before may
-/// make its first admin (clause PAST-3).
+/// The error after another store's buckets replaced those of this store. The new data are no past of this store. A
+/// client that was opened before must not make a first admin there (clause PAST-3).
 fn replaced() -> Error {
     Error::unavailable("the buckets were replaced by another store's: open the store again")
 }
@@ -199,14 +201,14 @@ fn poisoned() -> Error {
     Error::unavailable("a thread panicked while it changed the copy of users")
 }
 
-/// The copy, for as long as it is in the life in which it reached a barrier.
+/// Access to the copy. If it was given for one life of the copy, it ends with that life.
 #[derive(Clone, Copy)]
 pub(in crate::jetstream) struct Seen<'a> {
     users_copy: &'a UsersCopy,
     reached: Option<CopyLife>,
 }
 
-/// A look at the copy, which stays as it is meanwhile; never held across an await.
+/// A read lock on the copy. The lock is never held across an await.
 pub(in crate::jetstream) struct Look<'a>(RwLockReadGuard<'a, Versioned>);
 
 impl std::ops::Deref for Look<'_> {
@@ -218,10 +220,10 @@ impl std::ops::Deref for Look<'_> {
 }
 
 impl Seen<'_> {
-    /// The copy at one moment. What is decided together is read in one look.
+    /// Returns the copy, locked. Facts that one decision combines must be read under one lock.
     pub(in crate::jetstream) fn look(&self) -> Result<Look<'_>, Error> {
         let held = self.users_copy.copy.read().map_err(|_| poisoned())?;
-        // Under the lock: the copy may have begun anew since it had reached the barrier.
+        // The life is compared under the lock, since the copy may have begun anew since it received the barrier.
         if self.reached.is_some_and(|reached| reached.life != held.life) {
             return Err(Error::unavailable("the copy of users begins anew"));
         }
@@ -252,7 +254,7 @@ impl Contents {
         }
     }
 
-    /// A user's record and its revision; `None` and 0 where there is none.
+    /// Returns a user's record and its revision; `None` and 0 if the copy has no such user.
     pub(super) fn user(&self, key: &UserKey) -> Result<(Option<UserRecord>, u64), Error> {
         match self.users.get(key) {
             None => Ok((None, 0)),
@@ -260,7 +262,7 @@ impl Contents {
         }
     }
 
-    /// The record of admins and its revision; `None` and 0 where there is none.
+    /// Returns `=admins` and its revision; `None` and 0 if the copy has none.
     pub(super) fn admins(&self) -> Result<(Option<Admins>, u64), Error> {
         match &self.admins {
             None => Ok((None, 0)),
@@ -268,13 +270,13 @@ impl Contents {
         }
     }
 
-    /// The revision of the message that says whose the bucket is; 0 where it has not come yet.
+    /// Returns the revision of `=format`; 0 if it was not delivered yet.
     pub(super) fn format_revision(&self) -> u64 {
         self.store.as_ref().map_or(0, |(sequence, _)| *sequence)
     }
 
-    /// Whether there is an active admin other than `except`; an error where that hangs on a record
-    /// that cannot be read.
+    /// Whether there is an active admin other than `except`. Fails if the answer depends on a record that cannot be
+    /// decoded.
     pub(super) fn has_admin(&self, except: Option<&UserKey>) -> Result<bool, Error> {
         let admins = self.admins.as_ref().map(|(_, record)| record.clone()).transpose()?;
         if self.active.iter().any(|user| Some(user) != except) {
@@ -292,12 +294,12 @@ impl Contents {
         Ok(false)
     }
 
-    /// How many users the copy has lacked for a while, so far.
+    /// Returns how many users the copy has lacked for a while, so far.
     pub(super) fn gaps(&self) -> u64 {
         self.gaps
     }
 
-    /// A page of users, and the [`gaps`](Self::gaps) at that moment.
+    /// Returns a page of users, and [`gaps`](Self::gaps) at that moment.
     pub(super) fn users(&self, page: &Page<UserKey>) -> Result<(Vec<User>, u64), Error> {
         if let Some(error) = &self.strange {
             return Err(error.clone());
@@ -319,7 +321,7 @@ impl FeedSink for UsersCopy {
         let mut held = self.write();
         held.copy = Contents::default();
         held.life += 1;
-        // A panic left the copy half-written; it begins anew, so it may be trusted again.
+        // A panic may have left the copy half-written. The copy is empty now, so the lock's poison can be cleared.
         self.copy.clear_poison();
         self.anew.notify_one();
     }
@@ -331,21 +333,22 @@ impl FeedSink for UsersCopy {
     fn resume(&self) {
         let mut held = self.write();
         held.life += 1;
-        // The anchor and what follows it are delivered again.
+        // The next consumer delivers the anchor and what follows it again.
         held.copy.position = 0;
         held.copy.passed.clear();
         held.copy.half = None;
         self.anew.notify_one();
     }
 
-    /// The bucket keeps the newest message of a key, so one that was replaced before it could be sent is
-    /// missing until the other comes: what the copy lacks is proved otherwise before it is answered. An
-    /// admin is written in one batch with the record of admins, which comes next, and both count at
-    /// one moment.
+    /// Applies a delivered message. The bucket keeps only the newest message of a key. So a message that is replaced
+    /// before its delivery is missing until the one that replaced it arrives, and callers confirm in the bucket that a
+    /// record is absent.
+    ///
+    /// An admin's record and the next `=admins` are one batch, and are applied together.
     fn entry(&self, entry: Entry, stored: u64) {
         event!(users: trace, "delivered", key = entry.key, sequence = entry.sequence);
         let anchor = (!bucket_key::is_barrier(&entry.key)).then(|| Anchor::of(&entry, stored));
-        // Everything is checked once, here.
+        // The checksum and the contents are checked once, here.
         let arrived = Arrived::from(entry);
         if matches!(&arrived.what, What::Format(Ok(store)) if *store != self.store) {
             event!(bucket: warn, "another store's buckets replaced this store's: every call fails");
@@ -373,7 +376,7 @@ impl FeedSink for UsersCopy {
     }
 }
 
-/// An entry, read.
+/// A delivered message, decoded.
 struct Arrived {
     sequence: u64,
     what: What,
@@ -382,7 +385,7 @@ struct Arrived {
 enum What {
     User(UserKey, Result<UserRecord, Error>),
     Admins(Result<Admins, Error>),
-    /// The record that says whose the bucket is.
+    /// The store's id in `=format`.
     Format(Result<String, Error>),
     /// A barrier of this client: its key and its number. One without a number does not count.
     Barrier(String, Option<u64>),
@@ -489,7 +492,7 @@ mod tests {
         entry(sequence, bucket_key::FORMAT, &value, false)
     }
 
-    /// A change of one admin: the admin's record, and the one of all of them.
+    /// The batch of a change of one admin: the admin's record and `=admins`.
     fn batch(sequence: u64, key: &UserKey, record: &UserRecord, active: u64) -> [Entry; 2] {
         let admins = Admins { active };
         let value = codec::seal_record(Bucket::Users, bucket_key::ADMINS, &admins).unwrap();
@@ -502,7 +505,7 @@ mod tests {
         entry(sequence, &key, &value, false)
     }
 
-    /// A copy that was delivered these.
+    /// Makes a copy that has received these messages.
     fn copy(entries: impl IntoIterator<Item = Entry>) -> UsersCopy {
         let users_copy = UsersCopy::default();
         for entry in entries {
@@ -511,7 +514,7 @@ mod tests {
         users_copy
     }
 
-    /// Everything the copy has, behind a barrier that it is delivered first.
+    /// Delivers a barrier to the copy, and gives access to the copy behind it.
     fn now(users_copy: &UsersCopy) -> Seen<'_> {
         let passed = Passed { number: 1, sequence: users_copy.position() + 1 };
         users_copy.entry(entry(passed.sequence, OWN, b"1", false), 2);
@@ -605,7 +608,7 @@ mod tests {
     #[test]
     fn only_the_very_barrier_is_reached() {
         let users_copy = copy([format(1), entry(2, OWN, b"7", false)]);
-        // It, or one before it that it replaced.
+        // The barrier itself, and a barrier before it that it replaced.
         for (number, sequence) in [(7, 2), (6, 1)] {
             assert!(users_copy.reached(Passed { number, sequence }).is_ok());
         }
@@ -635,7 +638,7 @@ mod tests {
         users_copy.reset();
         assert_eq!((users_copy.position(), users_copy.anchor()), (0, None));
         assert_eq!(users_copy.unproved().look().unwrap().standing(&a), Ok(None));
-        // Whoever has waited for the old one must not take the new one for it.
+        // A call that has waited for the old copy must not use the new one.
         assert!(matches!(seen.look(), Err(Error::Unavailable(_))));
     }
 
@@ -651,7 +654,7 @@ mod tests {
         assert_eq!(users_copy.anchor(), Some(Anchor::of(&admins, 1)));
         assert_ne!(users_copy.anchor(), Some(Anchor::of(&admins, 2)), "stored at another time");
         users_copy.resume();
-        // What was proved before proves nothing of what the new consumer delivers.
+        // A proof by the former consumer proves nothing about the deliveries of the new one.
         assert!(matches!(seen.look(), Err(Error::Unavailable(_))));
         assert!(users_copy.reached(passed).is_err());
         users_copy.entry(admins, 1);
@@ -670,7 +673,7 @@ mod tests {
         users_copy.entry(first.clone(), 1);
         assert_eq!(users_copy.position(), 5);
         assert_eq!(users_copy.unproved().look().unwrap().has_admin(Some(&a)), Ok(true));
-        // Once more: another consumer goes on in between.
+        // The message is delivered again, by another consumer that begins between the two halves.
         users_copy.entry(first, 1);
         assert_eq!(users_copy.position(), 5);
         users_copy.entry(second, 1);

@@ -1,4 +1,4 @@
-//! Step 2 of the ladder: every record of version 1 gets its checksum.
+//! Migration 2: gives every record of version 1 its checksum.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
@@ -13,7 +13,7 @@ const BATCH: usize = 500;
 
 struct Table {
     name: &'static str,
-    /// How many of the columns, from the first, are the primary key.
+    /// The first `key` columns are the primary key.
     key: usize,
     columns: &'static [&'static str],
     /// The checksum of a row that can be decoded.

@@ -13,14 +13,15 @@ use crate::trace::event;
 
 /// The most writes in one transaction.
 const LIMIT: usize = 256;
-/// How long to wait before trying again for a lock that somebody else holds.
+/// The wait between two tries for a lock that another connection holds.
 const POLL: Duration = Duration::from_millis(1);
-/// How long one client may write without a pause, and the pause: longer than [`POLL`], so that
-/// another client of the file, in this process or another, gets its turn.
+/// How long one client may write without a pause, and the length of the pause. The pause is longer
+/// than [`POLL`], so that another client of the file, in this process or in another one, gets the
+/// lock.
 const TURN: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// What a transaction needs.
+/// The connection, its deadline and the files of a transaction.
 pub(super) struct Files<'a> {
     pub(super) db: &'a Connection,
     pub(super) cutoff: &'a Cutoff,
@@ -28,16 +29,16 @@ pub(super) struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Whether others who open the store get what is committed here.
+    /// Fails if clients that open the store now would not see what is committed here.
     fn check(&self) -> Result<(), Error> {
         if defect::is(SqliteDefect::TrustsTheName) { Ok(()) } else { self.place.check() }
     }
 }
 
-/// How writes become transactions.
+/// Groups waiting writes into transactions, and pauses between them.
 pub(super) struct Grouping {
     limit: usize,
-    /// Since when there was no pause.
+    /// The end of the last pause.
     turn: Instant,
     last: Instant,
 }
@@ -52,12 +53,12 @@ impl Grouping {
         self.limit
     }
 
-    /// Runs `jobs` as one transaction and answers them after its commit. Where that fails, runs
-    /// each alone, so that only the guilty fails.
+    /// Runs `jobs` as one transaction, and answers them after its commit. If the transaction fails,
+    /// runs each of them alone, so that only the write that caused the failure fails.
     pub(super) fn commit(&mut self, files: &Files<'_>, jobs: Vec<Box<dyn Job>>) {
         self.let_others_in();
         for job in transact(files, jobs) {
-            // Alone it comes back no more.
+            // A write that runs alone is never given back.
             transact(files, vec![job]);
         }
         self.last = Instant::now();
@@ -74,8 +75,8 @@ impl Grouping {
     }
 }
 
-/// One transaction over `jobs`. Gives back those that are to be tried alone: all of several, when
-/// one of them broke the transaction or it could not be committed.
+/// Runs `jobs` in one transaction. If one of several jobs breaks the transaction, or the commit
+/// fails, returns all of them, to be run one by one.
 fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
     let Files { db, cutoff, .. } = *files;
     let done = files.check().and_then(|()| begin(db, &mut jobs)).and_then(|()| {
@@ -87,7 +88,8 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
     });
     event!(file: trace, "a transaction has ended", writes = jobs.len(), committed = done.is_ok());
     let Err(error) = done else {
-        // What was committed to files that nobody else will open is not acknowledged.
+        // The files may have been replaced before the commit. Then no other client will see the
+        // writes, so they must not be acknowledged.
         match files.check() {
             Ok(()) => jobs.into_iter().for_each(Job::answer),
             Err(error) => jobs.into_iter().for_each(|job| job.refuse(error.clone())),
@@ -95,7 +97,7 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
         return Vec::new();
     };
     if !db.is_autocommit() {
-        // If even this fails, the next BEGIN does too, and says so to whoever is next.
+        // If the rollback fails, the next BEGIN fails, too, and reports the error to its callers.
         let _ = execute(db, "ROLLBACK");
     }
     for job in &mut jobs {
@@ -111,7 +113,8 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
     Vec::new()
 }
 
-/// Takes the write lock, waiting for it as long as any of `jobs` is wanted; refuses the others.
+/// Takes the write lock. Waits for it while the caller of any job still waits; refuses jobs whose
+/// callers do not.
 fn begin(db: &Connection, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), Error> {
     loop {
         for job in jobs.extract_if(.., |job| !job.wanted()) {
@@ -128,8 +131,8 @@ fn begin(db: &Connection, jobs: &mut Vec<Box<dyn Job>>) -> Result<(), Error> {
     }
 }
 
-/// One job inside the transaction: kept, or undone without a trace. An error is of the
-/// transaction as a whole.
+/// Runs one job inside the transaction. A job that fails is undone, and the transaction goes on. An
+/// error means that the whole transaction has failed.
 fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<(), Error> {
     if !job.wanted() {
         return Ok(());
@@ -140,7 +143,7 @@ fn one(db: &Connection, cutoff: &Cutoff, job: &mut dyn Job) -> Result<(), Error>
     cutoff.clear();
     match result {
         Ok(()) => execute(db, "RELEASE job"),
-        // SQLite ends the whole transaction when a write is interrupted or the disk is full.
+        // SQLite may end the whole transaction when it interrupts a write or the disk is full.
         Err(error) if matches!(error, Error::Unavailable(_)) || db.is_autocommit() => Err(error),
         Err(_) if defect::is(SqliteDefect::LosesNeighbours) => {
             execute(db, "ROLLBACK")?;
@@ -196,7 +199,7 @@ mod tests {
 
         let mut again = transact(&files, vec![done, breaks]);
         assert_eq!(again.len(), 2);
-        // Its time is up before it can be tried again.
+        // The write's time is up before it can be tried again.
         again.swap_remove(0).answer();
         assert_eq!(undone.try_recv(), Ok(Err(Error::Timeout)));
     }
@@ -206,7 +209,8 @@ mod tests {
         let turn = Instant::now();
         thread::sleep(TURN);
         let begun = Instant::now();
-        // The last commit is not over: however slow the machine, there was no pause.
+        // The last commit lies in the future, so that however slow the machine is, no pause is
+        // seen.
         let last = begun + Duration::from_mins(1);
         let mut grouping = Grouping { limit: 1, turn, last };
         grouping.let_others_in();

@@ -7,33 +7,33 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::super::driver::Result;
 use crate::Error;
 
-/// A write that waits, without the type of its answer.
+/// A waiting write. The trait hides the type of its answer.
 pub(super) trait Job: Send {
     fn deadline(&self) -> Instant;
 
-    /// Whether anybody waits for the answer: a job that nobody waits for is not begun.
+    /// Whether the caller still waits for the answer. A write whose caller has gone is not begun.
     fn wanted(&self) -> bool;
 
-    /// Does the work and keeps the result; says why it failed, if it did.
+    /// Runs the write and keeps its result. Returns the error if the write failed.
     fn run(&mut self, db: &Connection) -> Result<(), Error>;
 
-    /// Forgets the result of a run that was undone.
+    /// Forgets the result of a run that was rolled back.
     fn forget(&mut self);
 
-    /// Gives the caller the result of the last run; `Timeout` where there was none.
+    /// Sends the result of the last run to the caller; `Timeout` if the write never ran.
     fn answer(self: Box<Self>);
 
-    /// Gives the caller an error.
+    /// Sends an error to the caller.
     fn refuse(self: Box<Self>, error: Error);
 }
 
-/// A write: what is to be done, and who waits for it.
+/// A write: the work, and the channel to its caller.
 pub(super) struct Write<T, F> {
     work: F,
     result: Option<Result<T, Error>>,
     reply: oneshot::Sender<Result<T, Error>>,
     deadline: Instant,
-    /// The place in the queue, given back with the answer.
+    /// The place in the queue, which is free again once the write is answered.
     _place: OwnedSemaphorePermit,
 }
 
@@ -62,7 +62,8 @@ where
     }
 
     fn run(&mut self, db: &Connection) -> Result<(), Error> {
-        // What the work leaves half-done is in the database alone, and rolled back.
+        // A panic is safe to catch: the work changes nothing but the database, and the transaction
+        // is rolled back.
         let result = catch_unwind(AssertUnwindSafe(|| (self.work)(db)))
             .unwrap_or_else(|_| Err(Error::unavailable("a write panicked").into()))
             .map_err(Error::from);

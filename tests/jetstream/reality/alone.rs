@@ -96,8 +96,8 @@ async fn purges(ground: &Ground) -> Words {
     words
 }
 
-/// Consumers: the newest message of each key in order, from a given sequence on, also after a
-/// restart of the server.
+/// Consumers deliver the newest message of each key in order, from a given sequence on, and also
+/// after a restart of the server.
 async fn feeds(ground: &Ground) -> Words {
     let probe = begin(ground, 1).await;
     let mut words = Words::new();
@@ -117,7 +117,7 @@ async fn feeds(ground: &Ground) -> Words {
     words.push((
         "after a restart",
         match heard(probe.listen(3).await) {
-            // The number of barriers is chance.
+            // The number of barriers differs from run to run.
             Said::State(up_to, all) => {
                 Said::State(up_to, all.into_iter().filter(|(key, _)| !key.contains('=')).collect())
             }

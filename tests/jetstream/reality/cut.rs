@@ -24,8 +24,8 @@ impl Three {
         Self { leader, first }
     }
 
-    /// Replaces sequences in an answer by whether the message is the first one. A store that was
-    /// retried may have stored two messages, so sequences differ between runs.
+    /// Replaces each sequence in an answer by whether it is that of the first message. A write that
+    /// was retried may have stored two messages, so sequences differ between runs.
     fn seen(&self, said: Said) -> Said {
         let Said::State(_, all) = said else { return said };
         let age = |sequence| if sequence == self.first { "the first" } else { "a newer one" };
@@ -58,9 +58,9 @@ async fn stored(probe: &Probe) -> u64 {
     sequence
 }
 
-/// Returns the answers of a follower that is cut off, and heals it.
+/// Returns the answers of a follower that is cut off, and heals the cut.
 ///
-/// Before, the majority stores another message.
+/// While the follower is cut off, the majority stores another message.
 async fn cut_off(ground: &Ground, three: &Three, follower: usize) -> Words {
     let near = ground.probe((0..3).find(|s| ![follower, three.leader].contains(s)).unwrap()).await;
     stored(&near).await;
@@ -107,19 +107,20 @@ pub(super) async fn cut_leader(ground: &Ground) -> Words {
     let (cut, near) =
         (ground.probe(three.leader).await, ground.probe((three.leader + 1) % 3).await);
     ground.isolate(three.leader).await;
-    // It refuses by the data that it has, acknowledges nothing, and answers reads from its data.
+    // The leader refuses by the data that it has, acknowledges nothing, and answers reads from its
+    // data.
     let mut words = vec![
         ("refused there", cut.patient().store(&[("a", Some(0))]).await),
         ("stored there", cut.store(&[("a", Some(three.first))]).await),
         ("read there", three.read(&cut.patient()).await),
     ];
     let newest = stored(&near).await;
-    // It does the same after another leader was elected: it refuses a write that the new leader
-    // would store.
+    // The former leader does the same after another leader was elected. The former leader refuses a
+    // write that the new leader would store.
     words.push((REFUSED, cut.patient().store(&[("a", Some(newest))]).await));
     words.push((READ, three.read(&cut.patient()).await));
     ground.join();
-    // In the end it has what the majority stored, and nothing that was sent to it alone.
+    // In the end the server has what the majority stored, and nothing that was sent to it alone.
     three.healed(&cut).await;
     words
 }

@@ -24,7 +24,7 @@ declare! { "cancellation";
         "CLOSE-3" "KEY-5" "LIST-4", needs Clients;
 }
 
-/// At how many moments of a call its client is dropped.
+/// The number of moments of a call at which its client is dropped.
 const MOMENTS: u32 = 24;
 
 /// Drops a client with its call in flight, later in each round, up to the call's usual end.

@@ -33,7 +33,8 @@ where
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new("a runtime", error.to_string()))?;
         let verdict = runtime.block_on(case(cx));
-        // Does not wait for the store's tasks: one that blocks would keep the case from ending.
+        // The shutdown does not wait for the store's tasks: a task that blocks its thread would
+        // keep the case from ending.
         runtime.shutdown_background();
         verdict
     };
@@ -110,7 +111,7 @@ async fn a_dropped_call_leaves_no_task_file_or_connection(cx: Cx) -> Verdict {
             for call in every_call(polls) {
                 if cut_here(call.apply(&*store), polls).await.is_none() {
                     ended = false;
-                    // The next calls presuppose this one.
+                    // The next calls need what this call made.
                     cx.within_slow_bound(call.apply(&*store)).await?;
                 }
             }
@@ -123,7 +124,7 @@ async fn a_dropped_call_leaves_no_task_file_or_connection(cx: Cx) -> Verdict {
     .await
 }
 
-/// What the store holds, once that has not changed for 100 ms.
+/// Waits until the store's resources have not changed for 100 ms, and returns them.
 async fn rest(cx: &Cx) -> Verdict<Held> {
     let until = Instant::now() + cx.bound();
     let (mut last, mut since) = (held(cx).await?, Instant::now());
@@ -137,7 +138,8 @@ async fn rest(cx: &Cx) -> Verdict<Held> {
     Ok(last)
 }
 
-/// What a store without clients holds: nothing. `outside` tells whether the target can count.
+/// The resources that a store without clients may hold: none. `outside` says whether the target can
+/// count files and connections.
 const fn none(outside: Option<usize>) -> Held {
     Held { tasks: 0, outside: if outside.is_some() { Some(0) } else { None } }
 }

@@ -117,8 +117,8 @@ async fn dropped(
 
 /// The states of `may` that agree with the store's answers. Fails if none does.
 ///
-/// The dropped call may take effect between two reads, so that the answers agree with no state. It
-/// takes effect only once, so all are read a second time then.
+/// The dropped call may take effect between two reads, so that the answers agree with no state. The
+/// call takes effect only once, so in that case all answers are read a second time.
 pub(super) async fn seen(store: &Client, may: Vec<May>, views: &[Op]) -> Verdict<Vec<May>> {
     let raw = store.unrecorded();
     let mut last = Vec::new();
@@ -201,8 +201,8 @@ async fn each(cx: &Cx, script: &Script, beside: Option<fn(u64) -> Op>) -> Verdic
             undone.push(polls);
         }
         if answer.is_some() {
-            // The writes that were seen and then undone must not take effect again, as when a
-            // background task of a dropped call repeats one.
+            // The writes that were seen and then undone must not take effect again. They would if a
+            // background task of a dropped call repeated one.
             let until = Instant::now() + LEFT_OVERS;
             loop {
                 let over = Instant::now() > until;

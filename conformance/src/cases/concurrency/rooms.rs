@@ -97,7 +97,8 @@ async fn raced(cx: &Cx, ops: &[Op]) -> Verdict {
             agree(&store, &mut model, &op).await?;
         }
         let after = judged(&clients, &[model], ops, &views).await?;
-        // The race may leave a room under the id. It is deleted, since the id must be free below.
+        // The race may leave a room under the id. That room is deleted, since the id must be free
+        // below.
         let mut model = after.into_iter().next().unwrap_or_default();
         if model.epoch_of(&r).is_some() {
             agree(&store, &mut model, &Op::DeleteRoom(r.clone())).await?;

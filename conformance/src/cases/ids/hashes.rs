@@ -16,8 +16,8 @@ declare! { "ids";
 
 /// A collision of each kind under one hash function.
 ///
-/// The function's name; two ids; two users' numbers whose keys collide; and two users' numbers
-/// whose keys' canonical texts collide.
+/// The function's name, two ids that collide, the numbers of two users whose keys collide, and the
+/// numbers of two users whose keys' canonical texts collide.
 type Meeting = (&'static str, [&'static str; 2], [u64; 2], [u64; 2]);
 
 /// Collisions that a search found, under each function with its usual start value.
@@ -131,7 +131,8 @@ async fn users_whose_keys_collide_under_a_common_hash_stay_apart(cx: Cx) -> Verd
 mod tests {
     use super::*;
 
-    /// The simplest of the hash functions, to check their rows of the table. `None` for the others.
+    /// Computes the simplest of the hash functions, to check their rows of the table. `None` for
+    /// the other functions.
     fn hash(name: &str, bytes: &[u8]) -> Option<u32> {
         let times = |start: u32, factor: u32| {
             bytes

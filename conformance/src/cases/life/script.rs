@@ -14,7 +14,7 @@ pub(super) fn encrypted_life(id: &str) -> Vec<Op> {
         Op::Rekey(room(id), rekey(from, remove, keys))
     };
     vec![
-        // Before the room exists.
+        // The room does not exist yet.
         add("bob", 1),
         rekeys(1, &[], &["ann"]),
         Op::DeleteRoom(room(id)),

@@ -27,27 +27,29 @@ declare! { "partitions";
         "LIN-1" "ERR-2" "ROOM-2" "KEY-5" "USER-4", needs Replicas;
 }
 
-/// How long the cut-off server is asked. In experiments a former leader gave stale answers for 8 s
-/// after the cut, a follower until the cut ended, and one refusal came 20 s after the cut.
+/// How long a client asks the server that is cut off. In experiments a former leader gave stale
+/// answers for 8 s after the cut, and a follower until the cut ended. One refusal came 20 s after
+/// the cut.
 const CUT: Duration = Duration::from_secs(15);
 
 /// The role of the cut-off server before the cut.
 #[derive(Clone, Copy, Debug)]
 enum Was {
-    /// It led every part of the data.
+    /// The server led every part of the data.
     Leader,
-    /// It led no part.
+    /// The server led no part.
     Follower,
 }
 
-/// Calls that the majority makes while a server is cut off, and the answers that they make stale.
+/// Calls that the majority answers while a server is cut off, and the answers that are stale
+/// afterwards.
 struct Change {
     /// Made one after the other.
     calls: Vec<Op>,
     over: Vec<Over>,
 }
 
-/// A call, and which answers to it are stale.
+/// A call after the change, and which answers to it are stale.
 struct Over {
     call: Op,
     stale: Box<dyn Fn(&Answer) -> bool + Send + Sync>,
@@ -140,7 +142,8 @@ async fn watch(cx: &Cx, here: &Client, there: &Client, change: &Change, cut: Ins
                 return Ok(());
             }
             let known = happened.get().copied();
-            // A deletion may take ten times the deadline. It is dropped instead of waited for.
+            // A deletion may take ten times the deadline. So the test drops the deletion instead of
+            // waiting for it.
             let ended = tokio::time::timeout_at((cut + CUT + cx.bound()).into(), answer).await;
             let Ok(answer) = ended else { return Ok(()) };
             match known {

@@ -222,8 +222,8 @@ async fn a_slow_server_gives_no_stale_decision(cx: Cx) -> Verdict {
     Ok(())
 }
 
-/// Whether the decision denies because the user is revoked. It may fail instead; any other decision
-/// is a failure of the case.
+/// Whether the decision denies because the user is revoked. The decision may also deny because it
+/// failed. Any other decision fails the case.
 fn is_revoked(decision: Decision) -> Verdict<bool> {
     match decision {
         Decision::Deny(DenyReason::Failed(error)) if error.outcome_unknown() => Ok(false),

@@ -24,8 +24,8 @@ declare! { "past";
 /// The admin of the other store.
 const OTHER: UserKey = UserKey::from_bytes([0x0d; 32]);
 
-/// How often the calls are made on the new store: more calls than on the old one, where each may
-/// have advanced a counter.
+/// How often the calls are made on the new store. These are more calls than were made on the old
+/// store, so counters of the new store pass those of the old one.
 const CALLS: usize = 100;
 
 /// The writes of the other store: other users, and other members in rooms of the same ids.
@@ -122,8 +122,8 @@ async fn no_write_is_acknowledged_by_replaced_data(cx: Cx) -> Verdict {
 async fn a_client_of_replaced_data_makes_no_first_admin(cx: Cx) -> Verdict {
     each(&cx, &some(cx.target().replacements().iter().copied())?, |cx, how| async move {
         let scene = was_replaced(&cx, how, decisions()).await?;
-        // Afterwards counters of the new store are past those of the old one, so that comparing
-        // counters cannot tell the stores apart.
+        // After these calls, counters of the new store are past those of the old one. So a client
+        // that compares counters cannot tell the stores apart.
         for _ in 0..CALLS {
             at_once(&cx, &*scene.opened.unrecorded(), &scene.calls).await?;
         }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 pub(super) struct Syscall {
     pub(super) number: c_long,
     pub(super) arguments: [u64; 6],
-    /// At the exit, the result; a negative one is an error number.
+    /// At the exit, the result of the system call. A negative result is an error number.
     pub(super) result: i64,
 }
 

@@ -16,12 +16,12 @@ pub(super) const BUCKETS: [&str; 5] = ["rooms", "members", "rooms_by_member", "r
 pub(super) enum Home {
     /// Servers that other instances use, too, and that no case breaks.
     Shared(Arc<Cluster>),
-    /// Servers for a case that breaks them, borrowed at first use.
+    /// Servers for a case that breaks them. These servers are borrowed at first use.
     ///
     /// Otherwise a case that makes further stores, and never uses its first one, would hold two
     /// clusters.
     Own { servers: u8, sync: Sync, lent: Box<OnceCell<Lent>> },
-    /// Another process's servers, by their URLs.
+    /// The servers of another process, by their URLs.
     Elsewhere(Vec<String>),
 }
 
@@ -80,7 +80,8 @@ impl Home {
 
     /// Removes the buckets in the background.
     ///
-    /// A case's own servers are healed before and given back to the pool, or ended if `spoiled`.
+    /// A case's own servers are healed before that. Then they go back to the pool, or are ended if
+    /// they are `spoiled`.
     pub(super) fn leave(&mut self, prefix: &str, supply: &Supply, spoiled: bool) {
         match self {
             Self::Shared(cluster) => {

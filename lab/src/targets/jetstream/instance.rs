@@ -42,7 +42,8 @@ pub(super) struct JetStreamInstance {
 pub(super) type Connect =
     Arc<dyn Fn(JetStreamConfig) -> BoxFuture<'static, Result<Opened, Error>> + Send + Sync>;
 
-/// An open client. `ours` gives access to what only tests may do, if it is a [`JetStreamStore`].
+/// An open client. `ours` gives access to functions that only tests may use, if the client is a
+/// [`JetStreamStore`].
 pub(crate) struct Opened {
     store: Arc<dyn Store>,
     ours: Weak<JetStreamStore>,
@@ -107,7 +108,7 @@ impl JetStreamInstance {
         self.home.urls(&self.supply).await.map_err(Error::unavailable)
     }
 
-    /// Opens a sound client, with access to what only tests may do.
+    /// Opens a sound client, with access to functions that only tests may use.
     pub(super) async fn client(&self) -> Result<JetStreamStore, Error> {
         let servers = self.servers().await?;
         let config = JetStreamConfig { servers, ..self.config.clone() };
@@ -164,8 +165,9 @@ impl Instance for JetStreamInstance {
         std::fs::remove_dir_all(folder)?;
         std::fs::create_dir(folder)?;
         contents.lay_out(folder)?;
-        // Does not wait until the server reports that it is healthy. If the folder of a half-made
-        // bucket is there, the server does so only after the store has made that bucket.
+        // This does not wait until the server reports that it is healthy. If the folder of a
+        // half-made bucket is there, the server reports that only after the store has made the
+        // bucket.
         Ok(cluster.run(0).await?)
     }
 

@@ -23,12 +23,12 @@ const MEMBERS: Rewind = rewind("only the bucket members goes back", Leaves::Mixt
 const INDEX: Rewind = rewind("only the bucket rooms_by_member goes back", Leaves::Mixture);
 const KEYS: Rewind = rewind("only the bucket room_keys goes back", Leaves::Mixture);
 const USERS: Rewind = rewind("only the bucket users goes back", Leaves::Mixture);
-/// The other servers kept everything, and give it to this one.
+/// The other servers kept all data, and send them to this one.
 const ONE_BACK: Rewind = rewind("the files of one server go back", Leaves::Latest);
-/// The latest state stays: only the server that kept everything can be elected.
+/// The latest state stays: only the server that kept all data can be elected.
 ///
-/// The servers that start first are a bare majority, so an election needs all their votes, and the
-/// server that kept everything votes for no shorter log.
+/// The servers that start first are a bare majority, so an election needs all their votes. The
+/// server that kept all data does not vote for a shorter log.
 const KEPT_FIRST: Rewind =
     rewind("the files of most servers go back, and another one is up first", Leaves::Latest);
 const KEPT_LAST: Rewind =
@@ -70,9 +70,10 @@ pub(super) const LOSSES: &[Loss] = &[
     ALL_PURGED,
 ];
 
-/// The last version without atomic batches. It refuses buckets that a newer version made.
+/// The last version without atomic batches. This version refuses buckets that a newer version made.
 const REFUSES: Downgrade = Downgrade { name: "nats-server 2.11.11" };
-/// An earlier version. It serves such buckets, and stores the messages of a batch one by one.
+/// An earlier version. This version opens buckets that a newer version made, and stores the
+/// messages of a batch one by one.
 const IGNORES: Downgrade = Downgrade { name: "nats-server 2.11.4" };
 
 pub(super) const DOWNGRADES: &[Downgrade] = &[REFUSES, IGNORES];
@@ -86,7 +87,7 @@ const TRIES: usize = 5;
 impl JetStreamInstance {
     /// The instance's own servers, marked so that no other case gets them.
     ///
-    /// After the harm they may differ from one another for good.
+    /// After the harm the servers may differ from one another for good.
     async fn to_spoil(&self) -> Result<&Cluster, TargetError> {
         self.spoiled.store(true, Ordering::SeqCst);
         self.home.cluster(&self.supply).await
@@ -106,7 +107,7 @@ impl JetStreamInstance {
     pub(super) async fn rewind_servers(&self, how: &Rewind) -> Result<(), TargetError> {
         let cluster = self.to_spoil().await?;
         let all: Vec<_> = (0..cluster.size()).collect();
-        // If only some servers go back, the leader of the bucket users is one of them.
+        // If only some servers go back, the leader of the bucket `users` is one of them.
         let leads = faults::leader(cluster, &self.config.prefix, "users").await.unwrap_or(0);
         let kept = (leads + 1) % cluster.size();
         let (mut back, mut first) = (all.clone(), all.clone());
@@ -147,11 +148,11 @@ impl JetStreamInstance {
 
     /// Waits until most servers serve every bucket after the server `kept` came back.
     ///
-    /// `kept` has a longer log than the others. It may never follow the others again, neither in
-    /// the list of all streams nor in a single stream. If `kept` becomes a leader, the others may
-    /// be unable to follow it, and nothing is acknowledged ("Expected first catchup entry to be a
-    /// snapshot and peerstate, will retry", nats-server 2.15.1). Then `kept` is restarted until
-    /// another server leads.
+    /// `kept` has a longer log than the others. That server may never follow the others again,
+    /// neither in the list of all streams nor in a single stream. If `kept` becomes a leader, the
+    /// others may be unable to follow it, and nothing is acknowledged ("Expected first catchup
+    /// entry to be a snapshot and peerstate, will retry", nats-server 2.15.1). Then `kept` is
+    /// restarted until another server leads.
     async fn joined(&self, cluster: &Cluster, kept: usize) -> Result<(), TargetError> {
         for _ in 0..TRIES {
             if faults::settles(cluster, &self.config.prefix).await {

@@ -1,9 +1,9 @@
 //! A pool of clusters that cases break: after each case a cluster is healed and lent to another.
 //!
 //! Starting a cluster keeps all processors busy for seconds, and a missed election takes six
-//! seconds more; healing one costs little, and no case waits for it. A healed cluster is as good as
-//! a new one: all its servers run, no link is cut, and the former case's buckets are gone. A
-//! cluster that cannot be healed is thrown away.
+//! seconds more. Healing a cluster costs little, and no case waits for it. A healed cluster is as
+//! good as a new one: all its servers run, no link is cut, and the former case's buckets are gone.
+//! A cluster that cannot be healed is thrown away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -142,9 +142,9 @@ async fn heal(cluster: &Cluster, prefix: &str) -> Result<(), NatsError> {
     cluster.heal();
     try_join_all((0..cluster.size()).map(|node| cluster.resume(node))).await?;
     try_join_all((0..cluster.size()).map(|node| cluster.run(node))).await?;
-    // A bucket that is out of date on a server never catches up once nobody writes to it, so
-    // `wait_ready` would wait in vain until it is removed. The servers can remove it only once they
-    // have a leader, so removal is tried again and again.
+    // A bucket that is out of date on a server never catches up once nobody writes to it. So
+    // `wait_ready` would wait in vain until the bucket is removed. The servers can remove it only
+    // once they have a leader, so the removal is tried again and again.
     let removing = async {
         loop {
             home::remove(cluster, prefix).await;

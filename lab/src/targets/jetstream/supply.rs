@@ -1,4 +1,5 @@
-//! What all clusters of a run share: the server's program, the pool and the bucket prefixes.
+//! The resources that all clusters of a run share: the server's program, the pool and the bucket
+//! prefixes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +85,8 @@ impl Supply {
     pub(super) fn leave(&self, removal: impl Future<Output = ()> + Send + 'static) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
-            // Otherwise the results of finished removals would pile up until the end of the run.
+            // The results of finished removals are taken here. Otherwise they would pile up until
+            // the end of the run.
             while leaving.try_join_next().is_some() {}
             leaving.spawn_on(removal, &runtime);
         }

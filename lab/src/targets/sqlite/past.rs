@@ -32,7 +32,7 @@ const FOLDER: Replacement = Replacement { name: "its folder is renamed and made 
 
 pub(super) const REPLACEMENTS: &[Replacement] = &[OTHER, REMOVED, FOLDER];
 
-/// Losses that somebody with an SQL shell can cause.
+/// Losses of records that a person with an SQL shell can cause.
 pub(super) const LOSSES: &[Loss] = &[
     Loss { name: "all users are deleted", of: Lost::Users, traces: true },
     Loss { name: "all keys are deleted", of: Lost::Keys, traces: true },
@@ -43,13 +43,14 @@ pub(super) const LOSSES: &[Loss] = &[
 /// How long other connections may keep the log from being emptied.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Copies the database, with everything that is committed, to a file beside it.
+/// Copies the database, with all committed changes, to a file beside it.
 pub(super) fn remember(db: &Connection, path: &Path) -> Result<(), TargetError> {
     empty_log(db)?;
     copy(path, &remembered(path))
 }
 
-/// Puts the copy back as `how` says. Connects to the database only if that needs it.
+/// Puts the copy back, in the way `how`. Connects to the database only if that way needs a
+/// connection.
 pub(super) fn rewind(
     connect: impl FnOnce() -> rusqlite::Result<Connection>,
     path: &Path,
@@ -95,7 +96,7 @@ pub(super) fn lose(db: &Connection, how: &Loss) -> rusqlite::Result<()> {
         Lost::Everything => &["room_keys", "members", "rooms", "revocations", "users", "bootstrap"],
     };
     let deletions: Vec<_> = tables.iter().map(|table| format!("DELETE FROM {table};")).collect();
-    // An SQL shell does not enforce foreign keys by default either.
+    // By default an SQL shell does not enforce foreign keys either.
     db.pragma_update(None, "foreign_keys", false)?;
     db.execute_batch(&format!("BEGIN IMMEDIATE; {} COMMIT", deletions.concat()))
 }

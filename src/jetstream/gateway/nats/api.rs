@@ -48,7 +48,7 @@ impl StreamInfo {
         let leader = leader.filter(|name| !name.is_empty());
         let count = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
         let status = match self.cluster {
-            // A single server that is no cluster.
+            // A single server that is no cluster names no leader.
             None => BucketStatus { replicas: 1, current: 1 },
             Some(cluster) => {
                 let led = usize::from(cluster.leader.is_some_and(|name| !name.is_empty()));
@@ -73,7 +73,7 @@ pub(super) struct MultiLast<'a> {
 #[derive(Serialize)]
 pub(super) struct Purge<'a> {
     pub(super) filter: &'a str,
-    /// Purge what is before this sequence.
+    /// Purges the messages before this sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seq: Option<u64>,
 }

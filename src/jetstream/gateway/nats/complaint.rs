@@ -1,7 +1,7 @@
 //! Reasons for missing answers, as a server or the driver reports them.
 //!
 //! A server reports a missing permission on the connection, not as the answer to the request. The driver reports a lost
-//! connection as an event, not to the caller. Both are kept here.
+//! connection as an event, not to the caller. This module keeps the latest report of each kind.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,9 +20,9 @@ pub(super) struct Complaint(Arc<Mutex<Heard>>);
 struct Heard {
     /// The server's last error, and when it came.
     said: Option<(Instant, String)>,
-    /// Why there is no connection; `None` if there is one.
+    /// Why there is no connection; `None` while there is one.
     away: Option<String>,
-    /// Whether a connection was lost, and no other one has replaced it.
+    /// Whether a connection was lost and not replaced yet.
     lost: bool,
 }
 
@@ -62,7 +62,7 @@ impl Complaint {
                 event!(connection: warn, "the server reports an error", error = text);
                 self.heard().said = Some((Instant::now(), text));
             }
-            // The event has only the kind of the error; the next attempt to connect has the details.
+            // The event has only the kind of the error. The next attempt to connect reports the details.
             Event::ClientError(ClientError::Other(kind)) => {
                 self.heard().away.get_or_insert_with(|| one_line(kind));
             }
@@ -84,7 +84,7 @@ impl Complaint {
         }
     }
 
-    /// The reason for a missing answer, if one was reported in the last `within`.
+    /// Returns the reason for a missing answer, if one was reported within the last `within`.
     pub(super) fn reason(&self, within: Duration) -> Option<Error> {
         let heard = self.heard();
         if let Some(why) = &heard.away {
@@ -97,7 +97,7 @@ impl Complaint {
     }
 }
 
-/// The advice for an error.
+/// Adds the advice for an error.
 fn hint(said: &str) -> &'static str {
     let said = said.to_lowercase();
     let hints = [
@@ -112,7 +112,7 @@ fn hint(said: &str) -> &'static str {
     fits.map_or("", |(_, hint)| hint)
 }
 
-/// The other end may send anything.
+/// The text comes from the other end, which may send anything.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

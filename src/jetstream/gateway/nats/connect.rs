@@ -19,12 +19,13 @@ use crate::jetstream::gateway::nats::identity::Identity;
 use crate::jetstream::gateway::nats::mux::Mux;
 use crate::jetstream::gateway::nats::rotation::Rotation;
 
-/// How often the connection is pinged. After three pings without an answer it is closed and made anew.
+/// How often the client pings the server. After three pings without an answer the client closes the connection and
+/// makes a new one.
 const PING: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(250);
-/// The most messages that wait in a subscription. Further ones are dropped: a read times out and is repeated, a feed sees
-/// a gap and gets another consumer.
+/// The most messages that wait in a subscription. Further messages are dropped: then a read times out and is repeated,
+/// and a feed sees a gap and gets another consumer.
 const CAPACITY: usize = 1 << 18;
 
 pub(super) async fn connect(
@@ -35,7 +36,7 @@ pub(super) async fn connect(
     deadline: Instant,
 ) -> Result<Client, Error> {
     let (mut servers, credentials) = server_url::resolve(&config.servers, &config.credentials)?;
-    // Random, so that the clients of a lost server do not all go to the same other one.
+    // The order is random, so that the clients of a lost server do not all go to the same other one.
     let first = getrandom::u32().map_or(0, |number| number as usize % servers.len().max(1));
     servers.rotate_left(first);
     let rotation = Rotation::default();
@@ -72,7 +73,7 @@ fn options(
     deadline: Instant,
 ) -> Result<ConnectOptions, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
-    // A server that accepts connections and says nothing must leave time for the others.
+    // A server that accepts connections and then says nothing must leave time for the other servers.
     let servers = u32::try_from(config.servers.len()).unwrap_or(u32::MAX);
     let attempt = if servers > 1 { left / servers.saturating_add(1) } else { left };
     let options = match identity {
@@ -89,7 +90,7 @@ fn options(
         .client_capacity(4096)
         .request_timeout(None)
         .ignore_discovered_servers()
-        // All keys are made by one function, and filters are no publish subjects.
+        // The keys are valid, because one function makes all of them. Filters are never subjects of a publish.
         .skip_subject_validation(true)
         .reconnect_delay_callback(|attempts| {
             RECONNECT.min(Duration::from_millis(10) * u32::try_from(attempts).unwrap_or(u32::MAX))
@@ -143,12 +144,12 @@ fn refused(config: &JetStreamConfig, error: &async_nats::ConnectError) -> Error 
             _ => "is a NATS server listening there?",
         },
     };
-    // The other end may have sent anything.
+    // The text comes from the other end, which may send anything.
     let said = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     Error::unavailable(format!("cannot connect to {servers}: {said}; {hint}"))
 }
 
-/// The advice if the server said nothing.
+/// The advice for the case that the server said nothing.
 fn silent(config: &JetStreamConfig) -> &'static str {
     match &config.tls {
         Some(Tls { handshake_first: true, .. }) => "is a NATS server listening there?",

@@ -18,7 +18,7 @@ use crate::jetstream::stored::random_id;
 
 /// The interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// After how long without a listener the server removes the consumer.
+/// How long the server keeps the consumer while nobody listens.
 const FORGET: Duration = Duration::from_secs(30);
 
 /// The deliveries of a consumer to a subject of its own.
@@ -33,7 +33,7 @@ pub(super) struct NatsDeliveries {
     place: Option<String>,
     /// The subject of the deliveries.
     inbox: String,
-    /// The server delivers nothing before there is a subscription.
+    /// Whether the consumer waits for a subscription to its subject before it delivers.
     messages: Option<Subscriber>,
 }
 

@@ -96,8 +96,8 @@ fn read(path: &Path) -> Result<File, String> {
     parse(&text).map_err(|what| unusable(what.to_owned()))
 }
 
-/// Finds the JWT and the seed, each between two lines of dashes. Ignores what editors change: a byte order mark, line breaks
-/// of any kind, spaces, a missing line break at the end.
+/// Finds the JWT and the seed, each between two lines of dashes. Ignores what editors change: a byte order mark, line
+/// breaks of any kind, spaces, a missing line break at the end.
 fn parse(text: &str) -> Result<File, &'static str> {
     let mut blocks = Vec::new();
     let mut open: Option<Vec<&str>> = None;
@@ -178,7 +178,7 @@ mod tests {
                 "{end:?}"
             );
         }
-        // A seed, but not a user's.
+        // This is a seed, but not a user's.
         let account = KeyPair::new_account().seed().unwrap();
         for wrong in ["", "SU", &account] {
             assert!(Identity::new(Credentials::Nkey(wrong.into())).is_err(), "{wrong:?}");

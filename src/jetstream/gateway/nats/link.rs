@@ -1,4 +1,4 @@
-//! A connection: requests, their answers, and whether its server is well.
+//! A connection: its requests, their answers, and whether its server is well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,24 +31,26 @@ pub(super) struct Link {
     pub(super) inbox_prefix: String,
     /// Notified when the connection is lost.
     pub(super) lost: Arc<Notify>,
-    /// Since when publishes have got no acknowledgement: milliseconds since `began`, 0 if they get them.
+    /// The moment since which publishes get no acknowledgement, in milliseconds since `began`; 0 while they are
+    /// acknowledged.
     unwell: AtomicU64,
     began: Instant,
-    /// How long publishes may get none before the client tries another server.
+    /// How long publishes may go without an acknowledgement before the client tries another server.
     patience: Duration,
     fitness: Fitness,
     mutation: Mutation<JetStreamDefect>,
 }
 
-/// Whether the servers are new enough, checked with every connection: a server may be put back to an older version while
-/// clients run.
+/// Whether the servers are new enough. This is checked with every connection, since a server may be put back to an
+/// older version while clients run.
 #[derive(Default)]
 struct Fitness {
     /// The number of the connection whose version was checked, from 1.
     looked: AtomicU64,
-    /// Whether that version is too old.
+    /// Whether the version of that connection is too old.
     too_old: AtomicBool,
-    /// Whether a batch was stored message by message since: then the bucket's leader is too old.
+    /// Whether a server has stored a batch message by message since then. If so, the server that leads the bucket is
+    /// too old.
     led_by_an_older: AtomicBool,
 }
 
@@ -222,8 +224,8 @@ impl Link {
         None
     }
 
-    /// Returns a publish's outcome, and notes what it tells of the server. Only an acknowledgement proves that the server
-    /// reaches the others: a server that is cut off goes on answering reads and questions about its streams.
+    /// Returns the outcome of a publish, and records whether it was acknowledged. Only an acknowledgement proves that
+    /// the server reaches the others: a server that is cut off goes on answering reads and requests about its streams.
     pub(super) async fn noted(&self, ack: Ack, deadline: Instant) -> Ack {
         match &ack {
             Ack::Stored(_) => self.unwell.store(0, Ordering::Relaxed),
@@ -233,8 +235,8 @@ impl Link {
         ack
     }
 
-    /// Goes to another server if publishes to this one have got no acknowledgement for long: the server may be cut off, or the
-    /// connection half open. If the other servers are no better, nothing is lost.
+    /// Connects to another server if publishes to this one have got no acknowledgement for long. The server may be cut
+    /// off, or the connection half open. If the other servers are no better, nothing is lost.
     async fn is_unwell(&self, deadline: Instant) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let well = self.unwell.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);

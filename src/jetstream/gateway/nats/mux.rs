@@ -1,8 +1,8 @@
 //! One subscription for all answers to one client.
 //!
-//! Every request has its own reply subject below one inbox, by which answers are sorted. So a read of many messages needs
-//! no subscription of its own, and all waiting requests fail at once when the connection is lost. The messages of a large
-//! answer are read one by one as they arrive.
+//! Every request has its own reply subject below one inbox, and answers are sorted by their subjects. So a read of many
+//! messages needs no subscription of its own, and all waiting requests fail at once when the connection is lost. The
+//! messages of a large answer are read one by one as they arrive.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::jetstream::gateway::exchange::Entry;
 use crate::jetstream::gateway::nats::wire;
 
-/// Gives every answer to the request that waits for it.
+/// Routes every answer to the request that waits for it.
 pub(super) struct Mux {
     inbox: String,
     next: AtomicU64,
@@ -27,7 +27,7 @@ enum Waiter {
     Many(Listing, oneshot::Sender<(Listing, Message)>),
 }
 
-/// The records of an answer of several messages. The message with a status ends the answer.
+/// The records of an answer that consists of several messages. A message with a status ends the answer.
 pub(super) struct Listing {
     /// The beginning of the records' subjects, before their keys.
     pub(super) prefix: String,
@@ -45,7 +45,7 @@ impl Listing {
     }
 }
 
-/// A request that waits for its answer, until it is dropped.
+/// A request that waits for its answer. Dropping it ends the wait.
 pub(super) struct Waiting<T> {
     mux: Arc<Mux>,
     id: u64,
@@ -92,7 +92,7 @@ impl Mux {
         Waiting { mux: Arc::clone(self), id, reply: format!("{}.{id}", self.inbox), answer }
     }
 
-    /// A panic under this lock would leave the map valid.
+    /// Each change under this lock is one step, so a panic leaves the map valid.
     fn waiters(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,7 +108,7 @@ impl Mux {
                 Some(Waiter::Many(listing, sender)) => drop(sender.send((listing, message))),
                 None => {}
             },
-            // The request was given up.
+            // The request was given up, so nobody waits for this answer.
             None => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The server to which a client goes when it leaves one.
+//! Chooses the server to which a client goes when it leaves one.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,14 +6,14 @@ use async_nats::{Server, ServerAddr};
 
 /// The servers, in the order in which they were last tried.
 ///
-/// The driver alone would take any server, also the one it has just left, which may be cut off from the others and look
-/// well.
+/// The driver alone would take any server, even the one that it has just left. That server may be cut off from the
+/// others and look well.
 #[derive(Default)]
 pub(super) struct Rotation(Mutex<Vec<ServerAddr>>);
 
 impl Rotation {
-    /// The next server: of those that refused the fewest attempts in a row, the one that was left longest ago. `None` before
-    /// the first connection, when the driver tries all of them.
+    /// Returns the next server: of the servers with the fewest refused attempts in a row, the one that the client left
+    /// longest ago. `None` before the first connection, when the driver tries all servers.
     pub(super) fn next(&self, servers: &[Server]) -> Option<ServerAddr> {
         if !servers.iter().any(|server| server.did_connect) {
             return None;

@@ -49,8 +49,8 @@ const STORE_FAILED: u32 = 10_077;
 const MESSAGE_TOO_LARGE: u32 = 10_054;
 const NO_ROOM: [u32; 3] = [10_002, 10_023, 10_047];
 
-/// A barrier's time to live: much longer than a read behind it takes. A client's next barrier replaces it; the last barrier
-/// of a client that is gone expires.
+/// A barrier's time to live: much longer than a read behind it takes. A client's next barrier replaces it; the last
+/// barrier of a client that is gone expires.
 const BARRIER_IS_KEPT: &str = "1h";
 
 #[derive(Deserialize)]
@@ -63,8 +63,8 @@ struct PubAck {
     count: usize,
 }
 
-/// Whether a batch's answer says that it was stored as a batch. A server before 2.12 ignores the batch's headers, stores the
-/// messages one by one, and acknowledges the last.
+/// Whether a batch's answer says that it was stored as a batch. A server before 2.12 ignores the batch's headers,
+/// stores the messages one by one, and acknowledges the last.
 pub(super) fn was_a_batch(message: &Message, id: &str, count: usize) -> bool {
     match serde_json::from_slice::<PubAck>(&message.payload) {
         Ok(PubAck { error: None, batch, count: stored, .. }) => {
@@ -94,7 +94,7 @@ pub(super) fn ack(stream: &str, message: &Message) -> Ack {
         MESSAGE_TOO_LARGE => Ack::Not(WriteError::Failed(Error::unavailable(format!(
             "{text}; lift its max_msg_size"
         )))),
-        // The server checks both before it proposes the message to the replicas.
+        // The server checks both of these conditions before it proposes the message to the replicas.
         code if NO_ROOM.contains(&code)
             || code == STORE_FAILED && error.description.contains("maximum") =>
         {
