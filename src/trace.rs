@@ -15,9 +15,9 @@
 //! | `bucket` | buckets that went back, were replaced, or have wrong settings |
 //! | `file` | the SQLite file and its transactions |
 //!
-//! The levels are: `warn` for events that an operator must know; `info` for reconnects, and for a copy of users that
-//! begins anew; `debug` for calls and their steps; `trace` for single exchanges. No event has a sealed key, a password
-//! or a URL with a user in it.
+//! `warn` is for what an operator must know, `info` for reconnects and a copy that begins anew, `debug` for calls and what
+//! they do, `trace` for single exchanges. No event has a sealed key, a password or a URL with a user in it. (The NATS driver
+//! traces whole messages, with the target `async_nats`.)
 
 #[cfg(feature = "tracing")]
 use std::fmt::Display;

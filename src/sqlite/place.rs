@@ -206,7 +206,7 @@ impl Place {
         };
         if self.lost.set(format!("{} {change}", path.display())).is_ok() {
             let path = path.display();
-            event!(file: warn, "a file changed: every call fails until the store is opened again", path, change);
+            event!(file: warn, "every call fails until the store is opened again", path, change);
         }
         self.lost()
     }

@@ -55,7 +55,8 @@ impl BucketClient {
         self.watch.fit(bucket)?;
         (self.is_ours)()?;
         let passed = self.barriers.get(bucket).pass().await?;
-        event!(barrier: debug, "acknowledged", bucket, number = passed.number, sequence = passed.sequence);
+        let Passed { number, sequence } = passed;
+        event!(barrier: debug, "acknowledged", bucket, number, sequence);
         Ok(passed)
     }
 
@@ -106,7 +107,7 @@ impl BucketClient {
                 // The servers may have lost the barrier together with their latest messages, or an earlier barrier may
                 // have replaced it.
                 Err(ReadError::Late(error)) if Instant::now() < deadline => {
-                    event!(exchange: debug, "no state is fresh enough: another barrier", bucket, error);
+                    event!(exchange: debug, "no state is fresh enough", bucket, error);
                 }
                 read => return read,
             }

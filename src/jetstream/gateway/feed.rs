@@ -316,7 +316,7 @@ impl Feed {
                 {
                     if anchor.is_some() && count.is_some() && self.minds_history() {
                         // The bucket's last message is older than the copy's anchor.
-                        event!(users: info, "the copy begins anew: the bucket has lost its newest message");
+                        event!(users: info, "the copy begins anew: the bucket lost its end");
                         sink.reset();
                         return ConsumerEnd::Failed { heard };
                     }
@@ -335,7 +335,7 @@ impl Feed {
                     return ConsumerEnd::Failed { heard };
                 }
                 Ok(None) => {
-                    event!(users: debug, "the consumer ends: its connection or subscription was lost");
+                    event!(users: debug, "the consumer ends: the connection was lost");
                     return ConsumerEnd::Failed { heard };
                 }
             }
@@ -350,7 +350,7 @@ impl Feed {
             let Ok(now) = self.state().await else { continue };
             let led = now.leader.is_some();
             if now.created != then.created || (led && !leads(&now, place.as_deref())) {
-                event!(users: debug, "another server leads the bucket: the feed looks for another consumer");
+                event!(users: debug, "another server leads the bucket, or it was made anew");
                 return;
             }
         }

@@ -46,9 +46,9 @@ impl SettingsWatch {
             };
             match (&unfit, sees.fit(bucket).err()) {
                 (Some(error), before) if before.as_ref() != Some(error) => {
-                    event!(bucket: warn, "the settings are wrong: calls that need the bucket fail", bucket = name, error);
+                    event!(bucket: warn, "wrong settings: calls that need it fail", bucket = name, error);
                 }
-                (None, Some(_)) => event!(bucket: info, "the settings are right again", bucket = name),
+                (None, Some(_)) => event!(bucket: info, "right settings again", bucket = name),
                 _ => {}
             }
             *sees.unfit.get(bucket).lock().unwrap_or_else(PoisonError::into_inner) = unfit;

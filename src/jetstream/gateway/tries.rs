@@ -459,7 +459,7 @@ pub(in crate::jetstream) fn barrier_number(entry: &Entry) -> Option<u64> {
 }
 
 fn went_back(bucket: Bucket, before: u64, sequence: u64) -> Error {
-    event!(bucket: warn, "the bucket went back to an earlier state", bucket, before, now = sequence);
+    event!(bucket: warn, "the bucket went back", bucket, before, now = sequence);
     Error::unavailable(format!(
         "the bucket {bucket} went back: what it acknowledged as number {before} is lost, and number \
          {sequence} is another message; its servers were restored from an earlier state, or lost power \

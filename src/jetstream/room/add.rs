@@ -114,7 +114,9 @@ impl RoomClient {
         if planned.is_empty() {
             return Ok(());
         }
-        event!(call: debug, "one commit for all additions that wait", room, additions = planned.len());
+        if planned.len() > 1 {
+            event!(call: debug, "one commit for several additions", additions = planned.len());
+        }
         let outcome = self.commit_additions(&view, &planned, deadline).await;
         match outcome {
             Ok(true) => {

@@ -50,7 +50,10 @@ impl PlannedChange<'_> {
                 all => buckets.gateway.batch(Bucket::Members, all.to_vec(), deadline).await,
             };
             let error = match sent {
-                Ok(_) => return Ok(true),
+                Ok(revision) => {
+                    event!(call: debug, "committed", messages = puts.len(), revision);
+                    return Ok(true);
+                }
                 Err(WriteError::Failed(error)) if !doubt => return Err(error),
                 Err(WriteError::Refused)
                     if doubt && buckets.is(JetStreamDefect::RepeatsInDoubt) =>
@@ -67,7 +70,7 @@ impl PlannedChange<'_> {
                 pause.after(error).await.map_err(in_doubt)?;
                 continue;
             }
-            event!(call: debug, "a commit was refused or not acknowledged: its head is read", room = view.id);
+            event!(call: debug, "a commit was refused or not acknowledged: its head is read");
             // A refusal proves nothing: it may be a former leader's, or the answer to a second copy of the message.
             let filters = [key.clone()];
             let now = buckets.read_few(Bucket::Members, &filters, deadline).await;
@@ -77,7 +80,7 @@ impl PlannedChange<'_> {
             match now.map_or(Fate::Unknown, |changes| changes.fate_of(&planned)) {
                 Fate::Done => return Ok(true),
                 Fate::Lost => {
-                    event!(call: debug, "another change of the room came first", room = view.id);
+                    event!(call: debug, "another change of the room came first");
                     return Ok(false);
                 }
                 Fate::Unknown => return Err(Error::Timeout),

@@ -168,7 +168,10 @@ impl RoomClient {
         loop {
             let error =
                 match self.buckets.gateway.publish(Bucket::Rooms, put.clone(), deadline).await {
-                    Ok(_) => return Ok(Settled::Done),
+                    Ok(revision) => {
+                        event!(call: debug, "committed", revision);
+                        return Ok(Settled::Done);
+                    }
                     Err(WriteError::Failed(error)) if !doubt => return Err(error),
                     Err(WriteError::Refused)
                         if self.buckets.is(JetStreamDefect::BelievesRefusals) =>
@@ -183,7 +186,7 @@ impl RoomClient {
                         error
                     }
                 };
-            event!(call: debug, "a commit was refused or not acknowledged: the room's record is read", room);
+            event!(call: debug, "a commit was refused or not acknowledged: the room is read");
             // A refusal proves nothing: it may be a former leader's.
             let now = Occupant::read(&self.buckets, room, deadline).await;
             let now = if doubt { now.map_err(in_doubt)? } else { now? };

@@ -169,7 +169,7 @@ impl UserClient {
                 }
             };
             let told = |error| if doubt { in_doubt(error) } else { error };
-            event!(call: debug, "a commit was refused or not acknowledged: the copy tells", user = plan.key);
+            event!(call: debug, "a commit was refused or not acknowledged: the copy tells");
             // A refusal proves nothing: it may come from a former leader, or concern a second copy of the message.
             if let Some(happened) = self.happened(plan).await.map_err(told)? {
                 return Ok(happened);

@@ -189,7 +189,7 @@ pub(in crate::jetstream) async fn renew(
     loop {
         let renewed = tokio::time::timeout(bound, buckets.barrier(Bucket::Users)).await;
         if !matches!(renewed, Ok(Ok(_))) {
-            event!(users: debug, "the proof of freshness is not renewed: decisions deny once it is too old");
+            event!(users: debug, "no barrier: the proof of freshness grows old");
         }
         // After a failure the proof grows old, and then decisions deny.
         let pause = if matches!(renewed, Ok(Ok(_))) { bound / 4 } else { RETRY.min(bound / 4) };

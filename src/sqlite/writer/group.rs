@@ -104,7 +104,8 @@ fn transact(files: &Files<'_>, mut jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>>
         job.forget();
     }
     if jobs.len() > 1 {
-        event!(file: debug, "a transaction failed: its writes run again one by one", writes = jobs.len(), error);
+        let writes = jobs.len();
+        event!(file: debug, "a transaction failed: its writes run again alone", writes, error);
         return jobs;
     }
     for job in jobs {
