@@ -8,10 +8,10 @@
 //! - A call that changed nothing is linearized as soon as the model gives its answer in the current
 //!   state. Since it leaves the state as it is, a later linearization point is never better. So the
 //!   search branches over writes only.
-//! Before a call that returns, only those pending calls are tried that share an object with it,
-//! directly or through other pending calls ([`Search::candidates`]). The other pending calls touch
-//! other objects. Whether they take effect before or after the returning call, they lead to the
-//! same state, and they are still pending afterwards.
+//! - Before a call that returns, only those pending calls are tried that share an object with it,
+//!   directly or through other pending calls ([`Search::candidates`]). The other pending calls
+//!   touch other objects. Whether they take effect before or after the returning call, they lead to
+//!   the same state, and they are still pending afterwards.
 
 use std::collections::HashSet;
 
