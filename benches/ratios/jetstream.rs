@@ -2,6 +2,7 @@
 
 mod bare;
 mod decisions;
+mod many;
 mod reads;
 mod rekeys;
 
@@ -104,6 +105,7 @@ impl<'a> Servers<'a> {
         rows.extend(reads::rows(self, &bare));
         rows.extend(lists::rows(self.runtime, &self.name, 5, &self.small, &self.large));
         rows.extend(rekeys::rows(self, &bare));
+        rows.extend(many::rows(self, &bare));
         self.runtime.block_on(async {
             self.small.close().await.unwrap();
             self.large.close().await.unwrap();

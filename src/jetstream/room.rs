@@ -17,6 +17,7 @@ mod members;
 mod occupant;
 mod read_key;
 mod rekey;
+mod renewals;
 pub(super) mod room_client;
 mod rooms_of;
 pub(super) mod roster;

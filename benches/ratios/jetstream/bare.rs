@@ -1,7 +1,9 @@
 //! The floors: the exchanges of the store, made by an ordinary NATS client.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
+use async_nats::jetstream::consumer::{AckPolicy, push};
 use async_nats::jetstream::{self, Context, kv};
 use async_nats::{Client, Subscriber};
 use bytes::Bytes;
@@ -89,6 +91,27 @@ impl Bare {
                     return found;
                 }
             }
+        }
+    }
+
+    /// Reads this many messages of one token through a consumer.
+    pub(crate) async fn consume(&self, bucket: &str, messages: u32) {
+        let stream =
+            self.jetstream.get_stream(format!("KV_{}{bucket}", self.prefix)).await.unwrap();
+        let config = push::Config {
+            deliver_subject: self.client.new_inbox(),
+            ack_policy: AckPolicy::None,
+            filter_subject: format!("$KV.{}{bucket}.*", self.prefix),
+            flow_control: true,
+            idle_heartbeat: Duration::from_millis(500),
+            memory_storage: true,
+            num_replicas: 1,
+            ..push::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let mut read = consumer.messages().await.unwrap();
+        for _ in 0..messages {
+            read.next().await.unwrap().unwrap();
         }
     }
 

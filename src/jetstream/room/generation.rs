@@ -4,8 +4,8 @@
 //! changed meanwhile is stored within the turn, in one batch with the head that names the new generation. So a room of
 //! any size is renewed without holding up its changes for long.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
@@ -29,48 +29,6 @@ const AT_ONCE: usize = 8;
 const FEW: usize = 256;
 /// How many times a renewal is planned before it is given up.
 const PLANS: usize = 8;
-/// How many rooms are remembered because a renewal of them was given up.
-const REMEMBERED: usize = 1024;
-
-/// The renewals of one client.
-#[derive(Default)]
-pub(super) struct Renewals {
-    /// A std lock: held for a moment, never across an await.
-    rooms: Mutex<HashMap<RoomId, Renewal>>,
-}
-
-enum Renewal {
-    UnderWay,
-    /// A renewal was given up. The next one begins when the roster has this many tombstones, so that the cost of all
-    /// renewals stays in proportion to the number of removals.
-    NotBefore(u64),
-}
-
-impl Renewals {
-    /// Whether the caller shall renew the room now; if so, no other caller does meanwhile.
-    fn begin(&self, room: &RoomId, tombstones: u64) -> bool {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        match rooms.get(room) {
-            Some(Renewal::UnderWay) => false,
-            Some(Renewal::NotBefore(more)) if tombstones < *more => false,
-            _ => {
-                if rooms.len() >= REMEMBERED {
-                    rooms.retain(|_, renewal| matches!(renewal, Renewal::UnderWay));
-                }
-                rooms.insert(room.clone(), Renewal::UnderWay);
-                true
-            }
-        }
-    }
-
-    fn end(&self, room: &RoomId, not_before: Option<u64>) {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        match not_before {
-            Some(tombstones) => rooms.insert(room.clone(), Renewal::NotBefore(tombstones)),
-            None => rooms.remove(room),
-        };
-    }
-}
 
 /// Ends a renewal, also when its task is aborted.
 struct UnderWay {

@@ -10,7 +10,7 @@ use crate::jetstream::gateway::bucket_client::BucketClient;
 use crate::jetstream::room::addition_queue::AdditionQueue;
 use crate::jetstream::room::background_tasks::BackgroundTasks;
 use crate::jetstream::room::epoch_guesses::EpochGuesses;
-use crate::jetstream::room::generation::Renewals;
+use crate::jetstream::room::renewals::Renewals;
 use crate::jetstream::room::roster::{self, Roster};
 use crate::jetstream::room::roster_cache::RosterCache;
 use crate::jetstream::room::turns::Turns;

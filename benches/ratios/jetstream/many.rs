@@ -1,0 +1,102 @@
+//! Many users, many clients, and a room that nearly all members leave.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use membership::{ReadMode, RoomId, Store};
+
+use crate::jetstream::bare::Bare;
+use crate::jetstream::{FILLERS, LARGE, Servers, open};
+use crate::measure::{Limit, Row, each};
+use crate::world::{USERS, big_room, by, endpoint, user_key};
+
+const CLIENTS: u32 = 100;
+/// The decisions of one round, of all clients together.
+const DECISIONS: u32 = 4_000;
+/// The members of the room that is left.
+const MEMBERS: u32 = 2_000;
+
+pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
+    vec![opens(servers, bare), clients(servers), removals(servers)]
+}
+
+fn opens(servers: &Servers<'_>, bare: &Bare) -> Row {
+    let Servers { runtime, name, url, replicas, .. } = servers;
+    Row::cost(
+        &format!("{name} open, {USERS} users"),
+        "a bare consumer of the same users",
+        Limit::AtMost(2.0),
+        5,
+        || {
+            let began = Instant::now();
+            let store = runtime.block_on(open(url, *replicas, LARGE, ReadMode::Linearizable));
+            let took = began.elapsed();
+            runtime.block_on(store.close()).unwrap();
+            took
+        },
+        || {
+            each(1, || {
+                runtime.block_on(bare.consume("users", USERS));
+            })
+        },
+    )
+}
+
+fn clients(servers: &Servers<'_>) -> Row {
+    let Servers { runtime, name, url, replicas, .. } = servers;
+    let all: Vec<Arc<dyn Store>> = (0..CLIENTS)
+        .map(|_| -> Arc<dyn Store> {
+            let open = open(url, *replicas, LARGE, ReadMode::Linearizable);
+            Arc::new(runtime.block_on(open))
+        })
+        .collect();
+    let decisions = |clients: u32| -> Duration {
+        let all: Arc<[_]> = all.iter().take(clients as usize).cloned().collect();
+        each(DECISIONS, || {
+            runtime.block_on(by(clients, 0..DECISIONS, move |number| {
+                let store = Arc::clone(&all[(number % clients) as usize]);
+                async move {
+                    let key = user_key(number.wrapping_mul(7_919) % USERS);
+                    assert!(store.is_authorized(&key).await.is_allowed());
+                }
+            }));
+        })
+    };
+    let row = Row::rate(
+        &format!("{name} is_authorized, {CLIENTS} clients of 1 caller, in all"),
+        "the same, 1 client",
+        Limit::AtLeast(1.0),
+        5,
+        || decisions(CLIENTS),
+        || decisions(1),
+    );
+    for client in all {
+        runtime.block_on(client.close()).unwrap();
+    }
+    row
+}
+
+/// The slowest removals stand beside the median: a store that cleans up after former members must not hold up the
+/// next removal.
+fn removals(servers: &Servers<'_>) -> Row {
+    let Servers { runtime, name, large, .. } = servers;
+    let room: RoomId = runtime.block_on(big_room(large, FILLERS, "left", MEMBERS));
+    let mut took: Vec<Duration> = (1..MEMBERS)
+        .map(|number| {
+            let who = endpoint(number);
+            let began = Instant::now();
+            runtime.block_on(large.remove_member(&room, &who)).unwrap();
+            began.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
+    Row::cost(
+        &format!("{name} remove_member, the slowest 1 % of {MEMBERS}"),
+        "the median",
+        Limit::AtMost(3.0),
+        1,
+        || at(99),
+        || at(50),
+    )
+}
