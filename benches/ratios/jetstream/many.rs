@@ -54,7 +54,7 @@ fn clients(servers: &Servers<'_>) -> Row {
         let all: Arc<[_]> = all.iter().take(clients as usize).cloned().collect();
         each(DECISIONS, || {
             runtime.block_on(by(clients, 0..DECISIONS, move |number| {
-                let store = Arc::clone(&all[(number % clients) as usize]);
+                let store = Arc::clone(all.get((number % clients) as usize).unwrap());
                 async move {
                     let key = user_key(number.wrapping_mul(7_919) % USERS);
                     assert!(store.is_authorized(&key).await.is_allowed());
