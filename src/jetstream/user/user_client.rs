@@ -93,6 +93,9 @@ impl UserClient {
                 let revision = format.sequence;
                 let format = format::format_of(Bucket::Users, &format.value, format.removal)?;
                 match (format.admin_made, self.copy.format_revision() == revision) {
+                    (false, _) if self.copy.saw_admins_before(fresh) => {
+                        Err(missing(key, "an admin was made"))
+                    }
                     (false, _) => Ok(0),
                     (true, true) => Err(missing(key, "an admin was made")),
                     (true, false) => Ok(revision),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
-use crate::jetstream::gateway::exchange::{Anchor, Entry, FeedSink, Passed};
+use crate::jetstream::gateway::exchange::{Anchor, Entry, FeedSink, Fresh, Passed};
 use crate::jetstream::gateway::tries::barrier_number;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::user_records::{Admins, UserRecord};
@@ -68,6 +69,8 @@ pub(in crate::jetstream) struct UsersCopy {
     anew: Notify,
     /// Notifies the feed to make another consumer.
     kick: OnceLock<Arc<Notify>>,
+    /// The highest sequence of the record of admins that was ever delivered, in any life of the copy.
+    saw_admins: AtomicU64,
 }
 
 #[derive(Default)]
@@ -114,6 +117,13 @@ impl UsersCopy {
     /// Returns [`Contents::format_revision`] of the copy, without a proof.
     pub(super) fn format_revision(&self) -> u64 {
         self.copy.read().map_or(0, |held| held.copy.format_revision())
+    }
+
+    /// Whether an admin was made before this state, as far as this client ever knew. A killed server may bring back the
+    /// bucket's first message as it was before the first admin, with nothing else.
+    pub(super) fn saw_admins_before(&self, fresh: Fresh) -> bool {
+        let seen = self.saw_admins.load(Ordering::SeqCst);
+        seen > 0 && matches!(fresh, Fresh::Barrier(passed) if passed.sequence > seen)
     }
 
     pub(in crate::jetstream) fn set_kick(&self, kick: Arc<Notify>) {
@@ -357,6 +367,9 @@ impl FeedSink for UsersCopy {
         let copy = &mut held.copy;
         if arrived.sequence <= copy.position {
             return;
+        }
+        if matches!(arrived.what, What::Admins(_)) {
+            self.saw_admins.fetch_max(arrived.sequence, Ordering::SeqCst);
         }
         let half = copy.half.take();
         if arrived.is_an_admin() {
