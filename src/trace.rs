@@ -15,9 +15,10 @@
 //! | `bucket` | buckets that went back, were replaced, or have wrong settings |
 //! | `file` | the SQLite file and its transactions |
 //!
-//! `warn` is for what an operator must know, `info` for reconnects and a copy that begins anew, `debug` for calls and what
-//! they do, `trace` for single exchanges. No event has a sealed key, a password or a URL with a user in it. (The NATS driver
-//! traces whole messages, with the target `async_nats`.)
+//! The levels are: `warn` for events that an operator must know; `info` for reconnects, and for a copy of users that
+//! begins anew; `debug` for calls and their steps; `trace` for single exchanges. No event has a sealed key, a password
+//! or a URL with a user in it. The NATS driver has events of its own, with the target `async_nats`: at `trace` they have
+//! whole messages, sealed keys included.
 
 #[cfg(feature = "tracing")]
 use std::fmt::Display;

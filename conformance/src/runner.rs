@@ -48,7 +48,7 @@ pub struct Suite {
     pub controls: Vec<Control>,
     /// A further check, made after a run of every case on every target.
     pub also: Option<Also>,
-    /// The broken stores that only a check of the program's own catches.
+    /// The broken stores that no case catches: each is caught by a check that the program itself brings.
     pub other_controls: Vec<OtherControl>,
 }
 
@@ -56,7 +56,7 @@ pub struct Suite {
 /// for the report, and whether the check passed.
 pub type Also = fn(u64, Option<NonZeroUsize>) -> (String, bool);
 
-/// A broken store that only a check of the program's own catches.
+/// A broken store that no case catches, with the check of the program that catches it.
 pub struct OtherControl {
     /// The store's name.
     pub name: &'static str,

@@ -2,11 +2,11 @@
 //!
 //! A bucket is a log of committed changes, and replicas that apply the log with some lag. The leader checks
 //! expectations, and commits while it reaches a majority. A former leader that does not know that it was replaced
-//! refuses writes by the data that it has, and acknowledges nothing. A replica that has begun to answer direct gets
-//! answers them from the data that it has, even while it is cut off. A leader begins to answer at once, a follower up
-//! to two seconds after it began to follow, and a server that was started again not before it hears of a leader.
-//! Requests and answers are late or lost; servers are cut off, killed and paused. The store must not depend on anything
-//! else that servers do.
+//! checks expectations against its own data and refuses writes that fail them, but acknowledges none. A replica that
+//! has begun to answer direct gets answers them from the data that it has, even while it is cut off. A leader begins to
+//! answer at once, a follower up to two seconds after it began to follow, and a server that was started again not
+//! before it hears of a leader. Requests and answers are late or lost; servers are cut off, killed and paused. The
+//! store must not depend on anything else that servers do.
 //!
 //! The store's own code runs unchanged on the simulation, above the trait
 //! [`Servers`](crate::jetstream::gateway::exchange::Servers). `tests/jetstream/reality.rs` compares the

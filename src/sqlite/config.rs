@@ -33,7 +33,7 @@ pub struct SqliteConfig {
     /// and does not count the write-ahead log.
     pub max_bytes: Option<u64>,
     /// Whether waiting writes share one transaction, and so one sync of the disk. In both cases each caller is answered
-    /// after the commit of its write. `false` is for comparison only.
+    /// after the commit of its write. Benches set `false`, to measure what sharing saves.
     pub group_commit: bool,
     /// How long a call may take before it ends in [`Error::Timeout`]: 1 ms to an hour. A rekey, the
     /// deletion of a room and the opening of the file may take ten times that (clause TIME-1).

@@ -1,5 +1,6 @@
 //! `is_authorized` by one caller, by many concurrent callers, and from memory in the bounded mode.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
         "acknowledged publish + core round trip",
         Limit::AtMost(0.9),
         15,
-        || asked_by(runtime, store, 1, CALLS),
+        || asked_by(runtime, slice::from_ref(store), 1, CALLS),
         || {
             publishes(runtime, bare)
                 + each(CALLS, || {
@@ -42,7 +43,7 @@ pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
             &format!("acknowledged publish / {callers}, or {LEAST:?} / {SHARED}"),
             Limit::AtMost(SHARED),
             15,
-            || asked_by(runtime, store, callers, CALLS / 2 * callers),
+            || asked_by(runtime, slice::from_ref(store), callers, CALLS / 2 * callers),
             || (publishes(runtime, bare) / callers).max(LEAST.div_f64(SHARED)),
         )
     }));
@@ -60,11 +61,17 @@ fn publishes(runtime: &Runtime, bare: &Bare) -> Duration {
     })
 }
 
-fn asked_by(runtime: &Runtime, store: &Arc<dyn Store>, callers: u32, calls: u32) -> Duration {
+/// The time of one decision, by concurrent callers who are spread over these clients.
+pub(super) fn asked_by(
+    runtime: &Runtime,
+    clients: &[Arc<dyn Store>],
+    callers: u32,
+    calls: u32,
+) -> Duration {
     each(calls, || {
-        let store = Arc::clone(store);
+        let clients: Arc<[_]> = clients.into();
         runtime.block_on(by(callers, 0..calls, move |number| {
-            let store = Arc::clone(&store);
+            let store = Arc::clone(clients.get(number as usize % clients.len()).unwrap());
             async move {
                 let key = user_key(number.wrapping_mul(7_919) % USERS);
                 assert!(store.is_authorized(&key).await.is_allowed());
@@ -84,7 +91,7 @@ fn bounded(servers: &Servers<'_>, bare: &Bare) -> Row {
         "kv.get",
         Limit::AtMost(0.02),
         15,
-        || asked_by(runtime, &store, 1, CALLS * 50),
+        || asked_by(runtime, slice::from_ref(&store), 1, CALLS * 50),
         || {
             each(CALLS, || {
                 runtime.block_on(async {

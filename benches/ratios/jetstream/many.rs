@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use membership::{ReadMode, RoomId, Store};
 
 use crate::jetstream::bare::Bare;
+use crate::jetstream::decisions::asked_by;
 use crate::jetstream::{FILLERS, LARGE, Servers, open};
 use crate::measure::{Limit, Row, each};
-use crate::world::{USERS, big_room, by, endpoint, user_key};
+use crate::world::{USERS, big_room, endpoint};
 
 const CLIENTS: u32 = 100;
 /// The decisions of one round, of all clients together.
@@ -50,25 +51,14 @@ fn clients(servers: &Servers<'_>) -> Row {
             Arc::new(runtime.block_on(open))
         })
         .collect();
-    let decisions = |clients: u32| -> Duration {
-        let all: Arc<[_]> = all.iter().take(clients as usize).cloned().collect();
-        each(DECISIONS, || {
-            runtime.block_on(by(clients, 0..DECISIONS, move |number| {
-                let store = Arc::clone(all.get((number % clients) as usize).unwrap());
-                async move {
-                    let key = user_key(number.wrapping_mul(7_919) % USERS);
-                    assert!(store.is_authorized(&key).await.is_allowed());
-                }
-            }));
-        })
-    };
+    let one = all.get(..1).unwrap();
     let row = Row::rate(
         &format!("{name} is_authorized, {CLIENTS} clients of 1 caller, in all"),
         "the same, 1 client",
         Limit::AtLeast(1.0),
         5,
-        || decisions(CLIENTS),
-        || decisions(1),
+        || asked_by(runtime, &all, CLIENTS, DECISIONS),
+        || asked_by(runtime, one, 1, DECISIONS),
     );
     for client in all {
         runtime.block_on(client.close()).unwrap();

@@ -12,6 +12,8 @@ use crate::Error;
 use crate::jetstream::gateway::bucket_settings::{BucketState, Settings};
 use crate::jetstream::gateway::clock::Clock;
 use crate::jetstream::stored::bucket::Bucket;
+#[cfg(feature = "testing")]
+use crate::jetstream::stored::bucket_key;
 use crate::jetstream::stored::codec;
 
 /// A message to be stored under a key.
@@ -64,6 +66,12 @@ impl Put {
     pub(in crate::jetstream) fn expecting(self, sequence: u64) -> Self {
         Self { expect: Some(sequence), ..self }
     }
+
+    /// Whether the message is a compare-and-set of a record. A barrier may have an expectation, too, but is no record.
+    #[cfg(feature = "testing")]
+    pub(in crate::jetstream) fn is_compare_and_set(&self) -> bool {
+        self.expect.is_some() && !bucket_key::is_barrier(&self.key)
+    }
 }
 
 /// A barrier of this client that was acknowledged.
@@ -76,6 +84,14 @@ pub(in crate::jetstream) struct Passed {
     pub(in crate::jetstream) number: u64,
     /// The sequence of its message.
     pub(in crate::jetstream) sequence: u64,
+}
+
+impl Passed {
+    /// Whether a state with this barrier is as fresh as one with the barrier `earlier`: this is that barrier or a later
+    /// one, which may have replaced it.
+    pub(in crate::jetstream) fn covers(self, earlier: Self) -> bool {
+        self.number >= earlier.number && self.sequence >= earlier.sequence
+    }
 }
 
 /// How fresh the state of a read must be.

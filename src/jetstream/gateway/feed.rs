@@ -58,10 +58,8 @@ impl Trouble {
 pub(super) struct Feed {
     pub(super) servers: Arc<dyn Servers>,
     pub(super) bucket: Bucket,
-    /// The filter for the copy's keys, except this client's barriers.
-    pub(super) keys: String,
-    /// The key of this client's barriers.
-    pub(super) barriers: String,
+    /// The filters for the keys that the copy has: all but this client's barriers, and those barriers.
+    pub(super) filters: [String; 2],
     /// How long one exchange may take before it is tried again.
     pub(super) attempt: Duration,
     /// Notified to make another consumer.
@@ -193,14 +191,9 @@ impl Feed {
         let from = anchor.map_or(1, |anchor| anchor.sequence);
         let deadline = Instant::now() + SETUP;
         let loads = !loaded && state.last.saturating_sub(from) >= FAR;
-        let filters = [Some(&self.keys), (!loads).then_some(&self.barriers)];
-        let filters: Vec<String> = filters.into_iter().flatten().cloned().collect();
-        let candidate = || {
-            let filters = filters.clone();
-            let consume =
-                async move { self.servers.consume(self.bucket, &filters, from, deadline).await };
-            consume.boxed()
-        };
+        let [keys, _] = &self.filters;
+        let filters = if loads { std::slice::from_ref(keys) } else { &self.filters };
+        let candidate = || self.servers.consume(self.bucket, filters, from, deadline);
         let at_once = usize::from(state.status.replicas.max(1));
         let mut candidates: Candidates<'_> = (0..at_once).map(|_| candidate()).collect();
         let mut left = PLACES.saturating_sub(at_once);

@@ -15,7 +15,6 @@ use crate::jetstream::gateway::exchange::{
     Ack, Deliveries, Put, Reading, Reply, Servers, WriteError,
 };
 use crate::jetstream::stored::bucket::Bucket;
-use crate::jetstream::stored::bucket_key;
 
 /// Servers whose exchanges with one client can be stopped, held or misreported.
 pub(in crate::jetstream) struct Fused {
@@ -158,8 +157,7 @@ impl Fused {
 
     /// Whether this write is to be misreported; if so, the client is held.
     fn is_misheard(&self, puts: &[Put]) -> bool {
-        let changes = |put: &Put| put.expect.is_some() && !bucket_key::is_barrier(&put.key);
-        let expects = puts.iter().any(changes);
+        let expects = puts.iter().any(Put::is_compare_and_set);
         let is_misheard = expects && self.before_misheard.fetch_sub(1, Ordering::SeqCst) == 0;
         if is_misheard {
             self.hold_after(0);

@@ -298,9 +298,9 @@ impl Gateway {
             Fresh::Whatever => true,
             Fresh::Since(sequence) => up_to >= sequence,
             // A later barrier of this client counts, too: it may have replaced this one.
-            Fresh::Barrier(passed) => self
-                .own_barriers(entries)
-                .any(|newest| newest.number >= passed.number && newest.sequence >= passed.sequence),
+            Fresh::Barrier(passed) => {
+                self.own_barriers(entries).any(|newest| newest.covers(passed))
+            }
         }
     }
 
@@ -341,9 +341,8 @@ impl Gateway {
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
         let (mutation, trouble) = (self.mutation, self.trouble.clone());
         let told = Arc::clone(&kick);
-        let (keys, barriers) = (keys.to_owned(), bucket_key::barriers(&self.client));
-        let feed =
-            feed::Feed { servers, bucket, keys, barriers, attempt, kick: told, trouble, mutation };
+        let filters = [keys.to_owned(), bucket_key::barriers(&self.client)];
+        let feed = feed::Feed { servers, bucket, filters, attempt, kick: told, trouble, mutation };
         self.keep(feed.keep(sink));
         kick
     }

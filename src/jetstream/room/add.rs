@@ -18,7 +18,6 @@ use crate::jetstream::room::addition_queue::Addition;
 use crate::jetstream::room::commit::PlannedChange;
 use crate::jetstream::room::index_entry::publish_index;
 use crate::jetstream::room::room_client::RoomClient;
-use crate::jetstream::room::roster::Roster;
 use crate::jetstream::room::sweep;
 use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
@@ -199,11 +198,6 @@ impl RoomClient {
             )?);
         }
         let change = PlannedChange { view, head, puts: members };
-        let joined = |roster: &mut Roster| {
-            roster.extend(planned.iter().map(|Planned { member, id, .. }| {
-                (member.endpoint.clone(), Ok(MemberRecord::new(id.clone(), member)))
-            }));
-        };
         if self.buckets.is(JetStreamDefect::IndexesAfterTheCommit) {
             self.buckets.gateway.publish_all(Bucket::RoomKeys, keys, deadline).await?;
             let made = change.commit(&self.buckets, deadline).await?;
@@ -218,7 +212,11 @@ impl RoomClient {
         .await?;
         let made = change.commit(&self.buckets, deadline).await?;
         if made {
-            self.rosters.change(view, &write, joined);
+            self.rosters.change(view, &write, |roster| {
+                roster.extend(planned.iter().map(|Planned { member, id, .. }| {
+                    (member.endpoint.clone(), Ok(MemberRecord::new(id.clone(), member)))
+                }));
+            });
         }
         Ok(made)
     }

@@ -20,18 +20,20 @@ const MOST: usize = 256;
 
 impl BackgroundTasks {
     pub(super) fn spawn(&self, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        let work = span!("background").inside(async move {
+            if let Err(error) = work.await {
+                event!(garbage: debug, "left to later calls", error);
+            }
+        });
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if tasks.len() < MOST {
-            let work = async move {
-                if let Err(error) = work.await {
-                    event!(garbage: debug, "left to later calls", error);
-                }
-            };
-            tasks.spawn(span!("background").inside(work));
-        } else {
-            event!(garbage: debug, "left to later calls: too much is being collected");
+            tasks.spawn(work);
+            return;
         }
+        // The subscriber is the caller's code, so no event is emitted under the lock.
+        drop(tasks);
+        event!(garbage: debug, "left to later calls: too much is being collected");
     }
 
     /// As [`spawn`](Self::spawn), for work that a caller waits for.

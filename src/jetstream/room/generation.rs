@@ -75,33 +75,17 @@ async fn renew(rooms: &RoomClient, room: &RoomId, deadline: Instant) -> Result<b
         former: view.head.generation.clone(),
         id: random_id::fresh()?,
         written: BTreeMap::new(),
+        in_doubt: false,
     };
-    let outcome = plan.write(rooms, room, deadline).await;
-    let over = match outcome {
-        Ok(true) => &plan.former,
-        // No head names this generation or ever will, so its records are garbage.
-        Ok(false) | Err(Unwritten::NotCommitted(_)) => &plan.id,
-        Err(Unwritten::InDoubt(error)) => return Err(error),
-    };
+    let outcome = plan.write(rooms, view, deadline).await;
+    if plan.in_doubt {
+        return outcome;
+    }
+    // Unless the head names the new generation, it never will, and the records of that generation are garbage.
+    let over = if matches!(outcome, Ok(true)) { &plan.former } else { &plan.id };
     let filter = format!("{}.>", plan.incarnation.roster(over));
     rooms.buckets.gateway.purge(Bucket::Members, &filter, None, deadline).await?;
-    match outcome {
-        Ok(renewed) => Ok(renewed),
-        Err(Unwritten::NotCommitted(error) | Unwritten::InDoubt(error)) => Err(error),
-    }
-}
-
-/// Why a generation was not written.
-enum Unwritten {
-    /// No head names the generation or ever will.
-    NotCommitted(Error),
-    InDoubt(Error),
-}
-
-impl From<Error> for Unwritten {
-    fn from(error: Error) -> Self {
-        Self::NotCommitted(error)
-    }
+    outcome
 }
 
 /// A generation that is being written.
@@ -113,21 +97,26 @@ struct Generation {
     /// The memberships whose records are written. A key of a generation that no head names yet is written only once: a
     /// late copy of a second message could bring back a membership that ended.
     written: BTreeMap<EndpointId, MemberRecord>,
+    /// Whether a commit that names this generation failed, so that it may still be made.
+    in_doubt: bool,
 }
 
 impl Generation {
-    /// Writes the members, and makes the head name the generation. Returns `false` if other changes came first, again
-    /// and again.
+    /// Writes the members, which the first plan takes from `view`, and makes the head name the generation. Returns
+    /// `false` if other changes came first, again and again.
     async fn write(
         &mut self,
         rooms: &RoomClient,
-        room: &RoomId,
+        view: View,
         deadline: Instant,
-    ) -> Result<bool, Unwritten> {
-        let buckets = &rooms.buckets;
-        let mut turn = None;
+    ) -> Result<bool, Error> {
+        let (buckets, room) = (&rooms.buckets, view.id.clone());
+        let (mut first, mut turn) = (Some(view), None);
         for _ in 0..PLANS {
-            let view = View::read(buckets, room, |_| Vec::new(), deadline).await?;
+            let view = match first.take() {
+                Some(view) => view,
+                None => View::read(buckets, &room, |_| Vec::new(), deadline).await?,
+            };
             if view.incarnation != self.incarnation || view.head.generation != self.former {
                 return Ok(false);
             }
@@ -136,23 +125,25 @@ impl Generation {
             if missing.len() > FEW || turn.is_none() {
                 drop(turn.take());
                 self.write_first(rooms, missing, deadline).await?;
-                turn = Some(rooms.turns.wait(room).await);
+                turn = Some(rooms.turns.wait(&room).await);
                 continue;
             }
-            let (write, mut head) = (random_id::fresh()?, view.head.clone());
             let (puts, ended) = self.rest(&roster, &missing)?;
             if puts.len() > FEW {
                 return Ok(false);
             }
-            head = head.next(&write);
+            let write = random_id::fresh()?;
+            let mut head = view.head.next(&write);
             (head.generation, head.ended) = (self.id.clone(), ended);
             let change = PlannedChange { view: &view, head, puts };
-            if change.commit(buckets, deadline).await.map_err(Unwritten::InDoubt)? {
+            self.in_doubt = true;
+            let made = change.commit(buckets, deadline).await?;
+            self.in_doubt = false;
+            if made {
                 rooms.rosters.keep(&self.incarnation, &write, roster);
                 return Ok(true);
             }
         }
-        drop(turn);
         Ok(false)
     }
 

@@ -159,7 +159,7 @@ impl SimulatedServers {
     async fn store(&self, bucket: Bucket, puts: &[Put], deadline: Instant) -> Ack {
         let stream = self.stream(bucket);
         let is_barrier = matches!(puts, [put] if bucket_key::is_barrier(&put.key));
-        let expects = !is_barrier && puts.iter().any(|put| put.expect.is_some());
+        let expects = puts.iter().any(Put::is_compare_and_set);
         let sent = puts.to_vec();
         let name = self.name.clone();
         let what = || format!("stores in {bucket}: {}", shown(puts));

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -69,8 +68,6 @@ pub(in crate::jetstream) struct UsersCopy {
     anew: Notify,
     /// Notifies the feed to make another consumer.
     kick: OnceLock<Arc<Notify>>,
-    /// The highest sequence of the record of admins that was ever delivered, in any life of the copy.
-    saw_admins: AtomicU64,
 }
 
 #[derive(Default)]
@@ -79,6 +76,8 @@ struct Versioned {
     /// The number of the copy's life. A new life begins when the copy begins anew or gets another consumer, and a proof
     /// from an earlier life does not count.
     life: u64,
+    /// The highest sequence of the record of admins that was delivered in any life; 0 if none was.
+    saw_admins: u64,
 }
 
 /// The life of the copy in which it received a barrier.
@@ -122,7 +121,7 @@ impl UsersCopy {
     /// Whether an admin was made before this state, as far as this client ever knew. A killed server may bring back the
     /// bucket's first message as it was before the first admin, with nothing else.
     pub(super) fn saw_admins_before(&self, fresh: Fresh) -> bool {
-        let seen = self.saw_admins.load(Ordering::SeqCst);
+        let seen = self.copy.read().unwrap_or_else(PoisonError::into_inner).saw_admins;
         seen > 0 && matches!(fresh, Fresh::Barrier(passed) if passed.sequence > seen)
     }
 
@@ -177,11 +176,7 @@ impl UsersCopy {
     pub(super) fn reached(&self, passed: Passed) -> Result<CopyLife, Error> {
         let held = self.copy.read().map_err(|_| poisoned())?;
         // A later one may have replaced it before it was delivered.
-        let there = held
-            .copy
-            .passed
-            .values()
-            .any(|newest| newest.number >= passed.number && newest.sequence >= passed.sequence);
+        let there = held.copy.passed.values().any(|newest| newest.covers(passed));
         let anew = || Error::unavailable("the copy of users begins anew");
         there.then_some(CopyLife { life: held.life }).ok_or_else(anew)
     }
@@ -364,12 +359,12 @@ impl FeedSink for UsersCopy {
             event!(bucket: warn, "another store's buckets replaced this store's: every call fails");
         }
         let mut held = self.write();
-        let copy = &mut held.copy;
+        let Versioned { copy, saw_admins, .. } = &mut *held;
         if arrived.sequence <= copy.position {
             return;
         }
         if matches!(arrived.what, What::Admins(_)) {
-            self.saw_admins.fetch_max(arrived.sequence, Ordering::SeqCst);
+            *saw_admins = arrived.sequence.max(*saw_admins);
         }
         let half = copy.half.take();
         if arrived.is_an_admin() {
