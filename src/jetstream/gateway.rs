@@ -16,6 +16,7 @@ mod feed;
 pub(super) mod fuse;
 pub(super) mod nats;
 pub(super) mod provision;
+mod read_pace;
 pub(super) mod resize;
 pub(super) mod server_version;
 pub(super) mod settings_watch;

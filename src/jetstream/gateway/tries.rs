@@ -1,6 +1,7 @@
 //! Retries: which exchanges are tried again, and until when.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::iter;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::Error;
 use crate::jetstream::counters::Counters;
@@ -22,6 +23,7 @@ use crate::jetstream::gateway::exchange::{
     WriteError,
 };
 use crate::jetstream::gateway::feed;
+use crate::jetstream::gateway::read_pace::ReadPace;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 use crate::jetstream::stored::{bucket_key, random_id};
 use crate::mutation::Mutation;
@@ -32,6 +34,8 @@ pub(in crate::jetstream) const WINDOW: usize = 512;
 /// The most atomic batches that one client has in flight at once in a bucket. A server accepts 50 from all clients
 /// together.
 const BATCHES: usize = 16;
+/// How many more times a read is sent while no replica has answered it.
+const MORE: u32 = 4;
 
 /// A client's way to its servers.
 pub(in crate::jetstream) struct Gateway {
@@ -45,12 +49,30 @@ pub(in crate::jetstream) struct Gateway {
     numbers: AtomicU64,
     /// The highest sequence acknowledged to this client, in each bucket.
     highest: PerBucket<AtomicU64>,
+    replicated: Arc<Replicated>,
+    paces: PerBucket<ReadPace>,
     counters: Counters,
     /// Why a feed has no consumer.
     trouble: feed::Trouble,
     /// Tasks that run until the gateway is shut or dropped.
     tasks: Mutex<JoinSet<()>>,
     mutation: Mutation<JetStreamDefect>,
+}
+
+/// Which buckets have more than one replica.
+#[derive(Default)]
+struct Replicated(PerBucket<AtomicBool>);
+
+impl Replicated {
+    fn is(&self, bucket: Bucket) -> bool {
+        self.0.get(bucket).load(Ordering::Relaxed)
+    }
+
+    fn note(&self, bucket: Bucket, state: Option<&BucketState>) {
+        if let Some(state) = state {
+            self.0.get(bucket).store(state.status.replicas > 1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Gateway {
@@ -68,6 +90,8 @@ impl Gateway {
             client: random_id::fresh()?,
             numbers: AtomicU64::new(0),
             highest: PerBucket::default(),
+            replicated: Arc::default(),
+            paces: PerBucket::default(),
             counters,
             trouble: feed::Trouble::default(),
             tasks: Mutex::default(),
@@ -261,13 +285,13 @@ impl Gateway {
         let proof = (!filters.contains(&proof)).then_some(proof);
         let wanted: Vec<String> = filters.iter().chain(&proof).cloned().collect();
         let mut pause = Pause::new(deadline);
-        // Any replica may get the request, even one that hangs. So the first tries are short, since the next try may
-        // reach another replica. The last tries are long, for reads that take long.
+        // Every replica that gets the request may hang. So the first tries are short, since the next try may reach
+        // another replica. The last tries are long, for reads that take long.
         let mut patience = self.attempt / 4;
         loop {
             let until = deadline.min(Instant::now() + patience);
             patience = (patience * 2).min(self.attempt);
-            let error = match self.servers.read(bucket, &wanted, until).await {
+            let error = match self.read_once(bucket, &wanted, until).await {
                 Reading::State { up_to, mut entries } if self.is_fresh(fresh, up_to, &entries) => {
                     entries.retain(|entry| {
                         !bucket_key::is_barrier(&entry.key) && Some(&*entry.key) != proof.as_deref()
@@ -289,6 +313,39 @@ impl Gateway {
             };
             event!(exchange: debug, "a read is tried again", bucket, error);
             self.again(&mut pause, error).await.map_err(ReadError::Late)?;
+        }
+    }
+
+    /// Reads from any replica. If it does not answer in the usual time, the request is sent again, to any replica, and
+    /// the first answer counts.
+    async fn read_once(&self, bucket: Bucket, wanted: &[String], until: Instant) -> Reading {
+        let pace = self.paces.get(bucket);
+        let ask = || async {
+            let sent = Instant::now();
+            (self.servers.read(bucket, wanted, until).await, sent.elapsed())
+        };
+        let mut asked: FuturesUnordered<_> = iter::once(ask()).collect();
+        let mut late = pace.late(wanted);
+        let mut more = if self.replicated.is(bucket) { MORE } else { 0 };
+        loop {
+            tokio::select! {
+                biased;
+                Some((reading, took)) = asked.next() => match reading {
+                    Reading::Again(_) if !asked.is_empty() => {}
+                    reading => {
+                        if matches!(reading, Reading::State { .. }) {
+                            pace.took(wanted, took);
+                        }
+                        return reading;
+                    }
+                },
+                () = sleep(late), if more > 0 => {
+                    event!(exchange: debug, "a read is late: another replica is asked", bucket);
+                    self.counters.retry();
+                    (more, late) = (more - 1, late * 2);
+                    asked.push(ask());
+                }
+            }
         }
     }
 
@@ -371,12 +428,14 @@ impl Gateway {
     ) {
         // The task has a weak reference. Otherwise it would keep the gateway alive for ever.
         let (servers, attempt) = (Arc::clone(&self.servers), self.attempt);
+        let replicated = Arc::clone(&self.replicated);
         self.keep(async move {
             loop {
                 for bucket in Bucket::ALL {
                     tokio::time::sleep(period / 5).await;
                     let soon = Instant::now() + attempt;
                     if let Reply::Done(state) = servers.bucket(bucket, soon).await {
+                        replicated.note(bucket, state.as_ref());
                         seen(bucket, state);
                     }
                 }
@@ -390,7 +449,9 @@ impl Gateway {
         bucket: Bucket,
         deadline: Instant,
     ) -> Result<Option<BucketState>, Error> {
-        self.ask(deadline, |deadline| self.servers.bucket(bucket, deadline)).await
+        let state = self.ask(deadline, |deadline| self.servers.bucket(bucket, deadline)).await?;
+        self.replicated.note(bucket, state.as_ref());
+        Ok(state)
     }
 
     /// Makes the bucket, unless another client just did.
