@@ -26,7 +26,9 @@ fn one_order_explains_every_answer_of_each_history() {
 /// Seeds of histories that had no order that explains them, before the store or the simulation was fixed.
 #[test]
 fn histories_that_once_failed_pass() {
-    for seed in [0x26a_f538, 0x36c_4633, 0x36c_5e1f, 0x36d_cc84, 0x7ddd_b1ac, 0x2cc3_efcb] {
+    for seed in
+        [0x26a_f538, 0x36c_4633, 0x36c_5e1f, 0x36d_cc84, 0x7ddd_b1ac, 0x2cc3_efcb, 0x7169_7e1b]
+    {
         assert_eq!(play(seed, false).problem, None, "{seed:#x}");
     }
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::Config;
 use futures_util::TryStreamExt;
 use membership::{
     Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore,
@@ -111,6 +112,38 @@ async fn a_bucket_with_a_max_age_lets_nobody_in() {
     assert!(matches!(again, Err(Error::Unavailable(_))), "{again:?}");
     let config = JetStreamConfig { prefix: "age-".to_owned(), ..server.config() };
     assert!(matches!(JetStreamStore::open(config).await, Err(Error::Invalid(_))));
+}
+
+/// A killed server may bring back what it purged, but not what expired: neither the last messages, nor those that they
+/// had replaced. The simulated servers rely on this.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_expired_does_not_come_back_after_the_server_is_killed() {
+    let server = Server::start().await;
+    let store = server.open("gone-").await;
+    store.bootstrap_admin(user(1, true)).await.unwrap();
+    store.add_user(user(2, false)).await.unwrap();
+    store.revoke_user(&user(2, false).key, Timestamp::from_millis(2)).await.unwrap();
+    store.close().await.unwrap();
+    let js = async_nats::jetstream::new(server.raw().await);
+    let mut users = js.get_stream("KV_gone-users").await.unwrap();
+    let before = users.info().await.unwrap().config.clone();
+    let age = Duration::from_millis(100);
+    let settings = Config { max_age: age, duplicate_window: age, ..before.clone() };
+    js.update_stream(settings).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while users.info().await.unwrap().state.messages > 0 {
+        assert!(Instant::now() < deadline, "there are still messages after 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let last = users.info().await.unwrap().state.last_sequence;
+    js.update_stream(before).await.unwrap();
+    js.publish("$KV.gone-users.later", "".into()).await.unwrap().await.unwrap();
+    server.kill().await;
+    server.run().await;
+
+    let js = async_nats::jetstream::new(server.raw().await);
+    let state = js.get_stream("KV_gone-users").await.unwrap().cached_info().state.clone();
+    assert_eq!((state.messages, state.first_sequence), (1, last + 1));
 }
 
 /// `=format` says that an admin was made. If `=format` is left and the admins are not, no second

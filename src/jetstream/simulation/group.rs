@@ -472,8 +472,7 @@ impl Group {
     pub(super) fn expire(&mut self, moment: u64, now: Instant, s: &Machines, chance: &mut Chance) {
         if let Some(leader) = self.leader {
             self.settings.max_age = 1;
-            let purge = LogEntry::Purge { filter: ">".to_owned(), up_to: None };
-            self.commit((moment, purge), leader, now, s, chance);
+            self.commit((moment, LogEntry::Expire), leader, now, s, chance);
         }
     }
 }

@@ -43,6 +43,8 @@ pub(super) enum LogEntry {
         filter: String,
         up_to: Option<u64>,
     },
+    /// Removes every message, by a `max_age`.
+    Expire,
     /// Brings back purged messages, or the messages that these had replaced.
     Back(Vec<(Arc<str>, Message)>),
 }
@@ -124,6 +126,13 @@ impl Stream {
                         self.purged.push((key, message, replaced));
                     }
                 }
+            }
+            // What expired does not come back when the server is killed, not even what an expired message had replaced
+            // (nats-server 2.15.1).
+            LogEntry::Expire => {
+                self.messages.clear();
+                self.replaced.clear();
+                self.purged.clear();
             }
             LogEntry::Back(back) => {
                 for (key, message) in back {

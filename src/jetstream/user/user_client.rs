@@ -28,16 +28,6 @@ pub(super) fn missing(key: &str, though: &str) -> Error {
     Error::corrupt(Bucket::Users.name(), key, problem)
 }
 
-/// The error for a bucket without an admin, on a client that has seen one. Either all users vanished and a killed server
-/// brought back `=format` as it was before the first admin, or the servers were restored to a state before the first
-/// admin. The client cannot tell one from the other, so it must be opened again (clauses PAST-1 and PAST-3).
-fn another_past() -> Error {
-    Error::unavailable(
-        "the bucket users has no admin, though this client has seen one: users vanished, or the servers were \
-         restored to a state before the first admin; check the bucket, then open the store again",
-    )
-}
-
 /// Reads and changes users, for one client.
 pub(in crate::jetstream) struct UserClient {
     pub(super) buckets: Arc<BucketClient>,
@@ -84,10 +74,9 @@ impl UserClient {
     /// absent.
     ///
     /// `Corrupt` if that state lacks `=format`, since the bucket was emptied then. Also `Corrupt` if it lacks `=admins`
-    /// although the `=format` of both the state and the copy says that an admin was made. `Unavailable` if `=format` says
-    /// that no admin was made although this client has seen one. If the state lacks `=admins` and the copy has another
-    /// `=format`, the copy is behind or the replicas differ. Then the result is the revision of `=format`, which is never
-    /// that of `=admins`.
+    /// although the `=format` of both the state and the copy says that an admin was made. If the state lacks `=admins`
+    /// and the copy has another `=format`, the copy is behind or the replicas differ. Then the result is the revision
+    /// of `=format`, which is never that of `=admins`.
     async fn revision_of(&self, key: &str, fresh: Fresh) -> Result<u64, Error> {
         let mut filters = vec![bucket_key::FORMAT.to_owned()];
         filters.extend((key != bucket_key::FORMAT).then(|| key.to_owned()));
@@ -104,7 +93,6 @@ impl UserClient {
                 let revision = format.sequence;
                 let format = format::format_of(Bucket::Users, &format.value, format.removal)?;
                 match (format.admin_made, self.copy.format_revision() == revision) {
-                    (false, _) if self.copy.saw_admins_before(fresh) => Err(another_past()),
                     (false, _) => Ok(0),
                     (true, true) => Err(missing(key, "an admin was made")),
                     (true, false) => Ok(revision),

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::Standing;
-use crate::jetstream::gateway::exchange::{Anchor, Entry, FeedSink, Fresh, Passed};
+use crate::jetstream::gateway::exchange::{Anchor, Entry, FeedSink, Passed};
 use crate::jetstream::gateway::tries::barrier_number;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::user_records::{Admins, UserRecord};
@@ -76,8 +76,6 @@ struct Versioned {
     /// The number of the copy's life. A new life begins when the copy begins anew or gets another consumer, and a proof
     /// from an earlier life does not count.
     life: u64,
-    /// The highest sequence of the record of admins that was delivered in any life; 0 if none was.
-    saw_admins: u64,
 }
 
 /// The life of the copy in which it received a barrier.
@@ -116,13 +114,6 @@ impl UsersCopy {
     /// Returns [`Contents::format_revision`] of the copy, without a proof.
     pub(super) fn format_revision(&self) -> u64 {
         self.copy.read().map_or(0, |held| held.copy.format_revision())
-    }
-
-    /// Whether an admin was made before this state, as far as this client ever knew. A killed server may bring back the
-    /// bucket's first message as it was before the first admin, with nothing else.
-    pub(super) fn saw_admins_before(&self, fresh: Fresh) -> bool {
-        let seen = self.copy.read().unwrap_or_else(PoisonError::into_inner).saw_admins;
-        seen > 0 && matches!(fresh, Fresh::Barrier(passed) if passed.sequence > seen)
     }
 
     pub(in crate::jetstream) fn set_kick(&self, kick: Arc<Notify>) {
@@ -359,12 +350,9 @@ impl FeedSink for UsersCopy {
             event!(bucket: warn, "another store's buckets replaced this store's: every call fails");
         }
         let mut held = self.write();
-        let Versioned { copy, saw_admins, .. } = &mut *held;
+        let copy = &mut held.copy;
         if arrived.sequence <= copy.position {
             return;
-        }
-        if matches!(arrived.what, What::Admins(_)) {
-            *saw_admins = arrived.sequence.max(*saw_admins);
         }
         let half = copy.half.take();
         if arrived.is_an_admin() {
