@@ -15,6 +15,7 @@ mod fail_closed;
 mod failover;
 mod golden;
 mod histories;
+mod hung_server;
 mod idle;
 mod ids;
 mod keys;
@@ -90,6 +91,7 @@ pub(crate) const GROUPS: &[&[Case]] = &[
     past::vanished::CASES,
     past::older::CASES,
     cost::CASES,
+    hung_server::CASES,
     time::CASES,
     memory_held::CASES,
     scale::CASES,

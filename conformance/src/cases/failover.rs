@@ -18,11 +18,10 @@ use crate::replicated::{
 use crate::scene::crew;
 use crate::target::Harm;
 use crate::transcript::Client;
-use crate::verdict::{Failure, Verdict, denies_as_failed, fails, holds, same, unknown};
+use crate::verdict::{Verdict, denies_as_failed, fails, holds, same, unknown};
 
 declare! { "failover";
     every_call_works_again_when_one_server_is_lost: "FAULT-1" "TIME-1", needs Replicas;
-    calls_do_not_wait_for_a_server_that_hangs: "FAULT-1", needs Replicas;
     every_call_fails_and_every_decision_denies_without_a_majority:
         "AUTH-2" "AUTH-5" "FAULT-1" "TIME-1", needs Replicas;
     every_call_works_again_when_the_majority_is_back: "FAULT-1" "LIN-1", needs Replicas;
@@ -43,7 +42,7 @@ const UNKNOWN: UserKey = UserKey::from_bytes([0x99; 32]);
 /// The ways in which the majority of the servers is lost.
 const LOST: [Harm; 4] = [Harm::Kill, Harm::Pause, Harm::Isolate, Harm::Blackhole];
 
-async fn set_up(store: &Client) -> Verdict {
+pub(super) async fn set_up(store: &Client) -> Verdict {
     store.bootstrap_admin(admin(ADMIN)).await?;
     store.add_user(user(USER)).await?;
     store.add_user(admin(REVOKED)).await?;
@@ -97,62 +96,13 @@ async fn every_call_works_again_when_one_server_is_lost(cx: Cx) -> Verdict {
     .await
 }
 
-/// How often each call is timed.
-const TIMES: u32 = 40;
-
-/// A server that the client is not connected to hangs: its connections stay open, and it answers nothing. For some time
-/// the other servers go on passing requests to it. Calls must not wait for it, one after the other.
-///
-/// Each call is made many times. The time that a tenth of them exceed is compared with that of the same call before.
-async fn calls_do_not_wait_for_a_server_that_hangs(cx: Cx) -> Verdict {
-    let store = cx.open().await?;
-    set_up(&store).await?;
-    let servers = servers(&cx)?;
-    let hung = (servers.connected().await? + 1) % servers.count();
-    let before = slow_tenths(&cx, &store).await?;
-    for (harm, number) in [(Harm::Pause, 1_000_000), (Harm::Blackhole, 2_000_000)] {
-        servers.harm(hung, harm).await?;
-        let deadline = Instant::now() + servers.failover();
-        works(&cx, &*store.unrecorded(), number, deadline).await?;
-        let after = slow_tenths(&cx, &store).await?;
-        for ((call, before), (_, after)) in before.iter().zip(&after) {
-            let most = 4 * *before + cx.op_timeout() / 20;
-            if *after > most {
-                let expected = format!("{call:?} in {most:?} while a server hangs ({harm:?})");
-                return Err(Failure::new(expected, format!("{after:?}")).of_deadline());
-            }
-        }
-        heal_and_work(&cx, &*store.unrecorded(), number + 500_000).await?;
-    }
-    Ok(())
-}
-
-/// Makes each read and decision many times. Returns, of each, the time that a tenth of its times exceed.
-async fn slow_tenths(cx: &Cx, store: &Client) -> Verdict<Vec<(Op, Duration)>> {
-    let store = store.unrecorded();
-    let mut found = Vec::new();
-    for call in reads().into_iter().chain(decisions()) {
-        let mut times = Vec::new();
-        for _ in 0..TIMES {
-            let began = Instant::now();
-            let answer = in_time(cx, &*store, &call).await?;
-            times.push(began.elapsed());
-            holds(!unanswered(&answer), "an answer", &answer)?;
-        }
-        times.sort_unstable();
-        let tenth = times.len() - times.len() / 10 - 1;
-        found.extend(times.get(tenth).map(|time| (call, *time)));
-    }
-    Ok(found)
-}
-
 /// The records of [`set_up`] must be unchanged. There may be more users.
 async fn only_users_were_added(store: &Client, before: &Observed) -> Verdict {
     scope().observe(store).await?.unchanged_but("users()", before)
 }
 
 /// Every read, of records that exist and of some that do not.
-fn reads() -> Vec<Op> {
+pub(super) fn reads() -> Vec<Op> {
     let (e, ann) = (room("e"), endpoint("ann"));
     vec![
         Op::Room(e.clone()),
@@ -187,7 +137,7 @@ fn writes() -> Vec<Op> {
     ]
 }
 
-fn decisions() -> Vec<Op> {
+pub(super) fn decisions() -> Vec<Op> {
     let of = |key| [Op::IsAuthorized(key), Op::IsAdmin(key)];
     [ADMIN, USER, REVOKED, UNKNOWN].into_iter().flat_map(of).collect()
 }
