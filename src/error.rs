@@ -155,6 +155,12 @@ pub enum Conflict {
     /// The room is at [`Epoch::MAX`] (clause TYPE-6).
     #[error("the room is at the last epoch there can be")]
     LastEpoch,
+    /// The room has as many members as the store allows in one room (clause MEM-1).
+    #[error("the room has {most} members, and this store allows no more in one room")]
+    RoomFull {
+        /// The most members that the store allows in one room.
+        most: u64,
+    },
     /// The keys of a rekey are not for exactly the remaining members (clause KEY-6).
     #[error("the keys are not for exactly the remaining members:{missing}{extra}")]
     KeysMismatch {

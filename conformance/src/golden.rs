@@ -134,7 +134,7 @@ mod tests {
     }
 
     /// Every method, every error, and every kind of `Conflict`. Left out are errors that calls
-    /// alone cannot provoke (`Timeout`, `Unavailable`, `Corrupt`, the last epoch), and `Invalid`,
+    /// alone cannot provoke (`Timeout`, `Unavailable`, `Corrupt`, the last epoch, a full room), and `Invalid`,
     /// which the types' constructors return before a store is called.
     #[test]
     fn the_scenarios_call_every_method_and_provoke_every_error() {

@@ -3,7 +3,7 @@
 //! A change is planned on a [`View`](view::View) and made by the commit of a [`PlannedChange`](commit::PlannedChange),
 //! which fails if the room has changed since.
 
-mod add;
+pub(super) mod add;
 mod addition_queue;
 mod background_tasks;
 pub(super) mod commit;

@@ -22,6 +22,7 @@ use crate::jetstream::gateway::resize::{self, BucketProgress};
 use crate::jetstream::gateway::settings_watch::SettingsWatch;
 use crate::jetstream::gateway::tries::Gateway;
 use crate::jetstream::gateway::{provision, server_version};
+use crate::jetstream::room::add::MOST_MEMBERS;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::stored::bucket::{Bucket, PerBucket};
 use crate::jetstream::user::copy_proof::{CopyProof, renew, users_barrier};
@@ -67,6 +68,9 @@ pub(super) enum Freshness {
 }
 
 impl JetStreamStore {
+    /// The most members of a room. An addition beyond them is [`RoomFull`](crate::Conflict::RoomFull) (clause MEM-1).
+    pub const MAX_MEMBERS: u64 = MOST_MEMBERS;
+
     /// Connects to the servers, makes the five buckets if they are absent, and checks buckets that exist. Takes at most
     /// ten times `op_timeout`.
     ///
@@ -418,9 +422,10 @@ mod tests {
 
     use super::*;
     use crate::jetstream::gateway::exchange::Put;
+    use crate::jetstream::room::commit::PlannedChange;
     use crate::jetstream::room::view::View;
     use crate::jetstream::{Blow, Simulation, Weather};
-    use crate::{Ciphertext, Label, Record};
+    use crate::{Ciphertext, Conflict, Label, Record};
 
     const AT: Timestamp = Timestamp::from_millis(1);
 
@@ -508,6 +513,28 @@ mod tests {
         let there = Record::Member { room: room.clone(), endpoint: endpoint("eve") };
         assert_eq!(again, Err(Error::AlreadyExists(there)));
         assert_eq!(store.members(&room, Page::first()).await.unwrap().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_room_takes_no_more_members_and_works_otherwise() {
+        let store = client(&Simulation::new(1, 1, Weather::CALM)).await;
+        let room = make_room(&store, "r").await;
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let view = View::read(&store.buckets, &room, |_| Vec::new(), deadline).await.unwrap();
+        let mut head = view.head.next("w");
+        head.count = JetStreamStore::MAX_MEMBERS - 1;
+        let change = PlannedChange { view: &view, head, puts: Vec::new() };
+        assert!(change.commit(&store.buckets, deadline).await.unwrap());
+        let add = async |name| store.add_member(&room, member(name)).await;
+        let (bob, eve) = tokio::join!(add("bob"), add("eve"));
+        let full = Error::from(Conflict::RoomFull { most: 100_000 });
+        assert_eq!([bob.is_ok(), eve.is_ok()].iter().filter(|added| **added).count(), 1);
+        assert!([bob, eve].contains(&Err(full.clone())));
+        assert_eq!(add("cat").await, Err(full));
+        let there = [store.member(&room, &endpoint("bob")).await, add("bob").await];
+        assert!(there[0].is_ok() && matches!(there[1], Err(Error::AlreadyExists(_))), "{there:?}");
+        store.remove_member(&room, &endpoint("bob")).await.unwrap();
+        assert!(add("cat").await.is_ok());
     }
 
     /// The client's consumer outlives the cut. After the cut it delivers what the bucket has then, without a gap in its

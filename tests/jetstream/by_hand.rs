@@ -8,7 +8,7 @@ use async_nats::jetstream::stream::Config;
 use futures_util::TryStreamExt;
 use membership::{
     Ciphertext, Decision, DenyReason, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore,
-    NewRoom, RoomId, Store, Timestamp,
+    NewMember, NewRoom, Rekey, RoomId, Store, Timestamp,
 };
 
 use crate::cluster::user;
@@ -169,6 +169,31 @@ async fn a_bucket_with_only_its_first_message_left_allows_no_bootstrap() {
     let first = again.bootstrap_admin(user(2, true)).await;
     assert!(matches!(first, Err(Error::Corrupt(_))), "{first:?}");
     assert!(again.add_user(user(3, true)).await.is_err());
+}
+
+/// Tickets name garbage that is still to be collected. A room with more tickets than one answer of a server may hold
+/// works all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_with_thousands_of_tickets_still_changes() {
+    let server = Server::start().await;
+    let js = async_nats::jetstream::new(server.raw().await);
+    let store = server.open("many-").await;
+    let (room, ann) = encrypted_room(&store).await;
+    let members = js.get_stream("KV_many-members").await.unwrap();
+    let head = members.get_last_raw_message_by_subject("$KV.many-members.ops.*.=h").await.unwrap();
+    let incarnation = head.subject.trim_end_matches(".=h").to_owned();
+    for n in 0..1_100 {
+        let ticket = format!("{incarnation}.=g.t{n}");
+        js.publish(ticket, "".into()).await.unwrap().await.unwrap();
+    }
+    let (at, bob) = (Timestamp::from_millis(2), EndpointId::new("bob").unwrap());
+    let sealed = || Ciphertext::new("sealed").unwrap();
+    let new = NewMember::sealed(bob.clone(), at, Epoch::FIRST, sealed());
+    store.add_member(&room, new).await.unwrap();
+    store.remove_member(&room, &bob).await.unwrap();
+    let rekey = Rekey::new(Epoch::FIRST, [], [(ann.clone(), sealed())]).unwrap();
+    assert_eq!(store.rekey(&room, rekey).await.unwrap().epoch.get(), 2);
+    assert!(store.latest_key(&room, &ann).await.is_ok());
 }
 
 /// A healthy consumer is kept, even while it has nothing to deliver.

@@ -97,7 +97,9 @@ impl RoomClient {
         let mut later = Vec::new();
         let mut taken = BTreeSet::new();
         for addition in group.drain(..) {
-            match check(&view, &addition.new, epoch) {
+            let allowed = check(&view, &addition.new, epoch)
+                .and_then(|member| has_place(&view, planned.len()).map(|()| member));
+            match allowed {
                 Err(error) => {
                     let _ = addition.answer.send(Err(error));
                 }
@@ -233,6 +235,21 @@ impl AtWork {
             self.rooms.add_all(&self.room, group).await;
         }
     }
+}
+
+/// The most members of a room.
+///
+/// A roster is read in 256 parts, each in one answer of up to 1,024 records. The parts differ in size, and before a
+/// roster is renewed, it may have as many tombstones of ended memberships as members.
+pub(in crate::jetstream) const MOST_MEMBERS: u64 = 100_000;
+
+/// Whether the view's room has a place for one more member after `planned` others.
+fn has_place(view: &View, planned: usize) -> Result<(), Error> {
+    let members = view.head.count.saturating_add(u64::try_from(planned).unwrap_or(u64::MAX));
+    if members < MOST_MEMBERS {
+        return Ok(());
+    }
+    Err(Conflict::RoomFull { most: MOST_MEMBERS }.into())
 }
 
 /// Plans the membership of an addition, if the view allows the addition.

@@ -5,13 +5,14 @@ use tokio::time::Instant;
 
 use crate::error::Record;
 use crate::jetstream::gateway::bucket_client::BucketClient;
-use crate::jetstream::gateway::exchange::Entry;
+use crate::jetstream::gateway::exchange::{Entry, ReadError, Snapshot};
 use crate::jetstream::room::decode::{head_record, member_record};
 use crate::jetstream::room::end_head::end_room;
 use crate::jetstream::room::occupant::Occupant;
 use crate::jetstream::stored::bucket::Bucket;
 use crate::jetstream::stored::bucket_key::{self, Incarnation};
 use crate::jetstream::stored::room_records::{Head, MemberRecord, RoomGone, RoomRecord};
+use crate::trace::event;
 use crate::{EndpointId, Error, Member, RoomId};
 
 /// A room and parts of its incarnation, all of one moment.
@@ -46,7 +47,7 @@ impl View {
         loop {
             let (occupant, members) = future::try_join(
                 Occupant::read_probable(buckets, room, std::mem::take(&mut believes), deadline),
-                buckets.read_few(Bucket::Members, &filters, deadline),
+                read_members(buckets, &mut filters, &any, deadline),
             )
             .await?;
             let (record, room_revision) = match occupant {
@@ -110,6 +111,25 @@ impl View {
         endpoint: &EndpointId,
     ) -> Result<Option<Member>, Error> {
         self.member(endpoint)?.map(|record| record.member(&self.id, endpoint)).transpose()
+    }
+}
+
+/// Reads these records of a room, by a proved read. Leaves the tickets out if there are more of them than one answer may
+/// hold: they only name garbage, and must not stop the room's changes.
+async fn read_members(
+    buckets: &BucketClient,
+    filters: &mut Vec<String>,
+    any: &Incarnation,
+    deadline: Instant,
+) -> Result<Snapshot, Error> {
+    match buckets.read(Bucket::Members, filters, deadline).await {
+        Err(ReadError::TooMany) => {
+            let tickets = any.ticket("*");
+            event!(garbage: warn, "too many tickets to collect", tickets);
+            filters.retain(|filter| *filter != tickets);
+            buckets.read_few(Bucket::Members, filters, deadline).await
+        }
+        read => read.map_err(|error| error.for_few_keys(Bucket::Members)),
     }
 }
 
