@@ -183,7 +183,8 @@ async fn a_call_of_the_jetstream_store_is_told_with_its_barriers_and_its_garbage
     ]);
     let ops = room();
     assert!(tokio::join!(store.room(&ops), store.room(&ops)).0.is_ok());
-    heard.expect(&["DEBUG", "membership::barrier: one for several calls callers=2"]);
+    heard.expect(&["DEBUG", "membership::barrier: one for several calls", "callers=2"]);
+    heard.expect(&["DEBUG", "add_user{user=0101", "membership::call: committed messages=1"]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let purged = " membership::garbage: purge bucket=room_keys";
     heard.expect(&["DEBUG", "rekey{room=ops from=1}:background:", purged]);

@@ -131,7 +131,7 @@ impl JetStreamStore {
                 }
                 _ => barrier(&gateway, bucket),
             };
-            Barriers::new(send, config.op_timeout, counters.clone(), mutation)
+            Barriers::new(bucket, send, config.op_timeout, counters.clone(), mutation)
         });
         let op_timeout = config.op_timeout;
         let copy = Arc::clone(&users);

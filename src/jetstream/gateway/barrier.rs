@@ -21,6 +21,7 @@ use crate::Error;
 use crate::jetstream::counters::Counters;
 use crate::jetstream::defect::JetStreamDefect;
 use crate::jetstream::gateway::exchange::Passed;
+use crate::jetstream::stored::bucket::Bucket;
 use crate::mutation::Mutation;
 use crate::trace::event;
 
@@ -43,6 +44,7 @@ pub(in crate::jetstream) struct Barriers {
 }
 
 struct Shared {
+    bucket: Bucket,
     /// A std lock: held for a moment, never across an await.
     next: Mutex<Next>,
     wanted: Notify,
@@ -102,15 +104,16 @@ fn gone() -> Error {
 }
 
 impl Barriers {
-    /// Barriers that are sent by `send`, each with `op_timeout` to succeed.
+    /// Barriers of this bucket that are sent by `send`, each with `op_timeout` to succeed.
     pub(in crate::jetstream) fn new(
+        bucket: Bucket,
         send: Sender,
         op_timeout: Duration,
         counters: Counters,
         mutation: Mutation<JetStreamDefect>,
     ) -> Self {
         let next = Mutex::default();
-        let shared = Arc::new(Shared { next, wanted: Notify::new(), counters, mutation });
+        let shared = Arc::new(Shared { bucket, next, wanted: Notify::new(), counters, mutation });
         // The guard is made here and moved into the task. A guard that the task made itself would not exist if the task
         // is aborted before its first poll, and waiting callers would not fail.
         let abandoned = Abandoned(Arc::clone(&shared));
@@ -183,7 +186,7 @@ impl Shared {
                 let Some(round) = self.next().round.take() else { continue };
                 let callers = Arc::strong_count(&round) - 1;
                 if callers > 1 {
-                    event!(barrier: debug, "one for several calls", callers);
+                    event!(barrier: debug, "one for several calls", bucket = self.bucket, callers);
                 }
                 if self.mutation.is(JetStreamDefect::JoinsBarriersUnderWay) {
                     self.next().round = Some(Arc::clone(&round));
@@ -200,7 +203,12 @@ impl Shared {
             if wanted && !told {
                 told = true;
                 self.counters.barrier_waits();
-                event!(barrier: debug, "the next one waits", in_flight = sent_at.len());
+                event!(
+                    barrier: debug,
+                    "the next one waits",
+                    bucket = self.bucket,
+                    in_flight = sent_at.len(),
+                );
             }
             let late = self.next().round.as_ref().map(|round| round.deadline);
             let wake = late.map(|late| free.map_or(late, |free| free.min(late)));
@@ -251,8 +259,13 @@ mod tests {
                 Ok(passed(number))
             })
         });
-        let barriers =
-            Barriers::new(sender, Duration::from_secs(5), Counters::default(), Mutation::NONE);
+        let barriers = Barriers::new(
+            Bucket::Users,
+            sender,
+            Duration::from_secs(5),
+            Counters::default(),
+            Mutation::NONE,
+        );
         (Arc::new(barriers), sent, permits)
     }
 
@@ -312,8 +325,13 @@ mod tests {
     #[tokio::test]
     async fn a_panic_leaves_nobody_waiting() {
         let send: Sender = Box::new(|_| Box::pin(async { panic!("as the test wants it") }));
-        let barriers =
-            Barriers::new(send, Duration::from_secs(5), Counters::default(), Mutation::NONE);
+        let barriers = Barriers::new(
+            Bucket::Users,
+            send,
+            Duration::from_secs(5),
+            Counters::default(),
+            Mutation::NONE,
+        );
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
     }

@@ -160,7 +160,10 @@ impl UserClient {
                 all => self.buckets.gateway.batch(Bucket::Users, all.to_vec(), deadline).await,
             };
             let error = match sent {
-                Ok(_) => return Ok(true),
+                Ok(revision) => {
+                    event!(call: debug, "committed", messages = puts.len(), revision);
+                    return Ok(true);
+                }
                 Err(WriteError::Failed(error)) if !doubt => return Err(error),
                 Err(WriteError::Refused) => Error::Timeout,
                 Err(WriteError::Failed(error) | WriteError::Unknown(error)) => {
