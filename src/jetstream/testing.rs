@@ -63,7 +63,7 @@ impl JetStreamStore {
     #[doc(hidden)]
     pub async fn plant_epoch(&self, room: &RoomId, epoch: Epoch) -> Result<(), Error> {
         self.long(span!("plant_epoch", room, epoch), async |deadline| {
-            plant_epoch(&self.rooms, room, epoch, deadline).await
+            Box::pin(plant_epoch(&self.rooms, room, epoch, deadline)).await
         })
         .await
     }

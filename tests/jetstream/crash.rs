@@ -2,16 +2,16 @@
 //!
 //! Another client must be able to go on after a client was stopped.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use membership::{
-    Ciphertext, EndpointId, Epoch, JetStreamConfig, JetStreamStore, Label, MemoryStore, Misheard,
-    NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
+    Ciphertext, EndpointId, Epoch, Error, JetStreamConfig, JetStreamStore, Label, MemoryStore,
+    Misheard, NewMember, NewRoom, NewUser, Page, Rekey, RoomId, Store, Timestamp,
 };
+use membership_conformance::model::{Answer, Op};
 
-use crate::calls::{self, Call};
+use crate::calls;
 use crate::rng::Rng;
 use crate::server::Server;
 
@@ -36,88 +36,93 @@ fn admin(n: usize) -> NewUser {
     NewUser { key: calls::user(n), label, admin: true, added_at: now() }
 }
 
-fn add(n: usize, epoch: u64, text: &str) -> Call {
+fn add(n: usize, epoch: u64, text: &str) -> Op {
     let epoch = Epoch::new(epoch).unwrap();
-    Call::AddMember(room(), NewMember::sealed(who(n), now(), epoch, cipher(text)))
+    Op::AddMember(room(), NewMember::sealed(who(n), now(), epoch, cipher(text)))
 }
 
-fn rekey(from: u64, remove: &[usize], keys: &[usize], text: &str) -> Call {
+fn rekey(from: u64, remove: &[usize], keys: &[usize], text: &str) -> Op {
     let from = Epoch::new(from).unwrap();
     let keys = keys.iter().map(|n| (who(*n), cipher(&format!("{text} {n}"))));
-    Call::Rekey(room(), Rekey::new(from, remove.iter().map(|n| who(*n)), keys).unwrap())
+    Op::Rekey(room(), Rekey::new(from, remove.iter().map(|n| who(*n)), keys).unwrap())
 }
 
 /// The state before each call that is cut short: a room at epoch 2 with three members and a former
 /// one, another room, and two admins.
-fn setup() -> Vec<Call> {
+fn setup() -> Vec<Op> {
     vec![
-        Call::CreateRoom(NewRoom::encrypted(room(), who(0), now(), cipher("0 at 1"))),
+        Op::CreateRoom(NewRoom::encrypted(room(), who(0), now(), cipher("0 at 1"))),
         add(1, 1, "1 at 1"),
         add(2, 1, "2 at 1"),
         add(3, 1, "3 at 1"),
         rekey(1, &[3], &[0, 1, 2], "at 2"),
-        Call::CreateRoom(NewRoom::unencrypted(calls::room(1), who(1), now())),
-        Call::Bootstrap(admin(0)),
-        Call::AddUser(admin(1)),
+        Op::CreateRoom(NewRoom::unencrypted(calls::room(1), who(1), now())),
+        Op::BootstrapAdmin(admin(0)),
+        Op::AddUser(admin(1)),
     ]
 }
 
-fn cut_short() -> Vec<(&'static str, Call)> {
+fn cut_short() -> Vec<(&'static str, Op)> {
     let room2 = calls::room(2);
     vec![
-        ("create", Call::CreateRoom(NewRoom::encrypted(room2, who(1), now(), cipher("new")))),
-        ("delete", Call::DeleteRoom(room())),
+        ("create", Op::CreateRoom(NewRoom::encrypted(room2, who(1), now(), cipher("new")))),
+        ("delete", Op::DeleteRoom(room())),
         ("add", add(4, 2, "4 at 2")),
         ("come-back", add(3, 2, "3 again")),
-        ("remove", Call::RemoveMember(room(), who(1))),
+        ("remove", Op::RemoveMember(room(), who(1))),
         ("rekey", rekey(2, &[], &[0, 1, 2], "at 3")),
         ("rekey-remove", rekey(2, &[1], &[0, 2], "at 3")),
-        ("add-admin", Call::AddUser(admin(2))),
-        ("add-user", Call::AddUser(NewUser { admin: false, ..admin(2) })),
-        ("revoke", Call::Revoke(calls::user(0), now())),
+        ("add-admin", Op::AddUser(admin(2))),
+        ("add-user", Op::AddUser(NewUser { admin: false, ..admin(2) })),
+        ("revoke", Op::RevokeUser(calls::user(0), now())),
     ]
 }
 
 /// All answers that callers can get from a store.
-async fn dump(store: &dyn Store) -> String {
+async fn dump(store: &dyn Store) -> Vec<(Op, Answer)> {
     let mut all = Vec::new();
     for r in 0..3 {
-        all.push(Call::Room(calls::room(r)));
-        all.push(Call::Members(calls::room(r), Page::first()));
+        all.push(Op::Room(calls::room(r)));
+        all.push(Op::Members(calls::room(r), Page::first()));
         for e in 0..5 {
             for epoch in 1..4 {
                 let epoch = Epoch::new(epoch).unwrap();
-                all.push(Call::Key(calls::room(r), who(e), epoch));
+                all.push(Op::Key(calls::room(r), who(e), epoch));
             }
-            all.push(Call::LatestKey(calls::room(r), who(e)));
+            all.push(Op::LatestKey(calls::room(r), who(e)));
         }
     }
-    all.extend((0..5).map(|e| Call::RoomsOf(who(e), Page::first())));
-    all.push(Call::Users(Page::first()));
-    all.push(Call::HasAdmin);
-    let mut seen = String::new();
+    all.extend((0..5).map(|e| Op::RoomsOf(who(e), Page::first())));
+    all.push(Op::Users(Page::first()));
+    all.push(Op::HasAdmin);
+    let mut seen = Vec::new();
     for call in all {
-        let said = call.run(store).await;
-        writeln!(seen, "{call:?} -> {said}").unwrap();
+        let answer = call.apply(store).await;
+        seen.push((call, answer));
     }
     seen
 }
 
-async fn model(calls: &[Call]) -> MemoryStore {
+/// Makes a call, which must succeed.
+async fn must(call: &Op, store: &dyn Store) {
+    let answer = call.apply(store).await;
+    assert_eq!(answer.error(), None, "{call:?}");
+}
+
+async fn model(calls: &[Op]) -> MemoryStore {
     let model = MemoryStore::new();
     for call in calls {
-        call.run(&model).await;
+        call.apply(&model).await;
     }
     model
 }
 
 /// Stops a client in the middle of a call, after each of its exchanges in turn. With `sends` the
 /// next exchange is sent, and its answer is lost.
-async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng) {
+async fn cut(server: &Server, name: &str, sends: bool, call: Op, mut rng: Rng) {
     let model = model(&setup()).await;
     let seen_before = dump(&model).await;
-    let success = call.run(&model).await;
-    assert!(success.starts_with("Ok"), "{name}: {success}");
+    must(&call, &model).await;
     let seen_after = dump(&model).await;
     assert_ne!(seen_before, seen_after);
     for exchanges in 0.. {
@@ -125,8 +130,7 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
         let prefix = format!("{name}-{sends}-{exchanges}-");
         let first = server.open(&prefix).await;
         for step in setup() {
-            let said = step.run(&first).await;
-            assert!(said.starts_with("Ok"), "{what}: {step:?} -> {said}");
+            must(&step, &first).await;
         }
         first.close().await.unwrap();
 
@@ -137,9 +141,9 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
             // This lets the message in flight arrive.
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        let said = tokio::select! {
-            said = call.run(&stopped) => said,
-            () = dies => "Timeout".to_owned(),
+        let error = tokio::select! {
+            answer = call.apply(&stopped) => answer.error().cloned(),
+            () = dies => Some(Error::Timeout),
         };
         let finished = !stopped.is_stopped();
         drop(stopped);
@@ -147,26 +151,25 @@ async fn cut(server: &Server, name: &str, sends: bool, call: Call, mut rng: Rng)
         let other = server.open(&prefix).await;
         let seen = dump(&other).await;
         let done = seen == seen_after;
-        assert!(done || seen == seen_before, "{what}: neither before nor after\n{seen}");
-        assert!(!said.starts_with("Ok") || done, "{what}: {said}, and it is not there");
-        assert!(
-            said.starts_with("Ok") || said.contains("Timeout") || said.contains("Unavailable"),
-            "{what}: {said}"
-        );
+        assert!(done || seen == seen_before, "{what}: neither before nor after\n{seen:?}");
+        match &error {
+            None => assert!(done, "{what}: it succeeded, and it is not there"),
+            Some(error) => assert!(error.outcome_unknown(), "{what}: {error}"),
+        }
         // The messages that the stopped client sent must not disturb later calls.
         let (played, base) = (MemoryStore::new(), setup());
         for step in base.iter().chain(done.then_some(&call)) {
-            step.run(&played).await;
+            step.apply(&played).await;
         }
         for _ in 0..40 {
             let next = calls::random(&mut rng, &played).await;
-            let (expected, got) = (next.run(&played).await, next.run(&other).await);
+            let (expected, got) = (next.apply(&played).await, next.apply(&other).await);
             assert_eq!(got, expected, "{what}, then {next:?}");
         }
         assert_eq!(dump(&other).await, dump(&played).await, "{what}, at the end");
         other.close().await.unwrap();
         if finished {
-            assert!(said.starts_with("Ok"), "{what}: {said}");
+            assert_eq!(error, None, "{what}");
             println!("{name}: {exchanges} exchanges at most");
             return;
         }
@@ -194,11 +197,11 @@ async fn a_call_stopped_after_any_exchange_takes_effect_entirely_or_not_at_all()
 async fn a_rekey_held_while_a_member_leaves_and_returns_names_only_existing_keys() {
     let server = Server::start().await;
     let call = rekey(2, &[], &[0, 1, 2], "held");
-    let meanwhile = [Call::RemoveMember(room(), who(1)), add(1, 2, "back")];
-    let after = async |steps: &[&Call]| {
+    let meanwhile = [Op::RemoveMember(room(), who(1)), add(1, 2, "back")];
+    let after = async |steps: &[&Op]| {
         let played = model(&setup()).await;
         for step in steps {
-            step.run(&played).await;
+            step.apply(&played).await;
         }
         dump(&played).await
     };
@@ -208,31 +211,31 @@ async fn a_rekey_held_while_a_member_leaves_and_returns_names_only_existing_keys
         let prefix = format!("held-{exchanges}-");
         let other = server.open(&prefix).await;
         for step in setup() {
-            assert!(step.run(&other).await.starts_with("Ok"), "{step:?}");
+            must(&step, &other).await;
         }
         let held = server.open(&prefix).await;
         held.hold_after(exchanges);
-        let mut run = std::pin::pin!(call.run(&held));
+        let mut run = std::pin::pin!(call.apply(&held));
         tokio::select! {
             biased;
             () = held.held() => {}
-            said = &mut run => {
-                assert!(said.starts_with("Ok"), "{said}");
+            answer = &mut run => {
+                assert_eq!(answer.error(), None);
                 println!("{exchanges} exchanges");
                 return;
             }
         }
-        let (said, ()) = tokio::join!(run, async {
+        let (answer, ()) = tokio::join!(run, async {
             for step in &meanwhile {
-                step.run(&other).await;
+                step.apply(&other).await;
             }
             // `close` waits until the keys of the removed membership are collected.
             other.close().await.unwrap();
             held.let_go();
         });
-        assert!(said.starts_with("Ok"), "held after {exchanges} exchanges: {said}");
+        assert_eq!(answer.error(), None, "held after {exchanges} exchanges");
         let seen = dump(&server.open(&prefix).await).await;
-        assert!(seen == late || seen == early, "held after {exchanges} exchanges\n{seen}");
+        assert!(seen == late || seen == early, "held after {exchanges} exchanges\n{seen:?}");
     }
 }
 
@@ -248,7 +251,7 @@ async fn an_addition_succeeds_even_if_its_user_is_revoked_before_the_answer() {
         ("unanswered-admin-", &admin(1), Misheard::Unanswered),
     ] {
         let (store, other) = (server.open(prefix).await, server.open(prefix).await);
-        assert!(Call::Bootstrap(admin(0)).run(&other).await.starts_with("Ok"));
+        must(&Op::BootstrapAdmin(admin(0)), &other).await;
         store.mishear_after(0, as_if);
         let (said, ()) = tokio::join!(store.add_user(added.clone()), async {
             store.held().await;
@@ -286,13 +289,13 @@ async fn a_late_first_head_of_a_deleted_room_is_ignored() {
         let bucket = format!("{prefix}members");
         let other = server.open(&prefix).await;
         let made = NewRoom::encrypted(room(), who(0), now(), cipher("0 at 1"));
-        assert!(Call::CreateRoom(made).run(&other).await.starts_with("Ok"));
+        must(&Op::CreateRoom(made), &other).await;
         let heads = raw_keys(&raw, &bucket).await;
         let head = heads.iter().find(|key| key.ends_with(".=h")).unwrap();
         let subject = format!("$KV.{bucket}.{head}");
         let get = format!("$JS.API.DIRECT.GET.KV_{bucket}.{subject}");
         let first = raw.request(get, "".into()).await.unwrap().payload;
-        assert!(rekey(1, &[], &[0], "at 2").run(&other).await.starts_with("Ok"));
+        must(&rekey(1, &[], &[0], "at 2"), &other).await;
 
         let reader = server.open(&prefix).await;
         reader.hold_after(exchanges);
@@ -311,7 +314,7 @@ async fn a_late_first_head_of_a_deleted_room_is_ignored() {
             return;
         }
         let (answer, ()) = tokio::join!(read, async {
-            assert!(Call::DeleteRoom(room()).run(&other).await.starts_with("Ok"));
+            must(&Op::DeleteRoom(room()), &other).await;
             other.close().await.unwrap();
             let purge = format!("$JS.API.STREAM.PURGE.KV_{bucket}");
             let filter = format!(r#"{{"filter":"{subject}"}}"#);
@@ -331,7 +334,7 @@ async fn a_late_first_head_of_a_deleted_room_is_ignored() {
         });
         match answer {
             Ok(room) => assert_eq!(room.epoch.get(), 2, "held after {exchanges} exchanges"),
-            Err(error) => assert!(matches!(error, membership::Error::NotFound(_)), "{error}"),
+            Err(error) => assert!(matches!(error, Error::NotFound(_)), "{error}"),
         }
     }
 }
@@ -356,7 +359,7 @@ async fn garbage_is_collected() {
     let store = server.open("gc-").await;
     let raw = server.raw().await;
     for step in setup() {
-        step.run(&store).await;
+        step.apply(&store).await;
     }
     // A rekey, an addition and a creation that are stopped half-way.
     for (call, exchanges) in [
@@ -371,23 +374,23 @@ async fn garbage_is_collected() {
         };
         let crashed = JetStreamStore::open(config).await.unwrap();
         crashed.stop_after(exchanges, false);
-        assert!(!call.run(&crashed).await.starts_with("Ok"));
+        assert!(call.apply(&crashed).await.error().is_some());
         assert!(crashed.is_stopped());
     }
     // The next rekey collects the keys of the stopped one; a removal collects the keys of the
     // removed member.
-    rekey(2, &[1], &[0, 2], "at 3").run(&store).await;
+    rekey(2, &[1], &[0, 2], "at 3").apply(&store).await;
     collected(&raw, "gc-room_keys", |key| key.starts_with("=2A.") || live(key)).await;
     // A listing of the endpoint's rooms collects the index entry of the stopped addition.
-    Call::RoomsOf(who(4), Page::first()).run(&store).await;
+    Op::RoomsOf(who(4), Page::first()).apply(&store).await;
     collected(&raw, "gc-rooms_by_member", |key| !key.starts_with("=3Dh.") || key.ends_with(".=n"))
         .await;
     // The next creation of the room collects the messages of the stopped one.
-    cut_short()[0].1.run(&store).await;
+    cut_short()[0].1.apply(&store).await;
     for room in [room(), calls::room(1), calls::room(2)] {
-        assert!(Call::DeleteRoom(room).run(&store).await.starts_with("Ok"));
+        must(&Op::DeleteRoom(room), &store).await;
     }
-    Call::RoomsOf(who(1), Page::first()).run(&store).await;
+    Op::RoomsOf(who(1), Page::first()).apply(&store).await;
     collected(&raw, "gc-room_keys", |_| false).await;
     // The tombstone of each room's head stays.
     collected(&raw, "gc-members", |key| key.ends_with(".=h")).await;
@@ -395,11 +398,11 @@ async fn garbage_is_collected() {
     store.close().await.unwrap();
 
     // For an id that was used many times, only the tombstones of its last rooms stay.
-    let again = Call::CreateRoom(NewRoom::unencrypted(room(), who(0), now()));
+    let again = Op::CreateRoom(NewRoom::unencrypted(room(), who(0), now()));
     for _ in 0..12 {
         let store = server.open("gc-").await;
-        assert!(again.run(&store).await.starts_with("Ok"));
-        assert!(Call::DeleteRoom(room()).run(&store).await.starts_with("Ok"));
+        must(&again, &store).await;
+        must(&Op::DeleteRoom(room()), &store).await;
         store.close().await.unwrap();
     }
     let heads = raw_keys(&raw, "gc-members").await;
@@ -419,7 +422,7 @@ async fn a_killed_server_keeps_acknowledged_writes() {
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
     for step in setup() {
-        assert!(step.run(&store).await.starts_with("Ok"));
+        must(&step, &store).await;
     }
     let before = dump(&store).await;
     server.kill().await;
@@ -441,7 +444,7 @@ async fn a_removed_member_stays_removed_after_the_server_is_killed() {
     let config = JetStreamConfig { op_timeout: Duration::from_millis(500), ..server.config() };
     let store = JetStreamStore::open(config).await.unwrap();
     for step in setup() {
-        assert!(step.run(&store).await.starts_with("Ok"));
+        must(&step, &store).await;
     }
     // There are more additions and removals than a generation of the roster keeps tombstones of, so
     // a new generation begins.
@@ -474,7 +477,7 @@ async fn a_removed_member_stays_removed_after_the_server_is_killed() {
 async fn no_earlier_state_of_a_deleted_room_returns_after_the_server_is_killed() {
     let server = Server::start().await;
     for step in setup() {
-        assert!(step.run(&server.open("").await).await.starts_with("Ok"));
+        must(&step, &server.open("").await).await;
     }
     let raw = server.raw().await;
     let heads = raw_keys(&raw, "members").await;

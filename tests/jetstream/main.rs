@@ -18,7 +18,6 @@ mod cluster;
 mod costs;
 mod crash;
 mod damaged;
-mod differential;
 mod elsewhere;
 mod full;
 mod lost;

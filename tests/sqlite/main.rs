@@ -13,6 +13,5 @@ mod fixtures;
 mod life;
 mod locks;
 mod place;
-mod same_as_memory;
 mod space;
 mod support;
