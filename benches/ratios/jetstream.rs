@@ -37,7 +37,7 @@ struct Servers<'a> {
     replicas: u8,
     large: Arc<dyn Store>,
     small: Arc<dyn Store>,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 pub(crate) fn rows(runtime: &Runtime, server: &NatsServer) -> Vec<Row> {
@@ -84,7 +84,7 @@ impl<'a> Servers<'a> {
         };
         let (large, small) = (store(LARGE), store(SMALL));
         let name = format!("jetstream-r{replicas}");
-        Self { runtime, name, url, replicas, large, small, _cluster: cluster }
+        Self { runtime, name, url, replicas, large, small, cluster }
     }
 
     async fn fill(&self) {

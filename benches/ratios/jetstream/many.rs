@@ -1,4 +1,4 @@
-//! Many users, many clients, and a room that nearly all members leave.
+//! Many users, many clients, a room that nearly all members leave, and a server that hangs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,16 +9,21 @@ use crate::jetstream::bare::Bare;
 use crate::jetstream::decisions::asked_by;
 use crate::jetstream::{FILLERS, LARGE, Servers, open};
 use crate::measure::{Limit, Row, each};
-use crate::world::{USERS, big_room, endpoint};
+use crate::world::{USERS, big_room, endpoint, room_id, user};
 
 const CLIENTS: u32 = 100;
 /// The decisions of one round, of all clients together.
 const DECISIONS: u32 = 4_000;
+/// The reads of one round beside a paused server.
+const READS: u32 = 300;
 /// The members of the room that is left.
 const MEMBERS: u32 = 2_000;
 
 pub(super) fn rows(servers: &Servers<'_>, bare: &Bare) -> Vec<Row> {
-    vec![opens(servers, bare), clients(servers), removals(servers)]
+    let mut rows = vec![opens(servers, bare), clients(servers), removals(servers)];
+    // The server that is paused stays so, so this row is the last.
+    rows.extend((servers.replicas > 1).then(|| paused(servers)));
+    rows
 }
 
 fn opens(servers: &Servers<'_>, bare: &Bare) -> Row {
@@ -88,5 +93,38 @@ fn removals(servers: &Servers<'_>) -> Row {
         1,
         || at(99),
         || at(50),
+    )
+}
+
+/// A server that the client is not connected to hangs. The others go on giving it reads.
+fn paused(servers: &Servers<'_>) -> Row {
+    let Servers { runtime, name, large, cluster, .. } = servers;
+    let reads = || {
+        each(READS, || {
+            runtime.block_on(async {
+                for number in 0..READS {
+                    large.room(&room_id(number)).await.unwrap();
+                }
+            });
+        })
+    };
+    let mut before: Vec<Duration> = (0..5).map(|_| reads()).collect();
+    before.sort_unstable();
+    let before = before.get(2).copied().unwrap_or_default();
+    runtime.block_on(async {
+        cluster.pause(cluster.size() - 1).await.unwrap();
+        let began = Instant::now();
+        // Another server is elected leader of what the paused one led.
+        while large.add_user(user(USERS)).await.is_err_and(|error| error.outcome_unknown()) {
+            assert!(began.elapsed() < Duration::from_mins(1), "no call works after a minute");
+        }
+    });
+    Row::cost(
+        &format!("{name} room, one server paused"),
+        "the same, before",
+        Limit::AtMost(2.0),
+        5,
+        reads,
+        || before,
     )
 }
