@@ -65,18 +65,23 @@ impl RoomClient {
                 found.stale.extend(more.stale);
                 asked.extend(next);
             }
-            // The answer is true at the moment of the counter's second reading. No membership began since the index was
-            // read, and both looks at the candidates found the same. Nothing can have changed and changed back in
-            // between: memberships and incarnations are never repeated, epochs only grow, and a rekey that is due stays
-            // due within an epoch. A candidate that is no room of the endpoint may have become one and ceased to be one
-            // in between, but then its revisions would differ.
+            // The answer is true at this moment, between the two looks at the candidates. Each membership that exists now
+            // has an entry that was stored before the index was read, or else the counter has changed since. And if both
+            // looks find the same, nothing has changed and changed back in between: memberships and incarnations are
+            // never repeated, epochs only grow, and a rekey that is due stays due within an epoch. A candidate that is no
+            // room of the endpoint may have become one and ceased to be one in between, but then its revisions would
+            // differ.
             if self.buckets.is(JetStreamDefect::SingleCollect) {
                 return Ok(found.rooms.into_values().collect());
             }
-            if self.index_count(endpoint, deadline).await? != index.count {
+            let (count, again) = future::try_join(
+                self.index_count(endpoint, deadline),
+                self.check(endpoint, &asked, deadline),
+            )
+            .await?;
+            if count != index.count {
                 continue;
             }
-            let again = self.check(endpoint, &asked, deadline).await?;
             let revisions = |checked: &Checked| -> Vec<_> {
                 checked.stale.iter().map(|stale| stale.revisions).collect()
             };
