@@ -1,7 +1,9 @@
 //! Thousands of records, calls and clients, where other cases use a few.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use membership::{
@@ -25,6 +27,7 @@ declare! { "scale";
     thousands_of_users_are_listed_completely: "LIST-1" "USER-5";
     thousands_of_members_are_listed_completely: "LIST-1" "KEY-1";
     a_room_of_thousands_is_left_one_by_one: "MEM-3" "LIST-1" "TIME-1";
+    rooms_are_listed_while_their_member_joins_more: "LIST-2" "LIN-1" "TIME-1";
     hundreds_of_writes_in_flight_all_take_effect: "LIN-1" "ERR-2";
     answers_stay_right_over_many_calls: "AUTH-1" "AUTH-3" "LIN-1";
     each_of_a_thousand_clients_sees_every_earlier_write: "LIN-1" "AUTH-3", needs Clients;
@@ -215,6 +218,57 @@ async fn a_room_of_thousands_is_left_one_by_one(cx: Cx) -> Verdict {
     }
     store.rekey(&room("r"), rekey(1, [], stay.iter().map(String::as_str))).await?;
     same(store.latest_key(&room("r"), &endpoint("ann")).await?.epoch, epoch(2))
+}
+
+/// The time in which a store may make all additions before the first listing.
+const BRIEF: Duration = Duration::from_millis(200);
+
+/// An endpoint joins one room after the other, as fast as the store allows. Meanwhile listings of its rooms must go on,
+/// and each must have every room that was joined before it began.
+async fn rooms_are_listed_while_their_member_joins_more(cx: Cx) -> Verdict {
+    let store = cx.open().await?.unrecorded();
+    let ids: Vec<_> = names(900).iter().map(|id| room(id)).collect();
+    let mut making = Vec::new();
+    for id in &ids {
+        let (store, new) = (Arc::clone(&store), plain(id.as_str(), "owner"));
+        making.push(async move { Ok(store.create_room(new).await?) });
+    }
+    together(making).await?;
+    let (next, joined) = (AtomicUsize::new(0), Mutex::new(BTreeSet::new()));
+    let worker = async || {
+        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            store.add_member(id, joins("ann")).await?;
+            joined.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        }
+        Verdict::Ok(())
+    };
+    let joining = async {
+        let began = Instant::now();
+        futures::try_join!(worker(), worker(), worker(), worker()).map(|_| began.elapsed())
+    };
+    let listing = async {
+        let mut listings = 0_u64;
+        loop {
+            let before = joined.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let listed = store.rooms_of(&endpoint("ann"), Page::first()).await?;
+            let listed: BTreeSet<_> = listed.into_iter().map(|room| room.id).collect();
+            let missing: Vec<_> = before.difference(&listed).collect();
+            if !missing.is_empty() {
+                let expected = "every room that was joined before the listing began";
+                return Err(Failure::new(expected, format!("a listing without {missing:?}")));
+            }
+            listings += 1;
+            if before.len() == ids.len() {
+                return Ok(listings);
+            }
+            // A store in memory may answer without ever waiting.
+            tokio::task::yield_now().await;
+        }
+    };
+    let (joined, listings) = futures::join!(joining, listing);
+    let (took, listings) = (joined?, listings?);
+    let expected = "several listings beside 900 additions";
+    holds(listings > 5 || took < BRIEF, expected, &listings)
 }
 
 async fn hundreds_of_writes_in_flight_all_take_effect(cx: Cx) -> Verdict {

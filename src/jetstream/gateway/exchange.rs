@@ -105,6 +105,16 @@ pub(in crate::jetstream) enum Fresh {
     Barrier(Passed),
 }
 
+impl Fresh {
+    /// A sequence that the state has at least.
+    pub(in crate::jetstream) fn sequence(self) -> u64 {
+        match self {
+            Self::Whatever => 0,
+            Self::Since(sequence) | Self::Barrier(Passed { sequence, .. }) => sequence,
+        }
+    }
+}
+
 /// A stored message: the newest of its key.
 #[derive(Clone, Debug)]
 pub(in crate::jetstream) struct Entry {

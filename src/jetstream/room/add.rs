@@ -171,7 +171,8 @@ impl RoomClient {
         for Planned { addition, member, id } in planned {
             let endpoint = &member.endpoint;
             let epoch = member.joined_epoch.get();
-            let fence = IndexRecord { fence: Fence::Head(view.revision), epoch };
+            let generation = head.generation.clone();
+            let fence = IndexRecord { fence: Fence::Head(view.revision), epoch, generation };
             index.push(Put::record(
                 Bucket::RoomsByMember,
                 incarnation.index(endpoint, id),

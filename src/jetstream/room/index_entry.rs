@@ -15,7 +15,6 @@ use crate::{Error, RoomId};
 #[derive(Clone)]
 pub(super) struct Possible {
     pub(super) key: String,
-    pub(super) sequence: u64,
     pub(super) incarnation: Incarnation,
     pub(super) incarnation_id: String,
     pub(super) membership: String,
@@ -31,7 +30,6 @@ impl Possible {
         })?;
         let possible = Self {
             key: entry.key.clone(),
-            sequence: entry.sequence,
             incarnation: Incarnation::new(&parsed.room, parsed.incarnation),
             incarnation_id: parsed.incarnation.to_owned(),
             membership: parsed.membership.to_owned(),

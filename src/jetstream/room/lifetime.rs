@@ -100,7 +100,8 @@ impl RoomClient {
         let head = Put::record(Bucket::Members, incarnation.head(), &head)?;
         let owner =
             Put::record(Bucket::Members, incarnation.member(&generation, &new.owner), &owner)?;
-        let fence = IndexRecord { fence: Fence::Room(planned), epoch: room.epoch.get() };
+        let epoch = room.epoch.get();
+        let fence = IndexRecord { fence: Fence::Room(planned), epoch, generation };
         let index = incarnation.index(&new.owner, membership);
         let entry = Put::record(Bucket::RoomsByMember, index, &fence)?;
         let counter =

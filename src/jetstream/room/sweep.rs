@@ -5,6 +5,7 @@
 //! begin, or it stops at a sequence below everything that is valid. The record that names the garbage is removed last.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::Instant;
@@ -19,7 +20,8 @@ use crate::jetstream::room::occupant::Occupant;
 use crate::jetstream::room::room_client::RoomClient;
 use crate::jetstream::room::view::View;
 use crate::jetstream::stored::bucket::Bucket;
-use crate::jetstream::stored::bucket_key::{self, Incarnation, Parts};
+use crate::jetstream::stored::bucket_key::{self, Incarnation, Parts, REMOVALS};
+use crate::jetstream::stored::random_id;
 use crate::jetstream::stored::room_records::{
     AttemptRecord, EpochRecord, Fence, Head, HeadGone, Ticket,
 };
@@ -66,7 +68,7 @@ pub(super) async fn deleted_room(
     let entries = index_entries(buckets, incarnation, deadline).await?;
     buckets.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, deadline).await?;
     let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
-    purge_all(buckets, Bucket::RoomsByMember, entries, None, deadline).await?;
+    index_entries_go(buckets, [REMOVALS.to_owned()], entries, deadline).await?;
     buckets.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, deadline).await?;
     let Some((revision, gone)) = ended else { return Ok(()) };
     let collected = HeadGone { collected: true, ..gone };
@@ -99,6 +101,22 @@ async fn index_entries(
         }
     }
     Ok(Some(entries))
+}
+
+/// Removes index entries of memberships that are over, after these counters have changed. A listing compares the
+/// counters: it must not miss the entry of a membership that began after its first look at the index and is over by the
+/// second.
+async fn index_entries_go(
+    buckets: &BucketClient,
+    counters: impl IntoIterator<Item = String>,
+    entries: Vec<String>,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let id = random_id::fresh()?;
+    let counters = counters.into_iter().map(|key| Put::record(Bucket::RoomsByMember, key, &id));
+    let counters = counters.collect::<Result<Vec<_>, _>>()?;
+    buckets.gateway.publish_all(Bucket::RoomsByMember, counters, deadline).await?;
+    purge_all(buckets, Bucket::RoomsByMember, entries, None, deadline).await
 }
 
 async fn purge_all(
@@ -206,8 +224,10 @@ async fn collect(
     };
     let mut entries = Vec::new();
     let mut keys = Vec::new();
+    let mut counters = BTreeSet::new();
     for member in &ticket.gone {
         let Ok(endpoint) = EndpointId::new(&member.endpoint) else { continue };
+        counters.insert(bucket_key::removals(&endpoint));
         entries.push(incarnation.index(&endpoint, &member.id));
         keys.push(incarnation.sealed_to(&endpoint));
     }
@@ -218,7 +238,7 @@ async fn collect(
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
-        purge_all(buckets, Bucket::RoomsByMember, entries, None, deadline),
+        index_entries_go(buckets, counters, entries, deadline),
         purge_all(buckets, Bucket::RoomKeys, keys, keys_up_to, deadline),
         purge_all(buckets, Bucket::Members, over.into_iter().collect(), None, deadline),
     )
@@ -331,10 +351,8 @@ pub(super) async fn stale_entries(
             // The creation may still be made.
             _ => continue,
         }
-        buckets
-            .gateway
-            .purge(Bucket::RoomsByMember, &possible.key, Some(possible.sequence), deadline)
-            .await?;
+        let counters = [bucket_key::removals(endpoint)];
+        index_entries_go(buckets, counters, vec![possible.key], deadline).await?;
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ use crate::{EndpointId, Epoch, RoomId, UserKey};
 const BARRIER: &str = "=barrier";
 /// The key of the bucket's first message.
 pub(in crate::jetstream) const FORMAT: &str = "=format";
+/// The key of the counter in `rooms_by_member` that changes before the index entries of a room are removed.
+pub(in crate::jetstream) const REMOVALS: &str = "=r";
 /// The key of the record that every change of an admin replaces.
 pub(in crate::jetstream) const ADMINS: &str = "=admins";
 
@@ -238,6 +240,13 @@ pub(in crate::jetstream) fn index_count(endpoint: &EndpointId) -> String {
     format!("{}.=n", token(endpoint.as_str()))
 }
 
+/// `rooms_by_member`: the counter that changes before index entries of an endpoint are removed. Endpoints share 256 such
+/// counters.
+pub(in crate::jetstream) fn removals(endpoint: &EndpointId) -> String {
+    let (a, b) = shard(&token(endpoint.as_str()));
+    format!("{REMOVALS}.{a}.{b}")
+}
+
 /// An index entry's key, read.
 pub(in crate::jetstream) struct IndexKey<'a> {
     pub(in crate::jetstream) room: RoomId,
@@ -365,6 +374,7 @@ mod tests {
             (inc.index_of_all(), "*.f.c.a=2Eb.i1.*"),
             (index_prefix(&endpoint), "ann-1_x"),
             (index_count(&endpoint), "ann-1_x.=n"),
+            (removals(&endpoint), "=r.3.5"),
             (barrier("me", 3), "=barrier.me.3"),
             (barriers("me"), "=barrier.me.*"),
         ];

@@ -228,6 +228,9 @@ pub(in crate::jetstream) struct IndexRecord {
     pub(in crate::jetstream) fence: Fence,
     /// The epoch of the key that came with the addition.
     pub(in crate::jetstream) epoch: u64,
+    /// The generation in which the membership's record is to be stored; empty in older entries.
+    #[serde(default)]
+    pub(in crate::jetstream) generation: String,
 }
 
 /// The revision that the write behind an index entry expects. Once a newer revision exists, that write is refused. So
