@@ -608,6 +608,71 @@ mod tests {
         }
     }
 
+    /// The reader is held at any two of its exchanges. At the first, the endpoint joins two rooms. At the second, the first
+    /// of these rooms changes, or the endpoint joins another room and leaves the first.
+    #[rstest::rstest]
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_beside_joins_is_of_one_moment(#[values(false, true)] leaves: bool) {
+        let states: &[&str] =
+            if leaves { &["w", "wx", "wxy", "vwxy", "vwy"] } else { &["w", "wx", "wxy"] };
+        let mut seen = std::collections::BTreeSet::new();
+        let eve = endpoint("eve");
+        'first: for first in 0.. {
+            for second in 0.. {
+                let simulation = Simulation::new(1, 1, Weather::CALM);
+                let (writer, reader) = (client(&simulation).await, client(&simulation).await);
+                for name in ["v", "w", "x", "y"] {
+                    make_room(&writer, name).await;
+                }
+                let join = async |room, name| {
+                    let room = RoomId::new(room).unwrap();
+                    writer.add_member(&room, member(name)).await.unwrap();
+                };
+                join("w", "eve").await;
+                reader.hold_after(first);
+                let mut listing = std::pin::pin!(reader.rooms_of(&eve, Page::first()));
+                tokio::select! {
+                    biased;
+                    _ = &mut listing => break 'first,
+                    () = reader.held() => {}
+                }
+                join("x", "eve").await;
+                join("y", "eve").await;
+                reader.let_go();
+                reader.hold_after(second);
+                let listed = tokio::select! {
+                    biased;
+                    listed = &mut listing => Some(listed),
+                    () = reader.held() => None,
+                };
+                let is_over = listed.is_some();
+                let listed = match listed {
+                    Some(listed) => listed,
+                    None => {
+                        if leaves {
+                            join("v", "eve").await;
+                            let x = RoomId::new("x").unwrap();
+                            writer.remove_member(&x, &eve).await.unwrap();
+                            // The index entry is collected in the background.
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        } else {
+                            join("x", "bob").await;
+                        }
+                        reader.let_go();
+                        listing.await
+                    }
+                };
+                let listed: String = listed.unwrap().iter().map(|room| room.id.as_str()).collect();
+                assert!(states.contains(&&*listed), "{listed}, held at {first} and {second}");
+                seen.insert(listed);
+                if is_over {
+                    break;
+                }
+            }
+        }
+        assert!(seen.len() > 1, "only {seen:?}");
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Race {
         Create,
