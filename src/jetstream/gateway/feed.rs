@@ -88,9 +88,9 @@ enum ConsumerEnd<'a> {
     Failed { heard: bool },
     /// Another consumer takes over.
     Replaced(Box<Source<'a>>),
-    /// The consumer has delivered everything that the server reported as pending. `all` says whether the bucket had no
-    /// more.
-    Loaded { all: bool },
+    /// The consumer has delivered everything that the server reported as pending. If the server reported too little, the
+    /// next consumer delivers the rest.
+    Loaded,
 }
 
 impl Feed {
@@ -101,13 +101,13 @@ impl Feed {
         loop {
             let round = self.round(&sink, &mut created, source.take(), loaded);
             let round = std::panic::AssertUnwindSafe(round).catch_unwind().await;
-            loaded = matches!(round, Ok(Ok(ConsumerEnd::Loaded { all: true })));
+            loaded = matches!(round, Ok(Ok(ConsumerEnd::Loaded)));
             let (heard, trouble) = match round {
                 Ok(Ok(ConsumerEnd::Replaced(next))) => {
                     source = Some(*next);
                     continue;
                 }
-                Ok(Ok(ConsumerEnd::Loaded { .. })) => continue,
+                Ok(Ok(ConsumerEnd::Loaded)) => continue,
                 Ok(Ok(ConsumerEnd::Failed { heard })) => (heard, None),
                 Ok(Err(error)) => (false, Some(error)),
                 Err(_) => {
@@ -288,9 +288,6 @@ impl Feed {
                     if anchor.is_some_and(|anchor| entry.sequence < anchor.sequence) {
                         continue;
                     }
-                    // The copy is complete if it had an anchor, or if this message is near the bucket's end. Otherwise
-                    // the server may have reported too few pending messages, and the next consumer loads the rest.
-                    let all = anchor.is_some() || entry.sequence.saturating_add(FAR) >= state.last;
                     let differs = |anchor| anchor != Anchor::of(&entry, stored);
                     if anchor.take().is_some_and(differs) && self.minds_history() {
                         // The message at the anchor's sequence is another one, so the bucket has another history than
@@ -301,7 +298,7 @@ impl Feed {
                     }
                     sink.entry(entry, stored);
                     if *loads && pending == 0 {
-                        return ConsumerEnd::Loaded { all };
+                        return ConsumerEnd::Loaded;
                     }
                 }
                 Ok(Some(Delivery::Idle { count }))
@@ -314,7 +311,7 @@ impl Feed {
                         return ConsumerEnd::Failed { heard };
                     }
                     if *loads && count.is_some() {
-                        return ConsumerEnd::Loaded { all: true };
+                        return ConsumerEnd::Loaded;
                     }
                 }
                 // This consumer is silent and may still deliver, so it is kept while another one is made.
