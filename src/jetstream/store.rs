@@ -608,8 +608,9 @@ mod tests {
         }
     }
 
-    /// The reader is held at any two of its exchanges. At the first, the endpoint joins two rooms. At the second, the first
-    /// of these rooms changes, or the endpoint joins another room and leaves the first.
+    /// The test stops the reader after each number of exchanges, and once more after each further number. While the
+    /// reader is stopped the first time, the endpoint joins the rooms x and y. The second time, either x changes, or the
+    /// endpoint joins v and leaves x.
     #[rstest::rstest]
     #[tokio::test(start_paused = true)]
     async fn a_listing_beside_joins_is_of_one_moment(#[values(false, true)] leaves: bool) {

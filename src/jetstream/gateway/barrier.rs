@@ -244,6 +244,11 @@ mod tests {
         Passed { number, sequence: number }
     }
 
+    fn sent_by(send: Sender) -> Barriers {
+        let (timeout, counters) = (Duration::from_secs(5), Counters::default());
+        Barriers::new(Bucket::Users, send, timeout, counters, Mutation::NONE)
+    }
+
     /// Barriers numbered in the order they are sent, each of which ends when a permit is added.
     fn barriers() -> (Arc<Barriers>, Arc<AtomicU64>, Arc<Semaphore>) {
         let (sent, permits) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
@@ -259,13 +264,7 @@ mod tests {
                 Ok(passed(number))
             })
         });
-        let barriers = Barriers::new(
-            Bucket::Users,
-            sender,
-            Duration::from_secs(5),
-            Counters::default(),
-            Mutation::NONE,
-        );
+        let barriers = sent_by(sender);
         (Arc::new(barriers), sent, permits)
     }
 
@@ -325,13 +324,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_leaves_nobody_waiting() {
         let send: Sender = Box::new(|_| Box::pin(async { panic!("as the test wants it") }));
-        let barriers = Barriers::new(
-            Bucket::Users,
-            send,
-            Duration::from_secs(5),
-            Counters::default(),
-            Mutation::NONE,
-        );
+        let barriers = sent_by(send);
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
         assert!(matches!(barriers.pass().await, Err(Error::Unavailable(_))));
     }

@@ -81,7 +81,8 @@ async fn renew(rooms: &RoomClient, room: &RoomId, deadline: Instant) -> Result<b
     if plan.in_doubt {
         return outcome;
     }
-    // Unless the head names the new generation, it never will, and the records of that generation are garbage.
+    // If the commit succeeded, the former generation is garbage. Otherwise no head will ever name the new generation, so
+    // the new one is garbage.
     let over = if matches!(outcome, Ok(true)) { &plan.former } else { &plan.id };
     let filter = format!("{}.>", plan.incarnation.roster(over));
     rooms.buckets.gateway.purge(Bucket::Members, &filter, None, deadline).await?;

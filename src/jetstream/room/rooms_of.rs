@@ -111,8 +111,11 @@ impl RoomClient {
                 self.check(endpoint, &asked, deadline),
             )
             .await?;
-            let mut complete = count == index.count && found.is_confirmed_by(&again);
-            if !complete {
+            if !found.is_confirmed_by(&again) {
+                index = self.index(endpoint, deadline).await?;
+                continue;
+            }
+            if count != index.count {
                 // The endpoint may be joining rooms all the time. So the answer is taken of another moment, that of the
                 // second look, and completed by what joined since the index was read.
                 let (later, third) = future::try_join(
@@ -120,25 +123,25 @@ impl RoomClient {
                     self.check(endpoint, &asked, deadline),
                 )
                 .await?;
-                if found.is_confirmed_by(&third)
-                    && let Some(joined) =
-                        self.joined(endpoint, &index, &later, again.moment, deadline).await?
-                {
-                    let after = |room: &RoomId| page.after().is_none_or(|after| room > after);
-                    found.rooms.extend(joined.into_iter().filter(|(room, _)| after(room)));
-                    complete = true;
-                }
-                index = later;
+                let joined = if found.is_confirmed_by(&third) {
+                    self.joined(endpoint, &index, &later, again.moment, deadline).await?
+                } else {
+                    None
+                };
+                let Some(joined) = joined else {
+                    index = later;
+                    continue;
+                };
+                let after = |room: &RoomId| page.after().is_none_or(|after| room > after);
+                found.rooms.extend(joined.into_iter().filter(|(room, _)| after(room)));
             }
-            if complete {
-                if !again.stale.is_empty() {
-                    let endpoint = endpoint.clone();
-                    self.in_background(|buckets, deadline| async move {
-                        sweep::stale_entries(&buckets, &endpoint, again.stale, deadline).await
-                    });
-                }
-                return Ok(found.rooms.into_values().take(page.limit()).collect());
+            if !again.stale.is_empty() {
+                let endpoint = endpoint.clone();
+                self.in_background(|buckets, deadline| async move {
+                    sweep::stale_entries(&buckets, &endpoint, again.stale, deadline).await
+                });
             }
+            return Ok(found.rooms.into_values().take(page.limit()).collect());
         }
     }
 
@@ -275,7 +278,8 @@ impl RoomClient {
         Ok(checked)
     }
 
-    /// Reads the records of these memberships and of their rooms, and the sequence of the barrier in `members`.
+    /// Reads the records of these memberships and of their rooms. Also returns the sequence of the barrier that the state
+    /// of `members` contains.
     async fn look_up(
         &self,
         endpoint: &EndpointId,

@@ -68,7 +68,7 @@ pub(super) async fn deleted_room(
     let entries = index_entries(buckets, incarnation, deadline).await?;
     buckets.gateway.purge(Bucket::RoomKeys, &incarnation.everything(), None, deadline).await?;
     let entries = entries.unwrap_or_else(|| vec![incarnation.index_of_all()]);
-    index_entries_go(buckets, [REMOVALS.to_owned()], entries, deadline).await?;
+    remove_index_entries(buckets, [REMOVALS.to_owned()], entries, deadline).await?;
     buckets.gateway.purge(Bucket::Members, &incarnation.all_but_the_head(), None, deadline).await?;
     let Some((revision, gone)) = ended else { return Ok(()) };
     let collected = HeadGone { collected: true, ..gone };
@@ -103,10 +103,11 @@ async fn index_entries(
     Ok(Some(entries))
 }
 
-/// Removes index entries of memberships that are over, after these counters have changed. A listing compares the
-/// counters: it must not miss the entry of a membership that began after its first look at the index and is over by the
-/// second.
-async fn index_entries_go(
+/// Removes index entries of memberships that are over. Before that, rewrites these counters of removals.
+///
+/// A membership may begin and end between a listing's two looks at the index. Then neither look finds its entry, and only
+/// the changed counter tells the listing that it may have missed one.
+async fn remove_index_entries(
     buckets: &BucketClient,
     counters: impl IntoIterator<Item = String>,
     entries: Vec<String>,
@@ -238,7 +239,7 @@ async fn collect(
     let over = (generation != ticket.generation)
         .then(|| format!("{}.>", incarnation.roster(&ticket.generation)));
     future::try_join3(
-        index_entries_go(buckets, counters, entries, deadline),
+        remove_index_entries(buckets, counters, entries, deadline),
         purge_all(buckets, Bucket::RoomKeys, keys, keys_up_to, deadline),
         purge_all(buckets, Bucket::Members, over.into_iter().collect(), None, deadline),
     )
@@ -352,7 +353,7 @@ pub(super) async fn stale_entries(
             _ => continue,
         }
         let counters = [bucket_key::removals(endpoint)];
-        index_entries_go(buckets, counters, vec![possible.key], deadline).await?;
+        remove_index_entries(buckets, counters, vec![possible.key], deadline).await?;
     }
     Ok(())
 }
